@@ -1,0 +1,60 @@
+# make run and make test are all a new machine needs: Python 3.11+, make and a package index.
+# Each target makes the environment it uses under .venv/, once; the second call takes no time.
+
+PYTHON ?= python3
+TESTS ?= tests
+WORKERS ?= 2
+
+RUN := .venv/run/bin/python
+DEV := .venv/dev/bin/python
+LEGACY := .venv/legacy/bin/python
+PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) $(DEV) -m pytest
+
+.PHONY: help run test check format bench load conformance soak lock clean run-env dev-env legacy-env
+
+help: ## what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: run-env ## the gateway and three MCP servers, until Ctrl-C
+	@$(RUN) -m fastgw demo
+
+test: dev-env legacy-env ## every test but the minutes-long ones
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak' $(TESTS)
+
+check: dev-env ## format, lint, types, floors
+	$(DEV) -m ruff format --check .
+	$(DEV) -m ruff check .
+	$(DEV) -m mypy
+	$(DEV) -m pytest -q tests/test_house.py
+
+format: dev-env ## put the format right, and what lint can mend
+	$(DEV) -m ruff format .
+	$(DEV) -m ruff check --fix .
+
+bench: dev-env ## CPU per call beside a reference in the same run
+	$(DEV) -m bench
+
+load: dev-env ## many agents at once, every answer checked
+	$(DEV) -m loadtests
+
+conformance: dev-env ## the protocol's conformance scenarios, two workers, beside a decoy
+	$(DEV) -m tests.conformance
+
+soak: dev-env legacy-env ## the minutes-long tests
+	$(PYTEST) -m soak $(TESTS)
+
+lock: dev-env ## choose versions anew for requirements/*.txt
+	$(DEV) requirements/lock.py
+
+clean: ## everything make has made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+run-env:
+	@$(PYTHON) requirements/environment.py demo run
+
+dev-env:
+	@$(PYTHON) requirements/environment.py dev dev
+
+legacy-env:
+	@$(PYTHON) requirements/environment.py legacy-client legacy
