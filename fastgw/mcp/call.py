@@ -1,0 +1,40 @@
+"""One request in the form everything inside works on: self-contained, as the modern revision has it.
+
+Knows: the parts of a request that the gateway reads; all else is JSON text passed on untouched.
+Refuses to know: which era the agent spoke, and which the server will.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Call:
+    """A request of an agent, lifted.
+
+    Args:
+        id: the JSON-RPC id as JSON text, type kept (`1` is not `"1"`).
+        method: the JSON-RPC method.
+        version: the protocol revision the agent speaks.
+        name: `params.name` where the method has one.
+        params: members of `params` other than `name` and `_meta`: member name to JSON text.
+        meta: members of `_meta` the gateway does not own: neither reserved ones nor `progressToken`.
+        token: `progressToken` as JSON text; None where the agent wants no progress.
+        log_level: lowest level of log messages the agent wants on this call; None for none.
+        capabilities: the agent's `ClientCapabilities` as JSON text.
+        client: the agent's `clientInfo` as JSON text; None if it gave none.
+        session: id inside the gateway of the agent's session, None for an agent without one.
+    """
+
+    id: bytes
+    method: str
+    version: str
+    name: str | None = None
+    params: dict[str, bytes] = field(default_factory=dict)
+    meta: dict[str, bytes] = field(default_factory=dict)
+    token: bytes | None = None
+    log_level: str | None = None
+    capabilities: bytes = b"{}"
+    client: bytes | None = None
+    session: str | None = None

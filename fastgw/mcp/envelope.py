@@ -1,0 +1,163 @@
+"""JSON-RPC's outer fields: read with suspicion, written anew.
+
+Knows: the members of a message, of `params` and of `_meta`, and that nothing in them may stand twice.
+Refuses to know: what the members mean. Payloads stay JSON text, byte for byte.
+
+Why not decode everything: every JSON parser keeps one of two equal members, and not all the same one, so a decoded and
+re-encoded copy hides a second `name` that a server may obey. Here a member that stands twice, or differs from a known
+one only in case (Go's decoder folds case), refuses the message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+_DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_STRING = msgspec.json.Decoder(str).decode
+_KEY = re.compile(rb'[ \t\n\r]*("(?:[^"\\]|\\.)*")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_NEXT = re.compile(rb"[ \t\n\r]*([,}])")
+
+ENVELOPE = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
+
+
+class NotJson(ValueError):
+    """The text is no JSON, not UTF-8, nested too deep, or holds half a surrogate pair."""
+
+
+class NotAMessage(ValueError):
+    """The text is JSON, but not what it has to be: wrong type, a member twice or in another case."""
+
+
+@dataclass(slots=True)
+class Message:
+    """One JSON-RPC message; absent members are None. All but `method` are JSON text."""
+
+    id: bytes | None
+    method: str | None
+    params: bytes | None
+    result: bytes | None
+    error: bytes | None
+
+
+def members(text: bytes, known: Iterable[str]) -> dict[str, bytes]:
+    """The members of one JSON object: name to the JSON text of its value.
+
+    Args:
+        text: UTF-8 JSON text.
+        known: the member names the caller gives a meaning; none may be imitated in another case.
+
+    Raises:
+        NotJson: not JSON.
+        NotAMessage: not an object, or a member stands twice or imitates a known one.
+    """
+    try:
+        raw = _DECODE(text)
+    except msgspec.ValidationError as wrong:
+        raise NotAMessage(str(wrong)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+        raise NotJson(_why(wrong)) from None
+    found = {name: bytes(value) for name, value in raw.items()}
+    # Written without spaces, as most clients do, the parts add up to the whole exactly when nothing was left out.
+    size = 1 + len(found) * 4 + sum(map(len, found)) + sum(map(len, found.values()))
+    if size != len(text) and found:
+        _refuse_twins(text, found)
+    _refuse_imitations(found, known)
+    return found
+
+
+def read(body: bytes) -> Message:
+    """The message that is the whole body.
+
+    Raises:
+        NotJson: not JSON, or not UTF-8.
+        NotAMessage: JSON, but not one JSON-RPC 2.0 message (JSON-RPC 2.0, sections 4 and 5).
+    """
+    if not body.isascii():
+        check_utf8(body)
+    found = members(body, ENVELOPE)
+    if found.get("jsonrpc") != b'"2.0"':
+        raise NotAMessage('jsonrpc must be "2.0"')
+    method = found.get("method")
+    message = Message(
+        found.get("id"),
+        string(method, "method") if method is not None else None,
+        found.get("params"),
+        found.get("result"),
+        found.get("error"),
+    )
+    if message.method is None and (message.result is None) == (message.error is None):
+        raise NotAMessage("neither a request nor a response")
+    return message
+
+
+def check_utf8(body: bytes) -> None:
+    """Raises NotJson unless `body` is UTF-8 (RFC 8259, section 8.1); the decoder skips texts it does not read."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        raise NotJson(f"not UTF-8 at byte {wrong.start}") from None
+
+
+def string(text: bytes, what: str) -> str:
+    """The JSON string `text`; raises NotAMessage naming `what` where it is something else."""
+    try:
+        return _STRING(text)
+    except msgspec.DecodeError:
+        raise NotAMessage(f"{what} must be a string") from None
+
+
+def is_id(text: bytes) -> bool:
+    """Whether this JSON text may be a request's id: a string or an integer, never null (MCP, Base Protocol)."""
+    first = text[:1]
+    return first == b'"' or (text.lstrip(b"-").isdigit() and len(text) <= 64)
+
+
+def emit(parts: dict[str, bytes]) -> bytes:
+    """The JSON object of these members, written without spaces."""
+    return b"{" + b",".join([quote(name) + b":" + value for name, value in parts.items()]) + b"}"
+
+
+quote = msgspec.json.Encoder().encode
+"""JSON text of a string."""
+
+
+def _refuse_twins(text: bytes, found: dict[str, bytes]) -> None:
+    """Walk over the object's members as they stand, skipping each value by what the decoder kept of it."""
+    seen: set[str] = set()
+    at = text.index(b"{") + 1
+    while True:
+        key = _KEY.match(text, at)
+        name = _STRING(key[1]) if key else None
+        if key is None or name is None or name in seen or not text.startswith(found[name], key.end()):
+            raise NotAMessage("a member stands twice")
+        seen.add(name)
+        end = _NEXT.match(text, key.end() + len(found[name]))
+        if end is None:
+            raise NotAMessage("a member stands twice")
+        if end[1] == b"}":
+            return
+        at = end.end()
+
+
+def _refuse_imitations(found: dict[str, bytes], known: Iterable[str]) -> None:
+    strange = [name for name in found if name not in known]
+    if not strange:
+        return
+    folded = {name.casefold() for name in known}
+    for name in strange:
+        if name.casefold() in folded:
+            raise NotAMessage(f"a member differs from {name.casefold()!r} only in case")
+
+
+def _why(wrong: BaseException) -> str:
+    if isinstance(wrong, RecursionError):
+        return "nested too deep"
+    if isinstance(wrong, UnicodeDecodeError):
+        return "not UTF-8"
+    # The decoder calls half a surrogate pair at the end of a string truncated.
+    text = str(wrong)
+    return "truncated, or half a surrogate pair" if "truncated" in text else text

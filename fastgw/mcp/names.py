@@ -1,0 +1,59 @@
+"""The protocol's own words: revisions, methods, headers, reserved keys, error codes.
+
+Knows: spelling. Refuses to know: what any of it makes the gateway do.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class Era(Enum):
+    """Which of the two wire forms a peer speaks."""
+
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+
+MODERN_VERSION: Final = "2026-07-28"
+LEGACY_VERSIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26")
+"""Newest first. 2024-11-05 is the HTTP+SSE transport and is not served."""
+NEWEST_LEGACY: Final = LEGACY_VERSIONS[0]
+ASSUMED_VERSION: Final = "2025-03-26"
+"""Of a request in a session without `MCP-Protocol-Version` (2025-06-18, Transports, Protocol Version Header)."""
+
+RESERVED: Final = "io.modelcontextprotocol/"
+META_VERSION: Final = RESERVED + "protocolVersion"
+META_CAPABILITIES: Final = RESERVED + "clientCapabilities"
+META_CLIENT: Final = RESERVED + "clientInfo"
+META_LOG_LEVEL: Final = RESERVED + "logLevel"
+META_SERVER: Final = RESERVED + "serverInfo"
+META_SUBSCRIPTION: Final = RESERVED + "subscriptionId"
+
+INITIALIZE: Final = "initialize"
+INITIALIZED: Final = "notifications/initialized"
+CANCELLED: Final = "notifications/cancelled"
+PROGRESS: Final = "notifications/progress"
+LOG_MESSAGE: Final = "notifications/message"
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+PING: Final = "ping"
+DISCOVER: Final = "server/discover"
+TOOLS_LIST: Final = "tools/list"
+TOOLS_CALL: Final = "tools/call"
+LISTEN: Final = "subscriptions/listen"
+
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""Lowest first (RFC 5424 names, as the specification uses them)."""
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+
+MAX_NAME: Final = 64
+"""Longest exposed name: the narrowest widely used client allows 64 characters."""

@@ -1,0 +1,131 @@
+"""What the gateway needs from the outside, as protocols: each has one real implementation and one fake.
+
+Knows: shapes only. Refuses to know: sockets, processes, files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Deadlines:
+    """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange."""
+
+    connect: float = 5.0
+    first_byte: float = 55.0
+    idle: float = 55.0
+    total: float = 55.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSession:
+    """A session that a server gave the gateway.
+
+    Args:
+        id: value of `Mcp-Session-Id`; empty where the server issues none.
+        version: the revision the server settled on in `initialize`.
+    """
+
+    id: str
+    version: str
+
+
+class Answer(Protocol):
+    """One HTTP answer of a server, its head already read.
+
+    `body` is the whole body unless the answer is an event stream; then it is None and `read` gives its pieces.
+    """
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case; of repeated headers the first value, but for `content-type`, where two are a fault."""
+    body: bytes | None
+
+    async def read(self) -> bytes:
+        """The next piece of the stream as it arrived, b"" at its proper end.
+
+        Raises:
+            Fault: LOST (cut short, too large) or TIMEOUT (idle or total deadline), both `sent`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
+        ...
+
+
+class Wire(Protocol):
+    """Pooled connections to one instance of a server."""
+
+    async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+        """Send one HTTP request and wait for the head of its answer (for anything but a stream: the body too).
+
+        Args:
+            verb: POST, GET or DELETE.
+            headers: header lines, each ended by CRLF, less `Host` and `Content-Length`, which the wire adds.
+            body: the whole body; empty for GET and DELETE.
+
+        Raises:
+            Fault: NO_SERVER with `sent=False` (refused, TLS, no free connection, connect deadline);
+                LOST with `sent=True` (reset, cut short, malformed, encoded or oversized answer);
+                TIMEOUT with `sent=True`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class Keeper(Protocol):
+    """What a worker asks of the keeper. Every wait is bounded; without a keeper it goes on with what it knows."""
+
+    async def open_session(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+        """The session of this identity at this instance, opened if there is none (one flight over all workers).
+
+        Args:
+            instance: key of the instance, `Instance.key`.
+            identity: whose session; `*` where the server's sessions are shared.
+            dead: id of the session that the server no longer knows; it is opened anew once, whoever asks first.
+
+        Raises:
+            Fault: NO_SERVER, TIMEOUT, FULL; never `sent`.
+        """
+        ...
+
+    def touch(self, instance: str, identity: str) -> None:
+        """Say that the session is in use (batched; ends idle ones only by what was said)."""
+        ...
+
+    async def doubt_era(self, instance: str, believed: str) -> str:
+        """Probe the instance again because it answered unlike `believed`; the era (`Era.value`) it speaks.
+
+        Raises:
+            Fault: NO_SERVER where it cannot be told.
+        """
+        ...
+
+    async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+        """Fetch a server's catalogue anew, because it calls our headers wrong; what the tool wants now.
+
+        Returns:
+            (header, path, kind) of each header, as in `catalog.route.ParamHeader`; empty for a tool that is gone.
+
+        Raises:
+            Fault: NO_SERVER where the catalogue cannot be had.
+        """
+        ...
+
+    async def end_session(self, session: str, seconds: float) -> None:
+        """An agent's session has ended: every worker knows when this returns; remembered for `seconds`."""
+        ...
+
+    def cancel(self, session: str, request: bytes) -> None:
+        """Cancel the call with this JSON-RPC id (its JSON text) of this agent's session, whichever worker has it."""
+        ...
+
+    def usage(self, event: bytes) -> None:
+        """Hand over one usage event, encoded, without a line break. Never waits; the loss is counted."""
+        ...
