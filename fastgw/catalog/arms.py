@@ -1,0 +1,51 @@
+"""Which arm of a route a call takes: the first whose match holds.
+
+Knows: the order of arms. Refuses to know: servers, and whether they are up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastgw.catalog.route import Arm
+from fastgw.policy.principal import Principal
+
+
+def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str) -> tuple[Arm, ...]:
+    """The arms an agent's calls can take, each with what is left to ask of the arguments.
+
+    Empty where none can be: then the tool does not exist for that agent. Nothing follows an arm that takes every call,
+    nor one without a target here: whoever it was written for must not fall through to what was written for others.
+    """
+    left: list[Arm] = []
+    for arm in arms:
+        match = arm.match.for_class(principal, endpoint) if arm.match else None
+        if match is None and arm.match is not None:
+            continue
+        if not arm.targets:
+            break
+        if match is None:
+            return (*left, arm)
+        if not match.looks_at_arguments:
+            return (*left, Arm(None, arm.targets))
+        left.append(Arm(match, arm.targets))
+    return tuple(left)
+
+
+def arm_for(arms: Sequence[Arm], arguments: bytes) -> Arm | None:
+    """The arm that a call takes; None where none does, and the tool does not exist for this call.
+
+    Arguments that cannot be judged take no arm, not even a later one: whoever splits calls by their arguments must not
+    be deceived by a member that stands twice.
+
+    Args:
+        arms: of the grant, from `arms_for`.
+        arguments: JSON text of `params.arguments`; empty where the call has none.
+    """
+    for arm in arms:
+        judgement = True if arm.match is None else arm.match.judge(arguments)
+        if judgement is None:
+            return None
+        if judgement:
+            return arm
+    return None

@@ -1,0 +1,120 @@
+"""The names agents see: a server's own, `alias__tool` where two bring the same, or the name of an entry in `tools:`.
+
+Knows: collisions, lengths, and which names nothing may move. Refuses to know: agents, policies, and which servers are
+up: names follow from the kept catalogues and the configuration alone.
+
+The law, for one endpoint:
+1. The name of an entry in `tools:` belongs to that entry. What an entry points at has no name besides it.
+2. `none`: the server written first keeps a name, the other tool is hidden. `on_collision`: all that collide become
+   `alias__tool`. `always`: all are.
+3. A name over 64 characters is cut and ends in a hash of the whole.
+4. A made-up name (2, 3) that is taken after all ends in a hash of `server/tool`; a server's own name never yields.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from fastgw.catalog.notice import Notice
+from fastgw.mcp.names import MAX_NAME
+
+SEPARATOR = "__"
+LONGEST_OWN = 128
+"""Characters of a tool's own name (2026-07-28, Tools, Tool Names)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One server's tools that ask for a name, in the server's order."""
+
+    server: str
+    alias: str
+    tools: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Naming:
+    """Exposed names by (server, tool); a tool that is missing here is hidden, and a notice says why."""
+
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+
+def is_visible(name: str) -> bool:
+    """Whether a tool may be called so: 1 to 128 printable characters, no space at either end."""
+    return 0 < len(name) <= LONGEST_OWN and name.isprintable() and name == name.strip()
+
+
+def prefixed(alias: str, tool: str) -> str:
+    """`alias__tool`, cut where it is too long."""
+    return shortened(alias + SEPARATOR + tool)
+
+
+def shortened(name: str) -> str:
+    """The name itself up to 64 characters; else its beginning, `_` and 8 hex digits of its SHA-256."""
+    return name if len(name) <= MAX_NAME else _hashed(name, name, 8)
+
+
+def assign(mode: str, shelves: Sequence[Shelf], reserved: Iterable[str]) -> Naming:
+    """Names for the tools of one endpoint.
+
+    Args:
+        mode: `none`, `on_collision` or `always`.
+        shelves: in the order of the configuration, without the targets of entries in `tools:`.
+        reserved: names of those entries.
+    """
+    naming = Naming()
+    kept = set(reserved)
+    tools = list(_tools(shelves, naming))
+    brought = Counter(tool for _, tool in tools)
+    made: list[tuple[Shelf, str, str]] = []
+    taken = set(kept)
+    for shelf, tool in tools:
+        alone = brought[tool] == 1 and tool not in kept
+        if mode == "none" and tool in taken:
+            naming.notices.append(Notice(f"{shelf.server}/{tool}", "hidden: its name is taken, and naming is none"))
+        elif mode == "always" or (mode == "on_collision" and not alone):
+            made.append((shelf, tool, prefixed(shelf.alias, tool)))
+        elif len(tool) > MAX_NAME:
+            taken.add(tool)
+            made.append((shelf, tool, shortened(tool)))
+        else:
+            taken.add(tool)
+            naming.names[shelf.server, tool] = tool
+    _place(made, taken, naming)
+    if mode != "always":
+        moved = ((shelf.server, tool) for shelf, tool, _ in made)
+        naming.notices.extend(Notice("/".join(own), f"is called {naming.names[own]} here") for own in moved)
+    return naming
+
+
+def _tools(shelves: Sequence[Shelf], naming: Naming) -> Iterable[tuple[Shelf, str]]:
+    """Every tool once; those with a name that cannot be shown leave a notice instead."""
+    for shelf in shelves:
+        for tool in dict.fromkeys(shelf.tools):
+            if is_visible(tool):
+                yield shelf, tool
+            else:
+                naming.notices.append(Notice(f"{shelf.server}/{tool!r}", "left out: no name of 1 to 128 characters"))
+
+
+def _place(made: Sequence[tuple[Shelf, str, str]], taken: set[str], naming: Naming) -> None:
+    """Give out the made-up names. Those wanted twice all end in a hash, so that the order of servers moves none."""
+    wanted = Counter(name for _, _, name in made)
+    clear = taken | set(wanted)
+    for shelf, tool, name in made:
+        own = f"{shelf.server}/{tool}"
+        if wanted[name] > 1 or name in taken:
+            free = next(cut for digits in range(8, 62) if (cut := _hashed(name, own, digits)) not in clear)
+            clear.add(free)
+            naming.names[shelf.server, tool] = free
+        else:
+            naming.names[shelf.server, tool] = name
+
+
+def _hashed(name: str, whole: str, digits: int) -> str:
+    """At most 64 characters: the beginning of `name`, and so many hex digits of the SHA-256 of `whole`."""
+    return f"{name[: MAX_NAME - digits - 1]}_{sha256(whole.encode()).hexdigest()[:digits]}"

@@ -1,0 +1,101 @@
+"""Where a setting of a tool comes from: each is looked for by itself, from the nearest place to the farthest.
+
+Knows: the order of the places: `server/tool`, else the name, else the last pattern that fits, else the server, else the
+endpoint, else the top level. Refuses to know: what any setting means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastgw.policy.patterns import Masks, is_wild
+
+Given = Mapping[str, Any]
+"""The settings that are written in one place: key to value. A key that is not there is not set."""
+
+
+class Places:
+    """The entries of `tools:`, by the kind of their key.
+
+    Args:
+        entries: key (`server/tool`, a name, or a pattern) to what is written there, in the order of the file.
+    """
+
+    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "can_hide")
+
+    def __init__(self, entries: Mapping[str, Given]) -> None:
+        self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
+        wild = [(key, given) for key, given in entries.items() if given and is_wild(key)]
+        self._rows = [given for _, given in wild]
+        bits = [(key, 1 << at) for at, (key, _) in enumerate(wild)]
+        self._names = Masks(row for row in bits if "/" not in row[0])
+        self._sources = Masks(row for row in bits if "/" in row[0])
+        hiding = [(key, 1 << at) for at, (key, given) in enumerate(wild) if given.get("hidden") is True]
+        self._hiding = Masks(hiding)
+        self.can_hide = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
+        """Whether any entry hides anything at all."""
+
+    def chain(self, name: str, source: str) -> list[Given]:
+        """The entries that speak of a tool, nearest first.
+
+        Args:
+            name: as agents see it.
+            source: `server/tool`.
+        """
+        found = [self._exact[key] for key in (source, name) if key in self._exact]
+        bits = self._names.of(name) | self._sources.of(source)
+        found.extend(self._fitting(bits))
+        return found
+
+    def hidden(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
+        """Whether a tool is hidden. `hidden: true` is tried on every name it has, `false` where agents see it.
+
+        Args:
+            name: as agents see it; empty while it has no name yet.
+            sources: `server/tool` of each target.
+            known_as: every name a deny is tried on.
+        """
+        told = [self._exact[source].get("hidden") for source in sources if source in self._exact]
+        if (settled := _settled(told)) is not None:
+            return settled
+        near = [self._exact[key].get("hidden") for key in known_as if key in self._exact]
+        if any(near) or (name in self._exact and self._exact[name].get("hidden") is not None):
+            return any(near)
+        return self._hidden_by_pattern(name, sources, known_as)
+
+    def _hidden_by_pattern(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
+        hiding = 0
+        for known in known_as:
+            hiding |= self._hiding.of(known)
+        if not hiding:
+            return False
+        shown = self._names.of(name)
+        for source in sources:
+            shown |= self._sources.of(source)
+        told = (given["hidden"] for given in self._fitting(shown | hiding) if given.get("hidden") is not None)
+        return bool(next(told, False))
+
+    def _fitting(self, bits: int) -> list[Given]:
+        """The patterns' entries of these bits, the last written first."""
+        found = []
+        while bits:
+            at = bits.bit_length() - 1
+            found.append(self._rows[at])
+            bits ^= 1 << at
+        return found
+
+
+def first(chain: Sequence[Given], key: str, default: Any) -> Any:
+    """The nearest value of a setting that is written at all and not null."""
+    for given in chain:
+        value = given.get(key)
+        if value is not None:
+            return value
+    return default
+
+
+def _settled(told: Sequence[bool | None]) -> bool | None:
+    """True where any says so, else False where any says that, else None."""
+    said = [one for one in told if one is not None]
+    return any(said) if said else None

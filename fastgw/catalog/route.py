@@ -1,0 +1,75 @@
+"""Where a call goes: the immutable rows that requests look up.
+
+Knows: names, targets, times. Refuses to know: connections, and whether a server is up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgw.policy.match import Match
+
+
+@dataclass(frozen=True, slots=True)
+class ParamHeader:
+    """One `x-mcp-header` of a tool's input schema (2026-07-28, Transports, Custom Headers).
+
+    Args:
+        header: lower-case header name, `mcp-param-region`.
+        path: where the value stands in the arguments, outermost member first.
+        kind: the property's JSON Schema type: string, integer, number or boolean.
+    """
+
+    header: str
+    path: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One server's tool.
+
+    Args:
+        server: the server's name in the configuration.
+        tool: the tool's own name there.
+        name_json: `tool` as JSON text, ready to be sent.
+        param_headers: headers a modern server wants, by the *server's own* definition.
+        renamed: pairs (ours, theirs) of argument names that differ.
+    """
+
+    server: str
+    tool: str
+    name_json: bytes
+    param_headers: tuple[ParamHeader, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One entry of a route: whose calls, and the targets in order."""
+
+    match: Match | None
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Everything about one exposed tool that does not depend on who calls.
+
+    Args:
+        name: as agents see it on this endpoint.
+        arms: tried in order; the first whose match holds is taken.
+        known_as: every name a deny is tried on: the exposed one, and of each target `server/tool` and `tool`.
+        param_headers: headers a modern agent must mirror, by the definition the agent was shown.
+        hidden: in no list and never called.
+        total, attempt, idle: seconds for all attempts, one attempt, and between two events of a stream.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    known_as: tuple[str, ...]
+    param_headers: tuple[ParamHeader, ...]
+    hidden: bool
+    total: float
+    attempt: float
+    idle: float

@@ -1,0 +1,217 @@
+"""Which tools an agent may use: every policy that matches applies, one deny beats every allow, the rest does not exist.
+
+Knows: on which names of a tool each side is tried, and what has to wait for the arguments. Refuses to know: servers,
+routes, and how a refusal is told (a tool that is not there must look like any other that is not there).
+
+An allow is tried on the name agents see; with a `/` in the pattern on `server/tool` of *every* target the agent could
+reach, so that allowing one server's tool opens no other. A deny is tried on every name the tool has anywhere, so that
+no rename and no collision opens a door. Without policies everything is allowed, with an empty list nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastgw.policy.match import Match
+from fastgw.policy.patterns import PROMPT, RESOURCE, Masks
+from fastgw.policy.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One entry of `policies`.
+
+    Args:
+        match: whose calls; None for everyone's.
+        allow, deny: patterns as written.
+        shadow: counted, never enforced.
+    """
+
+    name: str
+    match: Match | None
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    shadow: bool = False
+
+
+class Conditional(Protocol):
+    """A policy whose word depends on the arguments (`Condition` of the snapshot)."""
+
+    @property
+    def policy(self) -> str: ...
+    @property
+    def allow(self) -> bool: ...
+    @property
+    def match(self) -> Match: ...
+
+
+class Granted(Protocol):
+    """A tool with the conditions that remain (`Grant` of the snapshot)."""
+
+    @property
+    def allowed(self) -> bool: ...
+    @property
+    def conditions(self) -> Sequence[Conditional]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """The policies that speak of one tool, a bit for each by its place in the list.
+
+    Args:
+        by_name: those with an allow that fits the exposed name.
+        by_source: for each target (`server/tool`), those with an allow that fits it; empty where no target has any.
+        deny: those with a deny that fits any of its names.
+    """
+
+    by_name: int
+    by_source: dict[str, int]
+    deny: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """The policies that apply to one class of agents on one endpoint.
+
+    Args:
+        outright: a bit for each that holds whatever the arguments.
+        asking: a bit for each that still looks at the arguments.
+        left: of the latter, place in the list of policies to what is left to ask.
+    """
+
+    outright: int
+    asking: int
+    left: tuple[tuple[int, Match], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the policies say of one tool for one class of agents, before the arguments are known.
+
+    Args:
+        allowed: some policy allows it whatever the arguments.
+        conditions: the policies that still look at the arguments: place in the list, whether it allows, what it asks.
+    """
+
+    allowed: bool
+    conditions: tuple[tuple[int, bool, Match], ...] = ()
+
+
+FREE = Verdict(True)
+
+
+class Rules:
+    """The enforced policies, their patterns compiled; tells tools apart by bits.
+
+    Args:
+        policies: in the order of the configuration; None where there is no `policies` key.
+    """
+
+    __slots__ = ("policies", "_names", "_sources", "_denies")
+
+    def __init__(self, policies: Sequence[Policy] | None) -> None:
+        self.policies = policies
+        rows = [(1 << at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
+        allows = [(text, bit) for bit, policy in rows for text in policy.allow if _about_tools(text)]
+        self._names = Masks(row for row in allows if "/" not in row[0])
+        self._sources = Masks(row for row in allows if "/" in row[0])
+        self._denies = Masks((text, bit) for bit, policy in rows for text in policy.deny if _about_tools(text))
+
+    def bits(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> Bits:
+        """The policies that speak of a tool.
+
+        Args:
+            name: the exposed name.
+            sources: `server/tool` of each target.
+            known_as: every name a deny is tried on.
+        """
+        deny = 0
+        for known in known_as:
+            deny |= self._denies.of(known)
+        by_source = {source: self._sources.of(source) for source in sources}
+        return Bits(self._names.of(name), by_source if any(by_source.values()) else {}, deny)
+
+    def applying(self, principal: Principal, endpoint: str) -> Applying:
+        """The policies that apply to this agent on this endpoint."""
+        outright = 0
+        left: list[tuple[int, Match]] = []
+        for at, policy in enumerate(self.policies or ()):
+            if policy.shadow:
+                continue
+            match = policy.match.for_class(principal, endpoint) if policy.match else None
+            if policy.match is None or (match is not None and not match.looks_at_arguments):
+                outright |= 1 << at
+            elif match is not None:
+                left.append((at, match))
+        return Applying(outright, sum(1 << at for at, _ in left), tuple(left))
+
+    def judge(self, bits: Bits, sources: Sequence[str], applying: Applying) -> Verdict | None:
+        """What the policies say of a tool; None where it does not exist for this class.
+
+        Args:
+            bits: of the tool, by `bits`.
+            sources: `server/tool` of the targets this class could reach.
+            applying: of the class, by `applying`.
+        """
+        if self.policies is None:
+            return FREE
+        outright = applying.outright
+        if bits.deny & outright:
+            return None
+        allow = bits.by_name
+        allowed = bool(allow & outright)
+        if bits.by_source and sources and not allowed:
+            allowed = all(bits.by_source[source] & outright for source in sources)
+            allow |= _common(bits.by_source, sources)
+        if not applying.asking:
+            return FREE if allowed else None
+        return _conditional(None if allowed else allow, bits.deny, applying)
+
+    @property
+    def shadows(self) -> tuple[Policy, ...]:
+        """The policies that are only counted."""
+        return tuple(policy for policy in self.policies or () if policy.shadow)
+
+
+def refused_by(grant: Granted, arguments: bytes) -> str | None:
+    """Which policy refuses these arguments: its name, "" where only an allow is missing, None where none refuses.
+
+    Arguments that cannot be judged (no object, a member twice) satisfy no allow and every deny.
+
+    Args:
+        arguments: JSON text of `params.arguments`; empty where the call has none.
+    """
+    allowed = grant.allowed
+    for condition in grant.conditions:
+        if not condition.allow and condition.match.arguments_may_hold(arguments):
+            return condition.policy
+        allowed = allowed or (condition.allow and condition.match.arguments_hold(arguments))
+    return None if allowed else ""
+
+
+def arguments_allowed(grant: Granted, arguments: bytes) -> bool:
+    """Whether the agent may call the tool with these arguments (JSON text; empty for none)."""
+    return refused_by(grant, arguments) is None
+
+
+def _conditional(allow: int | None, deny: int, applying: Applying) -> Verdict | None:
+    """What is left to ask of the arguments; `allow` None where nothing more is needed to allow."""
+    denying = [(at, False, match) for at, match in applying.left if deny >> at & 1]
+    allowing = [(at, True, match) for at, match in applying.left if allow is not None and allow >> at & 1]
+    if allow is not None and not allowing:
+        return None
+    return Verdict(allow is None, (*denying, *allowing)) if denying or allowing else FREE
+
+
+def _about_tools(pattern: str) -> bool:
+    return not pattern.startswith((PROMPT, RESOURCE))
+
+
+def _common(by_source: dict[str, int], sources: Sequence[str]) -> int:
+    """The policies that allow every one of the sources, alone."""
+    found = -1
+    for source in sources:
+        found &= by_source[source]
+    return found

@@ -1,0 +1,104 @@
+"""Patterns over names: `*` is any characters, `?` is one; the whole name, case counts.
+
+Knows: how a pattern fits, and which kind of thing it speaks of (`deploy-*` a name agents see, `github/*` a server's own
+tool, `prompt:...` and `resource:...` the rest). Refuses to know: what follows when one fits.
+
+A pattern becomes a regular expression whose groups give nothing back (`(?>...)`), so a fit costs at most length times
+pattern, never more: arguments of agents are tried too, and `*a*b*c*` must not cost them minutes of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+WILD = frozenset("*?")
+PROMPT = "prompt:"
+RESOURCE = "resource:"
+
+
+def is_wild(pattern: str) -> bool:
+    """Whether the pattern can fit more than one name."""
+    return not WILD.isdisjoint(pattern)
+
+
+def expression(pattern: str) -> str:
+    """The pattern as a regular expression for `fullmatch` with DOTALL."""
+    parts = [re.escape(part).replace(r"\?", ".") for part in pattern.split("*")]
+    if len(parts) == 1:
+        return parts[0]
+    middle = "".join(f"(?>.*?{part})" for part in parts[1:-1] if part)
+    return f"{parts[0]}{middle}.*{parts[-1]}"
+
+
+class Patterns:
+    """Several patterns joined by or, compiled once. Immutable, compared and pickled by their texts.
+
+    Args:
+        texts: the patterns as written; none fits nothing.
+    """
+
+    __slots__ = ("texts", "_exact", "_wild")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = tuple(texts)
+        wild = [expression(text) for text in self.texts if is_wild(text)]
+        self._exact = frozenset(text for text in self.texts if not is_wild(text))
+        self._wild = re.compile("|".join(wild), re.DOTALL) if wild else None
+
+    def fits(self, name: str) -> bool:
+        """Whether any of them fits the whole of `name`."""
+        return name in self._exact or (self._wild is not None and self._wild.fullmatch(name) is not None)
+
+    def fit_any(self, names: Iterable[str]) -> bool:
+        """Whether any of them fits any of `names`."""
+        return any(map(self.fits, names))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patterns) and other.texts == self.texts
+
+    def __hash__(self) -> int:
+        return hash(self.texts)
+
+    def __reduce__(self) -> tuple[type[Patterns], tuple[tuple[str, ...]]]:
+        return Patterns, (self.texts,)
+
+    def __repr__(self) -> str:
+        return f"Patterns({list(self.texts)!r})"
+
+
+class Masks:
+    """Many patterns at once, each standing for a bit: which bits fit a name is one look-up or one expression.
+
+    Ten thousand names against the patterns of every policy are tried at each compile; this keeps it in milliseconds.
+
+    Args:
+        rows: pattern and the bits it sets.
+    """
+
+    __slots__ = ("_exact", "_wild", "_any", "_known")
+
+    def __init__(self, rows: Iterable[tuple[str, int]]) -> None:
+        self._exact: dict[str, int] = {}
+        wild: dict[str, int] = {}
+        for pattern, bits in rows:
+            table = wild if is_wild(pattern) else self._exact
+            table[pattern] = table.get(pattern, 0) | bits
+        self._wild = [(re.compile(expression(text), re.DOTALL).fullmatch, bits) for text, bits in wild.items()]
+        self._any = re.compile("|".join(map(expression, wild)), re.DOTALL).fullmatch if wild else None
+        self._known: dict[str, int] = {}
+
+    def of(self, name: str) -> int:
+        """The bits of every pattern that fits the whole of `name`."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = self._search(name)
+        return found
+
+    def _search(self, name: str) -> int:
+        found = self._exact.get(name, 0)
+        if self._any is not None and self._any(name):
+            for fits, bits in self._wild:
+                if fits(name):
+                    found |= bits
+        return found

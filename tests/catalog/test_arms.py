@@ -1,0 +1,28 @@
+"""The first arm whose match holds takes the call."""
+
+from __future__ import annotations
+
+from fastgw.catalog.arms import arm_for, arms_for
+from fastgw.catalog.route import Arm, Target
+from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.patterns import Patterns
+from fastgw.policy.principal import Principal
+
+FAST, SAFE, REST = ((Target(name, "query", b'"query"'),) for name in ("fast", "safe", "rest"))
+INTERNAL = Match(claims=(("tier", Patterns(["internal"])),))
+STAGING = Match(arguments=(("env", ArgumentTest(Patterns(["staging"]))),))
+ARMS = (Arm(INTERNAL, FAST), Arm(STAGING, SAFE), Arm(None, REST))
+
+
+def test_an_arm_for_all_calls_ends_the_row() -> None:
+    insider = arms_for(ARMS, Principal("a", {"tier": "internal"}), "/mcp")
+    assert [arm.targets for arm in insider] == [FAST]
+    assert arms_for(ARMS[:1], Principal("b"), "/mcp") == ()
+
+
+def test_arguments_choose_when_the_call_comes() -> None:
+    arms = arms_for(ARMS, Principal("b"), "/mcp")
+    taken = [
+        arm_for(arms, text) for text in (b'{"env":"staging"}', b'{"env":"x"}', b"", b'{"env":"x","env":"staging"}')
+    ]
+    assert [arm and arm.targets for arm in taken] == [SAFE, REST, REST, None]

@@ -1,0 +1,75 @@
+"""Names agents see."""
+
+from __future__ import annotations
+
+import random
+
+from fastgw.catalog.naming import Shelf, assign, shortened
+
+
+def shelf(server: str, *tools: str) -> Shelf:
+    return Shelf(server, server, tools)
+
+
+def test_on_collision_moves_all_that_collide_and_nobody_else() -> None:
+    found = assign("on_collision", [shelf("a", "search", "x"), shelf("b", "search", "y")], ())
+    assert found.names == {("a", "search"): "a__search", ("a", "x"): "x", ("b", "search"): "b__search", ("b", "y"): "y"}
+    assert [notice.subject for notice in found.notices] == ["a/search", "b/search"]
+
+
+def test_none_keeps_the_first_and_hides_the_other() -> None:
+    found = assign("none", [shelf("a", "search"), shelf("b", "search")], ())
+    assert found.names == {("a", "search"): "search"}
+    assert found.notices[0].subject == "b/search"
+
+
+def test_always_moves_everybody() -> None:
+    assert assign("always", [shelf("a", "x")], ()).names == {("a", "x"): "a__x"}
+
+
+def test_an_entry_of_the_configuration_is_moved_by_nobody() -> None:
+    assert assign("on_collision", [shelf("a", "search")], ["search"]).names == {("a", "search"): "a__search"}
+    assert assign("none", [shelf("a", "search")], ["search"]).names == {}
+    assert assign("always", [shelf("a", "x")], ["a__x"]).names[("a", "x")].startswith("a__x_")
+
+
+def test_long_names_are_cut_and_told_apart() -> None:
+    long = "n" * 100
+    found = assign("on_collision", [shelf("a", long + "1", long + "2")], ())
+    assert len(set(found.names.values())) == 2
+    assert all(len(name) == 64 for name in found.names.values())
+    assert shortened("n" * 64) == "n" * 64
+
+
+def test_a_made_up_name_that_is_taken_yields_to_a_servers_own() -> None:
+    shelves = [shelf("a", "search"), shelf("b", "search"), shelf("c", "a__search")]
+    found = assign("on_collision", shelves, ())
+    assert found.names["c", "a__search"] == "a__search"
+    assert found.names["a", "search"].startswith("a__search_")
+
+
+def test_two_made_up_names_alike_do_not_depend_on_order() -> None:
+    shelves = [Shelf("s1", "a", ("b__c",)), Shelf("s2", "a__b", ("c",))]
+    there, back = assign("always", shelves, ()), assign("always", shelves[::-1], ())
+    assert there.names == back.names
+    assert len(set(there.names.values())) == 2
+
+
+def test_names_that_cannot_be_shown_are_left_out() -> None:
+    found = assign("none", [shelf("a", "", "a\nb", "x" * 129, " x", "caf\u00e9", "a b", "p/q")], ())
+    assert [tool for _, tool in found.names] == ["caf\u00e9", "a b", "p/q"]
+    assert len(found.notices) == 4
+
+
+def test_every_tool_has_its_own_name_whatever_the_servers_bring() -> None:
+    dice = random.Random(11)
+    parts = ["a", "b", "a__b", "b__c", "c", "x" * 61, "x" * 70, "a__" + "x" * 61]
+    for _ in range(500):
+        shelves = [Shelf(f"s{i}", dice.choice("abc"), tuple(dice.sample(parts, 4))) for i in range(4)]
+        reserved = dice.sample(parts[:5], 2)
+        for mode in ("none", "on_collision", "always"):
+            names = assign(mode, shelves, reserved).names
+            assert len(set(names.values())) == len(names)
+            assert not set(names.values()) & set(reserved)
+            assert all(len(name) <= 64 for name in names.values())
+            assert mode == "none" or len(names) == 16

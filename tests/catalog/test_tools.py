@@ -1,0 +1,146 @@
+"""Definitions are kept word for word; what would spoil a list is left out alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastgw.catalog.listing import PAGE, encoded, entry, page_at
+from fastgw.catalog.route import ParamHeader
+from fastgw.catalog.tools import Catalogue, InvalidTool, dump, load, parse_tool, parse_tools
+
+SCHEMA = b'"inputSchema":{"type": "object"}'
+
+
+def tool(more: bytes = b"", schema: bytes = SCHEMA) -> bytes:
+    return b'{"name":"t",' + schema + (b"," + more if more else b"") + b"}"
+
+
+def test_members_travel_as_they_were_written() -> None:
+    odd = b'"x-limit" : 123456789012345678901234567890, "icons":[ {"src":"\\u00e9"} ], "y":1E400'
+    found = parse_tool("s", tool(odd))
+    text = entry(b'"s__t"', found.tails).texts[0]
+    assert text.startswith(b'{"name":"s__t",')
+    for value in (b"123456789012345678901234567890", b'[ {"src":"\\u00e9"} ]', b"1E400", b'{"type": "object"}'):
+        assert b":" + value in text
+
+
+def test_older_agents_get_what_their_revision_knows() -> None:
+    found = parse_tool("s", tool(b'"title":"T","outputSchema":{"type":"array"}'))
+    modern, november, june, march = (json.loads(text) for text in entry(b'"t"', found.tails).texts)
+    assert "outputSchema" in modern
+    assert "outputSchema" not in november and "outputSchema" not in june and "outputSchema" not in march
+    assert "title" in june and "title" not in march
+    kept = parse_tool("s", tool(b'"outputSchema":{"type":"object"}')).tails
+    assert b"outputSchema" in kept[1] and b"outputSchema" not in kept[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b"[]",
+        b'{"name":1,' + SCHEMA + b"}",
+        b'{"name":"t"}',
+        b'{"name":"t","inputSchema":null}',
+        b'{"name":"t","inputSchema":{"type":"string"}}',
+        b'{"name":"t","name":"u",' + SCHEMA + b"}",
+        b'{"name":"t","Name":"u",' + SCHEMA + b"}",
+        tool(b'"description":{}'),
+        tool(b'"annotations":[]'),
+        tool(b'"outputSchema":true'),
+        tool(b'"description":"\xff"'),
+        tool(b'"y":"\\ud800"'),
+    ],
+)
+def test_a_bad_definition_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidTool):
+        parse_tool("s", text)
+
+
+def test_one_bad_definition_leaves_the_others() -> None:
+    tools, notices = parse_tools("s", b"[" + tool() + b',{"name":"bad"}]')
+    assert [one.name for one in tools] == ["t"]
+    assert [notice.subject for notice in notices] == ["s/bad"]
+    with pytest.raises(ValueError, match="no JSON array"):
+        parse_tools("s", b"{}")
+
+
+def test_hints() -> None:
+    found = parse_tool("s", tool(b'"annotations":{"readOnlyHint": true,"idempotentHint":"true"}'))
+    assert (found.read_only, found.idempotent) == (True, False)
+
+
+def annotated(properties: str) -> bytes:
+    return tool(schema=b'"inputSchema":{"type":"object","properties":%s}' % properties.encode())
+
+
+def test_parameters_in_headers() -> None:
+    nested = '{"a":{"type":"object","properties":{"b":{"type":"integer","x-mcp-header":"Tenant"}}},'
+    found = parse_tool("s", annotated(nested + '"r":{"type":"string","x-mcp\\u002dheader":"Region"}}'))
+    assert found.param_headers == (
+        ParamHeader("mcp-param-tenant", ("a", "b"), "integer"),
+        ParamHeader("mcp-param-region", ("r",), "string"),
+    )
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        '{"r":{"type":"string","x-mcp-header":""}}',
+        '{"r":{"type":"string","x-mcp-header":"My Region"}}',
+        '{"r":{"type":"string","x-mcp-header":"R\\u00e9gion"}}',
+        '{"r":{"type":"string","x-mcp-header":"a\\r\\nb"}}',
+        '{"r":{"type":"string","x-mcp-header":1}}',
+        '{"r":{"type":"number","x-mcp-header":"R"}}',
+        '{"r":{"type":"object","x-mcp-header":"R"}}',
+        '{"r":{"type":["string"],"x-mcp-header":"R"}}',
+        '{"r":{"x-mcp-header":"R"}}',
+        '{"r":{"type":"string","x-mcp-header":"R"},"s":{"type":"string","x-mcp-header":"r"}}',
+        '{"r":{"type":"array","items":{"type":"string","x-mcp-header":"R"}}}',
+        '{"r":{"anyOf":[{"type":"string","x-mcp-header":"R"}]}}',
+        '{"r":{"if":{"properties":{"s":{"type":"string","x-mcp-header":"R"}}}}}',
+        '{"r":{"type":"string","x-mcp-header":"R","x-mcp-header":"S"}}',
+    ],
+)
+def test_a_bad_annotation_makes_the_tool_invalid(properties: str) -> None:
+    with pytest.raises(InvalidTool):
+        parse_tool("s", annotated(properties))
+
+
+def test_data_that_looks_like_an_annotation_is_none() -> None:
+    found = parse_tool("s", annotated('{"x-mcp-header":{"type":"object","default":{"x-mcp-header":1}}}'))
+    assert found.param_headers == ()
+
+
+def test_a_kept_catalogue_comes_back() -> None:
+    tools, _ = parse_tools("s", b"[" + tool(b'"description":"\xc3\xa9"') + b"]")
+    back = load(dump(Catalogue("s", tools, 55.0, 1700000000.25)))
+    assert (back.server, back.fetched_at, back.fresh_until) == ("s", 1700000000.25, 0.0)
+    assert back.tools[0].tails == tools[0].tails
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\xff", b'{"format":9,"server":"s","fetchedAt":1,"tools":[]}'])
+def test_a_damaged_one_is_refused(damage: bytes) -> None:
+    whole = dump(Catalogue("s", ()))
+    assert load(whole).server == "s"
+    for text in (damage, whole[:-3]):
+        with pytest.raises(ValueError, match="damaged"):
+            load(text)
+
+
+def test_equal_texts_are_one_object() -> None:
+    plain = entry(b'"t"', parse_tool("s", tool()).tails)
+    page = encoded([plain] * 3)
+    assert page["modern"] is page["2025-03-26"]
+    assert len(json.loads(page["modern"])) == 3
+    assert encoded([]) == dict.fromkeys(page, b"[]")
+
+
+class Pages:
+    pages = ("first", "second")
+
+
+def test_a_position_finds_its_page() -> None:
+    assert [page_at(Pages(), at) for at in (0, PAGE, 1, -PAGE, 2 * PAGE)] == ["first", "second", None, None, None]

@@ -1,0 +1,113 @@
+"""Who may use what: every policy that matches applies, one deny beats every allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgw.policy.authorise import FREE, Policy, Rules, Verdict, arguments_allowed, refused_by
+from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.patterns import Patterns
+from fastgw.policy.principal import Principal
+
+ANN = Principal("ann", {"team": "qa"})
+QA = Match(claims=(("team", Patterns(["qa"])),))
+
+
+def staging(value: str = "staging") -> Match:
+    return Match(arguments=(("environment", ArgumentTest(Patterns([value]))),))
+
+
+def verdict(
+    policies: list[Policy] | None, name: str = "deploy", sources: tuple[str, ...] = ("s/dep",)
+) -> Verdict | None:
+    rules = Rules(policies)
+    known = (name, *sources, *(source.partition("/")[2] for source in sources))
+    return rules.judge(rules.bits(name, sources, known), sources, rules.applying(ANN, "/mcp"))
+
+
+def allow(*patterns: str, match: Match | None = None) -> Policy:
+    return Policy("yes", match, patterns, ())
+
+
+def deny(*patterns: str, match: Match | None = None) -> Policy:
+    return Policy("no", match, (), patterns)
+
+
+def test_without_policies_everything_with_none_nothing() -> None:
+    assert verdict(None) is FREE
+    assert verdict([]) is None
+
+
+def test_an_allow_is_tried_on_the_exposed_name() -> None:
+    assert verdict([allow("dep*", match=QA)]) is FREE
+    assert verdict([allow("dep")]) is None
+    assert verdict([allow("prompt:deploy", "resource:*")]) is None
+    assert verdict([allow("*", match=Match(agent=Patterns(["bob"])))]) is None
+
+
+def test_an_allow_with_a_slash_must_fit_every_target() -> None:
+    assert verdict([allow("s/*")]) is FREE
+    assert verdict([allow("s/*")], sources=("s/dep", "t/dep")) is None
+    assert verdict([allow("s/*"), allow("t/dep")], sources=("s/dep", "t/dep")) is FREE
+
+
+def test_a_deny_is_tried_on_every_name_and_beats_every_allow() -> None:
+    for pattern in ("deploy", "s/*", "dep", "d?p"):
+        assert verdict([allow("*"), deny(pattern)]) is None
+    assert verdict([allow("*"), deny("prompt:*")]) is FREE
+
+
+def test_a_shadow_policy_is_not_enforced() -> None:
+    shadow = Policy("soon", None, (), ("*",), shadow=True)
+    assert verdict([allow("*"), shadow]) is FREE
+    assert verdict([Policy("soon", None, ("*",), (), shadow=True)]) is None
+    assert Rules([shadow]).shadows == (shadow,)
+
+
+@dataclass
+class Condition:
+    policy: str
+    allow: bool
+    match: Match
+
+
+@dataclass
+class Grant:
+    allowed: bool
+    conditions: tuple[Condition, ...]
+
+
+def granted(found: Verdict | None) -> Grant:
+    assert found is not None
+    names = {True: "yes", False: "no"}
+    return Grant(found.allowed, tuple(Condition(names[allows], allows, match) for _, allows, match in found.conditions))
+
+
+def test_an_allow_with_arguments_lists_the_tool_and_waits() -> None:
+    grant = granted(verdict([allow("*", match=staging())]))
+    assert arguments_allowed(grant, b'{"environment":"staging"}')
+    for arguments in (
+        b'{"environment":"production"}',
+        b"{}",
+        b"",
+        b"[]",
+        b'{"environment":"staging","environment":"p"}',
+    ):
+        assert refused_by(grant, arguments) == ""
+
+
+def test_a_deny_with_arguments_keeps_it_listed_and_fails_closed() -> None:
+    grant = granted(verdict([allow("*"), deny("dep", match=staging("production"))]))
+    assert grant.allowed
+    assert arguments_allowed(grant, b'{"environment":"staging"}')
+    assert arguments_allowed(grant, b"{}")
+    for arguments in (b'{"environment":"production"}', b'"x"', b'{"environment":"a","environment":"production"}'):
+        assert refused_by(grant, arguments) == "no"
+
+
+def test_an_outright_allow_needs_no_other() -> None:
+    assert verdict([allow("*"), allow("*", match=staging())]) is FREE
+
+
+def test_a_deny_with_arguments_alone_allows_nothing() -> None:
+    assert verdict([deny("*", match=staging())]) is None
