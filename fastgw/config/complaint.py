@@ -1,0 +1,57 @@
+"""What is wrong with a configuration file, told to the person who wrote it.
+
+Knows: the form of a complaint. Refuses to know: how it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from fastgw.config.tree import Position
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Complaint:
+    """One thing to change. Line and column count from 1; `nearest` is the valid name that was probably meant."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        meant = f' (did you mean "{self.nearest}"?)' if self.nearest else ""
+        return f"{self.file}:{self.line}:{self.column}: {self.message}{meant}"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used.
+
+    Args:
+        complaints: at least one, in the order of their places.
+    """
+
+    def __init__(self, complaints: Iterable[Complaint]) -> None:
+        self.complaints = tuple(sorted(set(complaints), key=lambda one: (one.file, one.line, one.column, one.message)))
+        super().__init__(self.complaints)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.complaints))
+
+
+def complaint_at(position: Position, message: str, nearest: str | None = None) -> Complaint:
+    """A complaint about a place."""
+    return Complaint(position.file, position.line, position.column, message, nearest)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like `name`, None where none is much like it."""
+    names = sorted(valid)
+    folded = name.casefold().replace("-", "_")
+    for one in names:
+        if one.casefold().replace("-", "_") == folded and one != name:
+            return one
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0.6)), None)

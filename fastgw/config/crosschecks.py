@@ -1,0 +1,147 @@
+"""What one key says about another: names that must exist, things that exclude each other.
+
+Knows: the settings as a whole. Refuses to know: whether any server answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from fastgw.config.complaint import Complaint, complaint_at, nearest
+from fastgw.config.settings import Settings, is_loopback
+from fastgw.config.toolsettings import TargetSettings
+from fastgw.config.tree import Entry, Path, locate
+
+Finding = tuple[Path, str, str | None]
+"""Where, what, and the name that was probably meant."""
+
+
+def crosscheck(settings: Settings, root: Entry) -> Iterator[Complaint]:
+    """Every contradiction between keys, with its place."""
+    for check in CHECKS:
+        for path, message, meant in check(settings):
+            yield complaint_at(locate(root, path), message, meant)
+
+
+def _unknown(path: Path, kind: str, name: str, known: Iterable[str]) -> Finding:
+    return path, f'there is no {kind} "{name}"', nearest(name, known)
+
+
+def _processes(settings: Settings) -> Iterator[Finding]:
+    if settings.workers != 1 and settings.store.url == "memory":
+        yield ("store",), "store: memory is for one worker: use auto or embedded", None
+    if settings.store.beyond_one_machine and not settings.secret:
+        yield ("store",), "a store beyond one machine needs secret, the same on all machines", None
+    if settings.listen == settings.admin.listen and not settings.listen.endswith(":0"):
+        yield ("admin",), "admin and listen cannot share a port", None
+    if not is_loopback(settings.admin.listen) and settings.admin.token is None:
+        yield ("admin",), "beyond loopback admin needs a token: {listen: ..., token: ...}", None
+
+
+def _agents(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for name, agent in settings.agents.items():
+        if name == "anonymous":
+            yield ("agents", name), "the name anonymous is taken: agents without a credential are called so", None
+        for place, key in enumerate(agent.key):
+            if key.sha256 in seen:
+                where: Path = ("agents", name, "key", place, "sha256")
+                yield where, f'agent "{seen[key.sha256]}" has this key already', None
+            seen.setdefault(key.sha256, name)
+
+
+def _issuers(settings: Settings) -> Iterator[Finding]:
+    for name in settings.identity:
+        if name in ("keys", "none"):
+            yield ("identity", name), f'the name "{name}" is taken: it is a word of auth', None
+
+
+def _rules(settings: Settings) -> Iterator[Finding]:
+    for kind in ("policies", "limits", "quotas"):
+        seen: set[str] = set()
+        for place, rule in enumerate(getattr(settings, kind) or ()):
+            if rule.name in seen:
+                yield (kind, place, "name"), f'the name "{rule.name}" stands twice', None
+            seen.add(rule.name)
+
+
+def _servers(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for name, server in settings.servers.items():
+        alias = server.alias or name
+        if alias in seen:
+            yield ("servers", name, "alias"), f'server "{seen[alias]}" is called "{alias}" already', None
+        seen.setdefault(alias, name)
+        for place, backup in enumerate(server.backup):
+            path: Path = ("servers", name, "backup", place)
+            if backup not in settings.servers:
+                yield _unknown(path, "server", backup, settings.servers)
+            elif backup == name:
+                yield path, "a server cannot be its own backup", None
+        yield from _headers(settings, name)
+
+
+def _headers(settings: Settings, name: str) -> Iterator[Finding]:
+    server = settings.servers[name]
+    plain = {header.lower(): header for header in server.headers}
+    for place, credential in enumerate(server.credential):
+        carried = [header.lower() for header in credential.header] if credential.header else ["authorization"]
+        for header in carried:
+            if header in plain:
+                yield ("servers", name, "headers", plain[header]), "the credential sends this header already", None
+        if credential.match is None and place + 1 < len(server.credential):
+            last: Path = ("servers", name, "credential", place)
+            yield last, "without match this credential is always taken; those after it never", None
+
+
+def _endpoints(settings: Settings) -> Iterator[Finding]:
+    for path, endpoint in (settings.endpoints or {}).items():
+        for place, name in enumerate(endpoint.servers or ()):
+            if name not in settings.servers:
+                yield _unknown(("endpoints", path, "servers", place), "server", name, settings.servers)
+        for place, way in enumerate(endpoint.auth or ()):
+            if way not in ("none", "keys", *settings.identity):
+                ways = ["keys", "none", *settings.identity]
+                yield _unknown(("endpoints", path, "auth", place), "way in", way, ways)
+        if endpoint.auth == ("none",) and not is_loopback(settings.listen):
+            yield ("endpoints", path, "auth"), "auth: none is for loopback only, and listen is not", None
+
+
+def _tools(settings: Settings) -> Iterator[Finding]:
+    for name, tool in settings.tools.items():
+        yield from _targets(settings, ("tools", name, "to"), tool.to)
+        for place, arm in enumerate(tool.route):
+            yield from _targets(settings, ("tools", name, "route", place, "to"), arm.to)
+        leads = "to" if tool.to else "route" if tool.route else None
+        if leads and any(letter in name for letter in "*?/"):
+            yield ("tools", name, leads), f"{leads} needs the exact name of a tool, not a pattern or server/tool", None
+        server, slash, _ = name.partition("/")
+        if slash and not any(letter in server for letter in "*?:") and server not in settings.servers:
+            yield _unknown(("tools", name), "server", server, settings.servers)
+
+
+def _targets(settings: Settings, path: Path, targets: tuple[TargetSettings, ...]) -> Iterator[Finding]:
+    for place, target in enumerate(targets):
+        if target.server not in settings.servers:
+            yield _unknown((*path, place, "server"), "server", target.server, settings.servers)
+
+
+def _matched_endpoints(settings: Settings) -> Iterator[Finding]:
+    known = {"/mcp"} if settings.endpoints is None else set(settings.endpoints)
+    for place, policy in enumerate(settings.policies or ()):
+        for key, match in (("match", policy.match), ("except", policy.except_)):
+            for at, endpoint in enumerate(match.endpoint if match else ()):
+                if endpoint not in known and not any(letter in endpoint for letter in "*?"):
+                    yield _unknown(("policies", place, key, "endpoint", at), "endpoint", endpoint, known)
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _processes,
+    _agents,
+    _issuers,
+    _rules,
+    _servers,
+    _endpoints,
+    _tools,
+    _matched_endpoints,
+)

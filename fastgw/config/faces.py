@@ -1,0 +1,81 @@
+"""What agents are shown of a tool: its server's definition, under the exposed name and with the operator's words.
+
+Knows: which members the configuration may replace, and how renamed arguments show in a schema. Refuses to know: who
+may see the tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from fastgw.catalog.listing import Entry, entry
+from fastgw.catalog.precedence import Given, first
+from fastgw.catalog.route import ParamHeader, Target
+from fastgw.catalog.tools import ToolDefinition, tails
+from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote
+
+_TEXTS = msgspec.json.Decoder(list[str]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A tool as it is listed, and the headers its callers must mirror by that definition."""
+
+    entry: Entry
+    param_headers: tuple[ParamHeader, ...]
+
+
+def face_of(name: str, definition: ToolDefinition, chain: Sequence[Given], target: Target) -> Face:
+    """The tool as agents see it.
+
+    Args:
+        name: the exposed name.
+        definition: of the first target, as its server wrote it.
+        chain: the settings that speak of it, nearest first.
+        target: the first target; the shown schema has our names of its renamed arguments.
+    """
+    changed = _overrides(definition.members, chain)
+    headers = definition.param_headers
+    if target.renamed:
+        ours = {theirs: our for our, theirs in target.renamed}
+        changed["inputSchema"] = _renamed(definition.members["inputSchema"], ours)
+        headers = tuple(_moved(header, ours) for header in headers)
+    ends = tails({**definition.members, **changed}) if changed else definition.tails
+    return Face(entry(quote(name), ends), headers)
+
+
+def _overrides(members_: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str, bytes]:
+    """Members that the configuration replaces; of `annotations` only the hints it names."""
+    changed: dict[str, bytes] = {}
+    for member in ("title", "description"):
+        text = first(chain, member, None)
+        if text is not None:
+            changed[member] = quote(text)
+    hints: Mapping[str, Any] | None = first(chain, "annotations", None)
+    if hints is not None:
+        theirs = members(members_.get("annotations", b"{}"), ())
+        changed["annotations"] = emit({**theirs, **{hint: msgspec.json.encode(value) for hint, value in hints.items()}})
+    return changed
+
+
+def _renamed(schema: bytes, ours: Mapping[str, str]) -> bytes:
+    """An input schema whose top-level properties have our names; left as it is where it cannot be read."""
+    try:
+        found = members(schema, ())
+        if "properties" in found:
+            properties = members(found["properties"], ())
+            found["properties"] = emit({ours.get(theirs, theirs): value for theirs, value in properties.items()})
+        if "required" in found:
+            found["required"] = msgspec.json.encode([ours.get(name, name) for name in _TEXTS(found["required"])])
+    except (NotJson, NotAMessage, msgspec.MsgspecError):
+        return schema
+    return emit(found)
+
+
+def _moved(header: ParamHeader, ours: Mapping[str, str]) -> ParamHeader:
+    outermost, *rest = header.path
+    return replace(header, path=(ours.get(outermost, outermost), *rest))

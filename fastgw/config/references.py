@@ -1,0 +1,120 @@
+"""What stands for something else in the file: `${env:NAME}`, `${file:path}`, secrets by reference, relative paths.
+
+Knows: which keys hold secrets and which hold paths. Refuses to know: what they are used for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+
+from fastgw.config.complaint import Complaint, complaint_at
+from fastgw.config.tree import Entry, Path, fits
+
+SECRETS: tuple[tuple[str, ...], ...] = (
+    ("secret",),
+    ("admin", "token"),
+    ("store", "password"),
+    ("servers", "*", "credential", "bearer"),
+    ("servers", "*", "credential", "basic", "password"),
+    ("servers", "*", "credential", "header", "*"),
+    ("servers", "*", "credential", "oauth", "client_secret"),
+    ("identity", "*", "introspection", "client_secret"),
+    ("usage", "sinks", "password"),
+)
+"""Keys whose value must come by reference; lists on the way are left out, `*` is any name."""
+
+PATHS: tuple[tuple[str, ...], ...] = (
+    ("data",),
+    ("tls", "*"),
+    ("servers", "*", "tls", "*"),
+    ("identity", "*", "certificate", "ca"),
+)
+SINKS = (("usage", "sinks"), ("usage", "sinks", "url"))
+
+TELLING = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
+"""Names of plain `headers` that carry secrets all the same."""
+
+REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+LARGEST = 2**20
+"""Bytes of a file that a value is read from."""
+
+
+def resolve(root: Entry, environ: Mapping[str, str]) -> Iterator[Complaint]:
+    """Fill in every reference of the tree in place, make paths absolute, refuse secrets that are written out."""
+    done: set[int] = set()
+    for path, entry in root.walk():
+        if (path and str(path[0]).startswith("x-")) or isinstance(entry.content, dict | list):
+            continue
+        keys = tuple(step for step in path if isinstance(step, str))
+        if _is_secret(keys) and "${" not in entry.written.replace("$${", ""):
+            message = "a secret must not be written out: use ${env:NAME} or ${file:path}"
+            yield complaint_at(entry.position, message)
+        if id(entry) in done or not isinstance(entry.content, str):
+            continue
+        done.add(id(entry))
+        try:
+            entry.content = fill(entry.content, entry.position.file, environ)
+        except ValueError as error:
+            yield complaint_at(entry.position, str(error))
+        _make_absolute(entry, keys)
+
+
+def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
+    """`text` with its references filled in; `$${` is a plain `${`.
+
+    Args:
+        text: a value as written.
+        file: where it stands; relative paths start at its folder.
+        environ: variables by name.
+
+    Raises:
+        ValueError: an unknown form, a variable that is not set, a file that cannot be read.
+    """
+
+    def one(found: re.Match[str]) -> str:
+        if found[0] == "$${":
+            return "${"
+        kind, _, name = (found[1] or "").partition(":")
+        if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            if name not in environ:
+                raise ValueError(f"the environment variable {name} is not set")
+            return environ[name]
+        if kind == "file" and name:
+            return _file(FilePath(file).parent / name)
+        raise ValueError("a reference is ${env:NAME} or ${file:path}; a plain ${ is written $${")
+
+    return REFERENCE.sub(one, text)
+
+
+def _file(path: FilePath) -> str:
+    try:
+        with path.open("rb") as source:
+            raw = source.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    if len(raw) > LARGEST:
+        raise ValueError(f"the file {path} is larger than 1 MiB")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"the file {path} is not UTF-8") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _is_secret(keys: tuple[str, ...]) -> bool:
+    if len(keys) == 4 and keys[0] == "servers" and keys[2] == "headers":
+        return bool(TELLING.search(keys[3]))
+    return any(fits(keys, pattern) for pattern in SECRETS)
+
+
+def _make_absolute(entry: Entry, keys: Path) -> None:
+    names = tuple(str(key) for key in keys)
+    folder = FilePath(entry.position.file).absolute().parent
+    if not isinstance(entry.content, str) or not entry.content:
+        return
+    if any(fits(names, pattern) for pattern in PATHS):
+        entry.content = str(folder / entry.content)
+    elif names in SINKS and entry.content.startswith("file:"):
+        entry.content = f"file:{folder / entry.content.removeprefix('file:')}"

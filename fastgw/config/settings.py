@@ -1,0 +1,281 @@
+"""The configuration file as a tree of frozen values: one attribute for each key, in the file's own words.
+
+Knows: keys, their forms and defaults. Refuses to know: files, positions, what other keys say (see `crosschecks`),
+and what any of it makes the gateway do.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+
+from fastgw.config.agents import Agent, Issuer
+from fastgw.config.rules import Limit, Policy, Quota
+from fastgw.config.servers import Breaker, Health, Server, http_url
+from fastgw.config.toolsettings import Tool
+from fastgw.config.units import STRICT, Duration, Many, Pause, Secret, Short, Size
+
+__all__ = ["Admin", "Endpoint", "Log", "Settings", "Sink", "Store", "Tls", "Traces", "Usage", "host_of", "is_loopback"]
+
+
+def address(value: str) -> str:
+    """`host:port`, an IPv6 host in brackets.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", value)
+    if not found or int(found[2]) > 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    if value.startswith("["):
+        try:
+            ip_address(found[1][1:-1])
+        except ValueError:
+            raise ValueError("is not an IPv6 address in brackets") from None
+    return value
+
+
+def host_of(listen: str) -> str:
+    """The host of a `host:port`, without brackets."""
+    return listen.rpartition(":")[0].strip("[]")
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether a `host:port` can be reached from this machine only."""
+    host = host_of(listen)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def public(value: str) -> str:
+    """Scheme, host and port as agents type them, without a slash at the end.
+
+    Raises:
+        ValueError: a path, query or anything else that is no such address.
+    """
+    parts = urlsplit(http_url(value))
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError("must be scheme, host and port only, such as https://mcp.example.com")
+    return value.rstrip("/")
+
+
+def _workers(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024:
+        return value
+    raise ValueError("must be auto or a number from 1 to 1024")
+
+
+class Admin(BaseModel):
+    """The operators' port."""
+
+    model_config = STRICT
+
+    listen: str = "127.0.0.1:8081"
+    token: Secret | None = Field(default=None, repr=False)
+
+    _form = field_validator("listen")(address)
+
+
+STORE_FORMS = re.compile(r"auto|memory|embedded|rediss?(\+(cluster|sentinel))?://.+")
+
+
+class Store(BaseModel):
+    """Where counters live that workers and machines share."""
+
+    model_config = STRICT
+
+    url: str = "auto"
+    password: Secret | None = Field(default=None, repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _form(cls, value: str) -> str:
+        if not STORE_FORMS.fullmatch(value):
+            raise ValueError("must be auto, memory, embedded or a redis:// address")
+        if "@" in value:
+            raise ValueError("must not carry a password: write {url: ..., password: ...}")
+        return value
+
+    @property
+    def beyond_one_machine(self) -> bool:
+        """Whether several machines share it."""
+        return self.url.startswith("redis")
+
+
+class Endpoint(BaseModel):
+    """One path agents connect to. `servers` None means all."""
+
+    model_config = STRICT
+
+    servers: Many[str] | None = None
+    tools: Many[str] | None = None
+    naming: Literal["none", "on_collision", "always"] = "on_collision"
+    auth: Many[str] | None = None
+    """Ways in: `keys` and names of issuers; `none` alone: anonymous. None: every way there is."""
+    origins: Many[str] = ()
+    refusals: Literal["error", "result"] = "error"
+    timeout: Duration | None = None
+    instructions: str = ""
+    """Text for agents in `initialize` and `server/discover`."""
+
+    @field_validator("auth")
+    @classmethod
+    def _ways(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == () or (value and "none" in value and len(value) > 1):
+            raise ValueError("must be none alone, or names of ways in such as [keys, login]")
+        return value
+
+
+SINK_FORMS = re.compile(r"stdout|file:.+|rediss?://.+/.+|otlps?://.+|clickhouses?://.+|https?://.+")
+
+
+class Sink(BaseModel):
+    """Where usage events go, beside `data/usage`."""
+
+    model_config = STRICT
+
+    url: str
+    username: str | None = None
+    password: Secret | None = Field(default=None, repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _form(cls, value: str) -> str:
+        if not SINK_FORMS.fullmatch(value):
+            raise ValueError(
+                "must be stdout, file:path, redis://.../stream, otlp://..., clickhouse://... or http(s)://..."
+            )
+        if "@" in value and not value.startswith("file:"):
+            raise ValueError("must not carry a password: write {url: ..., username: ..., password: ...}")
+        return value
+
+
+class Usage(BaseModel):
+    """One event per request: how long kept, what it carries, where it goes."""
+
+    model_config = STRICT
+
+    keep: Duration = 400 * 86400.0
+    currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
+    labels: Many[str] = ()
+    gateway: str | None = Field(default=None, min_length=1)
+    """Which fastgw this is; None: the host's name."""
+    users: Literal["hashed", "plain"] = "hashed"
+    sinks: Many[Annotated[Sink, Short("url")]] = ()
+
+
+class Tls(BaseModel):
+    """HTTPS towards agents: certificate, key, and who may be let in by certificate."""
+
+    model_config = STRICT
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+class Alerts(BaseModel):
+    """Where warnings for operators are sent."""
+
+    model_config = STRICT
+
+    webhook: str = Field(repr=False, min_length=1)
+
+
+class Log(BaseModel):
+    """What goes to stderr."""
+
+    model_config = STRICT
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "text"
+
+
+class Traces(BaseModel):
+    """Where spans go (OTLP), and for which part of the calls."""
+
+    model_config = STRICT
+
+    url: str
+    sample: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
+
+    _form = field_validator("url")(http_url)
+
+
+ServerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+AgentName = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f:*?]+$")]
+"""Without a colon: that is how names of issuers' agents begin, and none may be taken for another."""
+EndpointPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")]
+ToolKey = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Workers = Annotated[
+    Any,
+    PlainValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024}, {"const": "auto"}]}),
+]
+
+
+def _derived(listen: object, scheme: str) -> str:
+    """What agents type where nothing is said: the host of `listen`, `localhost` for every address of the machine."""
+    try:
+        host, _, port = address(listen if isinstance(listen, str) else "127.0.0.1:8080").rpartition(":")
+    except ValueError:
+        return f"{scheme}://localhost:8080"
+    return f"{scheme}://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}"
+
+
+class Settings(BaseModel):
+    """The whole file. Times are seconds, sizes bytes, money decimals; `x-...` keys are the user's own."""
+
+    model_config = STRICT
+
+    listen: str = "127.0.0.1:8080"
+    admin: Annotated[Admin, Short("listen")] = Admin()
+    public_url: str = ""
+    """What agents type; derived from `listen` where it is not written."""
+    workers: Workers = 1
+    store: Annotated[Store, Short("url")] = Store()
+    secret: Many[Secret] = Field(default=(), repr=False)
+    data: str = "data"
+    include: Many[str] = ()
+    agents: dict[AgentName, Agent] = {}
+    identity: dict[ServerName, Issuer] = {}
+    policies: tuple[Policy, ...] | None = None
+    servers: dict[ServerName, Server] = {}
+    endpoints: dict[EndpointPath, Endpoint] | None = None
+    tools: dict[ToolKey, Tool] = {}
+    limits: tuple[Limit, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    timeout: Duration = 55.0
+    health: Health = Health()
+    breaker: Breaker = Breaker()
+    usage: Usage = Usage()
+    tls: Tls | None = None
+    max_body: Size = 4 * 2**20
+    max_reply: Size = 64 * 2**20
+    drain: Pause = 30.0
+    alerts: Alerts | None = None
+    log: Log = Log()
+    traces: Traces | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kept = {key: entry for key, entry in value.items() if not str(key).startswith("x-")}
+        kept.setdefault("public_url", _derived(kept.get("listen"), "https" if kept.get("tls") else "http"))
+        return kept
+
+    _listen_form = field_validator("listen")(address)
+    _public_form = field_validator("public_url")(public)

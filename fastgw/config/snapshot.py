@@ -1,0 +1,173 @@
+"""The compiled configuration and catalogue: built by the keeper, pickled to the workers, never changed.
+
+Knows: what a request looks up. Refuses to know: how it was compiled, and everything that is learned while running.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgw.catalog.route import Arm, Route
+from fastgw.policy.match import Match
+from fastgw.policy.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One address of a server.
+
+    Args:
+        key: identity of the instance: survives reloads, names its pool, sessions and breaker: `server|url`.
+        server: the server's name.
+        url: http or https URL.
+        era: `Era.value` it speaks as far as is known; None while it never answered.
+        version: the revision to speak to it; empty while unknown.
+    """
+
+    key: str
+    server: str
+    url: str
+    era: str | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One server of the configuration, as the path of a call needs it.
+
+    Args:
+        headers: static header lines incl. the credential, each ended by CRLF; a secret, never logged.
+        tls: (ca, cert, key) paths, each None where not given.
+        transport: `lean` or `session`.
+        shared_session: one upstream session for all identities.
+        maintenance: text for agents while the server must not be called; None otherwise.
+        connect: seconds to connect.
+    """
+
+    name: str
+    instances: tuple[Instance, ...]
+    headers: bytes
+    tls: tuple[str | None, str | None, str | None]
+    transport: str
+    shared_session: bool
+    session_idle: float
+    max_sessions: int
+    maintenance: str | None
+    connect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One policy that looks at arguments, applied when the call comes. `allow` False is a deny."""
+
+    policy: str
+    allow: bool
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One tool as one class of principals may use it.
+
+    Args:
+        route: where it goes.
+        arms: the arms of `route` whose static part holds for this class.
+        allowed: some policy allows it whatever the arguments.
+        conditions: policies that still look at the arguments; empty for the common case.
+    """
+
+    route: Route
+    arms: tuple[Arm, ...]
+    allowed: bool
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of `tools/list`, the array encoded: `[{...},{...}]`.
+
+    Args:
+        tools: the JSON array for each dialect of agents: `modern`, and each legacy revision.
+        start: position of the first tool in the whole list.
+        more: whether a page follows.
+    """
+
+    tools: dict[str, bytes]
+    start: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one class of principals sees on one endpoint."""
+
+    grants: dict[str, Grant]
+    pages: tuple[Page, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path agents connect to.
+
+    Args:
+        routes: exposed name to route, for every principal.
+        views: the distinct views.
+        view_of: agent name to index in `views`, for every agent of the configuration and for `anonymous`.
+        anonymous: nobody needs a credential (`auth: none`).
+        fresh_until: CLOCK_MONOTONIC seconds until which the lists are known to be fresh (minimum over servers);
+            0.0 where a server gives no hint.
+        servers: names of its servers.
+        instructions: text of `instructions` in discover and initialize; empty for none.
+    """
+
+    path: str
+    routes: dict[str, Route]
+    views: tuple[View, ...]
+    view_of: dict[str, int]
+    anonymous: bool
+    fresh_until: float
+    servers: tuple[str, ...]
+    instructions: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One API key: whose it is and until when (Unix seconds; None for ever)."""
+
+    principal: Principal
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All a worker needs to serve.
+
+    Args:
+        generation: counts up with every compile of one keeper; workers keep the highest.
+        endpoints: by path.
+        backends: by server name.
+        keys: SHA-256 hex digest of an API key to its entry.
+        hosts: allowed `Host` values in lower case, without and with port; empty allows any.
+        origins: allowed `Origin` values in lower case.
+        max_body, max_reply: bytes.
+        seal_keys: master secrets, first seals, all open; a secret, never logged.
+        server_name, server_version: of our own `serverInfo`.
+        currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
+        body_deadline: seconds an agent has to send its body.
+    """
+
+    generation: int
+    endpoints: dict[str, Endpoint]
+    backends: dict[str, Backend]
+    keys: dict[str, KeyEntry]
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    max_body: int
+    max_reply: int
+    seal_keys: tuple[bytes, ...]
+    server_name: str
+    server_version: str
+    gateway: str
+    currency: str = "USD"
+    labels: tuple[str, ...] = ()
+    body_deadline: float = 30.0

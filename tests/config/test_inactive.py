@@ -1,0 +1,83 @@
+"""Keys that nothing acts on yet: told with their place; those that restrict are marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastgw.config.inactive import HARMLESS, RESTRICTING, inactive
+from fastgw.config.reader import read
+from fastgw.config.telling import valid_keys
+
+URL = "url: http://h/mcp"
+
+
+def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
+    file = folder / "fastgw.yaml"
+    file.write_text(text, encoding="utf-8")
+    reading = read(file, {"T": "t"})
+    found = inactive(reading.settings, reading.root)
+    return [(one.position.line, one.position.column, one.key, one.restricts) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "key"),
+    [
+        ("limits: [{name: a, rate: 1/minute}]\n", 1, 1, "limits"),
+        ("quotas: [{name: a, per: day, calls: 1}]\n", 1, 1, "quotas"),
+        ("identity: {login: {issuer: https://i/}}\n", 1, 1, "identity"),
+        ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
+        ("secret: '${env:T}'\nstore: redis://h/0\n", 2, 8, "store"),
+        ("secret: '${env:T}'\nstore: {url: redis://h/0}\n", 2, 14, "store.url"),
+        ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
+        (f"servers:\n  a: {{{URL}, tools: [x]}}\n", 2, 26, "servers.a.tools"),
+        (f"servers:\n  a: {{{URL}, max_in_flight: 1}}\n", 2, 41, "servers.a.max_in_flight"),
+        (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
+        ("endpoints:\n  /mcp: {tools: [x]}\n", 2, 10, "endpoints./mcp.tools"),
+        ("endpoints:\n  /mcp: {origins: [https://o]}\n", 2, 10, "endpoints./mcp.origins"),
+        ("tools:\n  a: {scopes: [x]}\n", 2, 7, "tools.a.scopes"),
+        ("tools:\n  a: {validate: arguments}\n", 2, 17, "tools.a.validate"),
+    ],
+)
+def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str) -> None:
+    assert notices(tmp_path, text) == [(line, column, key, True)]
+
+
+def test_other_ways_in_restrict(tmp_path: Path) -> None:
+    text = "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n"
+    assert [found[2] for found in notices(tmp_path, text)] == ["identity", "endpoints./mcp.auth"]
+
+
+def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
+    one = "{bearer: '${env:T}', match: {agent: a}}"
+    text = f"servers:\n  a:\n    {URL}\n    credential: [{one}, {{bearer: '${{env:T}}'}}]\n"
+    keys = [(found[2], found[3]) for found in notices(tmp_path, text)]
+    assert keys == [("servers.a.credential", True), ("servers.a.credential.match", True)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "store: auto\nusage: {sinks: [stdout, 'file:u']}\nlimits: []\nidentity: {}\n",
+        f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
+        "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
+        "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: shadow}]\n",
+        "x-limits: [{name: a}]\n",
+    ],
+)
+def test_nothing_to_tell(tmp_path: Path, text: str) -> None:
+    assert notices(tmp_path, text) == []
+
+
+def test_a_sink_without_events_is_told(tmp_path: Path) -> None:
+    text = "usage:\n  sinks:\n    - stdout\n    - otlp://h\n    - {url: https://h/x}\n"
+    assert notices(tmp_path, text) == [(4, 7, "usage.sinks", False), (5, 13, "usage.sinks.url", False)]
+
+
+def test_every_row_names_a_key_that_exists() -> None:
+    for row in (*RESTRICTING, *HARMLESS):
+        filled = tuple("any" if step == "*" else step for step in row.path)
+        # In lists the models count positions; the rows leave them out.
+        parents = [filled[:-1], (*filled[:-1], 0)]
+        assert any(row.path[-1] in valid_keys(parent) for parent in parents), row.path
