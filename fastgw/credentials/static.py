@@ -1,0 +1,25 @@
+"""Credentials that are the same for every call: a bearer token, a user with password, headers.
+
+Knows: how each is written on the wire. Refuses to know: where the secret came from. Values that
+do not fit on a line were refused when the configuration was read.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from fastgw.config.servers import Credential
+
+
+def header_lines(credential: Credential) -> bytes:
+    """The header lines of a credential, each ended by CRLF; none for one that is not static (oauth).
+
+    Bearer as in RFC 6750, section 2.1; basic as in RFC 7617 with UTF-8.
+    """
+    if credential.bearer is not None:
+        return b"Authorization: Bearer " + credential.bearer.encode("latin-1") + b"\r\n"
+    if credential.basic is not None:
+        pair = f"{credential.basic.username}:{credential.basic.password}"
+        return b"Authorization: Basic " + b64encode(pair.encode()) + b"\r\n"
+    lines = (f"{name}: {value}\r\n" for name, value in (credential.header or {}).items())
+    return "".join(lines).encode("latin-1")
