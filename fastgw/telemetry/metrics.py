@@ -1,0 +1,136 @@
+"""The sums over all workers, and their text for Prometheus.
+
+Knows: every metric's name, kind and labels; that a dead worker's counts stay and its gauges go.
+Refuses to know: sockets, and who asks. The names are documented in docs/metrics.md; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from fastgw.telemetry.counters import Delta, Series
+from fastgw.telemetry.histogram import Histogram
+
+
+class Family(NamedTuple):
+    """One metric: its kind (`counter`, `gauge`, `histogram`), what it says, its label names."""
+
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+FAMILIES: Final[dict[str, Family]] = {
+    "fastgw_requests_total": Family(
+        "counter", "Requests of agents, by endpoint, method and outcome.", ("endpoint", "method", "outcome")
+    ),
+    "fastgw_upstream_requests_total": Family(
+        "counter", "Requests sent to servers, by server and outcome.", ("server", "outcome")
+    ),
+    "fastgw_request_seconds": Family("histogram", "Whole time of a call."),
+    "fastgw_overhead_seconds": Family("histogram", "Time of a call not spent waiting for servers."),
+    "fastgw_in_flight": Family("gauge", "Requests being served now."),
+    "fastgw_usage_events_total": Family("counter", "Usage events handed to the writer."),
+    "fastgw_usage_events_lost_total": Family("counter", "Usage events that reached no sink.", ("where",)),
+    "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),
+    "fastgw_keeper_restarts_total": Family("counter", "Keepers that ended and were started again."),
+    "fastgw_workers": Family("gauge", "Connected workers by state.", ("state",)),
+    "fastgw_snapshot_generation": Family("gauge", "Generation of the snapshot that workers were last given."),
+    "fastgw_snapshot_failures_total": Family("counter", "Compiles that failed; the snapshot before was kept."),
+    "fastgw_reloads_total": Family("counter", "Reloads of the configuration, by outcome.", ("outcome",)),
+    "fastgw_sessions_ended": Family("gauge", "Ended agent sessions that are remembered."),
+    "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
+}
+BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the buckets shown, in seconds."""
+
+
+class Sums:
+    """What all workers have counted."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Series, int] = {}
+        self._times: dict[Series, Histogram] = {}
+        self._gauges: dict[int, dict[Series, float]] = {}
+
+    def merge(self, worker: int, delta: Delta) -> None:
+        """Add what worker number `worker` counted."""
+        for series, count in delta.counts.items():
+            self._counts[series] = self._counts.get(series, 0) + count
+        for series, (counts, total) in delta.times.items():
+            self._times.setdefault(series, Histogram()).merge(Histogram(counts, total))
+        if delta.gauges:
+            self._gauges[worker] = delta.gauges
+
+    def forget(self, worker: int) -> None:
+        """The worker has gone: what it had in hand is no more, what it counted stays."""
+        self._gauges.pop(worker, None)
+
+    def inc(self, *series: str) -> None:
+        """Count one in the keeper itself."""
+        self._counts[series] = self._counts.get(series, 0) + 1
+
+    def add(self, series: Series, count: int) -> None:
+        """Count `count` in the keeper itself."""
+        self._counts[series] = self._counts.get(series, 0) + count
+
+    def put(self, value: int, *series: str) -> None:
+        """Set a counter to what somebody else has summed."""
+        self._counts[series] = value
+
+    def render(self, now: dict[Series, float]) -> str:
+        """The text, Prometheus exposition format 0.0.4; `now` holds gauges that only the asker knows."""
+        gauges: dict[Series, float] = dict(now)
+        for told in self._gauges.values():
+            for series, value in told.items():
+                gauges[series] = gauges.get(series, 0) + value
+        lines = _Lines(_by_name(self._counts), _by_name(gauges), _by_name(self._times))
+        return "".join(lines.of(name, family) for name, family in FAMILIES.items())
+
+
+def _by_name(table: Mapping[Series, object]) -> dict[str, list[tuple[Series, object]]]:
+    grouped: dict[str, list[tuple[Series, object]]] = defaultdict(list)
+    for series in sorted(table):
+        grouped[series[0]].append((series[1:], table[series]))
+    return grouped
+
+
+class _Lines(NamedTuple):
+    counts: dict[str, list[tuple[Series, object]]]
+    gauges: dict[str, list[tuple[Series, object]]]
+    times: dict[str, list[tuple[Series, object]]]
+
+    def of(self, name: str, family: Family) -> str:
+        text = f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
+        if family.kind == "histogram":
+            rows = self.times.get(name) or ([((), Histogram())] if not family.labels else [])
+            return text + "".join(_histogram(name, family, values, found) for values, found in rows)
+        table = self.counts if family.kind == "counter" else self.gauges
+        found = table.get(name) or ([((), 0)] if not family.labels else [])
+        return text + "".join(f"{name}{_labels(family.labels, values)} {value}\n" for values, value in found)
+
+
+def _histogram(name: str, family: Family, values: Series, found: object) -> str:
+    assert isinstance(found, Histogram)
+    names = (*family.labels, "le")
+    rows = [
+        f"{name}_bucket{_labels(names, (*values, f'{bound:g}'))} {count}\n"
+        for bound, count in zip(BOUNDS, found.at_most(BOUNDS), strict=True)
+    ]
+    plain = _labels(family.labels, values)
+    rows.append(f"{name}_bucket{_labels(names, (*values, '+Inf'))} {found.count}\n")
+    rows.append(f"{name}_sum{plain} {found.total / 1e6:.6f}\n{name}_count{plain} {found.count}\n")
+    return "".join(rows)
+
+
+def _labels(names: tuple[str, ...], values: Series) -> str:
+    if not names:
+        return ""
+    pairs = (f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

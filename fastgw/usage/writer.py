@@ -1,0 +1,148 @@
+"""Usage events on their way out: one thread per sink, the only one that writes there, so lines never mix.
+
+Knows: descriptors and files, bounds. Refuses to know: what stands in a line.
+Law: `put` never waits. A sink whose reader stops loses events, which are counted, and delays nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+log = logging.getLogger("fastgw")
+
+ROOM = 8 * 1024 * 1024
+"""Bytes that may wait for one sink."""
+
+
+class Sink:
+    """One place events go to.
+
+    Args:
+        target: `stdout`, or `file:PATH` (relative to `base`).
+    """
+
+    def __init__(self, target: str, base: Path) -> None:
+        self.target = target
+        self._base = base
+        self._fd = -1
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._busy = 0
+        self._closing = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"usage {target}", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Events that will never arrive."""
+        return self._lost
+
+    def put(self, count: int, lines: bytes) -> None:
+        """Queue `count` events, each line with its break; never waits for the sink."""
+        with self._change:
+            if self._closing or self._bytes + len(lines) > ROOM:
+                self._lost += count
+                return
+            self._queue.append((count, lines))
+            self._bytes += len(lines)
+            self._change.notify()
+
+    def close(self, until: float) -> None:
+        """Wait for what is queued until `until` (monotonic seconds); what is left then counts as lost."""
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        self._thread.join(max(0.0, until - time.monotonic()))
+        with self._change:
+            self._lost += self._busy + sum(count for count, _ in self._queue)
+            self._queue.clear()
+
+    def _run(self) -> None:
+        while (taken := self._next()) is not None:
+            count, lines = taken
+            written = self._write(lines)
+            with self._change:
+                self._busy = 0
+                if not written:
+                    self._lost += count
+
+    def _next(self) -> tuple[int, bytes] | None:
+        with self._change:
+            while not self._queue:
+                if self._closing:
+                    return None
+                self._change.wait()
+            count, lines = self._queue.popleft()
+            self._bytes -= len(lines)
+            self._busy = count
+            return count, lines
+
+    def _write(self, lines: bytes) -> bool:
+        try:
+            if self._fd < 0:
+                self._fd = self._open()
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[self._some(rest) :]
+        except OSError as wrong:
+            log.error("usage events cannot be written to %s: %s", self.target, wrong)
+            return False
+        return True
+
+    def _some(self, rest: memoryview) -> int:
+        try:
+            return os.write(self._fd, rest)
+        except BlockingIOError:
+            # Whoever shares our stdout has made it non-blocking.
+            select.select([], [self._fd], [])
+            return 0
+
+    def _open(self) -> int:
+        if self.target == "stdout":
+            return 1
+        path = self._base / self.target.removeprefix("file:")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+class Writer:
+    """All sinks of the configuration; a reload changes them."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._sinks: dict[str, Sink] = {}
+        self._lost = 0
+
+    def aim(self, targets: tuple[str, ...]) -> None:
+        """Write to these from now on; sinks that stay keep what they have queued."""
+        for target in set(self._sinks) - set(targets):
+            gone = self._sinks.pop(target)
+            gone.close(time.monotonic() + 0.1)
+            self._lost += gone.lost
+        for target in targets:
+            if target not in self._sinks:
+                self._sinks[target] = Sink(target, self._base)
+
+    def put(self, count: int, lines: bytes) -> None:
+        """Hand `count` events to every sink; never waits."""
+        for sink in self._sinks.values():
+            sink.put(count, lines)
+
+    @property
+    def lost(self) -> int:
+        """Events that some sink did not get."""
+        return self._lost + sum(sink.lost for sink in self._sinks.values())
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what is queued, within `seconds`."""
+        until = time.monotonic() + seconds
+        for sink in self._sinks.values():
+            sink.close(until)
