@@ -1,0 +1,277 @@
+"""Calls from one worker to servers: in the right era, inside the right session, mended once where a server says why.
+
+    no session, or a dead one        the keeper opens it; once per call
+    answered in the other era        the keeper probes; asked again where the era has changed, once per call
+    headers that no longer fit       the keeper fetches the definition anew; asked again, once per call
+
+Each is asked again only because the server has said that it did not run the call. Nothing else is ever sent twice.
+
+Knows: which server speaks which era, sessions of this worker's identities. Refuses to know: agents, choice of instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b32encode
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+
+from fastgw.backends import lower_legacy, lower_modern
+from fastgw.backends.line import NO_SESSION, Line, Spawn, remaining
+from fastgw.backends.upstream import Upstream, withdraw
+from fastgw.backends.verdict import Means, Verdict, judge
+from fastgw.catalog.route import ParamHeader, Target
+from fastgw.config.snapshot import Backend, Instance
+from fastgw.faults import Fault, Kind
+from fastgw.mcp.call import Call
+from fastgw.mcp.names import Era
+from fastgw.ports import Answer, Deadlines, Keeper, UpstreamSession, Wire
+
+MOST_SESSIONS = 20_000
+"""Sessions one worker remembers; the keeper knows those that fall out."""
+
+HEARTBEAT = 2.0
+"""Seconds between two words to the keeper that a session with a call in flight is in use."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One call on its way, and what has been mended for it."""
+
+    call: Call
+    target: Target
+    backend: Backend
+    instance: Instance
+    identity: str
+    deadlines: Deadlines
+    started: float
+    era: Era
+    session: UpstreamSession = NO_SESSION
+    mended: set[Means] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose session at which instance."""
+        return self.instance.key, self.identity
+
+    def first_time(self, what: Means) -> bool:
+        """Whether this has not been mended yet; it now counts as mended."""
+        if self.mended is None:
+            self.mended = set()
+        new = what not in self.mended
+        self.mended.add(what)
+        return new
+
+
+class Caller:
+    """All calls of one worker.
+
+    Args:
+        keeper: port to what is one in the whole gateway.
+        wires: the connections to an instance, by its key; raises Fault for one that a reload took away.
+        spawn: `Registry.spawn`.
+        ours: our `clientInfo` as JSON text.
+        max_reply: most bytes of one event of a stream.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        wires: Callable[[str], Wire],
+        spawn: Spawn,
+        ours: bytes,
+        max_reply: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._keeper = keeper
+        self._wires = wires
+        self._spawn = spawn
+        self._ours = ours
+        self._max_reply = max_reply
+        self._sessions: dict[tuple[str, str], UpstreamSession] = {}
+        self._in_use: Counter[tuple[str, str]] = Counter()
+        self._beating: asyncio.TimerHandle | None = None
+        self._eras: dict[str, tuple[str | None, Era]] = {}
+        self._boot = b32encode(os.urandom(4))[:6].decode("ascii").lower()
+        self._numbers = count(1)
+
+    async def call(  # noqa: PLR0913 - one verb of the path with all it needs
+        self,
+        call: Call,
+        target: Target,
+        backend: Backend,
+        instance: Instance,
+        identity: str,
+        deadlines: Deadlines,
+    ) -> Upstream:
+        """Give a call to one instance of a server and wait until it begins to answer.
+
+        Cancelled while it waits, it withdraws the call from the server.
+
+        Args:
+            call: the lifted request.
+            target: the tool by its server's own name.
+            backend: the server.
+            instance: the address to use.
+            identity: whose session, where the server has sessions.
+            deadlines: of the whole exchange, repeats included.
+
+        Raises:
+            Fault: what the table of `fastgw.backends.verdict` says; what `ports.Wire.request` and
+                `ports.Keeper.open_session` raise; BAD_PARAMS.
+        """
+        started = asyncio.get_running_loop().time()
+        era = self._believed(instance) or await self._doubt(instance, "")
+        attempt = _Attempt(call, target, backend, instance, identity, deadlines, started, era)
+        while True:
+            line, answer = await self._send(attempt)
+            try:
+                verdict = judge(answer, attempt.era, line.id, call.capabilities)
+            except Fault:
+                if answer.body is None:
+                    self._release(attempt)
+                raise
+            if verdict.means is Means.RELAY or not await self._mend(attempt, verdict):
+                return self._upstream(attempt, line, answer, verdict)
+
+    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
+        """Sessions this worker knows, (instance key, identity, session): for a keeper that has been restarted."""
+        return [(instance, identity, session) for (instance, identity), session in self._sessions.items()]
+
+    def forget(self, instances: set[str]) -> None:
+        """Drop what is known of instances that are in `instances` no more."""
+        for key in [key for key in self._sessions if key[0] not in instances]:
+            del self._sessions[key]
+        for name in [name for name in self._eras if name not in instances]:
+            del self._eras[name]
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    async def _send(self, attempt: _Attempt) -> tuple[Line, Answer]:
+        upstream_id = b'"%s-%d"' % (self._boot.encode("ascii"), next(self._numbers))
+        call, target, backend = attempt.call, attempt.target, attempt.backend
+        if attempt.era is Era.MODERN:
+            headers, body = lower_modern.request(call, target, upstream_id, backend, self._ours)
+        else:
+            attempt.session = self._sessions.get(attempt.key) or await self._open(attempt, None)
+            headers, body = lower_legacy.request(call, target, upstream_id, backend, attempt.session)
+        line = Line(
+            upstream_id, attempt.era, self._wires(attempt.instance.key), backend, attempt.session,
+            attempt.deadlines, attempt.started, self._spawn, self._max_reply,
+        )  # fmt: skip
+        if attempt.era is Era.LEGACY:
+            self._hold(attempt.key)
+        try:
+            answer = await line.wire.request("POST", headers, body, line.left())
+        except BaseException as stopped:
+            self._release(attempt)
+            if attempt.era is Era.LEGACY and _may_still_run(stopped):
+                self._spawn(withdraw(line, "no longer wanted"), "cancel a call")
+            raise
+        if answer.body is not None:
+            self._release(attempt)
+        return line, answer
+
+    def _upstream(self, attempt: _Attempt, line: Line, answer: Answer, verdict: Verdict) -> Upstream:
+        if verdict.means is not Means.RELAY and verdict.message is None:
+            raise verdict.otherwise or _in_vain(verdict.means)
+        ended = None if answer.body is not None else lambda: self._release(attempt)
+        return Upstream(line, answer, verdict.message, ended)
+
+    # -- mending ------------------------------------------------------------------------------------------------
+
+    async def _mend(self, attempt: _Attempt, verdict: Verdict) -> bool:
+        """Whether the call is worth asking again."""
+        if not attempt.first_time(verdict.means):
+            return False
+        if verdict.means is Means.SESSION_DEAD:
+            dead = attempt.session.id
+            known = self._sessions.get(attempt.key)
+            if known is None or known.id == dead:
+                await self._open(attempt, dead)
+            return True
+        if verdict.means is Means.HEADER_MISMATCH:
+            return await self._refreshed(attempt)
+        was, attempt.era = attempt.era, await self._doubt(attempt.instance, attempt.era.value)
+        attempt.session = NO_SESSION
+        return attempt.era is not was
+
+    async def _open(self, attempt: _Attempt, dead: str | None) -> UpstreamSession:
+        self._sessions.pop(attempt.key, None)
+        left = remaining(attempt.deadlines, attempt.started).total
+        try:
+            async with asyncio.timeout(left):
+                session = await self._keeper.open_session(attempt.instance.key, attempt.identity, dead)
+        except TimeoutError:
+            data = {"timeoutMs": round(left * 1000)}
+            raise Fault(Kind.TIMEOUT, detail="a session was not opened in time", data=data) from None
+        except Fault:
+            # If it no longer speaks as we heard, the snapshot's word counts again.
+            self._eras.pop(attempt.instance.key, None)
+            raise
+        while len(self._sessions) >= MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[attempt.key] = session
+        return session
+
+    async def _refreshed(self, attempt: _Attempt) -> bool:
+        """Fetch the tool's headers by its newest definition."""
+        try:
+            found = await self._keeper.refresh(attempt.target.server, attempt.target.tool)
+        except Fault as fault:
+            raise Fault(Kind.INTERNAL, detail=f"header mismatch, and no newer definition: {fault}", sent=True) from None
+        headers = tuple(ParamHeader(*header) for header in found)
+        attempt.target = replace(attempt.target, param_headers=headers)
+        return True
+
+    def _believed(self, instance: Instance) -> Era | None:
+        """The era last heard of: from the keeper directly, unless the snapshot says something new since."""
+        heard = self._eras.get(instance.key)
+        if heard is not None and heard[0] == instance.era:
+            return heard[1]
+        return Era(instance.era) if instance.era is not None else None
+
+    async def _doubt(self, instance: Instance, believed: str) -> Era:
+        era = Era(await self._keeper.doubt_era(instance.key, believed))
+        self._eras[instance.key] = (instance.era, era)
+        return era
+
+    # -- sessions in use ----------------------------------------------------------------------------------------
+
+    def _hold(self, key: tuple[str, str]) -> None:
+        self._keeper.touch(*key)
+        self._in_use[key] += 1
+        if self._beating is None:
+            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+    def _release(self, attempt: _Attempt) -> None:
+        if attempt.era is Era.LEGACY:
+            key = attempt.key
+            self._in_use[key] -= 1
+            if self._in_use[key] <= 0:
+                del self._in_use[key]
+
+    def _beat(self) -> None:
+        """Long calls keep their sessions from being ended as idle."""
+        self._beating = None
+        for key in self._in_use:
+            self._keeper.touch(*key)
+        if self._in_use:
+            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+
+def _in_vain(means: Means) -> Fault:
+    """The fault of a call that was mended and refused for the same reason again."""
+    if means is Means.SESSION_DEAD:
+        detail = "the server does not know the session it has just opened"
+        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, sent=True, retry_after=1)
+    return Fault(Kind.INTERNAL, detail=f"{means.name} again", sent=True)
+
+
+def _may_still_run(stopped: BaseException) -> bool:
+    """Whether the server may be at work on a call whose answer nobody will read."""
+    if isinstance(stopped, Fault):
+        return stopped.kind is Kind.TIMEOUT
+    return isinstance(stopped, asyncio.CancelledError)

@@ -1,0 +1,393 @@
+"""The catalogues of all servers: fetched ahead, refreshed, kept, one server never waiting for another.
+
+One round of one instance:
+
+    probe its era, where it is unknown or old  ->  fetch all pages, unless another instance of the server did
+    ->  wait: as long as the list is fresh, `refresh` seconds, or until a change is announced
+    any failure  ->  the copy there is stays in use; wait 0.25 s to 5 s, try again
+
+Knows: what each server offers and speaks. Refuses to know: names agents see, policies, calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastgw.backends import kept
+from fastgw.backends.changes import Listener
+from fastgw.backends.directory import KEEPER, Directory
+from fastgw.backends.fetch import Listing, fetch, legacy_pages, modern_pages
+from fastgw.backends.inquiry import Reach
+from fastgw.backends.probe import LEGACY_LIFETIME, Found, probe
+from fastgw.catalog.tools import Catalogue
+from fastgw.config.snapshot import Backend
+from fastgw.faults import Fault, Kind
+from fastgw.mcp.names import MODERN_VERSION, Era
+
+log = logging.getLogger("fastgw")
+
+ROUND_WITHIN = 10.0
+"""Seconds for one round of one instance."""
+COALESCE = 0.1
+"""Seconds in which announced changes are gathered."""
+SHORTEST, LONGEST = 1.0, 3600.0
+"""Seconds between two fetches, whatever a server says about its freshness."""
+_FIRST_RETRY, _LONGEST_RETRY = 0.25, 5.0
+_DOUBT_AGAIN = 1.0
+"""Seconds a verdict is beyond doubt."""
+
+
+def retry_pause(failures: int, dice: float) -> float:
+    """Seconds to wait after so many failures in a row: 0.25 to 5, `dice` from 0 to 1 takes up to a half away."""
+    return min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(failures - 1, 10)) * (1 - dice / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One server to watch.
+
+    Args:
+        backend: addresses and credential. What its instances say of their era is not looked at.
+        era: `auto`, `modern` or `legacy`, from the configuration.
+        refresh: seconds after which a list without a word on its freshness is fetched again.
+    """
+
+    backend: Backend
+    era: str = "auto"
+    refresh: float = 60.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """One instance as its last rounds found it."""
+
+    key: str
+    server: Server
+    found: Found | None = None
+    version: str = ""
+    probed_at: float = 0.0
+    error: str = ""
+    failures: int = 0
+    rounds: int = 0
+    fetched_at: float = 0.0
+    begun: float = -1.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    watch: asyncio.Task[Any] | None = None
+    listen: asyncio.Task[Any] | None = None
+
+    def stop(self) -> None:
+        """End its background work."""
+        for task in (self.watch, self.listen):
+            if task is not None:
+                task.cancel()
+
+
+@dataclass(slots=True)
+class Server:
+    """One server: what is known of it, and of each instance."""
+
+    watched: Watched
+    catalogue: Catalogue | None = None
+    leader: str | None = None
+    kept: Catalogue | None = None
+    instances: dict[str, Seen] = field(default_factory=dict)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.watched.backend.name
+
+    def is_settled(self) -> bool:
+        """Whether some instance has answered, or all have failed once."""
+        return any(seen.rounds and not seen.error for seen in self.instances.values()) or all(
+            seen.rounds for seen in self.instances.values()
+        )
+
+
+class Catalogues:
+    """All servers' catalogues and eras.
+
+    Args:
+        reach: how servers are reached.
+        directory: has the gateway's own session at each legacy instance.
+        folder: where the last catalogues are kept.
+        on_change: called whenever catalogues, eras or what is known of freshness is another than before.
+    """
+
+    def __init__(self, reach: Reach, directory: Directory, folder: Path, on_change: Callable[[], None]) -> None:
+        self._reach = reach
+        self._directory = directory
+        self._folder = folder
+        self._on_change = on_change
+        self._servers: dict[str, Server] = {}
+        self._settled = asyncio.Event()
+        self.eras: dict[str, tuple[str, str]] = {}
+        """Instance key to (era, revision), for every instance that ever answered."""
+
+    # -- for the keeper -----------------------------------------------------------------------------------------
+
+    def watch(self, servers: Iterable[Watched]) -> None:
+        """Watch exactly these servers from now on: call it at start and after every reload.
+
+        What is kept on disk of a new one counts at once; one that has not changed goes on undisturbed.
+        """
+        wanted = {watched.backend.name: watched for watched in servers}
+        for name in [name for name, server in self._servers.items() if wanted.get(name) != server.watched]:
+            for seen in self._servers[name].instances.values():
+                seen.stop()
+            if name not in wanted:
+                del self._servers[name]
+        for name, watched in wanted.items():
+            known = self._servers.get(name)
+            if known is None or known.watched != watched:
+                self._servers[name] = self._begin(watched, known)
+        alive = {key for server in self._servers.values() for key in server.instances}
+        self.eras = {key: era for key, era in self.eras.items() if key in alive}
+        self._note_settled()
+
+    def catalogues(self) -> dict[str, Catalogue]:
+        """The newest catalogue of every server that ever answered, by server name."""
+        return {name: server.catalogue for name, server in self._servers.items() if server.catalogue is not None}
+
+    @property
+    def settled(self) -> bool:
+        """Whether every server has answered or failed once."""
+        return self._settled.is_set()
+
+    async def first_round(self, within: float = 0.5) -> bool:
+        """Wait until every server has answered or failed once, at most `within` seconds; whether they have."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), within)
+        except TimeoutError:
+            return False
+        return True
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What is known of every server, fit for JSON and without secrets.
+
+        Returns:
+            server name to `tools` (count), `fetched_at` (Unix seconds, None for never) and `instances`: for each
+            `url` (without query), `era`, `version`, `error` (empty when its last round went well), `failures`.
+        """
+        return {name: _state(server, self.eras) for name, server in self._servers.items()}
+
+    async def doubt(self, instance: str, believed: str) -> str:
+        """Probe an instance again, unless it is known to speak otherwise than believed; `Keeper.doubt_era`.
+
+        Raises:
+            Fault: NO_SERVER, TIMEOUT where nothing can be learned.
+        """
+        seen = self._instance(instance)
+        try:
+            async with asyncio.timeout(ROUND_WITHIN), seen.probing:
+                fresh = self._reach.clock() - seen.probed_at < _DOUBT_AGAIN
+                if seen.found is None or (seen.found.era.value == believed and not fresh):
+                    await self._probe(seen)
+        except TimeoutError:
+            raise _nothing("it did not answer the question for its era in time") from None
+        except Fault as fault:
+            raise _nothing(str(fault)) from None
+        if seen.found is None:
+            raise _nothing("its era is not known")
+        return seen.found.era.value
+
+    async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+        """Fetch a server's catalogue now; the tool's headers by it. See `Keeper.refresh`.
+
+        Raises:
+            Fault: NO_SERVER where it cannot be had.
+        """
+        known = self._servers.get(server)
+        if known is None:
+            raise _nothing("no such server")
+        seen = known.instances.get(known.leader or "") or next(iter(known.instances.values()))
+        asked = self._reach.clock()
+        try:
+            async with asyncio.timeout(ROUND_WITHIN):
+                await self._fetch(seen, asked)
+        except TimeoutError:
+            raise _nothing("its tools were not listed in time") from None
+        except Fault as fault:
+            raise _nothing(str(fault)) from None
+        tools = known.catalogue.tools if known.catalogue is not None else ()
+        found = next((one for one in tools if one.name == tool), None)
+        return tuple((item.header, item.path, item.kind) for item in found.param_headers) if found is not None else ()
+
+    def close(self) -> None:
+        """Stop watching."""
+        for server in self._servers.values():
+            for seen in server.instances.values():
+                seen.stop()
+
+    # -- one instance -------------------------------------------------------------------------------------------
+
+    def _begin(self, watched: Watched, known: Server | None) -> Server:
+        server = Server(watched, known.catalogue if known is not None else None)
+        if known is None and (recalled := kept.recall(self._folder, server.name)) is not None:
+            server.catalogue, eras = recalled
+            own = {instance.key for instance in watched.backend.instances}
+            self.eras.update({key: era for key, era in eras.items() if key in own})
+        for instance in watched.backend.instances:
+            seen = Seen(instance.key, server)
+            server.instances[instance.key] = seen
+            seen.watch = self._reach.spawn(self._watch(seen), f"watch {instance.key}")
+        return server
+
+    async def _watch(self, seen: Seen) -> None:
+        """Round after round, whatever the server does."""
+        while True:
+            seen.wake.clear()  # before the round: a change announced during it leads to another
+            try:
+                async with asyncio.timeout(ROUND_WITHIN):
+                    wait = await self._round(seen)
+                seen.failures, seen.error = 0, ""
+            except TimeoutError:
+                wait = self._failed(seen, f"no whole answer within {ROUND_WITHIN:g} s")
+            except Fault as fault:
+                wait = self._failed(seen, fault.detail or fault.message)
+            except Exception as wrong:
+                log.warning("%s: %r", seen.key, wrong, exc_info=wrong)
+                wait = self._failed(seen, repr(wrong))
+            seen.rounds += 1
+            self._note_settled()
+            await self._rest(seen, wait)
+
+    async def _rest(self, seen: Seen, wait: float) -> None:
+        try:
+            await asyncio.wait_for(seen.wake.wait(), wait)
+        except TimeoutError:
+            return
+        await asyncio.sleep(COALESCE)
+
+    async def _round(self, seen: Seen) -> float:
+        """Probe where needed, fetch where nobody else does; seconds until the next round."""
+        async with seen.probing:
+            age = self._reach.clock() - seen.probed_at
+            if seen.found is None or (seen.found.era is Era.LEGACY and age > LEGACY_LIFETIME):
+                await self._probe(seen)
+        server = seen.server
+        leader = server.instances.get(server.leader or "")
+        if leader is None or leader is seen or leader.error:
+            return await self._fetch(seen, self._reach.clock())
+        return server.watched.refresh
+
+    async def _probe(self, seen: Seen) -> None:
+        """Find the era out. A legacy verdict counts only when `initialize` confirms it: a proxy's passing 404 to an
+        unknown method must not turn a modern server into a legacy one.
+        """
+        asker = self._reach.asker(seen.key)
+        found = await probe(asker, self._reach.ours, seen.server.watched.era)
+        version = found.version
+        if found.era is Era.LEGACY:
+            version = (await self._directory.open(seen.key, KEEPER)).version
+        seen.probed_at = self._reach.clock()
+        changed = found != seen.found
+        seen.found, seen.version = found, version or MODERN_VERSION
+        self._publish_era(seen)
+        if changed:
+            self._listen(seen, found)
+
+    def _publish_era(self, seen: Seen) -> None:
+        if seen.found is None:
+            return
+        era = (seen.found.era.value, seen.version)
+        if self.eras.get(seen.key) != era:
+            self.eras[seen.key] = era
+            self._on_change()
+
+    def _listen(self, seen: Seen, found: Found) -> None:
+        if seen.listen is not None:
+            seen.listen.cancel()
+        listener = Listener(self._reach, self._directory, seen.key, seen.wake.set)
+        seen.listen = self._reach.spawn(listener.run(found), f"listen to {seen.key}")
+
+    async def _fetch(self, seen: Seen, asked: float) -> float:
+        """Fetch the list, unless one was that began after `asked`; seconds until it should be fetched again."""
+        async with seen.fetching:
+            if seen.begun >= asked or seen.found is None:
+                return seen.server.watched.refresh
+            begun = self._reach.clock()
+            asker = self._reach.asker(seen.key)
+            if seen.found.era is Era.MODERN:
+                pages = modern_pages(asker, self._reach.ours)
+            else:
+                pages = legacy_pages(asker, self._directory, seen.key)
+            listing = await fetch(seen.server.name, pages)
+            seen.begun, seen.fetched_at = begun, time.time()
+            self._accept(seen, listing, begun)
+        if listing.fresh is None:
+            return seen.server.watched.refresh
+        return max(SHORTEST, min(listing.fresh, LONGEST))
+
+    def _accept(self, seen: Seen, listing: Listing, begun: float) -> None:
+        server, old = seen.server, seen.server.catalogue
+        until = begun + listing.fresh if listing.fresh is not None else 0.0
+        new = Catalogue(server.name, listing.tools, until, seen.fetched_at, listing.notices)
+        server.leader, server.catalogue = seen.key, new
+        changed = old is None or (old.tools, old.notices) != (new.tools, new.notices)
+        if changed:
+            self._reach.spawn(self._keep(server), f"keep the catalogue of {server.name}")
+        if changed or (old is not None and old.fresh_until != until):
+            self._on_change()
+
+    async def _keep(self, server: Server) -> None:
+        async with server.writing:
+            catalogue = server.catalogue
+            if catalogue is None or catalogue is server.kept:
+                return
+            eras = {key: self.eras[key] for key in server.instances if key in self.eras}
+            try:
+                await asyncio.to_thread(kept.store, self._folder, catalogue, eras)
+                server.kept = catalogue
+            except OSError as wrong:
+                log.warning("the catalogue of %s could not be kept: %s", server.name, wrong)
+
+    def _failed(self, seen: Seen, error: str) -> float:
+        """Note a failure; seconds until the next try."""
+        if not seen.error:
+            log.warning("%s: %s", seen.key, error)
+            for other in seen.server.instances.values():
+                if other is not seen and seen.server.leader == seen.key:
+                    other.wake.set()
+        seen.error = error
+        seen.failures += 1
+        if seen.failures > 1:
+            seen.found = None  # perhaps it speaks another era now; what is published stays until another is found
+        return retry_pause(seen.failures, random.random())
+
+    def _instance(self, key: str) -> Seen:
+        for server in self._servers.values():
+            if key in server.instances:
+                return server.instances[key]
+        raise _nothing("no such instance")
+
+    def _note_settled(self) -> None:
+        if all(server.is_settled() for server in self._servers.values()):
+            self._settled.set()
+
+
+def _state(server: Server, eras: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    catalogue = server.catalogue
+    instances = []
+    for instance in server.watched.backend.instances:
+        seen = server.instances[instance.key]
+        era, version = eras.get(instance.key, (None, ""))
+        url = instance.url.partition("?")[0]
+        line = {"url": url, "era": era, "version": version, "error": seen.error, "failures": seen.failures}
+        instances.append(line)
+    count = len(catalogue.tools) if catalogue is not None else 0
+    return {"tools": count, "fetched_at": catalogue.fetched_at if catalogue else None, "instances": instances}
+
+
+def _nothing(detail: str) -> Fault:
+    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)

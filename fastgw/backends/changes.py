@@ -1,0 +1,148 @@
+"""Listening for `notifications/tools/list_changed`, so that a changed list is seen before its next fetch.
+
+    legacy   GET, an event stream in the gateway's own session; 405 and other refusals: not offered
+    modern   subscriptions/listen, where the server says it announces changes
+
+A stream that ends is opened again, after a pause that grows and has jitter. What was announced in between is lost, so a
+stream that is open again counts as an announcement.
+
+Knows: the two kinds of stream. Refuses to know: what is done about a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastgw.backends import lower_legacy, lower_modern
+from fastgw.backends.directory import KEEPER, Directory
+from fastgw.backends.inquiry import Asker, Reach, new_id
+from fastgw.backends.line import Line
+from fastgw.backends.outcome import lost
+from fastgw.backends.probe import Found
+from fastgw.backends.upstream import aside
+from fastgw.faults import Fault
+from fastgw.mcp import names
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, read
+from fastgw.mcp.names import Era
+from fastgw.mcp.sse import EventParser, EventTooLong
+from fastgw.ports import Answer, Deadlines, UpstreamSession
+
+LONGEST_EVENT = 1024 * 1024
+_FOR_EVER = 7 * 86_400.0
+STREAM = Deadlines(connect=5.0, first_byte=30.0, idle=_FOR_EVER, total=_FOR_EVER)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_STEADY = 30.0
+"""Seconds a stream lives before the pauses start small again."""
+_FILTER = {"notifications": b'{"toolsListChanged":true}'}
+_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
+
+class NotOffered(Exception):
+    """The server has no such stream."""
+
+
+def pause(failures: int, dice: float) -> float:
+    """Seconds to wait after so many failures in a row; `dice` from 0 to 1 spreads it over the upper half."""
+    whole = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10))
+    return whole * (0.5 + dice / 2)
+
+
+@dataclass(slots=True)
+class Listener:
+    """Listens at one instance.
+
+    Args:
+        reach: how servers are reached.
+        directory: has the gateway's own sessions.
+        instance: key of the instance.
+        changed: called for every announcement.
+        missed: nobody listened for a while.
+    """
+
+    reach: Reach
+    directory: Directory
+    instance: str
+    changed: Callable[[], None]
+    missed: bool = False
+
+    async def run(self, found: Found) -> None:
+        """Listen until cancelled; returns at once where the server offers nothing to listen to."""
+        failures = 0
+        while found.era is Era.LEGACY or found.announces_changes:
+            clock = self.reach.clock
+            began = clock()
+            try:
+                await (self._legacy() if found.era is Era.LEGACY else self._modern())
+            except NotOffered:
+                return
+            except Fault:
+                pass  # not there, or gone: the next try tells
+            failures = 0 if clock() - began >= _STEADY else failures + 1
+            self.missed = True
+            await asyncio.sleep(pause(failures, random.random()))
+
+    async def _legacy(self) -> None:
+        asker = self.reach.asker(self.instance)
+        session = await self.directory.open(self.instance, KEEPER)
+        answer = await self._get(asker, session)
+        if answer.status == 404 and session.id:
+            session = await self.directory.open(self.instance, KEEPER, session.id)
+            answer = await self._get(asker, session)
+        line = Line(
+            b"null", Era.LEGACY, asker.wire, asker.backend, session, STREAM, self.reach.clock(), self.reach.spawn
+        )
+        await self._follow(answer, line)
+
+    async def _get(self, asker: Asker, session: UpstreamSession) -> Answer:
+        return await asker.wire.request("GET", lower_legacy.stream_headers(asker.backend, session, None), b"", STREAM)
+
+    async def _modern(self) -> None:
+        asker = self.reach.asker(self.instance)
+        upstream_id = new_id()
+        headers, body = lower_modern.question(names.LISTEN, _FILTER, upstream_id, self.reach.ours)
+        answer = await asker.wire.request("POST", asker.backend.headers + headers, body, STREAM)
+        await self._follow(answer, None)
+
+    async def _follow(self, answer: Answer, line: Line | None) -> None:
+        """Read a stream to its end. `line` is the way to answer a legacy server's questions."""
+        if answer.body is not None:
+            if answer.status in (401, 403, 408, 429) or answer.status >= 500:
+                raise lost(f"status {answer.status}")
+            raise NotOffered
+        if self.missed:
+            self.missed = False
+            self.changed()
+        parser = EventParser(LONGEST_EVENT)
+        try:
+            while piece := await answer.read():
+                for event in parser.feed(piece):
+                    if event.data:
+                        self._hear(event.data, line)
+        except EventTooLong as wrong:
+            raise lost(str(wrong)) from None
+        finally:
+            answer.close()
+
+    def _hear(self, text: bytes, line: Line | None) -> None:
+        try:
+            message = read(text)
+        except (NotJson, NotAMessage):
+            return
+        if message.method == names.TOOLS_CHANGED:
+            self.changed()
+        elif message.method == _ACKNOWLEDGED and not _acknowledges_tools(message):
+            raise NotOffered
+        elif message.method is not None and message.id is not None and line is not None:
+            self.reach.spawn(aside(line, lower_legacy.response(message.method, message.id)), "answer a server")
+
+
+def _acknowledges_tools(message: Message) -> bool:
+    """Whether the server agreed to announce changes of tools (2026-07-28, Subscriptions, Acknowledgment)."""
+    try:
+        params = members(message.params or b"{}", ("notifications",))
+        return members(params.get("notifications", b"{}"), ("toolsListChanged",)).get("toolsListChanged") == b"true"
+    except (NotJson, NotAMessage):
+        return False

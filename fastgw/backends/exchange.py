@@ -1,0 +1,226 @@
+"""One exchange of the lean kind: its deadlines, its body, its reader. The connection below it is somebody else's.
+
+Knows: `ports.Answer`, asyncio's futures and timers, how much may wait in memory.
+Refuses to know: HTTP's grammar, aiohttp, pools, who closes what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from fastgw.backends.head import check_length, is_stream
+from fastgw.backends.outcome import late, lost
+from fastgw.faults import Fault
+from fastgw.ports import Deadlines
+
+HIGH_WATER = 64 * 1024
+"""Bytes of a stream that may wait for their reader before the socket is left alone."""
+
+_JOIN_AT = 512
+_DAY = 86_400.0
+
+
+class Carrier(Protocol):
+    """What an exchange asks of its connection."""
+
+    transport: asyncio.Transport | None
+    exchange: LeanAnswer | None
+
+    def drop(self) -> None:
+        """Close now and give the slot back; the exchange under way hears nothing of it."""
+        ...
+
+
+class LeanAnswer:
+    """`ports.Answer`, and the state of its exchange."""
+
+    __slots__ = (
+        "_blocks",
+        "_carrier",
+        "_deadlines",
+        "_fault",
+        "_held",
+        "_limit",
+        "_loop",
+        "_moved",
+        "_over",
+        "_paused",
+        "_pieces",
+        "_sent",
+        "_started",
+        "_stream",
+        "_timer",
+        "body",
+        "headers",
+        "status",
+        "waiter",
+    )
+
+    def __init__(self, carrier: Carrier, started: float, deadlines: Deadlines, limit: int) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body: bytes | None = None
+        self._carrier = carrier
+        self._loop = loop = asyncio.get_running_loop()
+        self._deadlines = deadlines
+        self._limit = limit
+        self._started = started
+        self._sent = self._moved = now = loop.time()
+        self._pieces: list[bytes] = []
+        self._blocks: list[bytes] = []
+        self._held = 0
+        self._paused = self._stream = self._over = False
+        self._fault: Fault | None = None
+        self.waiter: asyncio.Future[None] | None = loop.create_future()
+        self._timer: asyncio.TimerHandle | None = loop.call_at(min(self._due(now)[0], now + _DAY), self._expire)
+
+    async def read(self) -> bytes:
+        """See `ports.Answer.read`."""
+        if not self._pieces:
+            if self._fault is not None:
+                raise self._fault
+            if self._over:
+                return b""
+            self._moved = self._loop.time()
+            self.waiter = self._loop.create_future()
+            await self.until_woken()
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._held = 0
+        self.resume()
+        return whole
+
+    async def until_woken(self) -> None:
+        """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection.
+
+        Raises:
+            Fault: there is nothing more to come.
+        """
+        waiter = cast("asyncio.Future[None]", self.waiter)
+        try:
+            await waiter
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.waiter = None
+        if self._fault is not None and not (self._stream and self._pieces):
+            raise self._fault
+
+    def close(self) -> None:
+        """See `ports.Answer.close`."""
+        if not self._over:
+            self._carrier.drop()
+            self._settle(lost("the answer was given up"))
+
+    def distrust(self) -> None:
+        """This answer was another's (its JSON-RPC id says so): close the connection it came by, whoever has it now.
+
+        HTTP/1.1 cannot tell an unasked answer from the next one's once a request is out; every later answer on the
+        connection would be off by one. An exchange that has it meanwhile is LOST.
+        """
+        other = self._carrier.exchange
+        self._carrier.drop()
+        if other is not None:
+            other.failed(lost("the connection answered out of step"))
+
+    def begun(self, status: int, headers: dict[str, str]) -> None:
+        """The head is here.
+
+        Raises:
+            Fault: LOST for a body that announces too much.
+        """
+        stream = is_stream(status, headers)
+        if not stream:
+            check_length(headers, self._limit)
+        self.status = status
+        self.headers = headers
+        if stream:
+            self._stream = True
+            self._moved = self._loop.time()
+            self._wake()
+
+    def take(self, piece: bytes) -> None:
+        """Bytes of the body.
+
+        Raises:
+            Fault: LOST for a body that is too large.
+        """
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._stream:
+            self._moved = self._loop.time()
+            if self._held > HIGH_WATER and not self._paused:
+                self._pause()
+            self._wake()
+        elif self._held > self._limit:
+            raise lost("body too large")
+        elif len(self._pieces) == _JOIN_AT:
+            # Chunks of one byte must not cost fifty times their size in list and objects.
+            self._blocks.append(b"".join(self._pieces))
+            self._pieces.clear()
+
+    def ended(self) -> None:
+        """The whole answer is here and its connection has been given back."""
+        if not self._stream:
+            parts = self._blocks + self._pieces if self._blocks else self._pieces
+            self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._blocks = self._pieces = []
+        self._settle(None)
+
+    def failed(self, fault: Fault) -> None:
+        """There will be no more of this answer; its connection has been closed."""
+        self._settle(fault)
+
+    def resume(self) -> None:
+        """Listen to the socket again."""
+        if self._paused:
+            self._paused = False
+            transport = self._carrier.transport
+            if transport is not None and not transport.is_closing():
+                transport.resume_reading()
+
+    def _pause(self) -> None:
+        transport = self._carrier.transport
+        if transport is not None and not transport.is_closing():
+            self._paused = True
+            transport.pause_reading()
+
+    def _settle(self, fault: Fault | None) -> None:
+        self._over = True
+        self._fault = fault
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def _due(self, now: float) -> tuple[float, float, str]:
+        """When the nearest deadline passes (loop time), its seconds and name."""
+        limits = self._deadlines
+        total = self._started + limits.total
+        if self._stream:
+            # Silence counts against the server only while somebody waits for it.
+            next_piece = (self._moved if self.waiter is not None and not self._pieces else now) + limits.idle
+            return (next_piece, limits.idle, "idle") if next_piece < total else (total, limits.total, "total")
+        head = self._sent + limits.first_byte
+        if self.status or total <= head:
+            return total, limits.total, "total"
+        return head, limits.first_byte, "first byte"
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        when, seconds, which = self._due(now)
+        if when > now + 0.001:
+            self._timer = self._loop.call_at(min(when, now + _DAY), self._expire)
+            return
+        self._timer = None
+        self._carrier.drop()
+        self._settle(late(seconds, which))

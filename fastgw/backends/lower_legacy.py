@@ -1,0 +1,106 @@
+"""A call on its way to a server of an older revision: inside a session that was opened for it.
+
+Knows: the messages of 2025-03-26 to 2025-11-25 that a client sends, and their headers (Streamable HTTP; Lifecycle).
+Refuses to know: connections, whose session it is, and what the server answers.
+"""
+
+from __future__ import annotations
+
+from fastgw.backends.lower_modern import message, renamed
+from fastgw.catalog.route import Target
+from fastgw.config.snapshot import Backend
+from fastgw.faults import Fault, Kind
+from fastgw.mcp import names
+from fastgw.mcp.call import Call
+from fastgw.mcp.envelope import NotAMessage, NotJson, emit, quote
+from fastgw.ports import UpstreamSession
+
+_FIXED = b"content-type: application/json\r\naccept: application/json, text/event-stream\r\n"
+_NO_VERSION_HEADER = "2025-03-26"
+"""Up to this revision no header names the version (2025-06-18 brought it)."""
+SPOKEN = (*names.LEGACY_VERSIONS, "2024-11-05")
+"""Revisions we accept in an answer to `initialize`. Servers that settle on 2024-11-05 over one endpoint speak, as far
+as tools go, what 2025-03-26 says."""
+
+
+def request(
+    call: Call, target: Target, upstream_id: bytes, backend: Backend, session: UpstreamSession
+) -> tuple[bytes, bytes]:
+    """Header lines and body of a tool's call.
+
+    Args:
+        call: the agent's call.
+        target: the tool by its server's own name.
+        upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
+        backend: whose credential goes along.
+        session: the session it belongs to.
+
+    Raises:
+        Fault: BAD_PARAMS where the arguments cannot be sent as they are.
+    """
+    params = {"name": target.name_json, **call.params}
+    if target.renamed and "arguments" in params:
+        try:
+            params["arguments"] = renamed(params["arguments"], target.renamed)
+        except (NotAMessage, NotJson) as wrong:
+            raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}") from None
+    meta = call.meta if call.token is None else {**call.meta, "progressToken": upstream_id}
+    if meta:
+        params["_meta"] = emit(meta)
+    return headers(backend, session), message(call.method, params, upstream_id)
+
+
+def headers(backend: Backend, session: UpstreamSession) -> bytes:
+    """Header lines of every POST inside a session."""
+    return backend.headers + _FIXED + _belonging(session)
+
+
+def stream_headers(backend: Backend, session: UpstreamSession, last_event: str | None) -> bytes:
+    """Header lines of the GET that opens, or with the id of the last event resumes, a stream of events."""
+    resumed = b"" if last_event is None else b"last-event-id: %s\r\n" % last_event.encode("latin-1")
+    return backend.headers + b"accept: text/event-stream\r\n" + _belonging(session) + resumed
+
+
+def opening_headers(backend: Backend) -> bytes:
+    """Header lines of `initialize`, which belongs to no session yet."""
+    return backend.headers + _FIXED
+
+
+def initialize(upstream_id: bytes, ours: bytes) -> bytes:
+    """The body that asks for a session. The version is our newest; no capability is offered."""
+    params = {"protocolVersion": quote(names.NEWEST_LEGACY), "capabilities": b"{}", "clientInfo": ours}
+    return message(names.INITIALIZE, params, upstream_id)
+
+
+INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+
+
+def ping(upstream_id: bytes) -> bytes:
+    """A question whether the server is there."""
+    return b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % upstream_id
+
+
+def listing(cursor: bytes | None, upstream_id: bytes) -> bytes:
+    """A request for one page of tools; `cursor` as the server wrote it."""
+    return message(names.TOOLS_LIST, {} if cursor is None else {"cursor": cursor}, upstream_id)
+
+
+def cancelled(upstream_id: bytes, reason: str) -> bytes:
+    """The notification that withdraws a request of ours."""
+    params = emit({"requestId": upstream_id, "reason": quote(reason)})
+    return b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":%s}' % params
+
+
+def response(method: str, their_id: bytes) -> bytes:
+    """What a server that asks something gets: `ping` is answered, anything interactive is refused."""
+    if method == names.PING:
+        return b'{"jsonrpc":"2.0","id":%s,"result":{}}' % their_id
+    error = b'{"code":%d,"message":"not supported through the gateway"}' % names.METHOD_NOT_FOUND
+    return b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (their_id, error)
+
+
+def _belonging(session: UpstreamSession) -> bytes:
+    named = b"mcp-session-id: %s\r\n" % session.id.encode("ascii") if session.id else b""
+    if session.version <= _NO_VERSION_HEADER:
+        return named
+    return named + b"mcp-protocol-version: %s\r\n" % session.version.encode("ascii")

@@ -1,0 +1,212 @@
+"""What a server's HTTP answer to a call means: hand it on, mend something and ask again, or give up.
+
+| answer | legacy server | modern server |
+|---|---|---|
+| 200, event stream | relay | relay |
+| JSON-RPC response to our id, code outside those below, any status but 401, 403, 429, 503 | relay | relay |
+| -32020 | era in doubt | header mismatch: the tool's definition has changed |
+| -32021 | relay where the agent lacks the capability, else INTERNAL | the same |
+| -32022 | era in doubt | era in doubt |
+| 404 in a session, 400 that speaks of a session | session dead | era in doubt |
+| 400, 404, 405, 406 otherwise | era in doubt | era in doubt |
+| 401, 403 | NO_SERVER, credential | the same |
+| 429; 503 with Retry-After | NO_SERVER, busy, not sent | the same |
+| 503 | NO_SERVER, busy, sent | the same |
+| all else: 2xx without a response, 3xx, 4xx, 5xx, HTML | LOST | the same |
+
+Why "not sent": 429 says by its definition that the request was turned away (RFC 6585, section 4), and a 503 that names
+a time to come back was made by something that sheds load before it works. A bare 503 may come from anything, also from
+a proxy whose server broke while it ran the call. Either with a response to our id in it is the server's own work: sent.
+
+Knows: the table. Refuses to know: sessions, retries, connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+
+from fastgw.backends.outcome import lost
+from fastgw.backends.upstream import same_id
+from fastgw.faults import Fault, Kind
+from fastgw.mcp import names
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, read
+from fastgw.mcp.names import Era
+from fastgw.ports import Answer
+
+
+class Means(Enum):
+    """What to do with an answer."""
+
+    RELAY = auto()
+    SESSION_DEAD = auto()
+    ERA_DOUBT = auto()
+    HEADER_MISMATCH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer means.
+
+    Args:
+        means: what to do.
+        message: the response, where the answer holds one to our request.
+        otherwise: for a doubt that proves wrong: the fault it then is; None where `message` is to be relayed.
+    """
+
+    means: Means
+    message: Message | None = None
+    otherwise: Fault | None = None
+
+
+_RELAY = Verdict(Means.RELAY)
+_UNCLEAR = (400, 404, 405, 406)
+_LONGEST_WAIT = 3600
+
+
+def judge(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> Verdict:
+    """The row of the table.
+
+    Args:
+        answer: the server's answer.
+        era: how it was asked.
+        upstream_id: our id, as JSON text.
+        capabilities: what the agent declared, JSON text.
+
+    Raises:
+        Fault: for the rows that end the call.
+    """
+    if answer.status == 200 and answer.body is None:
+        return _RELAY
+    if answer.body is None:
+        answer.close()
+        raise lost(f"an event stream with status {answer.status}")
+    if answer.status == 200 and answer.body.lstrip()[:1] == b"[":
+        return _RELAY
+    message = _response(answer, upstream_id)
+    if answer.status in (401, 403, 429, 503):
+        raise _turned_away(answer, message)
+    if message is not None and message.error is None:
+        return Verdict(Means.RELAY, message)
+    if message is not None and message.error is not None:
+        return _error(answer, message, era, capabilities)
+    return _strange(answer, era)
+
+
+def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> Verdict:
+    code, data = _code(message.error or b"")
+    if code == names.HEADER_MISMATCH and era is Era.MODERN:
+        return Verdict(Means.HEADER_MISMATCH)
+    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION):
+        return Verdict(Means.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server"))
+    if code == names.MISSING_CAPABILITY and not _agent_lacks(data, capabilities):
+        raise _internal(f"the server wants capabilities that are not offered: {str(data)[:200]}")
+    # These two are about the call, whatever words they use.
+    about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND)
+    if about_session and answer.status == 404 and era is Era.LEGACY:
+        return Verdict(Means.SESSION_DEAD)
+    if about_session and answer.status == 400 and _speaks_of_session(answer):
+        return Verdict(Means.SESSION_DEAD if era is Era.LEGACY else Means.ERA_DOUBT, message)
+    return Verdict(Means.RELAY, message)
+
+
+def _strange(answer: Answer, era: Era) -> Verdict:
+    """No response to our request: a fault of the server's, or it does not speak as we thought."""
+    fault = lost(f"status {answer.status} without a response")
+    if era is Era.LEGACY and (answer.status == 404 or (answer.status == 400 and _speaks_of_session(answer))):
+        return Verdict(Means.SESSION_DEAD, otherwise=fault)
+    if answer.status not in _UNCLEAR:
+        raise fault
+    code = _foreign_code(answer.body or b"")
+    if code == names.HEADER_MISMATCH and era is Era.MODERN:
+        return Verdict(Means.HEADER_MISMATCH)
+    return Verdict(Means.ERA_DOUBT, otherwise=fault)
+
+
+def _response(answer: Answer, upstream_id: bytes) -> Message | None:
+    """The response in the body, if it is one to us.
+
+    Raises:
+        Fault: LOST for a 200 with anything else.
+    """
+    try:
+        message = read(answer.body or b"")
+        if message.method is None and same_id(message.id, upstream_id):
+            return message
+        wrong = "a message with another id"
+    except (NotJson, NotAMessage) as strange:
+        wrong = str(strange)
+    if answer.status == 200 and _foreign_code(answer.body or b"") not in _ABOUT_US:
+        raise lost(f"status 200, but no response: {wrong}")
+    return None
+
+
+_ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+
+
+def _turned_away(answer: Answer, message: Message | None) -> Fault:
+    if answer.status in (401, 403):
+        detail = f"the server refuses our credential: status {answer.status}"
+        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
+    wait = retry_after(answer.headers.get("retry-after"))
+    refused = message is None and (answer.status == 429 or wait is not None)
+    detail = f"status {answer.status}"
+    data = {"reason": "busy"}
+    return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
+
+
+def retry_after(value: str | None) -> int | None:
+    """Seconds of a `Retry-After`, at most an hour; None where there is none or it is a date."""
+    if value is None or not value.strip().isdigit() or len(value) > 9:
+        return None
+    return max(1, min(int(value), _LONGEST_WAIT))
+
+
+def _speaks_of_session(answer: Answer) -> bool:
+    return b"session" in (answer.body or b"")[:4096].lower()
+
+
+def _internal(detail: str) -> Fault:
+    return Fault(Kind.INTERNAL, detail=detail, sent=True)
+
+
+def _code(error: bytes) -> tuple[int | None, Any]:
+    """Code and data of a JSON-RPC error object."""
+    try:
+        found = orjson.loads(error)
+    except ValueError:
+        return None, None
+    if not isinstance(found, dict) or not isinstance(found.get("code"), int):
+        return None, None
+    return found["code"], found.get("data")
+
+
+def _foreign_code(body: bytes) -> int | None:
+    """The code of an error that answers no id of ours: servers that refuse a request unread answer `null`."""
+    try:
+        message = read(body)
+    except (NotJson, NotAMessage):
+        return None
+    return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
+
+
+def _agent_lacks(data: Any, capabilities: bytes) -> bool:
+    """Whether some capability the server requires is one that the agent did not declare."""
+    required = data.get("requiredCapabilities") if isinstance(data, dict) else None
+    try:
+        declared = orjson.loads(capabilities)
+    except ValueError:
+        declared = {}
+    return isinstance(required, dict) and _missing(required, declared)
+
+
+def _missing(required: dict[str, Any], declared: Any) -> bool:
+    if not isinstance(declared, dict):
+        return bool(required)
+    return any(
+        name not in declared or (isinstance(inner, dict) and _missing(inner, declared[name]))
+        for name, inner in required.items()
+    )

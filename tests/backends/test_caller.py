@@ -1,0 +1,494 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from fastgw.backends.caller import Caller
+from fastgw.backends.upstream import Upstream
+from fastgw.catalog.route import ParamHeader, Target
+from fastgw.faults import Fault, Kind
+from fastgw.ports import Deadlines
+from tests.backends.fakes import (
+    OURS, PATIENT, SSE, TARGET, FakeAnswer, FakeKeeper, FakeWire, Sent,
+    backend, call, error, event, instance, registry, result, run, settle,
+)  # fmt: skip
+
+DONE = {"content": []}
+SESSION_WORDS = "No valid session ID provided"
+
+
+class World:
+    """One worker's caller with its keeper and the wire to one server."""
+
+    def __init__(self, handler: Any, keeper: FakeKeeper | None = None) -> None:
+        self.wire = FakeWire(handler)
+        self.keeper = keeper or FakeKeeper()
+
+    async def begin(
+        self, spawn: Any, era: str | None = "legacy", caller: Caller | None = None, **more: Any
+    ) -> Upstream:
+        self.caller = caller or getattr(self, "caller", None) or Caller(self.keeper, lambda _: self.wire, spawn, OURS)
+        values = {"call": call(), "target": TARGET, "identity": "agent:a", "deadlines": PATIENT, **more}
+        return await self.caller.call(
+            values["call"], values["target"], backend(), instance(era), values["identity"], values["deadlines"]
+        )
+
+    def ask(self, era: str | None = "legacy", **more: Any) -> Any:
+        """One call from beginning to end: its final message."""
+
+        async def play() -> Any:
+            async with registry() as found:
+                try:
+                    upstream = await self.begin(found.spawn, era, **more)
+                    message = await upstream.next()
+                    while message.method is not None:
+                        message = await upstream.next()
+                finally:
+                    await settle()
+                return message
+
+        return run(play())
+
+    def fault(self, era: str | None = "legacy", **more: Any) -> Fault:
+        with pytest.raises(Fault) as wrong:
+            self.ask(era, **more)
+        return wrong.value
+
+
+def good(request: Sent) -> FakeAnswer:
+    return result(request, DONE)
+
+
+def in_turn(*answers: Any) -> Any:
+    """The first request gets the first answer, and so on; the last one stays."""
+    left = list(answers)
+
+    def handler(request: Sent) -> Any:
+        if request.verb != "POST" or "id" not in request.json:
+            return FakeAnswer(202)
+        found = left.pop(0) if len(left) > 1 else left[0]
+        return found(request) if callable(found) else found
+
+    return handler
+
+
+# -- the plain way ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_call_is_given_and_answered(era: str) -> None:
+    world = World(good)
+    assert world.ask(era).result == b'{"content": []}'
+    sent = world.wire.sent[0]
+    assert sent.headers.get("mcp-session-id") == ("s1" if era == "legacy" else None)
+    assert world.keeper.doubts == []
+
+
+def test_an_unknown_era_is_asked_for_once() -> None:
+    world = World(good, FakeKeeper("modern"))
+
+    async def play() -> None:
+        async with registry() as found:
+            for _ in range(3):
+                upstream = await world.begin(found.spawn, None)
+                await upstream.next()
+
+    run(play())
+    assert world.keeper.doubts == [("shop|http://a/mcp", "")]
+    assert {sent.headers["mcp-method"] for sent in world.wire.sent} == {"tools/call"}
+
+
+def test_ids_are_never_used_twice() -> None:
+    world = World(good)
+
+    async def play() -> None:
+        async with registry() as found:
+            first = Caller(world.keeper, lambda _: world.wire, found.spawn, OURS)
+            second = Caller(world.keeper, lambda _: world.wire, found.spawn, OURS)
+            work = [world.begin(found.spawn, caller=caller) for caller in (first, second) for _ in range(50)]
+            for upstream in await asyncio.gather(*work):
+                await upstream.next()
+
+    run(play())
+    ids = [sent.json["id"] for sent in world.wire.sent]
+    assert len(set(ids)) == 100
+    assert all(isinstance(one, str) for one in ids)
+
+
+def test_each_call_gets_its_own_answer_whatever_the_order() -> None:
+    async def play() -> None:
+        gates: list[asyncio.Future[None]] = []
+
+        def handler(request: Sent) -> Any:
+            gate = asyncio.get_running_loop().create_future()
+            gates.append(gate)
+
+            async def later() -> FakeAnswer:
+                await gate
+                return result(request, {"echo": request.json["params"]["arguments"]["nonce"]})
+
+            return later()
+
+        world = World(handler)
+
+        async def one(number: int) -> None:
+            found = call(id=b"1", params={"arguments": b'{"nonce":%d}' % number})
+            upstream = await world.begin(registered.spawn, call=found, identity=f"agent:{number % 5}")
+            assert json.loads((await upstream.next()).result or b"") == {"echo": number}
+
+        async with registry() as registered:
+            work = asyncio.gather(*(one(number) for number in range(50)))
+            while len(gates) < 50:
+                await asyncio.sleep(0)
+            for gate in reversed(gates):
+                gate.set_result(None)
+            await work
+
+    run(play())
+
+
+# -- sessions -----------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_kept_per_identity_and_told_to_be_in_use() -> None:
+    world = World(good)
+
+    async def play() -> None:
+        async with registry() as found:
+            for identity in ("agent:a", "agent:b", "agent:a"):
+                await (await world.begin(found.spawn, identity=identity)).next()
+
+    run(play())
+    assert [who for _, who, _ in world.keeper.opened] == ["agent:a", "agent:b"]
+    assert [sent.headers["mcp-session-id"] for sent in world.wire.sent] == ["s1", "s2", "s1"]
+    assert len(world.keeper.touched) == 3
+    assert [(who, one.id) for _, who, one in world.caller.known_sessions()] == [("agent:a", "s1"), ("agent:b", "s2")]
+
+
+def test_a_server_without_session_ids_is_asked_without() -> None:
+    world = World(good, FakeKeeper(ids=False))
+    world.ask()
+    assert "mcp-session-id" not in world.wire.sent[0].headers
+
+
+def dead(request: Sent) -> FakeAnswer:
+    return FakeAnswer(404)
+
+
+DEAD = [
+    dead,
+    lambda request: error(None, -32001, 404, "Session not found"),
+    lambda request: error(request, -32600, 404, "Session not found"),
+    lambda request: error(None, -32000, 400, SESSION_WORDS),
+    lambda request: error(request, -32000, 400, SESSION_WORDS),
+    lambda request: FakeAnswer(400, {"content-type": "text/plain"}, b"Missing Session"),
+]
+
+
+@pytest.mark.parametrize("answer", DEAD)
+def test_a_dead_session_is_opened_anew_and_the_call_repeated_once(answer: Any) -> None:
+    world = World(in_turn(answer, good))
+    assert world.ask().result == b'{"content": []}'
+    assert [dead for _, _, dead in world.keeper.opened] == [None, "s1"]
+    assert [sent.headers["mcp-session-id"] for sent in world.wire.sent] == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("answer", DEAD[:3])
+def test_a_session_that_is_dead_again_is_no_server(answer: Any) -> None:
+    world = World(in_turn(answer))
+    fault = world.fault()
+    assert fault.kind in (Kind.NO_SERVER, Kind.LOST)
+    assert fault.sent
+    assert len(world.wire.sent) == 2
+
+
+def test_a_hundred_calls_that_find_their_session_dead_ask_for_one_new_one_each_by_the_same_id() -> None:
+    world = World(lambda request: good(request) if request.headers["mcp-session-id"] != "s1" else FakeAnswer(404))
+
+    async def play() -> None:
+        async with registry() as found:
+            await asyncio.gather(*(world.begin(found.spawn) for _ in range(1)))
+            work = [world.begin(found.spawn) for _ in range(100)]
+            for upstream in await asyncio.gather(*work):
+                assert (await upstream.next()).result is not None
+
+    run(play())
+    assert {dead for _, _, dead in world.keeper.opened} <= {None, "s1"}
+    assert world.wire.sent[-1].headers["mcp-session-id"] != "s1"
+
+
+def test_a_tools_own_error_that_speaks_of_a_session_is_the_tools() -> None:
+    world = World(in_turn(lambda request: error(request, -32602, 400, "session_id is missing")))
+    assert b"session_id" in (world.ask().error or b"")
+    assert len(world.wire.sent) == 1
+
+
+def test_a_keeper_that_opens_no_session_fails_the_call_unsent() -> None:
+    world = World(good, FakeKeeper(fail=Fault(Kind.NO_SERVER)))
+    assert not world.fault().sent
+    assert world.wire.sent == []
+
+
+# -- the backend-error mapping ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(-32602, 200), (-32602, 400), (-32601, 404), (-32603, 500), (12, 200), (-31999, 200), (-32002, 200)],
+)
+def test_the_servers_own_errors_are_handed_up(era: str, code: int, status: int) -> None:
+    world = World(in_turn(lambda request: error(request, code, status, data={"x": 1})))
+    assert json.loads(world.ask(era).error) == {"code": code, "message": "no", "data": {"x": 1}}
+    assert len(world.wire.sent) == 1
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_credential_is_ours_and_nothing_of_it_is_told(era: str, status: int) -> None:
+    headers = {"content-type": "text/plain", "www-authenticate": 'Bearer realm="inner"'}
+    fault = World(in_turn(FakeAnswer(status, headers, b"who are you"))).fault(era)
+    assert (fault.kind, fault.data, fault.headers, fault.sent) == (Kind.NO_SERVER, {"reason": "credential"}, (), True)
+    assert "realm" not in str(fault)
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize(
+    ("answer", "sent", "wait"),
+    [
+        (lambda request: FakeAnswer(429), False, 1),
+        (lambda request: FakeAnswer(429, {"retry-after": "7"}), False, 7),
+        (lambda request: FakeAnswer(503, {"retry-after": "7"}), False, 7),
+        (lambda request: FakeAnswer(503, {"retry-after": "99999"}), False, 3600),
+        (lambda request: FakeAnswer(503), True, 1),
+        (lambda request: FakeAnswer(503, {"retry-after": "Fri, 07 Aug 2026 23:59:59 GMT"}), True, 1),
+        (lambda request: error(request, -32000, 429), True, 1),
+        (lambda request: error(None, -32000, 429), False, 1),
+    ],
+)
+def test_a_busy_server_is_told_with_its_waiting_time(era: str, answer: Any, sent: bool, wait: int) -> None:
+    fault = World(in_turn(answer)).fault(era)
+    assert (fault.kind, fault.data, fault.sent) == (Kind.NO_SERVER, {"reason": "busy"}, sent)
+    assert fault.retry_after == wait
+    assert fault.repeatable is not sent
+
+
+HTML = {"content-type": "text/html"}
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FakeAnswer(200, HTML, b"<html>"),
+        FakeAnswer(200, body=b""),
+        FakeAnswer(202),
+        FakeAnswer(204),
+        FakeAnswer(302, {"location": "http://b/"}),
+        FakeAnswer(307, HTML, b"<html>"),
+        FakeAnswer(500, HTML, b"<html>"),
+        FakeAnswer(502),
+        FakeAnswer(504),
+        FakeAnswer(400, HTML, b"<html>"),
+        FakeAnswer(405),
+        FakeAnswer(415),
+        FakeAnswer(200, body=b'{"jsonrpc":"2.0","id":"other","result":{}}'),
+        FakeAnswer(200, body=b'{"jsonrpc":"2.0","id":1,"result":{}}'),
+        FakeAnswer(200, body=b'{"jsonrpc":"2.0","method":"notifications/progress","params":{}}'),
+        FakeAnswer(200, body=b'{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"x"}}'),
+        FakeAnswer(500, SSE, None),
+    ],
+)
+def test_what_is_no_answer_is_a_lost_call(era: str, answer: FakeAnswer) -> None:
+    world = World(in_turn(answer), FakeKeeper(era))
+    fault = world.fault(era)
+    assert (fault.kind, fault.sent, fault.retry_after) == (Kind.LOST, True, None)
+    assert world.caller._in_use == {}
+
+
+def test_faults_of_the_wire_pass_as_they_are() -> None:
+    for given in (Fault(Kind.NO_SERVER), Fault(Kind.LOST, sent=True)):
+        world = World(in_turn(given))
+        assert world.fault("modern") is given
+        assert len(world.wire.sent) == 1
+
+
+MODERN_TO_LEGACY = [
+    lambda request: FakeAnswer(400),
+    lambda request: FakeAnswer(404, HTML, b"<html>"),
+    lambda request: FakeAnswer(405),
+    lambda request: FakeAnswer(406),
+    lambda request: error(None, -32000, 400, "Bad Request: Server not initialized"),
+    lambda request: error(request, -32000, 400, SESSION_WORDS),
+    lambda request: error(request, -32022, 400, data={"supported": ["2025-11-25"]}),
+    lambda request: error(None, -32022, 400),
+    lambda request: error(request, -32022, 200),
+]
+
+
+@pytest.mark.parametrize("answer", MODERN_TO_LEGACY)
+def test_a_server_that_turns_out_legacy_is_asked_again_that_way(answer: Any) -> None:
+    world = World(in_turn(answer, good), FakeKeeper("legacy"))
+    assert world.ask("modern").result == b'{"content": []}'
+    assert world.keeper.doubts == [("shop|http://a/mcp", "modern")]
+    assert world.wire.sent[1].headers["mcp-session-id"] == "s1"
+    assert "mcp-method" not in world.wire.sent[1].headers
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request: error(request, -32022, 400),
+        lambda request: error(None, -32020, 400),
+        lambda request: error(request, -32020, 200),
+        lambda request: FakeAnswer(405),
+        lambda request: FakeAnswer(406),
+    ],
+)
+def test_a_server_that_turns_out_modern_is_asked_again_that_way(answer: Any) -> None:
+    world = World(in_turn(answer, good), FakeKeeper("modern"))
+    assert world.ask("legacy").result == b'{"content": []}'
+    assert world.keeper.doubts == [("shop|http://a/mcp", "legacy")]
+    assert world.wire.sent[1].headers["mcp-method"] == "tools/call"
+
+
+@pytest.mark.parametrize(
+    ("era", "answer", "kind"),
+    [
+        ("modern", lambda request: FakeAnswer(405), Kind.LOST),
+        ("modern", lambda request: error(request, -32022, 400), Kind.INTERNAL),
+        ("legacy", lambda request: error(request, -32022, 400), Kind.INTERNAL),
+        ("legacy", lambda request: FakeAnswer(405), Kind.LOST),
+    ],
+)
+def test_a_doubt_that_proves_wrong_repeats_nothing(era: str, answer: Any, kind: Kind) -> None:
+    world = World(in_turn(answer, good), FakeKeeper(era))
+    fault = world.fault(era)
+    assert (fault.kind, fault.sent) == (kind, True)
+    assert len(world.wire.sent) == 1
+
+
+def test_a_doubt_that_proves_wrong_hands_up_the_servers_own_error() -> None:
+    world = World(in_turn(lambda request: error(request, -32000, 400, SESSION_WORDS)), FakeKeeper("modern"))
+    assert b"session" in (world.ask("modern").error or b"")
+
+
+def test_a_call_goes_to_and_fro_between_eras_only_once() -> None:
+    world = World(in_turn(FakeAnswer(405)), FakeKeeper("legacy"))
+    assert world.fault("modern").kind is Kind.LOST
+    assert len(world.wire.sent) == 2
+
+
+def test_a_header_mismatch_fetches_the_definition_and_repeats_once() -> None:
+    keeper = FakeKeeper(headers=(("mcp-param-n", ("n",), "integer"),))
+    world = World(in_turn(lambda request: error(request, -32020, 400), good), keeper)
+    assert world.ask("modern").result == b'{"content": []}'
+    assert keeper.refreshed == [("shop", "buy")]
+    assert [sent.headers.get("mcp-param-n") for sent in world.wire.sent] == [None, "1"]
+
+
+@pytest.mark.parametrize("fail", [None, Fault(Kind.NO_SERVER)])
+def test_a_header_mismatch_that_stays_is_our_fault(fail: Fault | None) -> None:
+    world = World(in_turn(lambda request: error(request, -32020, 400)), FakeKeeper("modern", fail=fail))
+    fault = world.fault("modern")
+    assert (fault.kind, fault.sent) == (Kind.INTERNAL, True)
+    assert len(world.wire.sent) == (2 if fail is None else 1)
+
+
+@pytest.mark.parametrize(
+    ("declared", "required", "relayed"),
+    [
+        (b"{}", {"sampling": {}}, True),
+        (b'{"sampling":{}}', {"sampling": {}}, False),
+        (b'{"elicitation":{}}', {"elicitation": {"url": {}}}, True),
+        (b'{"elicitation":{"url":{}}}', {"elicitation": {"url": {}}}, False),
+        (b'{"sampling":{}}', None, False),
+    ],
+)
+def test_a_missing_capability_is_told_only_if_the_agent_misses_it(
+    declared: bytes, required: Any, relayed: bool
+) -> None:
+    world = World(in_turn(lambda request: error(request, -32021, 400, data={"requiredCapabilities": required})))
+    if relayed:
+        assert b"-32021" in (world.ask("modern", call=call(capabilities=declared)).error or b"")
+    else:
+        fault = world.fault("modern", call=call(capabilities=declared))
+        assert fault.kind is Kind.INTERNAL
+        assert required is None or str(required) in fault.detail
+
+
+def test_input_that_was_not_offered_is_not_handed_up() -> None:
+    fault = World(in_turn(lambda request: result(request, {"resultType": "input_required"}))).fault("modern")
+    assert (fault.kind, fault.sent) == (Kind.INTERNAL, True)
+
+
+def test_arguments_that_cannot_be_mirrored_are_refused_unsent() -> None:
+    target = Target("shop", "buy", b'"buy"', (ParamHeader("mcp-param-n", ("n",), "integer"),))
+    world = World(good)
+    fault = world.fault("modern", target=target, call=call(params={"arguments": b'{"n":1,"n":2}'}))
+    assert (fault.kind, fault.sent) == (Kind.BAD_PARAMS, False)
+    assert world.wire.sent == []
+
+
+# -- leaving ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("era", "told"), [("legacy", ["notifications/cancelled"]), ("modern", [])])
+def test_an_agent_that_leaves_before_the_answer_withdraws_the_call(era: str, told: list[str]) -> None:
+    async def play() -> None:
+        async def never() -> FakeAnswer:
+            return await asyncio.get_running_loop().create_future()
+
+        world = World(lambda request: never() if "id" in request.json else FakeAnswer(202))
+        async with registry() as found:
+            task = found.spawn(world.begin(found.spawn, era), "call")
+            while not world.wire.sent:
+                await asyncio.sleep(0)
+            task.cancel()
+            await settle()
+            asked, *rest = world.wire.sent
+            assert [sent.method for sent in rest] == told
+            assert all(sent.json["params"]["requestId"] == asked.json["id"] for sent in rest)
+            assert world.caller._in_use == {}
+
+    run(play())
+
+
+def test_a_timeout_withdraws_the_call_too() -> None:
+    world = World(in_turn(Fault(Kind.TIMEOUT, sent=True)))
+    assert world.fault("legacy").kind is Kind.TIMEOUT
+    assert world.wire.methods() == ["tools/call", "notifications/cancelled"]
+
+
+def test_a_session_stays_in_use_while_its_call_streams() -> None:
+    async def play() -> None:
+        answer = FakeAnswer(200, SSE, None)
+        world = World(lambda request: answer)
+        async with registry() as found:
+            upstream = await world.begin(found.spawn)
+            world.caller._beat()
+            assert len(world.keeper.touched) == 2
+            answer.more.put_nowait(event({"jsonrpc": "2.0", "id": world.wire.sent[0].json["id"], "result": {}}))
+            await upstream.next()
+            world.caller._beat()
+            assert len(world.keeper.touched) == 2
+
+    run(play())
+
+
+def test_repeats_share_one_total() -> None:
+    seen: list[Deadlines] = []
+
+    class Timed(FakeWire):
+        async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> FakeAnswer:
+            seen.append(deadlines)
+            await asyncio.sleep(0.01)
+            return await super().request(verb, headers, body, deadlines)
+
+    world = World(good)
+    world.wire = Timed(in_turn(FakeAnswer(404), good))
+    world.ask()
+    assert seen[1].total < seen[0].total
