@@ -1,0 +1,114 @@
+"""The agent's side of one HTTP request: its body comes in, answers go out, its leaving is noticed.
+
+Knows: ASGI messages. Refuses to know: what is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Fields = list[tuple[bytes, bytes]]
+
+_THROWN_AWAY = 1024 * 1024
+"""Bytes read and dropped after a refusal for size, so that the agent gets to read the refusal before a reset."""
+
+JSON = (b"content-type", b"application/json")
+STREAM: Fields = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Agent:
+    """One request's connection, as far as this request goes."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._over = False
+        self.started = False
+        """Whether the head of an answer has been sent."""
+
+    async def read(self, limit: int, length: int | None) -> bytes:
+        """The whole body.
+
+        Args:
+            limit: most bytes taken.
+            length: the declared length; None for a chunked body. At that length reading stops (each message costs).
+
+        Raises:
+            Fault: BODY_TOO_LARGE; ABANDONED where the agent left before the end.
+        """
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        if length is not None and len(body) == length:
+            return body
+        parts = [body]
+        size = len(body)
+        while message["type"] == "http.request" and message.get("more_body", False) and size != length:
+            if size > limit:
+                raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
+            message = await self._receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        if message["type"] == "http.disconnect" or (length is not None and size < length):
+            raise Fault(Kind.ABANDONED)
+        if size > limit:
+            raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
+        return b"".join(parts)
+
+    async def throw_away(self) -> None:
+        """Read on a little after a refusal for size and drop it; ends when the agent does."""
+        dropped = 0
+        while dropped < _THROWN_AWAY:
+            message = await self._receive()
+            dropped += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
+
+    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
+        """A whole answer in one piece."""
+        self._over = self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def open(self, fields: Fields) -> None:
+        """The head of a stream."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": fields})
+
+    async def push(self, data: bytes) -> None:
+        """One piece of the stream; waits while the agent reads slower than it is sent."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self) -> None:
+        """The end of the stream."""
+        self._over = True
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def watch(self, left: Callable[[], None], registry: Registry) -> None:
+        """Call `left` once if the agent goes away before its answer is complete.
+
+        A pending `receive` of the server is a future, so watching costs no task; elsewhere it is a coroutine.
+        """
+        pending: Any = self._receive()
+        future = pending if hasattr(pending, "add_done_callback") else registry.spawn(pending, "watch")
+
+        def woken(done: asyncio.Future[Message]) -> None:
+            if self._over or done.cancelled() or done.exception() is not None:
+                return
+            if done.result()["type"] == "http.disconnect":
+                left()
+            else:
+                self.watch(left, registry)
+
+        future.add_done_callback(woken)

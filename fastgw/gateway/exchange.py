@@ -1,0 +1,89 @@
+"""One call's whole life in here.
+
+Knows: what each verb of the path found out, for the verbs after it and for `settle`.
+Refuses to know: how any of it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastgw.config.snapshot import Endpoint, Grant, Instance, Snapshot, View
+from fastgw.mcp.call import Call
+from fastgw.mcp.headers import VERSION
+from fastgw.policy.principal import ANONYMOUS, Principal
+
+if TYPE_CHECKING:
+    from fastgw.gateway.lift.face import Face
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """Filled in by the verbs from top to bottom.
+
+    Args:
+        request_id: the id agents, logs and usage events share.
+        snapshot: taken once by `accept`, kept to the end.
+        started: CLOCK_MONOTONIC seconds when the request arrived.
+        timestamp: Unix seconds when it had been read.
+        headers: by lower-case name; `twice`: names that came more than once.
+        reply_to: the JSON-RPC id that a refusal answers, as JSON text; `null` until one is known.
+        method: the JSON-RPC method, as soon as it is known.
+        identified: whether `principal` is known to be who calls.
+        waited: seconds spent waiting for servers.
+        outcome: how it ended, in the words of usage events; *cancelled* until something better is known.
+    """
+
+    request_id: str
+    snapshot: Snapshot
+    endpoint: Endpoint
+    headers: dict[bytes, bytes]
+    twice: frozenset[bytes]
+    started: float
+    timestamp: float = 0.0
+    reply_to: bytes = b"null"
+    method: str = ""
+    identified: bool = False
+    principal: Principal = ANONYMOUS
+    view: View | None = None
+    face: Face | None = None
+    call: Call | None = None
+    grant: Grant | None = None
+    instance: Instance | None = None
+    tool: str | None = None
+    attempts: int = 0
+    waited: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    outcome: str = "cancelled"
+    status: int = 499
+    error_code: int | None = None
+    refused_by: str | None = None
+    task: asyncio.Task[Any] | None = None
+    left: bool = False
+    withdrawn: bool = False
+    expired: bool = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether the request names no protocol revision in its headers."""
+        return VERSION not in self.headers
+
+    def leave(self) -> None:
+        """The agent is gone and that ends its call: what awaits on its behalf is interrupted."""
+        if not self.left and self.task is not None:
+            self.left = True
+            self.task.cancel()
+
+    def withdraw(self) -> None:
+        """The agent is there but has cancelled its call: interrupted likewise, and not answered."""
+        self.withdrawn = True
+        self.leave()
+
+    def expire(self) -> None:
+        """The worker that carries it ends now: interrupted, and answered."""
+        if self.task is not None and not self.left:
+            self.expired = True
+            self.task.cancel()

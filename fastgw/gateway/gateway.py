@@ -1,0 +1,253 @@
+"""What one worker holds between requests: the snapshot in force, connections, sessions, calls in flight.
+
+Knows: the live objects the path needs, by identity. Refuses to know: the order of the path, and HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, Protocol
+from zlib import crc32
+
+import orjson
+
+from fastgw.backends.caller import Caller
+from fastgw.backends.wire import open_wire
+from fastgw.config.snapshot import Backend, Endpoint, Instance, Snapshot, View
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.agent import Fields
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.ledger import Ledger
+from fastgw.gateway.lift import legacy
+from fastgw.gateway.lift.door import Door
+from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.registry import Registry
+from fastgw.mcp import headers, sessions
+from fastgw.mcp.sealing import Sealer
+from fastgw.policy.principal import ANONYMOUS
+from fastgw.ports import Keeper, UpstreamSession, Wire
+
+MOST_IN_FLIGHT = 10_000
+"""Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
+
+_NOWHERE = Endpoint("", {}, (View({}, ()),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
+
+
+class Life(Protocol):
+    """How far this worker's life is, as far as answers tell."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections are to end with the answer they wait for."""
+        ...
+
+
+class Gateway:
+    """One worker's live state.
+
+    Args:
+        keeper: the port to what must be one in the whole gateway.
+        ledger: counts and events of finished requests.
+        registry: background work.
+        life: state of the worker.
+    """
+
+    most_in_flight = MOST_IN_FLIGHT
+
+    def __init__(self, keeper: Keeper, ledger: Ledger, registry: Registry, life: Life) -> None:
+        self.keeper = keeper
+        self.registry = registry
+        self._ledger = ledger
+        self._life = life
+        self._newest: Snapshot | None = None
+        self._listed: Snapshot | None = None
+        self._wires: dict[tuple[str, tuple[str | None, ...], str, int], Wire] = {}
+        self._by_instance: dict[str, Wire] = {}
+        self._calls: dict[tuple[str, bytes], Exchange] = {}
+        self._running: set[Exchange] = set()
+        self._boot = os.urandom(5).hex()
+        self._numbers = count(1)
+        self.caller: Caller
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being carried."""
+        return len(self._running)
+
+    # -- snapshots ----------------------------------------------------------------------------------------------
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Use this snapshot for calls. Lists follow with `activate`, when every worker can serve what they name."""
+        if self._newest is None:
+            self.door = Door(snapshot.seal_keys)
+            self.cursors = Sealer(snapshot.seal_keys, "cursor")
+            self._listed = snapshot
+            self.caller = Caller(self.keeper, self.wire, self.registry.spawn, our_client(snapshot), snapshot.max_reply)
+        previous, self._newest = self._newest, snapshot
+        self._connect(snapshot)
+        if previous is not None:
+            self._retire(previous)
+
+    def activate(self, generation: int) -> None:
+        """Every worker has loaded this generation: list from it."""
+        if self._newest is not None and self._newest.generation == generation:
+            self._listed = self._newest
+
+    def listed(self, exchange: Exchange) -> View:
+        """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
+        listed = self._listed
+        endpoint = listed.endpoints.get(exchange.endpoint.path) if listed is not None else None
+        if endpoint is None or exchange.principal.agent not in endpoint.view_of:
+            endpoint = exchange.endpoint
+        return endpoint.views[endpoint.view_of[exchange.principal.agent]]
+
+    def _connect(self, snapshot: Snapshot) -> None:
+        wires = {}
+        for backend in snapshot.backends.values():
+            for instance in backend.instances:
+                key = (instance.url, backend.tls, backend.transport, snapshot.max_reply)
+                if key not in self._wires:
+                    self._wires[key] = open_wire(
+                        instance.url, transport=backend.transport, tls=backend.tls, max_reply=snapshot.max_reply
+                    )
+                wires[instance.key] = self._wires[key]
+        self._by_instance = wires
+        self.caller.forget(set(wires))
+
+    def _retire(self, previous: Snapshot) -> None:
+        """Close connections nobody points at any more, once the calls on them must be over."""
+        unused = [key for key, wire in self._wires.items() if wire not in self._by_instance.values()]
+        longest = max((route.total for end in previous.endpoints.values() for route in end.routes.values()), default=0)
+        for key in unused:
+            wire = self._wires.pop(key)
+            loop = asyncio.get_running_loop()
+            loop.call_later(longest + 5, lambda wire=wire: self.registry.spawn(wire.close(), "close a wire"))  # type: ignore[misc]
+
+    def wire(self, instance: str) -> Wire:
+        """The connections to an instance.
+
+        Raises:
+            Fault: NO_SERVER for an instance that a reload took away.
+        """
+        found = self._by_instance.get(instance)
+        if found is None:
+            raise Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
+        return found
+
+    # -- one request --------------------------------------------------------------------------------------------
+
+    def begin(self, scope: Mapping[str, Any]) -> Exchange:
+        """A new exchange. The snapshot taken here is the one it keeps."""
+        assert self._newest is not None
+        found, twice = headers.index(scope["headers"])
+        name = f"req_{self._boot}{next(self._numbers):06x}"
+        now = time.monotonic()
+        exchange = Exchange(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
+        exchange.task = asyncio.current_task()
+        return exchange
+
+    def element(self, whole: Exchange, found: Recognised) -> Exchange:
+        """The exchange of one message of a batch."""
+        name = f"req_{self._boot}{next(self._numbers):06x}"
+        return Exchange(
+            name, whole.snapshot, whole.endpoint, whole.headers, whole.twice, whole.started,
+            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
+            method=found.call.method, bytes_in=whole.bytes_in,
+        )  # fmt: skip
+
+    def common(self, exchange: Exchange) -> Fields:
+        """The headers of every answer."""
+        name = (b"x-request-id", exchange.request_id.encode())
+        return [name, (b"connection", b"close")] if self._life.draining else [name]
+
+    def track(self, exchange: Exchange) -> None:
+        """The call runs: it can be cancelled by its session, and a drain waits for it."""
+        self._running.add(exchange)
+        call = exchange.call
+        if call is not None and call.session is not None:
+            self._calls[call.session, call.id] = exchange
+
+    def untrack(self, exchange: Exchange) -> None:
+        """The call is over."""
+        self._running.discard(exchange)
+        call = exchange.call
+        if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is exchange:
+            del self._calls[call.session, call.id]
+
+    def expire(self) -> None:
+        """The worker ends before these calls do: each is told so, rather than cut off."""
+        for exchange in self._running:
+            exchange.expire()
+
+    def record(self, exchange: Exchange) -> None:
+        """Count the request; write a usage event where it was for a tool and its agent is known."""
+        self._ledger.record(exchange, self.keeper)
+
+    # -- sessions and cancels -----------------------------------------------------------------------------------
+
+    def heed(self, exchange: Exchange, found: Recognised) -> None:
+        """Take note of a notification; a cancel is carried to whichever worker has the call."""
+        call = found.call
+        if found.wish is Wish.CANCEL and call.session is not None and not self.cancelled(call.session, call.id):
+            self.keeper.cancel(call.session, call.id)
+
+    def cancelled(self, session: str, request: bytes) -> bool:
+        """An agent has withdrawn a call; whether this worker had it."""
+        exchange = self._calls.get((session, request))
+        if exchange is None:
+            return False
+        exchange.withdraw()
+        return True
+
+    async def end_session(self, exchange: Exchange) -> None:
+        """End the session a DELETE names, on every worker.
+
+        Raises:
+            Fault: NOT_ONE_MESSAGE, SESSION_UNKNOWN.
+        """
+        session = legacy.session_of(exchange, self.door)
+        self.door.end(session.id, sessions.LIFETIME)
+        await self.keeper.end_session(session.id, sessions.LIFETIME)
+
+    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
+        """(instance, identity, session) of the sessions at servers that this worker uses."""
+        return self.caller.known_sessions() if self._newest is not None else []
+
+    def ended(self, session: str, seconds: float) -> None:
+        """A session was ended through another worker, or before this one started."""
+        self.door.end(session, seconds)
+
+    # -- servers ------------------------------------------------------------------------------------------------
+
+    def identity(self, exchange: Exchange, backend: Backend) -> str:
+        """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's."""
+        if backend.shared_session:
+            return "*"
+        call = exchange.call
+        if call is not None and call.session is not None:
+            return f"session:{call.session}"
+        return f"agent:{exchange.principal.agent}"
+
+    def choose(self, backend: Backend, identity: str) -> list[Instance]:
+        """The instances in the order they are to be tried: the same first one for the same identity on every worker.
+
+        Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move.
+        """
+        if len(backend.instances) == 1:
+            return [backend.instances[0]]
+        return sorted(backend.instances, key=lambda instance: crc32(f"{instance.key}\n{identity}".encode()))
+
+    async def close(self) -> None:
+        """End what runs in the background and every connection."""
+        await self.registry.close()
+        for wire in self._wires.values():
+            await wire.close()
+
+
+def our_client(snapshot: Snapshot) -> bytes:
+    """Our `clientInfo` towards servers whose agent gave none, as JSON text."""
+    return orjson.dumps({"name": snapshot.server_name, "version": snapshot.server_version})

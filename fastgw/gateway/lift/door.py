@@ -1,0 +1,48 @@
+"""Which sealed session ids open, and which have been ended.
+
+Knows: the sealing key, what was opened lately, which sessions have ended.
+Refuses to know: HTTP, and how an end reaches the other workers.
+"""
+
+from __future__ import annotations
+
+import time
+
+from fastgw.mcp import sessions
+from fastgw.mcp.sealing import Sealer
+from fastgw.mcp.sessions import Session
+
+_REMEMBERED = 20_000
+"""Opened ids kept: opening one costs about 3 us, a dictionary look-up 0.05 us."""
+
+
+class Door:
+    """Opens session ids for one worker."""
+
+    def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        self.sealer = Sealer(secrets, "session")
+        self._opened: dict[tuple[str, str, str], Session] = {}
+        self._ended: dict[str, float] = {}
+
+    def session(self, token: str, agent: str, endpoint: str) -> Session | None:
+        """The session behind an `Mcp-Session-Id`; None where it is foreign, altered, expired or ended."""
+        now = time.time()
+        key = (token, agent, endpoint)
+        session = self._opened.get(key)
+        if session is None:
+            session = sessions.opened(token, self.sealer, sessions.bond(agent, endpoint), now)
+            if session is None:
+                return None
+            if len(self._opened) >= _REMEMBERED:
+                self._opened.clear()
+            self._opened[key] = session
+        if session.id in self._ended or session.opened + sessions.LIFETIME <= now:
+            return None
+        return session
+
+    def end(self, session: str, seconds: float) -> None:
+        """This session opens no more; remembered for as long as its id could still open."""
+        now = time.time()
+        for old in [name for name, until in self._ended.items() if until <= now]:
+            del self._ended[old]
+        self._ended[session] = now + seconds

@@ -1,0 +1,63 @@
+"""Which era a request speaks, settled once, here.
+
+Knows: the order of evidence. Refuses to know: what follows from it.
+"""
+
+from __future__ import annotations
+
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift import legacy, modern, reading
+from fastgw.gateway.lift.door import Door
+from fastgw.gateway.lift.face import Recognised, Refused
+from fastgw.gateway.lift.reading import Opened
+from fastgw.mcp import headers, names
+
+_LEGACY = frozenset(version.encode() for version in names.LEGACY_VERSIONS)
+
+
+def lift(exchange: Exchange, body: bytes, door: Door) -> list[Recognised | Refused]:
+    """What the body asks for: one message, or the messages of a batch, each understood or refused by itself.
+
+    Raises:
+        Fault: the body as a whole is refused; `exchange.reply_to` is the id to answer.
+    """
+    if reading.is_batch(body):
+        return _batch(exchange, body, door)
+    if not speaks_sessions(exchange):
+        exchange.face = modern.FACE
+    opened = _opened(exchange, body)
+    if speaks_sessions(exchange) and not (exchange.bare and names.META_VERSION in opened.meta):
+        return [legacy.lift(exchange, opened, door)]
+    exchange.face = modern.FACE
+    return [modern.lift(exchange, opened)]
+
+
+def speaks_sessions(exchange: Exchange) -> bool:
+    """Whether the headers are those of a revision that has sessions: it is named, or none is (before 2025-06-18)."""
+    return exchange.bare or exchange.headers[headers.VERSION] in _LEGACY
+
+
+def _opened(exchange: Exchange, body: bytes) -> Opened:
+    message = reading.message(body)
+    exchange.reply_to = reading.request_id(message) or b"null"
+    exchange.method = message.method or ""
+    return reading.opened(message)
+
+
+def _batch(exchange: Exchange, body: bytes, door: Door) -> list[Recognised | Refused]:
+    items = reading.elements(body)
+    if not legacy.takes_batches(exchange, door):
+        raise Fault(Kind.NOT_ONE_MESSAGE, "Batches are not part of this protocol revision.")
+    return [_element(exchange, item, door) for item in items]
+
+
+def _element(exchange: Exchange, item: bytes, door: Door) -> Recognised | Refused:
+    exchange.reply_to = b"null"
+    try:
+        opened = _opened(exchange, item)
+        if opened.message.method == names.INITIALIZE:
+            raise Fault(Kind.INVALID_REQUEST, "initialize must not be part of a batch.")
+        return legacy.lift(exchange, opened, door)
+    except Fault as fault:
+        return Refused(exchange.reply_to, fault)

@@ -1,0 +1,82 @@
+"""How one agent is spoken to: the part of an era that the path needs, behind one shape.
+
+Knows: what the two faces have in common. Refuses to know: which of them it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Protocol
+
+from fastgw.faults import Fault
+from fastgw.mcp.call import Call
+from fastgw.mcp.results import Result
+
+
+class Wish(Enum):
+    """What a recognised message wants of the path."""
+
+    CALL = auto()
+    LIST = auto()
+    DISCOVER = auto()
+    INITIALIZE = auto()
+    PING = auto()
+    CANCEL = auto()
+    NOTHING = auto()
+
+
+class Face(Protocol):
+    """One era's manners towards an agent.
+
+    `leaving_cancels`: a closed connection withdraws the call (2026-07-28, Cancellation; before it, never).
+    `mirrors`: headers repeat parts of the body and must agree with it.
+    `dialect`: which encoding of the prepared lists it reads.
+    `version`: the protocol revision.
+    """
+
+    leaving_cancels: bool
+    mirrors: bool
+    dialect: str
+    version: str
+
+    def result(self, result: Result, server_info: bytes) -> bytes:
+        """A server's result as this agent's revision has it, as JSON text."""
+        ...
+
+    def page(self, tools: bytes, cursor: str | None, ttl_ms: int, server_info: bytes) -> bytes:
+        """The result of `tools/list`, as JSON text."""
+        ...
+
+    def status(self, fault: Fault) -> int:
+        """The HTTP status of a refusal."""
+        ...
+
+    def wants_log(self, call: Call, level: str) -> bool:
+        """Whether a log message of this level may be sent to the agent on this call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message of a batch that is refused by itself. `id` is what the refusal answers, as JSON text."""
+
+    id: bytes
+    fault: Fault
+
+
+@dataclass(slots=True)
+class Recognised:
+    """A message, understood.
+
+    Args:
+        wish: what to do with it.
+        call: the lifted request; its id is empty for notifications.
+        face: how its sender is spoken to.
+        headers: further headers for the answer, for example a new session's id.
+    """
+
+    wish: Wish
+    call: Call
+    face: Face
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)

@@ -1,0 +1,130 @@
+"""The lift for agents of 2026-07-28: every request says all about itself, and headers must agree with it.
+
+Knows: the ladder of checks of 2026-07-28 (Streamable HTTP, Server Validation), first failure wins.
+Refuses to know: sessions, and the earlier revisions.
+"""
+
+from __future__ import annotations
+
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift import reading
+from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.lift.reading import Opened
+from fastgw.mcp import headers, names, params, results
+from fastgw.mcp.call import Call
+from fastgw.mcp.results import Result
+
+SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
+"""What `server/discover` names: the older revisions are served on the same endpoint by `initialize`."""
+
+_WISHES = {names.DISCOVER: Wish.DISCOVER, names.TOOLS_LIST: Wish.LIST, names.TOOLS_CALL: Wish.CALL}
+_NAMED = {names.TOOLS_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
+"""Which member `Mcp-Name` repeats, per method (2026-07-28, Standard Request Headers)."""
+
+_ROUTING = frozenset((headers.VERSION, headers.METHOD, headers.NAME))
+
+
+class ModernFace:
+    """How an agent of 2026-07-28 is spoken to."""
+
+    leaving_cancels = True
+    mirrors = True
+    dialect = "modern"
+    version = names.MODERN_VERSION
+
+    def result(self, result: Result, server_info: bytes) -> bytes:
+        """See `Face.result`."""
+        return results.modern(result, server_info)
+
+    def page(self, tools: bytes, cursor: str | None, ttl_ms: int, server_info: bytes) -> bytes:
+        """See `Face.page`. Lists depend on who asks, so no cache may share them (`cacheScope`)."""
+        following = b',"nextCursor":"%s"' % cursor.encode() if cursor else b""
+        return (
+            b'{"resultType":"complete","tools":%s%s,"ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}}'
+            % (tools, following, ttl_ms, names.META_SERVER.encode(), server_info)
+        )  # fmt: skip
+
+    def status(self, fault: Fault) -> int:
+        """See `Face.status`."""
+        return fault.told.modern
+
+    def wants_log(self, call: Call, level: str) -> bool:
+        """Only what the request asked for: no `logLevel`, no messages (2026-07-28, Logging)."""
+        wanted = call.log_level
+        if wanted is None or level not in names.LOG_LEVELS:
+            return False
+        return names.LOG_LEVELS.index(level) >= names.LOG_LEVELS.index(wanted)
+
+
+FACE = ModernFace()
+
+
+def lift(exchange: Exchange, opened: Opened) -> Recognised:
+    """The message as a `Call`.
+
+    Raises:
+        Fault: each rung of the ladder has its kind.
+    """
+    message = opened.message
+    if message.method is None:
+        raise Fault(Kind.NOT_ONE_MESSAGE, "An agent sends requests and notifications only.")
+    call = Call(reading.request_id(message), message.method, names.MODERN_VERSION)
+    if not call.id:
+        return Recognised(Wish.NOTHING, call, FACE)
+    if exchange.twice & _ROUTING:
+        raise Fault(Kind.HEADER_MISMATCH, "A routing header came twice.")
+    version = reading.text(opened.meta.get(names.META_VERSION), names.META_VERSION)
+    call.capabilities = reading.an_object(opened.meta.get(names.META_CAPABILITIES), names.META_CAPABILITIES)
+    _mirror(exchange, opened, version)
+    if version != names.MODERN_VERSION:
+        raise unsupported(version)
+    wish = _WISHES.get(call.method)
+    if wish is None:
+        raise Fault(Kind.UNKNOWN_METHOD)
+    call.client = opened.meta.get(names.META_CLIENT)
+    call.log_level = _log_level(opened.meta.get(names.META_LOG_LEVEL))
+    return Recognised(wish, reading.fill(call, opened), FACE)
+
+
+def unsupported(version: str) -> Fault:
+    """The refusal of a revision, naming those that are served."""
+    return Fault(Kind.UNSUPPORTED_VERSION, data={"supported": list(SUPPORTED), "requested": version[:64]})
+
+
+def _mirror(exchange: Exchange, opened: Opened, version: str) -> None:
+    """Headers repeat the body for those who route without reading it; a lie would route past our checks."""
+    method = opened.message.method or ""
+    found = exchange.headers
+    _same(_plain(found.get(headers.VERSION)), version, "MCP-Protocol-Version")
+    _same(_plain(found.get(headers.METHOD)), method, "Mcp-Method")
+    if method in _NAMED:
+        source = _NAMED[method]
+        _same(_name(found.get(headers.NAME)), reading.text(opened.params.get(source), source), "Mcp-Name")
+
+
+def _plain(header: bytes | None) -> str | None:
+    return None if header is None else header.strip(b" \t").decode("latin-1")
+
+
+def _name(header: bytes | None) -> str | None:
+    try:
+        return None if header is None else params.decode_name(header.strip(b" \t"))
+    except ValueError:
+        raise Fault(Kind.HEADER_MISMATCH, "The header Mcp-Name cannot be decoded.") from None
+
+
+def _same(said: str | None, value: str, name: str) -> None:
+    if said is None:
+        raise Fault(Kind.HEADER_MISMATCH, f"The header {name} is missing.")
+    if said != value:
+        raise Fault(Kind.HEADER_MISMATCH, f"The header {name} does not match the body.")
+
+
+def _log_level(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    level = reading.text(value, names.META_LOG_LEVEL)
+    if level not in names.LOG_LEVELS:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: unknown log level {level[:32]!r}")
+    return level

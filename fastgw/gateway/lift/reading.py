@@ -1,0 +1,149 @@
+"""What both eras read alike: `params`, `_meta`, the name of a tool, the id.
+
+Knows: members and their types. Refuses to know: era, headers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import msgspec
+
+from fastgw.faults import Fault, Kind
+from fastgw.mcp import envelope, names
+from fastgw.mcp.call import Call
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson
+
+_PARAMS = frozenset(
+    ("name", "arguments", "_meta", "cursor", "protocolVersion", "capabilities", "clientInfo", "requestId")
+)
+_META = frozenset(
+    (names.META_VERSION, names.META_CAPABILITIES, names.META_CLIENT, names.META_LOG_LEVEL, "progressToken")
+)
+
+
+@dataclass(slots=True)
+class Opened:
+    """A message with `params` and `_meta` taken apart: member name to JSON text."""
+
+    message: Message
+    params: dict[str, bytes] = field(default_factory=dict)
+    meta: dict[str, bytes] = field(default_factory=dict)
+
+
+def message(body: bytes) -> Message:
+    """The one message that is the body.
+
+    Raises:
+        Fault: NOT_JSON, NOT_ONE_MESSAGE.
+    """
+    try:
+        return envelope.read(body)
+    except NotJson as wrong:
+        raise Fault(Kind.NOT_JSON, f"Parse error: {wrong}") from None
+    except NotAMessage as wrong:
+        raise Fault(Kind.NOT_ONE_MESSAGE, f"Invalid request: {wrong}") from None
+
+
+def opened(message: Message) -> Opened:
+    """The message with `params` and `_meta` taken apart.
+
+    Raises:
+        Fault: BAD_PARAMS where one of them is no object, or holds a member twice.
+    """
+    if message.params is None:
+        return Opened(message)
+    try:
+        params = envelope.members(message.params, _PARAMS)
+        meta = params.get("_meta")
+        return Opened(message, params, envelope.members(meta, _META) if meta is not None else {})
+    except (NotAMessage, NotJson) as wrong:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
+
+
+def is_batch(body: bytes) -> bool:
+    """Whether the body is a JSON array."""
+    return body.lstrip(b" \t\r\n")[:1] == b"["
+
+
+def elements(body: bytes) -> list[bytes]:
+    """The messages of a batch as JSON text.
+
+    Raises:
+        Fault: NOT_JSON; NOT_ONE_MESSAGE for an empty batch (JSON-RPC 2.0, section 6).
+    """
+    try:
+        envelope.check_utf8(body)
+        items = [bytes(item) for item in _ARRAY(body)]
+    except (NotJson, msgspec.DecodeError, RecursionError) as wrong:
+        raise Fault(Kind.NOT_JSON, f"Parse error: {wrong}") from None
+    if not items:
+        raise Fault(Kind.NOT_ONE_MESSAGE, "A batch must not be empty.")
+    return items
+
+
+def request_id(message: Message) -> bytes:
+    """The request's id as JSON text, empty for a notification or a response.
+
+    Raises:
+        Fault: NOT_ONE_MESSAGE where it is neither a string nor an integer (null is forbidden too).
+    """
+    found = message.id
+    if found is None or message.method is None:
+        return b""
+    if not envelope.is_id(found):
+        raise Fault(Kind.NOT_ONE_MESSAGE, "id must be a string or an integer")
+    return found
+
+
+def text(value: bytes | None, what: str) -> str:
+    """A member that must be a string.
+
+    Raises:
+        Fault: BAD_PARAMS where it is missing or something else.
+    """
+    try:
+        return envelope.string(value or b"null", what)
+    except NotAMessage as wrong:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
+
+
+def an_object(value: bytes | None, what: str) -> bytes:
+    """A member that must be an object, as JSON text.
+
+    Raises:
+        Fault: BAD_PARAMS.
+    """
+    if value is None or not value.startswith(b"{"):
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: {what} must be an object")
+    return value
+
+
+def fill(call: Call, opened: Opened) -> Call:
+    """What every era's request carries: name, payload, progress token, the agent's own `_meta`.
+
+    Raises:
+        Fault: BAD_PARAMS.
+    """
+    params = opened.params
+    if call.method == names.TOOLS_CALL:
+        call.name = text(params.get("name"), "name")
+        if "arguments" in params:
+            an_object(params["arguments"], "arguments")
+    call.token = opened.meta.get("progressToken")
+    if call.token is not None and not envelope.is_id(call.token) and not _is_number(call.token):
+        raise Fault(Kind.BAD_PARAMS, "Invalid params: progressToken must be a string or a number")
+    call.params = {name: value for name, value in params.items() if name not in ("name", "_meta")}
+    call.meta = {name: value for name, value in opened.meta.items() if name not in _META}
+    return call
+
+
+def _is_number(value: bytes) -> bool:
+    try:
+        return isinstance(json.loads(value), int | float)
+    except ValueError:
+        return False
+
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode

@@ -1,0 +1,367 @@
+"""The path of a request: ten verbs, from top to bottom.
+
+    accept      path, method, Host, Origin; the snapshot is taken once
+    identify    credential -> Principal, before a stranger's body is read
+    read        the body, up to its limit and deadline
+    recognise   era, version, envelope -> Call; headers must mirror the body
+    resolve     name -> Grant, one dictionary look-up; or an answer made here
+    authorise   what policies say about these very arguments
+    admit       whether the gateway takes the call now
+    forward     one instance of one server, with that server's own credential
+    relay       one JSON reply, or events until done
+    settle      always runs: count, record, forget
+
+Knows: the order. Refuses to know: how each verb does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastgw.backends.upstream import Upstream
+from fastgw.catalog.arms import arm_for
+from fastgw.catalog.route import ParamHeader, Target
+from fastgw.config.snapshot import Backend
+from fastgw.faults import Fault, Kind
+from fastgw.gateway import prepared, refusals
+from fastgw.gateway.agent import JSON, Agent, Receive, Send
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.lift import era
+from fastgw.gateway.lift.face import Recognised, Refused, Wish
+from fastgw.gateway.outlet import BatchOutlet, HttpOutlet, Outlet
+from fastgw.gateway.relay import relay
+from fastgw.identity.keys import authenticate
+from fastgw.mcp import headers, params
+from fastgw.policy import authorise as policies
+from fastgw.policy.principal import ANONYMOUS
+from fastgw.ports import Deadlines
+
+log = logging.getLogger("fastgw")
+
+Scope = Mapping[str, Any]
+
+
+async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """One HTTP request, from its head to the last byte of its answer."""
+    agent = Agent(receive, send)
+    exchange = gateway.begin(scope)
+    try:
+        accept(exchange, scope)
+        identify(exchange)
+        if scope["method"] == "DELETE":
+            await gateway.end_session(exchange)
+            await agent.answer(200, gateway.common(exchange), b"")
+            return
+        body = await read(exchange, agent)
+        found = recognise(gateway, exchange, body)
+        if len(found) == 1 and body[:1] == b"{":
+            await one(gateway, exchange, found[0], agent)
+        else:
+            await batch(gateway, exchange, found, agent)
+    except Fault as fault:
+        await refuse(gateway, exchange, fault, agent)
+    except asyncio.CancelledError:
+        if not exchange.left:
+            raise
+    except Exception as wrong:  # the last line: whatever it is, the agent hears an id that stands in the log
+        log.exception("%s failed: %r", exchange.request_id, wrong)
+        await refuse(gateway, exchange, Fault(Kind.INTERNAL, detail=repr(wrong)), agent)
+
+
+def accept(exchange: Exchange, scope: Scope) -> None:
+    """Check what the head of the request says before anything is looked up.
+
+    Raises:
+        Fault: BAD_HOST, BAD_ORIGIN, NO_ENDPOINT, BAD_VERB.
+    """
+    snapshot, found = exchange.snapshot, exchange.headers
+    host = found.get(b"host", b"").decode("latin-1").lower()
+    if b"host" in exchange.twice or not host or (snapshot.hosts and host not in snapshot.hosts):
+        raise Fault(Kind.BAD_HOST)
+    origin = found.get(b"origin")
+    if origin is not None and (b"origin" in exchange.twice or origin.decode("latin-1").lower() not in snapshot.origins):
+        raise Fault(Kind.BAD_ORIGIN)
+    endpoint = snapshot.endpoints.get(scope["path"])
+    if endpoint is None:
+        raise Fault(Kind.NO_ENDPOINT)
+    exchange.endpoint = endpoint
+    verb = scope["method"]
+    if verb != "POST" and not (verb == "DELETE" and era.speaks_sessions(exchange)):
+        raise Fault(Kind.BAD_VERB, headers=((b"allow", b"POST, DELETE" if era.speaks_sessions(exchange) else b"POST"),))
+
+
+def identify(exchange: Exchange) -> None:
+    """Find out who calls.
+
+    Raises:
+        Fault: UNAUTHENTICATED.
+    """
+    endpoint = exchange.endpoint
+    if endpoint.anonymous:
+        exchange.principal = ANONYMOUS
+    else:
+        credential = None if b"authorization" in exchange.twice else exchange.headers.get(b"authorization")
+        exchange.principal = authenticate(credential, exchange.snapshot.keys, time.time())
+    at = endpoint.view_of.get(exchange.principal.agent)
+    if at is None:  # a credential of ours, but of a kind that this endpoint does not take
+        raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
+    exchange.identified = True
+    exchange.view = endpoint.views[at]
+
+
+async def read(exchange: Exchange, agent: Agent) -> bytes:
+    """The body, whole.
+
+    Raises:
+        Fault: BAD_MEDIA_TYPE, NOT_ACCEPTABLE, BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED.
+    """
+    found = exchange.headers
+    if b"content-type" in exchange.twice or headers.media_type(found.get(b"content-type", b"")) != b"application/json":
+        raise Fault(Kind.BAD_MEDIA_TYPE)
+    if not headers.accepts(found.get(b"accept"), b"application/json"):
+        raise Fault(Kind.NOT_ACCEPTABLE)
+    limit = exchange.snapshot.max_body
+    declared = found.get(b"content-length")
+    length = int(declared) if declared is not None and declared.isdigit() else None
+    if length is not None and length > limit:
+        raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
+    task = exchange.task
+    assert task is not None
+    too_slow = asyncio.get_running_loop().call_later(exchange.snapshot.body_deadline, task.cancel, "slow")
+    try:
+        body = await agent.read(limit, length)
+    except asyncio.CancelledError as stopped:
+        if stopped.args == ("slow",):
+            raise Fault(Kind.BODY_TOO_SLOW) from None
+        raise
+    finally:
+        too_slow.cancel()
+    exchange.timestamp = time.time()
+    exchange.bytes_in = len(body)
+    return body
+
+
+def recognise(gateway: Gateway, exchange: Exchange, body: bytes) -> list[Recognised | Refused]:
+    """Whatever revision the agent speaks, from here on there are only calls.
+
+    Raises:
+        Fault: the body as a whole is refused.
+    """
+    return era.lift(exchange, body, gateway.door)
+
+
+async def one(gateway: Gateway, exchange: Exchange, found: Recognised | Refused, agent: Agent) -> None:
+    """The usual case: one message, answered over HTTP by itself."""
+    if isinstance(found, Refused):
+        raise found.fault
+    if found.wish in (Wish.NOTHING, Wish.CANCEL):
+        gateway.heed(exchange, found)
+        await agent.answer(202, gateway.common(exchange), b"")
+        return
+    exchange.face = found.face
+    if found.wish is Wish.CALL and found.face.leaving_cancels:
+        agent.watch(exchange.leave, gateway.registry)
+    outlet = HttpOutlet(agent, exchange, gateway.common(exchange), gateway.registry)
+    await carry_out(gateway, exchange, found, outlet)
+
+
+async def batch(gateway: Gateway, exchange: Exchange, found: list[Recognised | Refused], agent: Agent) -> None:
+    """Every message of a batch goes the whole path by itself; the answers leave as one array."""
+    replies: list[BatchOutlet] = []
+    work = []
+    for item in found:
+        outlet = BatchOutlet()
+        if isinstance(item, Refused):
+            exchange.reply_to = item.id
+            outlet.reply = refusals.body(item.fault, exchange)
+        elif item.wish in (Wish.NOTHING, Wish.CANCEL):
+            gateway.heed(exchange, item)
+            continue
+        else:
+            element = gateway.element(exchange, item)
+            work.append(gateway.registry.spawn(carry_out(gateway, element, item, outlet), "batch element"))
+        replies.append(outlet)
+    await asyncio.gather(*work)
+    answers = [outlet.reply for outlet in replies if outlet.reply is not None]
+    if answers:
+        await agent.answer(200, [*gateway.common(exchange), JSON], b"[%s]" % b",".join(answers))
+    else:
+        await agent.answer(202, gateway.common(exchange), b"")
+
+
+async def carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, outlet: Outlet) -> None:
+    """Resolve to settle, for one message; a fault becomes its answer."""
+    exchange.call, exchange.face, exchange.reply_to = found.call, found.face, found.call.id
+    exchange.task = asyncio.current_task()
+    gateway.track(exchange)
+    try:
+        await _carry_out(gateway, exchange, found, outlet)
+    except Fault as fault:
+        await _answer_fault(exchange, fault, outlet)
+    except asyncio.CancelledError:
+        if exchange.expired:
+            kind = Kind.LOST if exchange.attempts else Kind.FULL
+            await _answer_fault(exchange, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), outlet)
+        elif exchange.withdrawn:
+            await outlet.silence()
+        elif not exchange.left:
+            raise
+    finally:
+        settle(gateway, exchange, found)
+
+
+async def _answer_fault(exchange: Exchange, fault: Fault, outlet: Outlet) -> None:
+    _note(exchange, fault)
+    status = refusals.status(fault, exchange)
+    await outlet.answer(status, refusals.headers(fault, status), refusals.body(fault, exchange))
+
+
+async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, outlet: Outlet) -> None:
+    prepared_answer = resolve(gateway, exchange, found)
+    if prepared_answer is not None:
+        exchange.outcome, exchange.status = "ok", 200
+        await outlet.answer(200, found.headers, refusals.reply(found.call.id, prepared_answer))
+        return
+    target = authorise(exchange)
+    backend = admit(gateway, exchange, target)
+    upstream = await forward(gateway, exchange, target, backend)
+    try:
+        await relay(exchange, upstream, outlet)
+    finally:
+        upstream.close()
+
+
+def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | None:
+    """An answer made here, as JSON text; or None, and the call's grant stands in `exchange.grant`.
+
+    A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
+
+    Raises:
+        Fault: UNKNOWN_NAME, HEADER_MISMATCH, BAD_PARAMS.
+    """
+    view = exchange.view
+    assert view is not None
+    if found.wish is Wish.CALL:
+        name = found.call.name or ""
+        grant = view.grants.get(name)
+        if grant is None:
+            raise unknown_tool(name)
+        exchange.grant, exchange.tool = grant, name
+        return None
+    if found.wish is Wish.LIST:
+        return prepared.tools(exchange, found, gateway.listed(exchange), gateway.cursors)
+    if found.wish is Wish.DISCOVER:
+        return prepared.discover(exchange)
+    return prepared.initialize(exchange, found.call.version) if found.wish is Wish.INITIALIZE else b"{}"
+
+
+def authorise(exchange: Exchange) -> Target:
+    """What is left to decide when the arguments are known: their headers, the policies and the arm of the route.
+
+    Raises:
+        Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments.
+    """
+    grant, call = exchange.grant, exchange.call
+    assert grant is not None and call is not None and exchange.face is not None
+    arguments = call.params.get("arguments", b"{}")
+    if grant.route.param_headers and exchange.face.mirrors:
+        _compare(exchange, grant.route.param_headers, arguments)
+    if grant.conditions:
+        exchange.refused_by = policies.refused_by(grant, arguments)
+        if exchange.refused_by is not None:
+            raise Fault(Kind.ARGUMENTS_DENIED)
+    arm = arm_for(grant.arms, arguments)
+    if arm is None:
+        raise unknown_tool(call.name or "")
+    return arm.targets[0]
+
+
+def _compare(exchange: Exchange, wanted: tuple[ParamHeader, ...], arguments: bytes) -> None:
+    """The `Mcp-Param-*` headers must repeat the arguments (2026-07-28, Custom Headers from Tool Parameters)."""
+    wrong = params.check(wanted, arguments, exchange.headers)
+    if wrong is None and any(item.header.encode() in exchange.twice for item in wanted):
+        wrong = "An Mcp-Param header came twice."
+    if wrong is not None:
+        raise Fault(Kind.HEADER_MISMATCH, wrong)
+
+
+def unknown_tool(name: str) -> Fault:
+    """No such tool, or none for this agent: the same words and fields."""
+    shown = name[:128]
+    return Fault(Kind.UNKNOWN_NAME, f"Unknown tool: {shown}", data={"name": shown})
+
+
+def admit(gateway: Gateway, exchange: Exchange, target: Target) -> Backend:
+    """Whether the call may go to its server now.
+
+    Raises:
+        Fault: FULL where this worker carries all it can; NO_SERVER while the server is under maintenance.
+    """
+    if gateway.in_flight > gateway.most_in_flight:
+        raise Fault(Kind.FULL, retry_after=1)
+    backend = exchange.snapshot.backends[target.server]
+    if backend.maintenance is not None:
+        raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)
+    return backend
+
+
+async def forward(gateway: Gateway, exchange: Exchange, target: Target, backend: Backend) -> Upstream:
+    """Send the call to one instance; to the next one where nothing was sent to the first.
+
+    Raises:
+        Fault: NO_SERVER, TIMEOUT, LOST, INTERNAL, and what the server's refusals are mapped to.
+    """
+    call, grant = exchange.call, exchange.grant
+    assert call is not None and grant is not None
+    identity = gateway.identity(exchange, backend)
+    route = grant.route
+    deadlines = Deadlines(backend.connect, route.attempt, route.idle, route.total)
+    failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
+    for instance in gateway.choose(backend, identity):
+        exchange.instance = instance
+        exchange.attempts += 1
+        began = time.monotonic()
+        try:
+            return await gateway.caller.call(call, target, backend, instance, identity, deadlines)
+        except Fault as fault:
+            if fault.sent or fault.kind is not Kind.NO_SERVER:
+                raise
+            exchange.attempts -= 1
+            failed = fault
+        finally:
+            exchange.waited += time.monotonic() - began
+    raise failed
+
+
+def settle(gateway: Gateway, exchange: Exchange, found: Recognised) -> None:
+    """Give back what was taken and write down what happened. Without a better word it was *cancelled*."""
+    gateway.untrack(exchange)
+    gateway.record(exchange)
+
+
+async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agent) -> None:
+    """Answer a request that was refused before it became a call."""
+    _note(exchange, fault)
+    gateway.record(exchange)
+    if fault.kind is Kind.ABANDONED or agent.started:
+        return
+    status = refusals.status(fault, exchange)
+    fields = [*gateway.common(exchange), *refusals.headers(fault, status), JSON]
+    if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
+        fields.append((b"connection", b"close"))
+    await agent.answer(status, fields, refusals.body(fault, exchange))
+    if fault.kind is Kind.BODY_TOO_LARGE:
+        await agent.throw_away()
+
+
+def _note(exchange: Exchange, fault: Fault) -> None:
+    told = fault.told
+    exchange.outcome, exchange.status = told.outcome, told.rest
+    exchange.error_code = told.code
+    if fault.detail:
+        log.warning("%s %s", exchange.request_id, fault)

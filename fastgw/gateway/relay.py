@@ -1,0 +1,100 @@
+"""Relay: the server's messages about one call become the agent's, one at a time, until the last word.
+
+Knows: which messages an agent may get, and that its progress token is its own.
+Refuses to know: how the messages came, and whether they leave as JSON or as events.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from fastgw.backends.upstream import Upstream
+from fastgw.faults import Fault, Kind
+from fastgw.gateway import prepared, refusals
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.outlet import Outlet
+from fastgw.mcp import envelope, names, results
+from fastgw.mcp.call import Call
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson
+
+_PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
+_LOG = frozenset(("level", "logger", "data"))
+
+
+async def relay(exchange: Exchange, upstream: Upstream, outlet: Outlet) -> None:
+    """Hand on every message of the server, the final one as the answer.
+
+    Raises:
+        Fault: whatever `Upstream.next` raises; LOST for a result that breaks the protocol.
+    """
+    assert exchange.call is not None
+    message = await _next(exchange, upstream)
+    if message.method is not None:
+        outlet.expect_events()
+    while message.method is not None:
+        event = _notification(exchange, exchange.call, message)
+        if event is not None:
+            await outlet.event(event)
+        # The next one is asked for only now: a slow agent slows the server, not our memory.
+        message = await _next(exchange, upstream)
+    await _last(exchange, exchange.call, message, outlet)
+
+
+async def _next(exchange: Exchange, upstream: Upstream) -> Message:
+    began = time.monotonic()
+    try:
+        return await upstream.next()
+    finally:
+        exchange.waited += time.monotonic() - began
+
+
+async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet) -> None:
+    assert exchange.face is not None
+    if message.error is not None:
+        code = _error_code(message.error)
+        exchange.outcome, exchange.status, exchange.error_code = "server_error", 502, code
+        # A missing capability is the agent's to declare, so it is told by status too (2026-07-28, Capabilities).
+        told = exchange.face.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
+        await outlet.answer(told, [], refusals.reply(call.id, message.error, b"error"))
+        return
+    try:
+        result = results.read(message.result or b"")
+    except results.Unusable as wrong:
+        raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
+    exchange.outcome, exchange.status = ("tool_error" if result.is_error else "ok"), 200
+    payload = exchange.face.result(result, prepared.server_info(exchange.snapshot))
+    await outlet.answer(200, [], refusals.reply(call.id, payload))
+
+
+def _error_code(error: bytes) -> int:
+    try:
+        found: Any = orjson.loads(error)
+        if isinstance(found["code"], int) and isinstance(found["message"], str):
+            return int(found["code"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise Fault(Kind.LOST, detail="an error without code and message", sent=True)
+
+
+def _notification(exchange: Exchange, call: Call, message: Message) -> bytes | None:
+    """The notification as the agent gets it; None where it is not the agent's."""
+    try:
+        if message.method == names.PROGRESS and call.token is not None:
+            found = envelope.members(message.params or b"{}", _PROGRESS)
+            found["progressToken"] = call.token
+            return _notice(names.PROGRESS, envelope.emit(found))
+        if message.method == names.LOG_MESSAGE:
+            found = envelope.members(message.params or b"{}", _LOG)
+            level = envelope.string(found.get("level", b"null"), "level")
+            assert exchange.face is not None
+            return _notice(names.LOG_MESSAGE, envelope.emit(found)) if exchange.face.wants_log(call, level) else None
+    except (NotAMessage, NotJson):
+        return None  # a broken notification is dropped; the answer may still be good
+    return None
+
+
+def _notice(method: str, params: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","method":"%s","params":%s}' % (method.encode(), params)

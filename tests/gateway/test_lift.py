@@ -1,0 +1,257 @@
+"""The lift as a dialogue: what an agent sends, and what it becomes or how it is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from fastgw.config.snapshot import Endpoint, Snapshot, View
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift import era
+from fastgw.gateway.lift.door import Door
+from fastgw.gateway.lift.face import Recognised, Refused, Wish
+from fastgw.mcp import sessions
+from fastgw.policy.principal import Principal
+
+MODERN = "2026-07-28"
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+DOOR = Door((b"secret",))
+AGENT = Principal("agent-a")
+Fields = dict[str, str]
+
+
+def exchange(fields: Fields, agent: Principal = AGENT, path: str = "/mcp") -> Exchange:
+    endpoint = Endpoint(path, {}, (View({}, ()),), {agent.agent: 0}, False, 0.0, (), "")
+    snapshot = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1 << 22, 1 << 26, (b"secret",), "fastgw", "0", "gw")
+    found = {name.lower().encode(): value.encode() for name, value in fields.items()}
+    return Exchange("req_1", snapshot, endpoint, found, frozenset(), 0.0, principal=agent)
+
+
+def lift(fields: Fields, message: Any, **where: Any) -> Recognised:
+    body = message if isinstance(message, bytes) else orjson.dumps(message)
+    found = era.lift(exchange(fields, **where), body, DOOR)
+    assert isinstance(found[0], Recognised)
+    return found[0]
+
+
+def refusal(fields: Fields, message: Any, **where: Any) -> tuple[Fault, Exchange]:
+    body = message if isinstance(message, bytes) else orjson.dumps(message)
+    one = exchange(fields, **where)
+    with pytest.raises(Fault) as caught:
+        era.lift(one, body, DOOR)
+    return caught.value, one
+
+
+def modern(method: str, id: Any = 1, **params: Any) -> tuple[Fields, dict[str, Any]]:
+    fields = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
+    if "name" in params:
+        fields["Mcp-Name"] = params["name"]
+    return fields, {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": META}}
+
+
+def request(method: str, id: Any = 1, **params: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+
+
+def initialize(version: str = "2025-11-25", **where: Any) -> str:
+    found = lift(
+        {}, request("initialize", protocolVersion=version, capabilities={}, clientInfo={"name": "x", "version": "1"}),
+        **where,
+    )  # fmt: skip
+    assert found.wish is Wish.INITIALIZE
+    return dict(found.headers)[b"mcp-session-id"].decode()
+
+
+# -- modern ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_modern_call_says_all_about_itself() -> None:
+    fields, message = modern("tools/call", name="deploy", arguments={"a": 1})
+    message["params"]["_meta"] = {**META, "progressToken": "t", "own/key": 7}
+    call = lift(fields, message).call
+    assert (call.name, call.id, call.token, call.session) == ("deploy", b"1", b'"t"', None)
+    assert call.params == {"arguments": b'{"a":1}'}
+    assert call.meta == {"own/key": b"7"}
+
+
+def test_an_id_keeps_its_type() -> None:
+    assert lift(*modern("server/discover", id="1")).call.id == b'"1"'
+    assert lift(*modern("server/discover", id=1)).call.id == b"1"
+
+
+@pytest.mark.parametrize("missing", list(META))
+def test_a_missing_required_key_is_judged_before_the_headers(missing: str) -> None:
+    fields, message = modern("server/discover", id=102)
+    message["params"]["_meta"] = {key: value for key, value in META.items() if key != missing}
+    fault, one = refusal(fields, message)
+    assert (fault.kind, one.reply_to) == (Kind.BAD_PARAMS, b"102")
+
+
+def test_header_and_body_must_agree_before_the_version_is_judged() -> None:
+    fields, message = modern("server/discover")
+    message["params"]["_meta"] = {**META, "io.modelcontextprotocol/protocolVersion": "v999.0.0"}
+    assert refusal(fields, message)[0].kind is Kind.HEADER_MISMATCH
+    fields["MCP-Protocol-Version"] = "v999.0.0"
+    fault, _ = refusal(fields, message)
+    assert fault.kind is Kind.UNSUPPORTED_VERSION
+    assert fault.data["requested"] == "v999.0.0"
+    assert fault.data["supported"][0] == MODERN
+
+
+def test_modern_metadata_without_the_header_is_a_mismatch() -> None:
+    _, message = modern("server/discover")
+    assert refusal({"Mcp-Method": "server/discover"}, message)[0].kind is Kind.HEADER_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Mcp-Method", "tools/list"),
+        ("Mcp-Method", "TOOLS/CALL"),
+        ("Mcp-Method", None),
+        ("Mcp-Name", "other"),
+        ("Mcp-Name", "DEPLOY"),
+        ("Mcp-Name", None),
+        ("Mcp-Name", "=?base64?!!!?="),
+        ("Mcp-Name", "=?base64?b3RoZXI=?="),
+    ],
+)
+def test_lying_headers_are_refused(header: str, value: str | None) -> None:
+    fields, message = modern("tools/call", name="deploy")
+    if value is None:
+        del fields[header]
+    else:
+        fields[header] = value
+    assert refusal(fields, message)[0].kind is Kind.HEADER_MISMATCH
+
+
+@pytest.mark.parametrize("value", ["deploy", "  deploy ", "=?base64?ZGVwbG95?="])
+def test_a_name_may_be_padded_or_encoded(value: str) -> None:
+    fields, message = modern("tools/call", name="deploy")
+    fields["Mcp-Name"] = value
+    assert lift(fields, message).call.name == "deploy"
+
+
+def test_a_routing_header_that_came_twice_is_refused() -> None:
+    fields, message = modern("tools/call", name="deploy")
+    one = exchange(fields)
+    one.twice = frozenset((b"mcp-name",))
+    with pytest.raises(Fault) as caught:
+        era.lift(one, orjson.dumps(message), DOOR)
+    assert caught.value.kind is Kind.HEADER_MISMATCH
+
+
+@pytest.mark.parametrize(
+    "method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "x/y"]
+)
+def test_what_the_revision_does_not_have_is_unknown(method: str) -> None:
+    assert refusal(*modern(method))[0].kind is Kind.UNKNOWN_METHOD
+
+
+@pytest.mark.parametrize("params", [{"name": 5}, {"arguments": {}}, {"name": "x", "arguments": []}])
+def test_bad_parameters(params: dict[str, Any]) -> None:
+    fields, message = modern("tools/call", name="x")
+    message["params"] = {**params, "_meta": META}
+    assert refusal(fields, message)[0].kind in (Kind.BAD_PARAMS, Kind.HEADER_MISMATCH)
+
+
+def test_responses_and_batches_are_not_messages_of_a_modern_agent() -> None:
+    fields, message = modern("server/discover")
+    assert refusal(fields, {"jsonrpc": "2.0", "id": 1, "result": {}})[0].kind is Kind.NOT_ONE_MESSAGE
+    assert refusal(fields, [message])[0].kind is Kind.NOT_ONE_MESSAGE
+
+
+@pytest.mark.parametrize("id", [None, 1.5, {}, [], True])
+def test_an_id_must_be_an_id(id: Any) -> None:
+    fields, message = modern("server/discover", id=id)
+    fault, one = refusal(fields, message)
+    assert (fault.kind, one.reply_to) == (Kind.NOT_ONE_MESSAGE, b"null")
+
+
+def test_a_second_name_is_refused() -> None:
+    fields, _ = modern("tools/call", name="allowed")
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"denied","name":"allowed","_meta":%s}}'
+        % orjson.dumps(META)
+    )
+    assert refusal(fields, body)[0].kind is Kind.BAD_PARAMS
+
+
+# -- sessions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_supplies_what_the_message_lacks() -> None:
+    token = initialize("2025-06-18")
+    call = lift({"Mcp-Session-Id": token}, request("tools/call", name="deploy", arguments={})).call
+    assert (call.name, call.version, call.client) == ("deploy", "2025-06-18", b'{"name":"x","version":"1"}')
+    assert call.session is not None and call.session not in token
+
+
+def test_an_unknown_revision_gets_the_newest_with_sessions() -> None:
+    token = initialize("2024-11-05")
+    assert lift({"Mcp-Session-Id": token}, request("ping")).call.version == "2025-11-25"
+
+
+def test_mcp_headers_mean_nothing_in_a_session() -> None:
+    token = initialize()
+    fields = {"Mcp-Session-Id": token, "MCP-Protocol-Version": "2025-11-25", "Mcp-Name": "other", "Mcp-Method": "ping"}
+    assert lift(fields, request("tools/call", name="deploy")).call.name == "deploy"
+
+
+def test_no_session_and_a_wrong_session_differ() -> None:
+    assert refusal({}, request("tools/list"))[0].kind is Kind.NOT_ONE_MESSAGE
+    assert refusal({"Mcp-Session-Id": "nonsense"}, request("tools/list"))[0].kind is Kind.SESSION_UNKNOWN
+
+
+def test_a_session_is_its_agents_at_its_endpoint_until_it_ends() -> None:
+    token = initialize()
+    fields = {"Mcp-Session-Id": token}
+    assert refusal(fields, request("ping"), agent=Principal("agent-b"))[0].kind is Kind.SESSION_UNKNOWN
+    assert refusal(fields, request("ping"), path="/mcp/ops")[0].kind is Kind.SESSION_UNKNOWN
+    call = lift(fields, request("ping")).call
+    assert call.session is not None
+    DOOR.end(call.session, sessions.LIFETIME)
+    assert refusal(fields, request("ping"))[0].kind is Kind.SESSION_UNKNOWN
+
+
+def test_cancelled_names_the_call() -> None:
+    token = initialize()
+    note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "7", "reason": "x"}}
+    found = lift({"Mcp-Session-Id": token}, note)
+    assert (found.wish, found.call.id) == (Wish.CANCEL, b'"7"')
+
+
+def test_the_answer_to_a_request_nobody_made_is_taken_and_dropped() -> None:
+    token = initialize()
+    assert lift({"Mcp-Session-Id": token}, {"jsonrpc": "2.0", "id": 4, "result": {}}).wish is Wish.NOTHING
+
+
+def test_batches_are_for_the_one_revision_that_has_them() -> None:
+    items = [request("ping", id=1), request("nothing/known", id=2), {"jsonrpc": "2.0", "id": 3}]
+    old = {"Mcp-Session-Id": initialize("2025-03-26")}
+    found = era.lift(exchange(old), orjson.dumps(items), DOOR)
+    assert isinstance(found[0], Recognised) and found[0].wish is Wish.PING
+    assert isinstance(found[1], Refused) and (found[1].id, found[1].fault.kind) == (b"2", Kind.UNKNOWN_METHOD)
+    assert isinstance(found[2], Refused) and found[2].id == b"null"
+    new = {"Mcp-Session-Id": initialize("2025-06-18")}
+    assert refusal(new, items)[0].kind is Kind.NOT_ONE_MESSAGE
+    assert refusal(old, [])[0].kind is Kind.NOT_ONE_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"protocolVersion": 1, "capabilities": {}, "clientInfo": {}},
+        {"protocolVersion": "2025-11-25", "capabilities": []},
+        {"protocolVersion": "2025-11-25", "capabilities": {}},
+    ],
+)
+def test_a_broken_initialize_opens_nothing(params: dict[str, Any]) -> None:
+    assert refusal({}, request("initialize", **params))[0].kind is Kind.BAD_PARAMS
