@@ -1,0 +1,58 @@
+"""The command line: which command, and nothing of what it does.
+
+Knows: the commands' names and one line about each. Refuses to know: their options; a command's module is imported
+only when it is asked for, so that help is quick.
+
+A command's module has `add_parser(subparsers)`, whose parser sets `run`, a function from the parsed arguments to the
+exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+COMMANDS = {
+    "run": "serve agents until told to stop",
+    "check": "say what is wrong with a configuration, and what it would leave out",
+    "keys": "make API keys",
+    "schema": "print the JSON Schema of the configuration",
+    "demo": "three real MCP servers and a gateway in front of them",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="fastgw", description="An MCP gateway: one endpoint, many MCP servers.")
+    parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = words[0] if words else ""
+    for name, line in COMMANDS.items():
+        if name == asked:
+            import_module(f"fastgw.cli.{name}").add_parser(subparsers)
+        elif asked not in COMMANDS:
+            subparsers.add_parser(name, help=line)
+    args = parser.parse_args(words)
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing more is wanted, not even at exit.
+        sys.stderr.close()
+        return 1
+
+
+def _version() -> str:
+    try:
+        return f"fastgw {version('fastgw')}"
+    except PackageNotFoundError:
+        return "fastgw (not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

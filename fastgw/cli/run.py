@@ -1,0 +1,72 @@
+"""`fastgw run`: the gateway itself, in the foreground.
+
+Knows: which parts make a gateway, and what keeps it from starting. Refuses to know: how they work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastgw.config.complaint import ConfigError
+from fastgw.config.inactive import inactive
+from fastgw.config.reader import read
+from fastgw.edge.plan import Plan, plan_of
+
+
+class NotSafe(Exception):
+    """The file demands what this release cannot do, and leaving it out would open a door."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this command to the command line."""
+    parser = subparsers.add_parser("run", help="serve agents until told to stop")
+    parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
+    parser.add_argument(
+        "--allow-inactive",
+        action="store_true",
+        help="run without the settings that restrict and are not active in this release",
+    )
+    parser.set_defaults(run=run, func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; exit status 0 after a drain, 1 where it could not start."""
+    path = args.config.absolute()
+
+    def plan() -> Plan:
+        return read_plan(path, dict(os.environ), allow_inactive=args.allow_inactive)
+
+    try:
+        # What is wrong with the file is said before the rest, which takes a second to import, is needed.
+        for notice in _notices(path, allow=args.allow_inactive):
+            print(notice, file=sys.stderr)
+        assembly, launcher = import_module("fastgw.edge.assembly"), import_module("fastgw.edge.launcher")
+        return int(launcher.launch(assembly.parts(plan)))
+    except (ConfigError, NotSafe, OSError) as wrong:
+        print(wrong, file=sys.stderr)
+        return 1
+
+
+def _notices(path: Path, *, allow: bool) -> list[str]:
+    reading = read(path, dict(os.environ))
+    return [f"note: {notice}" for notice in inactive(reading.settings, reading.root) if allow or not notice.restricts]
+
+
+def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> Plan:
+    """The plan of a configuration that may be run.
+
+    Raises:
+        ConfigError: the file cannot be used; the text names file, line and column.
+        NotSafe: it restricts what this release cannot restrict, and that is not allowed.
+    """
+    reading = read(path, environ)
+    stopping = [notice for notice in inactive(reading.settings, reading.root) if notice.restricts]
+    if stopping and not allow_inactive:
+        lines = "\n".join(map(str, stopping))
+        raise NotSafe(f"{lines}\n{path}: not safe to run as it is; --allow-inactive runs it without these settings")
+    return plan_of(reading.settings)

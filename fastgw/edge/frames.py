@@ -1,0 +1,54 @@
+"""Frames between our own processes: four bytes of length (big endian), then a pickled tuple.
+
+Knows: framing and its bound. Refuses to know: what a message means.
+Pickle is fit for this alone: the socket lies in a folder of ours (0700) and the peer's user is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import Any
+
+MOST = 256 * 1024 * 1024
+"""Bytes of one frame."""
+
+Message = tuple[Any, ...]
+
+
+class BadFrame(Exception):
+    """The peer does not speak this protocol; the connection is of no use any more."""
+
+
+def pack(message: Message) -> bytes:
+    """The frame of `message`.
+
+    Raises:
+        BadFrame: it is larger than the bound.
+    """
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    if len(body) > MOST:
+        raise BadFrame(f"a frame of {len(body)} bytes")
+    return len(body).to_bytes(4, "big") + body
+
+
+async def read(reader: asyncio.StreamReader) -> Message | None:
+    """The next message; None at the end of the stream, also one in the middle of a frame.
+
+    Raises:
+        BadFrame: over the bound, or not a pickled tuple.
+    """
+    try:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if length > MOST:
+            raise BadFrame(f"a frame of {length} bytes")
+        body = await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    try:
+        message = pickle.loads(body)
+    except Exception as wrong:
+        raise BadFrame(repr(wrong)) from wrong
+    if not isinstance(message, tuple) or not message:
+        raise BadFrame("not a message")
+    return message

@@ -1,0 +1,212 @@
+"""The keeper's end of the links: every worker on one Unix socket.
+
+Knows: who is connected, what each has loaded, who still owes an acknowledgement.
+Refuses to know: how snapshots are made, what questions mean.
+
+Messages, worker to keeper:
+    hello number pid state | sessions known | ask id verb args | touch pairs | cancel session request |
+    usage count lines
+    delta Delta | loaded generation | state name | known ticket
+Keeper to worker:
+    load generation snapshot | activate generation | answer id value | fault id kind message detail retry
+    cancelled session request | ended ticket [(session, seconds)] (the worker answers `known ticket`)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from itertools import count
+from typing import Any, Protocol
+
+from fastgw.edge import frames
+from fastgw.faults import Fault
+from fastgw.gateway.registry import Registry
+
+log = logging.getLogger("fastgw")
+
+LOAD_WITHIN = 2.0
+"""Seconds in which a worker must have loaded a snapshot; a stopped one does not hold the others up."""
+KNOW_WITHIN = 1.0
+"""Seconds in which workers must have taken note of an ended session."""
+MOST_UNSENT = 128 * 1024 * 1024
+"""Bytes that may wait for one worker; one that does not read loses its link, and gets all anew when it is back."""
+
+
+class Ears(Protocol):
+    """Who hears what workers say."""
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """Answer a question, or raise a Fault."""
+        ...
+
+    def told(self, worker: Worker, message: frames.Message) -> None:
+        """A message that wants no answer."""
+        ...
+
+    def ended(self) -> list[tuple[str, float]]:
+        """Ended sessions that a new worker must know."""
+        ...
+
+    def gone(self, worker: Worker) -> None:
+        """The worker's link has ended."""
+        ...
+
+
+class Worker:
+    """One connected worker."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.number = -1
+        self.pid = 0
+        self.state = "warming"
+        self.loaded = 0
+        self.owed: dict[object, asyncio.Future[None]] = {}
+        self._writer = writer
+
+    def send(self, frame: bytes) -> None:
+        """Queue a packed frame; cuts the link of a worker that has stopped reading."""
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MOST_UNSENT:
+            log.warning("worker %d does not read; its link is cut", self.number)
+            self._writer.transport.abort()
+            return
+        self._writer.write(frame)
+
+    def owe(self, what: object) -> asyncio.Future[None]:
+        """Done when the worker has acknowledged `what`, or has gone."""
+        return self.owed.setdefault(what, asyncio.get_running_loop().create_future())
+
+    def paid(self, what: object) -> None:
+        """The worker has acknowledged `what`."""
+        owed = self.owed.pop(what, None)
+        if owed is not None and not owed.done():
+            owed.set_result(None)
+
+    def close(self) -> None:
+        """End the link; nobody waits for it any more."""
+        for what in list(self.owed):
+            self.paid(what)
+        self._writer.close()
+
+
+class Hub:
+    """All workers."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.workers: set[Worker] = set()
+        self.ears: Ears
+        self._registry = registry
+        self._tickets = count(1)
+        self._generation = 0
+        self._active = 0
+        self._load: bytes = b""
+
+    async def listen(self, listener: socket.socket, ears: Ears) -> asyncio.Server:
+        """Take workers' connections from now on."""
+        self.ears = ears
+        return await asyncio.start_unix_server(self._serve, sock=listener, limit=1 << 20)
+
+    @property
+    def generation(self) -> int:
+        """Generation of the snapshot that lists are answered from."""
+        return self._active
+
+    async def push(self, generation: int, snapshot: Any) -> None:
+        """Give every worker a snapshot: all load it, and when all have, all activate it.
+
+        One push at a time; a worker that connects in between is given the newest.
+        """
+        self._load = frames.pack(("load", generation, snapshot))
+        self._generation = generation
+        waits = []
+        for worker in self.workers:
+            waits.append(worker.owe(("load", generation)))
+            worker.send(self._load)
+        if waits:
+            await asyncio.wait(waits, timeout=LOAD_WITHIN)
+        self._active = generation
+        self.broadcast(("activate", generation))
+
+    def broadcast(self, message: frames.Message, but: Worker | None = None) -> None:
+        """Tell every worker (but one)."""
+        frame = frames.pack(message)
+        for worker in list(self.workers):
+            if worker is not but:
+                worker.send(frame)
+
+    async def announce_ended(self, session: str, seconds: float) -> None:
+        """Tell every worker that a session has ended; returns when all know, or did not say so in time."""
+        ticket = next(self._tickets)
+        waits = [worker.owe(ticket) for worker in self.workers]
+        self.broadcast(("ended", ticket, [(session, seconds)]))
+        if waits:
+            await asyncio.wait(waits, timeout=KNOW_WITHIN)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not _is_ours(writer):
+            log.error("a stranger's connection to the keeper's socket was refused")
+            writer.close()
+            return
+        worker = Worker(writer)
+        try:
+            await self._converse(worker, reader)
+        except frames.BadFrame as wrong:
+            log.error("worker %d: %s", worker.number, wrong)
+        finally:
+            self.workers.discard(worker)
+            worker.close()
+            if worker.number >= 0:
+                self.ears.gone(worker)
+
+    async def _converse(self, worker: Worker, reader: asyncio.StreamReader) -> None:
+        hello = await frames.read(reader)
+        if hello is None or hello[0] != "hello":
+            return
+        _, worker.number, worker.pid, worker.state = hello
+        self._welcome(worker)
+        while (message := await frames.read(reader)) is not None:
+            self._hear(worker, message)
+
+    def _welcome(self, worker: Worker) -> None:
+        self.workers.add(worker)
+        worker.send(frames.pack(("ended", 0, self.ears.ended())))
+        if self._load:
+            worker.send(self._load)
+        if self._active:
+            # Older than what was loaded while a push is under way; the push's own activation follows.
+            worker.send(frames.pack(("activate", self._active)))
+
+    def _hear(self, worker: Worker, message: frames.Message) -> None:
+        match message:
+            case ("ask", number, verb, args):
+                self._registry.spawn(self._answer(worker, number, verb, args), f"answer {verb}")
+            case ("loaded", generation):
+                worker.loaded = generation
+                worker.paid(("load", generation))
+            case ("known", ticket):
+                worker.paid(ticket)
+            case ("state", name):
+                worker.state = name
+            case ("cancel", session, request):
+                self.broadcast(("cancelled", session, request), but=worker)
+            case _:
+                self.ears.told(worker, message)
+
+    async def _answer(self, worker: Worker, number: int, verb: str, args: tuple[Any, ...]) -> None:
+        reply: frames.Message
+        try:
+            reply = ("answer", number, await self.ears.asked(verb, args))
+        except Fault as fault:
+            reply = ("fault", number, fault.kind, fault.message, fault.detail, fault.retry_after, fault.data)
+        worker.send(frames.pack(reply))
+
+
+def _is_ours(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer runs as our own user (SO_PEERCRED: pid, uid, gid)."""
+    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", peer)[1] == os.getuid())

@@ -1,0 +1,177 @@
+"""The keeper: what must be one in the whole gateway.
+
+Knows: the hub, the newest snapshot, ended sessions, sums, the usage writer, the admin port, and when to compile.
+Refuses to know: how servers are spoken to and what a snapshot says (both are the mind's), and requests of agents.
+
+    changed --50 ms--> compile --> load at every worker --> activate.  A compile that fails keeps the snapshot before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from dataclasses import replace
+from typing import Any
+
+import uvloop
+
+from fastgw.edge import child, frames
+from fastgw.edge.admin import serve_admin
+from fastgw.edge.ended import Ended
+from fastgw.edge.hub import Hub, Worker
+from fastgw.edge.places import Places
+from fastgw.edge.plan import FIXED, Mind, Parts, Plan
+from fastgw.edge.status import Status
+from fastgw.gateway.registry import Registry
+from fastgw.telemetry.metrics import Sums
+from fastgw.usage.writer import Writer
+
+log = logging.getLogger("fastgw")
+
+GATHER = 0.05
+"""Seconds in which changes are gathered before a compile."""
+SETTLE_WITHIN = 0.5
+"""Seconds that servers have to answer before the gateway calls itself ready without them."""
+
+
+class Keeping:
+    """One keeper at work."""
+
+    def __init__(self, parts: Parts, plan: Plan, keys: tuple[bytes, ...]) -> None:
+        self._parts = parts
+        self._plan = plan
+        self._registry = Registry()
+        self._hub = Hub(self._registry)
+        self._ended = Ended(plan.data / "ended-sessions", time.time())
+        self._sums = Sums()
+        self._writer = Writer(plan.data)
+        self._writer.aim(plan.sinks)
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._generation = 0
+        self._mind: Mind = parts.mind(plan, keys, self._registry)
+        self.status = Status(self._hub, self._mind, self._sums, self._gauges)
+
+    async def run(self, places: Places) -> None:
+        """Keep until the launcher says stop."""
+        links = await self._hub.listen(places.hub, self)
+        await self._compile()
+        admin = await serve_admin(places.admin, self.status, self._plan.admin_token)
+        self._mind.begin(self._changed.set)
+        self._registry.spawn(self._compile_when_changed(), "compiling")
+        asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
+        await self._stop.wait()
+        links.close()
+        await self._mind.close()
+        await asyncio.to_thread(self._writer.close, 0.8)
+        await admin.cleanup()
+
+    def hear(self, words: list[str]) -> None:
+        """A line of the launcher."""
+        match words:
+            case ["drain", _]:
+                self.status.draining = True
+            case ["stop"]:
+                self._stop.set()
+            case ["reload"]:
+                self._reload()
+            case ["restarts", workers, keepers]:
+                self._sums.put(int(workers), "fastgw_worker_restarts_total")
+                self._sums.put(int(keepers), "fastgw_keeper_restarts_total")
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    async def _compile_when_changed(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(GATHER)
+            self._changed.clear()
+            await self._compile()
+
+    async def _compile(self) -> None:
+        # The monotonic clock goes on over a restart of the keeper: the next one's generations are higher.
+        self._generation = max(self._generation + 1, time.monotonic_ns())
+        try:
+            snapshot = self._mind.compile(self._generation)
+        except Exception:
+            log.exception("the snapshot could not be compiled; the one before is kept")
+            self._sums.inc("fastgw_snapshot_failures_total")
+            return
+        await self._hub.push(self._generation, snapshot)
+
+    def _reload(self) -> None:
+        try:
+            plan = self._parts.read()
+            kept = [name for name in FIXED if getattr(plan, name) != getattr(self._plan, name)]
+            self._mind.reload(plan.settings)
+        except Exception as wrong:  # noqa: BLE001 - nothing in a file may end the keeper
+            log.error("the configuration is not applied, the one before is kept: %s", wrong)
+            self._sums.inc("fastgw_reloads_total", "refused")
+            return
+        for name in kept:
+            log.warning("`%s` has changed in the configuration; it takes a restart, the old value is kept", name)
+        self._plan = replace(plan, **{name: getattr(self._plan, name) for name in FIXED})
+        self._writer.aim(plan.sinks)
+        self._sums.inc("fastgw_reloads_total", "applied")
+        self._changed.set()
+        log.info("the configuration was read again")
+
+    # -- what workers say (`hub.Ears`) -----------------------------------------------------------------------------
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """A worker's question."""
+        if verb == "end_session":
+            session, seconds = args
+            self._ended.add(session, seconds, time.time())
+            await self._hub.announce_ended(session, seconds)
+            return None
+        return await self._mind.asked(verb, args)
+
+    def told(self, worker: Worker, message: frames.Message) -> None:
+        """What a worker says and wants no answer to."""
+        match message:
+            case ("delta", delta):
+                self._sums.merge(worker.number, delta)
+            case ("usage", events, lines):
+                self._sums.add(("fastgw_usage_events_total",), events)
+                self._writer.put(events, lines)
+            case ("sessions", sessions):
+                self._mind.adopted(sessions)
+            case ("touch", sessions):
+                self._mind.touched(sessions)
+            case _:
+                log.error("worker %d says %r", worker.number, message[0])
+
+    def ended(self) -> list[tuple[str, float]]:
+        """Sessions a new worker must refuse."""
+        return self._ended.live(time.time())
+
+    def gone(self, worker: Worker) -> None:
+        """A worker's link has ended."""
+        self._sums.forget(worker.number)
+
+    def _gauges(self) -> dict[tuple[str, ...], float]:
+        self._sums.put(self._writer.lost, "fastgw_usage_events_lost_total", "sink")
+        states = [worker.state for worker in self._hub.workers]
+        found: dict[tuple[str, ...], float] = {
+            ("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")
+        }
+        found["fastgw_snapshot_generation",] = self._hub.generation
+        found["fastgw_sessions_ended",] = len(self._ended)
+        for server, known in self._mind.backends().items():
+            found["fastgw_server_tools", server] = known.get("tools", 0)
+        return found
+
+
+def run(parts: Parts, plan: Plan, keys: tuple[bytes, ...], places: Places, control: socket.socket) -> None:
+    """The whole life of a forked keeper; returns when it was told to stop."""
+    child.raise_files()
+
+    async def main() -> None:
+        keeping = Keeping(parts, plan, keys)
+        child.listen(control, keeping.hear)
+        await keeping.run(places)
+
+    uvloop.run(main())

@@ -1,0 +1,256 @@
+"""A worker's end of the link to the keeper: the port `fastgw.ports.Keeper`, made of one Unix socket.
+
+Knows: connecting again and again, questions and their deadlines, what waits to be told.
+Refuses to know: what the keeper does with it. Without a keeper the worker goes on; nothing here waits for ever.
+The messages are listed in `hub`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from itertools import count
+from typing import Any
+
+from fastgw.edge import frames
+from fastgw.edge.life import Life
+from fastgw.edge.plan import Served
+from fastgw.faults import Fault, Kind
+from fastgw.ports import UpstreamSession
+from fastgw.telemetry.counters import Counters
+from fastgw.usage.spool import Spool
+
+log = logging.getLogger("fastgw")
+
+ASK_WITHIN = 60.0
+"""Seconds for an answer; the keeper's own deadlines towards servers are shorter."""
+END_WITHIN = 2.0
+"""Seconds for an ended session to be known everywhere."""
+TELL_EVERY = 0.25
+"""Seconds between two deltas of the counters."""
+AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds before each further attempt to connect; the last one repeats."""
+MOST_UNSENT = 32 * 1024 * 1024
+"""Bytes that may wait in the socket of a keeper that does not read; more stays in the spool, whose loss is counted."""
+
+
+class KeeperLink:
+    """The link of worker `number`.
+
+    Args:
+        path: of the keeper's socket.
+        counters: of this worker; what is counted is told every quarter of a second.
+        life: of this worker.
+    """
+
+    def __init__(self, path: str, number: int, counters: Counters, life: Life) -> None:
+        self._path = path
+        self._number = number
+        self._counters = counters
+        self._life = life
+        self._served: Served | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = count(1)
+        self._touched: set[tuple[str, str]] = set()
+        self._unsaid: dict[str, float] = {}
+        self._generation = 0
+        self._spool = Spool(self._send_usage, self._lost_usage)
+        self.loaded = asyncio.Event()
+        """Set once a snapshot has been loaded."""
+        self.activated = asyncio.Event()
+        """Set once a snapshot has been activated."""
+
+    def attach(self, served: Served) -> None:
+        """Who is given snapshots, ended sessions and cancels."""
+        self._served = served
+
+    # -- the port ------------------------------------------------------------------------------------------------
+
+    async def open_session(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+        """See `fastgw.ports.Keeper`."""
+        found = await self._ask("open_session", (instance, identity, dead))
+        assert isinstance(found, UpstreamSession)
+        return found
+
+    def touch(self, instance: str, identity: str) -> None:
+        """See `fastgw.ports.Keeper`."""
+        self._touched.add((instance, identity))
+
+    async def doubt_era(self, instance: str, believed: str) -> str:
+        """See `fastgw.ports.Keeper`."""
+        return str(await self._ask("doubt_era", (instance, believed)))
+
+    async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+        """See `fastgw.ports.Keeper`."""
+        return tuple(await self._ask("refresh", (server, tool)))
+
+    async def end_session(self, session: str, seconds: float) -> None:
+        """See `fastgw.ports.Keeper`. With the keeper away it is known here, and told when the keeper is back."""
+        self._unsaid[session] = seconds
+        try:
+            async with asyncio.timeout(END_WITHIN):
+                await self._ask("end_session", (session, seconds))
+        except (Fault, TimeoutError) as wrong:
+            log.warning("an ended session is not known to the other workers yet: %s", wrong)
+        else:
+            self._unsaid.pop(session, None)
+
+    def cancel(self, session: str, request: bytes) -> None:
+        """See `fastgw.ports.Keeper`."""
+        self._send(("cancel", session, request))
+
+    def usage(self, event: bytes) -> None:
+        """See `fastgw.ports.Keeper`."""
+        self._spool.add(event)
+
+    # -- the link ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=1 << 20)
+            except OSError as wrong:
+                log.debug("no keeper yet: %s", wrong)
+            else:
+                if await self._converse(reader, writer):
+                    attempt = 0
+            await asyncio.sleep(AGAIN[min(attempt, len(AGAIN) - 1)])
+            attempt += 1
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Speak until the connection ends; whether the keeper said anything."""
+        self._writer = writer
+        heard = False
+        self._send(("hello", self._number, os.getpid(), self._life.state))
+        if self._served is not None:
+            self._send(("sessions", self._served.known_sessions()))
+        for session, seconds in self._unsaid.items():
+            self._send(("ask", 0, "end_session", (session, seconds)))
+        try:
+            while (message := await frames.read(reader)) is not None:
+                if not heard:
+                    heard = True
+                    self._unsaid.clear()
+                self._hear(message)
+        except frames.BadFrame as wrong:
+            log.error("the keeper's socket: %s", wrong)
+        finally:
+            self._writer = None
+            writer.close()
+            self._give_up("the keeper has gone")
+        return heard
+
+    async def tell(self) -> None:
+        """Tell what was counted and touched, for ever."""
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            self._tell_now()
+
+    def say_state(self) -> None:
+        """The life has moved on."""
+        self._send(("state", self._life.state))
+
+    async def close(self, seconds: float) -> None:
+        """Tell the last counts and events, and wait until they have left."""
+        self._tell_now()
+        self._spool.flush()
+        writer = self._writer
+        if writer is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError):
+            log.warning("the last counts did not reach the keeper")
+
+    def _tell_now(self) -> None:
+        if self._served is not None:
+            self._counters.gauge(self._served.in_flight, "fastgw_in_flight")
+        if not self._ready():
+            return
+        if self._touched:
+            self._send(("touch", list(self._touched)))
+            self._touched.clear()
+        delta = self._counters.take()
+        if delta is not None:
+            self._send(("delta", delta))
+
+    def _ready(self) -> bool:
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            return False
+        return writer.transport.get_write_buffer_size() < MOST_UNSENT
+
+    def _send(self, message: frames.Message) -> bool:
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            return False
+        writer.write(frames.pack(message))
+        return True
+
+    def _send_usage(self, events: int, lines: bytes) -> bool:
+        return self._ready() and self._send(("usage", events, lines))
+
+    def _lost_usage(self, events: int) -> None:
+        self._counters.add(("fastgw_usage_events_lost_total", "worker"), events)
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    async def _ask(self, verb: str, args: tuple[Any, ...]) -> Any:
+        number = next(self._numbers)
+        if not self._send(("ask", number, verb, args)):
+            raise Fault(Kind.NO_SERVER, detail=f"{verb}: no keeper", retry_after=1)
+        future = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                return await future
+        except TimeoutError:
+            raise Fault(Kind.TIMEOUT, detail=f"{verb}: the keeper did not answer") from None
+        finally:
+            self._asked.pop(number, None)
+
+    def _give_up(self, why: str) -> None:
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(Fault(Kind.NO_SERVER, detail=why, retry_after=1))
+
+    def _hear(self, message: frames.Message) -> None:
+        match message:
+            case ("answer", number, value):
+                future = self._asked.get(number)
+                if future is not None and not future.done():
+                    future.set_result(value)
+            case ("fault", number, kind, words, detail, retry, data):
+                future = self._asked.get(number)
+                if future is not None and not future.done():
+                    future.set_exception(Fault(kind, words, detail=detail, retry_after=retry, data=data))
+            case _:
+                self._obey(message)
+
+    def _obey(self, message: frames.Message) -> None:
+        served = self._served
+        if served is None:
+            return
+        match message:
+            case ("load", generation, snapshot):
+                # A keeper that was started again counts on from a later time: only what is newer is taken.
+                if generation > self._generation:
+                    self._generation = generation
+                    served.load(snapshot)
+                self.loaded.set()
+                self._send(("loaded", generation))
+            case ("activate", generation):
+                served.activate(generation)
+                self.activated.set()
+            case ("ended", ticket, sessions):
+                for session, seconds in sessions:
+                    served.ended(session, seconds)
+                self._send(("known", ticket))
+            case ("cancelled", session, request):
+                served.cancelled(session, request)

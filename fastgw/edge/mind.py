@@ -1,0 +1,190 @@
+"""What the keeper thinks about: the settings, the servers' catalogues and eras, and whose session is whose.
+
+Knows: how configuration and catalogues come together in a compile, and which connections the keeper has of its own.
+Refuses to know: workers, and how a server is spoken to.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from fastgw.backends.catalogue import Catalogues, Watched
+from fastgw.backends.directory import Directory
+from fastgw.backends.inquiry import Asker, Reach
+from fastgw.backends.wire import TLSFiles, open_wire
+from fastgw.catalog.notice import Notice
+from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.settings import Settings
+from fastgw.config.snapshot import Backend, Snapshot
+from fastgw.credentials.static import header_lines
+from fastgw.edge.plan import Plan
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+from fastgw.ports import UpstreamSession, Wire
+
+log = logging.getLogger("fastgw")
+
+_WireKey = tuple[str, TLSFiles, str, int]
+
+
+class Thinking:
+    """The mind of the real gateway (see `plan.Mind`).
+
+    Args:
+        plan: the first reading of the configuration.
+        keys: master secrets for sealing.
+        registry: background work.
+    """
+
+    def __init__(self, plan: Plan, keys: tuple[bytes, ...], registry: Registry) -> None:
+        self._settings: Settings = plan.settings
+        self._keys = keys
+        self._registry = registry
+        self._version = _version()
+        self._urls: dict[str, tuple[Backend, str]] = {}
+        self._wires: dict[_WireKey, Wire] = {}
+        self._snapshot: Snapshot | None = None
+        self._notices: tuple[Notice, ...] = ()
+        self._changed: Callable[[], None] = _nobody
+        ours = orjson.dumps({"name": "fastgw", "version": self._version})
+        reach = Reach(self._asker, registry.spawn, ours)
+        self._directory = Directory(reach)
+        self._catalogues = Catalogues(reach, self._directory, plan.data, lambda: self._changed())
+        # What is kept of the catalogues is known from here on: names do not depend on who is up.
+        self.reload(plan.settings)
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def compile(self, generation: int) -> Snapshot:
+        """See `plan.Mind`."""
+        learned = Learned(
+            catalogues=self._catalogues.catalogues(),
+            eras=self._catalogues.eras,
+            credentials=_credentials(self._settings),
+            seal_keys=self._keys,
+            version=self._version,
+            gateway=platform.node(),
+        )
+        snapshot, notices = compile_snapshot(self._settings, learned, generation)
+        for notice in notices:
+            if notice not in self._notices:
+                log.warning("%s", notice)
+        self._snapshot, self._notices = snapshot, notices
+        return snapshot
+
+    def reload(self, settings: Settings) -> None:
+        """See `plan.Mind`."""
+        # As the configuration alone says: what is learned of eras must not look like a change of the server.
+        backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
+        self._settings = settings
+        self._urls = {
+            instance.key: (backend, instance.url) for backend in backends.values() for instance in backend.instances
+        }
+        self._catalogues.watch(
+            Watched(backend, era=settings.servers[name].era) for name, backend in backends.items() if backend.instances
+        )
+        wanted = {self._key(*found) for found in self._urls.values()}
+        for key in [key for key in self._wires if key not in wanted]:
+            self._registry.spawn(self._wires.pop(key).close(), "close a wire")
+
+    def _key(self, backend: Backend, url: str) -> _WireKey:
+        return url, backend.tls, backend.transport, self._settings.max_reply
+
+    def _asker(self, instance: str) -> Asker:
+        found = self._urls.get(instance)
+        if found is None:
+            raise Fault(Kind.NO_SERVER, detail=f"{instance} is not configured", data={"reason": "down"})
+        backend, url = found
+        key = self._key(backend, url)
+        wire = self._wires.get(key)
+        if wire is None:
+            wire = self._wires[key] = open_wire(
+                url, transport=backend.transport, tls=backend.tls, max_reply=self._settings.max_reply
+            )
+        return Asker(wire, backend, self._registry.spawn)
+
+    # -- what runs beside ------------------------------------------------------------------------------------------
+
+    def begin(self, changed: Callable[[], None]) -> None:
+        """See `plan.Mind`."""
+        self._changed = changed
+        self._registry.spawn(self._directory.run(), "upstream sessions")
+        changed()
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """See `plan.Mind`."""
+        match verb, args:
+            case "open_session", (instance, identity, dead):
+                return await self._directory.open(instance, identity, dead)
+            case "doubt_era", (instance, believed):
+                return await self._catalogues.doubt(instance, believed)
+            case "refresh", (server, tool):
+                return await self._catalogues.refresh(server, tool)
+        raise Fault(Kind.INTERNAL, detail=f"a worker asks {verb!r}")
+
+    def touched(self, sessions: list[tuple[str, str]]) -> None:
+        """See `plan.Mind`."""
+        for instance, identity in sessions:
+            self._directory.touch(instance, identity)
+
+    def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None:
+        """See `plan.Mind`."""
+        self._directory.adopt(sessions)
+
+    def settled(self) -> bool:
+        """See `plan.Mind`."""
+        return self._catalogues.settled
+
+    async def close(self) -> None:
+        """See `plan.Mind`."""
+        self._catalogues.close()
+        await self._directory.close(0.5)
+
+    # -- what operators see ----------------------------------------------------------------------------------------
+
+    def backends(self) -> dict[str, Any]:
+        """See `plan.Mind`."""
+        return {
+            name: {**known, "sessions": self._directory.count(name)} for name, known in self._catalogues.state().items()
+        }
+
+    def catalogue(self) -> dict[str, Any]:
+        """See `plan.Mind`."""
+        endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
+        return {
+            "endpoints": {
+                path: {
+                    name: {
+                        "to": [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets],
+                        "hidden": route.hidden,
+                    }
+                    for name, route in endpoint.routes.items()
+                }
+                for path, endpoint in endpoints.items()
+            },
+            "notices": [
+                {"subject": notice.subject, "text": notice.text, "endpoint": notice.endpoint or None}
+                for notice in self._notices
+            ],
+        }
+
+
+def _nobody() -> None:
+    """Nobody is told of changes before `begin`."""
+
+
+def _credentials(settings: Settings) -> dict[str, bytes]:
+    return {name: header_lines(server.credential[0]) for name, server in settings.servers.items() if server.credential}
+
+
+def _version() -> str:
+    try:
+        return version("fastgw")
+    except PackageNotFoundError:
+        return "0"

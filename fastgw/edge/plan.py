@@ -1,0 +1,183 @@
+"""What the processes themselves need of the configuration, and how the parts above them are made.
+
+Knows: addresses, numbers and paths that cannot change while running, and those that can.
+Refuses to know: agents, servers, tools.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from fastgw.config.snapshot import Snapshot
+    from fastgw.edge.life import Life
+    from fastgw.gateway.registry import Registry
+    from fastgw.ports import Keeper, UpstreamSession
+    from fastgw.telemetry.counters import Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One reading of the configuration.
+
+    Args:
+        listen, admin: (host, port); port 0 takes a free one.
+        admin_token: what operators show beyond loopback; None on loopback.
+        workers: how many.
+        data: folder of what outlives a restart.
+        drain: seconds that calls in flight have at the end.
+        secrets: of the configuration, first seals; empty: one is kept under `data`.
+        sinks: `stdout` and `file:PATH`.
+        settings: the configuration itself, for the keeper.
+    """
+
+    listen: tuple[str, int]
+    admin: tuple[str, int]
+    data: Path
+    admin_token: str | None = None
+    workers: int = 1
+    drain: float = 30.0
+    secrets: tuple[str, ...] = ()
+    sinks: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_form: str = "text"
+    settings: Any = None
+
+
+FIXED = ("listen", "admin", "admin_token", "workers", "data")
+"""What a reload does not apply."""
+
+
+class Served(Protocol):
+    """The gateway as its worker sees it (`fastgw.gateway.gateway.Gateway`)."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being carried."""
+        ...
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Use this snapshot for calls."""
+        ...
+
+    def activate(self, generation: int) -> None:
+        """Use the snapshot of this generation for lists too."""
+        ...
+
+    def ended(self, session: str, seconds: float) -> None:
+        """An agent's session is over; its id is not to be taken for `seconds`."""
+        ...
+
+    def expire(self) -> None:
+        """Answer the calls in flight: the worker ends before they do."""
+        ...
+
+    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
+        """(instance, identity, session) of upstream sessions in use here, for a keeper that was started again."""
+        ...
+
+    def cancelled(self, session: str, request: bytes) -> bool:
+        """Cancel this call, if it is here."""
+        ...
+
+
+class Mind(Protocol):
+    """What the keeper thinks about: catalogues, eras, upstream sessions (`fastgw.edge.mind.Thinking`)."""
+
+    def compile(self, generation: int) -> Snapshot:
+        """The snapshot of what is known now.
+
+        Raises:
+            Exception: anything; the snapshot before is kept.
+        """
+        ...
+
+    def begin(self, changed: Callable[[], None]) -> None:
+        """Start what runs beside; `changed` is called whenever `compile` would give something else."""
+        ...
+
+    def reload(self, settings: Any) -> None:
+        """Go by these settings from now on."""
+        ...
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """Answer a worker: `open_session`, `doubt_era` or `refresh`, arguments as in `fastgw.ports.Keeper`.
+
+        Raises:
+            Fault: as said there.
+        """
+        ...
+
+    def touched(self, sessions: list[tuple[str, str]]) -> None:
+        """These upstream sessions (instance, identity) are in use."""
+        ...
+
+    def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None:
+        """A worker knows these upstream sessions: (instance, identity, session)."""
+        ...
+
+    def settled(self) -> bool:
+        """Whether every server has answered or failed once."""
+        ...
+
+    def backends(self) -> dict[str, Any]:
+        """What is known of each server, fit for JSON, without secrets."""
+        ...
+
+    def catalogue(self) -> dict[str, Any]:
+        """Exposed names and notices, fit for JSON."""
+        ...
+
+    async def close(self) -> None:
+        """End upstream sessions that are ours, within a second."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The makers of what the processes carry.
+
+    Args:
+        read: reads the configuration; raises whatever says file and line when it is bad.
+        gateway: makes (gateway, ASGI application) in a worker.
+        mind: makes the keeper's mind from (plan, sealing keys, registry).
+    """
+
+    read: Callable[[], Plan]
+    gateway: Callable[[Keeper, Counters, Registry, Life], tuple[Served, Any]]
+    mind: Callable[[Plan, tuple[bytes, ...], Registry], Mind]
+
+
+def plan_of(settings: Any) -> Plan:
+    """What the processes need of `fastgw.config.settings.Settings`."""
+    workers = settings.workers
+    return Plan(
+        listen=address(settings.listen),
+        admin=address(settings.admin.listen),
+        admin_token=_revealed(settings.admin.token),
+        workers=len(os.sched_getaffinity(0)) if workers == "auto" else workers,
+        data=Path(settings.data),
+        drain=settings.drain,
+        secrets=tuple(str(_revealed(secret)) for secret in settings.secret),
+        sinks=tuple(sink.url for sink in settings.usage.sinks),
+        log_level=settings.log.level,
+        log_form=settings.log.format,
+        settings=settings,
+    )
+
+
+def _revealed(secret: Any) -> str | None:
+    reveal = getattr(secret, "get_secret_value", None)
+    if reveal is not None:
+        return str(reveal())
+    return None if secret is None else str(secret)
+
+
+def address(listen: str) -> tuple[str, int]:
+    """`host:port` taken apart, an IPv6 host without its brackets."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,85 @@
+"""`check`, `keys` and `schema` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fastgw.cli.main import main
+from fastgw.config.reader import read_settings
+from fastgw.identity.keys import digest
+
+CONTRACT = Path(__file__).resolve().parents[1] / "config" / "contract.yaml"
+ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "s"}
+
+
+def with_environment(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
+    monkeypatch.setattr(os, "environ", dict(environ))
+
+
+def test_check_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("breaker: {failures: 3}\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{file}: ok\nnote: {file}:1:1: breaker is not active")
+
+
+def test_check_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("timeout: 5s\nworkres: 2\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f'{file}:2:1: unknown key "workres" (did you mean "workers"?)\n'
+
+
+def test_check_refuses_what_would_fail_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_environment(monkeypatch, ENVIRON)
+    assert main(["check", "--config", str(CONTRACT)]) == 1
+    assert re.search(r"^\S+:96:1: limits is not active", capsys.readouterr().out, re.MULTILINE)
+    assert main(["check", "--config", str(CONTRACT), "--allow-inactive"]) == 0
+    assert re.search(r"^note: \S+:96:1: limits is not active", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_new_key_opens_what_its_entry_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "new", "--agent", "bot"]) == 0
+    said = capsys.readouterr().out
+    key = re.search(r"fgw_[A-Za-z0-9_-]{43}\b", said)
+    assert key
+    file = tmp_path / "f.yaml"
+    file.write_text(said, encoding="utf-8")
+    assert read_settings(file, {}).agents["bot"].key[0].sha256 == digest(key[0])
+
+
+@pytest.mark.parametrize("name", ["5", "true", "o'neill", "#x", "{a}", "ä"])
+def test_any_name_makes_a_good_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["keys", "new", "--agent", name]) == 0
+    file = tmp_path / "f.yaml"
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert list(read_settings(file, {}).agents) == [name]
+
+
+def test_a_name_that_agents_cannot_have(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", "new", "--agent", "login:bob"])
+    assert "no spaces, colons" in capsys.readouterr().err
+
+
+def test_two_keys_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "new"])
+    first = capsys.readouterr().out
+    main(["keys", "new"])
+    assert capsys.readouterr().out != first
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -1,0 +1,310 @@
+"""The link between worker and keeper, both ends real, in one loop over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw.edge import frames, hub, link
+from fastgw.edge.hub import Hub, Worker
+from fastgw.edge.life import Life
+from fastgw.edge.link import KeeperLink
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+from fastgw.ports import UpstreamSession
+from fastgw.telemetry.counters import Counters
+
+
+class Ears:
+    """A keeper that answers one thing and remembers the rest."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.sessions: list[tuple[str, float]] = []
+        self.hub: Hub
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        if verb == "end_session":
+            await self.hub.announce_ended(*args)
+            return None
+        if args[1] == "nobody":
+            raise Fault(Kind.NO_SERVER, detail="why", data={"reason": "busy"}, retry_after=5)
+        return UpstreamSession("id", "2025-11-25")
+
+    def told(self, worker: Worker, message: frames.Message) -> None:
+        self.heard.append(message)
+
+    def ended(self) -> list[tuple[str, float]]:
+        return self.sessions
+
+    def gone(self, worker: Worker) -> None:
+        self.heard.append(("gone", worker.number))
+
+
+class Served:
+    """A gateway that remembers the order in which it was told things."""
+
+    def __init__(self, order: list[str], name: str) -> None:
+        self.order, self.name = order, name
+        self.in_flight = 0
+        self.over: list[str] = []
+        self.withdrawn: list[tuple[str, bytes]] = []
+
+    def expire(self) -> None:
+        self.order.append(f"{self.name} expires")
+
+    def known_sessions(self) -> list[Any]:
+        return [("i", "agent:a", UpstreamSession("s", "v"))]
+
+    def load(self, snapshot: Any) -> None:
+        self.order.append(f"{self.name} loads {snapshot}")
+
+    def activate(self, generation: int) -> None:
+        self.order.append(f"{self.name} activates {generation}")
+
+    def ended(self, session: str, seconds: float) -> None:
+        self.over.append(session)
+
+    def cancelled(self, session: str, request: bytes) -> bool:
+        self.withdrawn.append((session, request))
+        return False
+
+
+class Stage:
+    """A hub and as many workers as asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "k")
+        self.registry = Registry()
+        self.ears = Ears()
+        self.order: list[str] = []
+
+    async def open(self) -> Hub:
+        listener = socket.socket(socket.AF_UNIX)
+        Path(self.path).unlink(missing_ok=True)
+        listener.bind(self.path)
+        listener.listen()
+        self.hub = self.ears.hub = Hub(self.registry)
+        self.server = await self.hub.listen(listener, self.ears)
+        return self.hub
+
+    async def join(self, name: str, number: int) -> tuple[KeeperLink, Served, Counters]:
+        counters = Counters()
+        made = KeeperLink(self.path, number, counters, Life())
+        served = Served(self.order, name)
+        made.attach(served)
+        self.registry.spawn(made.run(), name)
+        await until(lambda: any(worker.number == number for worker in self.hub.workers))
+        return made, served, counters
+
+
+async def until(look: Callable[[], Any]) -> None:
+    async with asyncio.timeout(3):
+        while not look():
+            await asyncio.sleep(0)
+
+
+def play(scene: Callable[[Stage], Awaitable[None]], folder: Path) -> None:
+    async def main() -> None:
+        stage = Stage(folder)
+        await stage.open()
+        try:
+            await scene(stage)
+        finally:
+            await stage.registry.close()
+            stage.server.close()
+
+    asyncio.run(main())
+
+
+def test_all_have_loaded_before_any_activates(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.join("a", 1)
+        await stage.join("b", 2)
+        await stage.hub.push(7, "seven")
+        await until(lambda: len(stage.order) == 4)
+        assert sorted(stage.order[:2]) == ["a loads seven", "b loads seven"]
+        assert sorted(stage.order[2:]) == ["a activates 7", "b activates 7"]
+
+    play(scene, tmp_path)
+
+
+def test_a_worker_that_does_not_answer_holds_nobody_up_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "LOAD_WITHIN", 0.05)
+
+    async def scene(stage: Stage) -> None:
+        await stage.join("a", 1)
+        _, deaf = await asyncio.open_unix_connection(stage.path)
+        deaf.write(frames.pack(("hello", 2, 0, "warming")))
+        await until(lambda: len(stage.hub.workers) == 2)
+        await stage.hub.push(7, "seven")
+        await until(lambda: stage.order == ["a loads seven", "a activates 7"])
+        deaf.close()
+
+    play(scene, tmp_path)
+
+
+def test_a_late_worker_gets_the_newest_snapshot_and_all_ended_sessions(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.ears.sessions = [("old", 5.0)]
+        await stage.hub.push(7, "seven")
+        _, served, _ = await stage.join("late", 3)
+        await until(lambda: stage.order == ["late loads seven", "late activates 7"])
+        assert served.over == ["old"]
+
+    play(scene, tmp_path)
+
+
+def test_an_older_generation_is_not_taken(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.join("a", 1)
+        await stage.hub.push(7, "seven")
+        await stage.hub.push(6, "six")
+        await until(lambda: "a activates 6" in stage.order)
+        assert "a loads six" not in stage.order
+
+    play(scene, tmp_path)
+
+
+def test_answers_and_faults_cross_whole(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        asked, _, _ = await stage.join("a", 1)
+        assert await asked.open_session("i", "agent:a") == UpstreamSession("id", "2025-11-25")
+        with pytest.raises(Fault) as refused:
+            await asked.open_session("i", "nobody")
+        fault = refused.value
+        assert (fault.kind, fault.detail, fault.data, fault.retry_after) == (
+            Kind.NO_SERVER, "why", {"reason": "busy"}, 5,
+        )  # fmt: skip
+
+    play(scene, tmp_path)
+
+
+def test_without_a_keeper_a_question_fails_at_once_and_nothing_raises(tmp_path: Path) -> None:
+    async def main() -> None:
+        alone = KeeperLink(str(tmp_path / "nobody"), 1, Counters(), Life())
+        alone.attach(Served([], "a"))
+        with pytest.raises(Fault) as refused:
+            await alone.open_session("i", "x")
+        assert refused.value.kind is Kind.NO_SERVER
+        assert not refused.value.sent
+        await alone.end_session("s", 5)
+        alone.cancel("s", b"1")
+        alone.touch("i", "x")
+        await alone.close(0.1)
+
+    asyncio.run(main())
+
+
+def test_a_silent_keeper_is_not_waited_for_longer_than_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "ASK_WITHIN", 0.02)
+
+    async def scene(stage: Stage) -> None:
+        asked, _, _ = await stage.join("a", 1)
+        never = asyncio.Event()
+
+        async def silent(verb: str, args: tuple[Any, ...]) -> Any:
+            await never.wait()
+
+        stage.ears.asked = silent  # type: ignore[method-assign]
+        with pytest.raises(Fault) as late:
+            await asked.doubt_era("i", "modern")
+        assert late.value.kind is Kind.TIMEOUT
+
+    play(scene, tmp_path)
+
+
+def test_questions_under_way_fail_when_the_keeper_goes_and_the_next_keeper_hears_all(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        asked, _, _ = await stage.join("a", 1)
+        begun = asyncio.Event()
+
+        async def hanging(verb: str, args: tuple[Any, ...]) -> Any:
+            begun.set()
+            await asyncio.Event().wait()
+
+        stage.ears.asked = hanging  # type: ignore[method-assign]
+        question = stage.registry.spawn(asked.doubt_era("i", "modern"), "question")
+        await begun.wait()
+        stage.server.close()
+        first, stage.ears = stage.ears, Ears()
+        await stage.open()
+        for worker in list(first.hub.workers):
+            worker.close()
+        with pytest.raises(Fault):
+            await question
+        await until(lambda: stage.hub.workers)
+        await until(lambda: ("sessions", [("i", "agent:a", UpstreamSession("s", "v"))]) in stage.ears.heard)
+
+    play(scene, tmp_path)
+
+
+def test_an_ended_session_is_known_to_all_when_the_wait_is_over(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        ending, own, _ = await stage.join("a", 1)
+        _, other, _ = await stage.join("b", 2)
+        await ending.end_session("s", 60)
+        assert own.over == other.over == ["s"]
+
+    play(scene, tmp_path)
+
+
+def test_a_cancel_goes_to_the_others_only(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        sender, own, _ = await stage.join("a", 1)
+        _, other, _ = await stage.join("b", 2)
+        sender.cancel("s", b'"7"')
+        await until(lambda: other.withdrawn == [("s", b'"7"')])
+        assert own.withdrawn == []
+
+    play(scene, tmp_path)
+
+
+def test_counts_touches_and_events_arrive_before_the_link_closes(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        told, _, counters = await stage.join("a", 1)
+        counters.inc("fastgw_requests_total", "/mcp", "ping", "ok")
+        told.touch("i", "x")
+        told.usage(b"{}")
+        await told.close(1)
+        await until(lambda: ("gone", 1) in stage.ears.heard)
+        kinds = [message[0] for message in stage.ears.heard]
+        assert kinds[-1] == "gone"
+        assert {"touch", "delta", "usage"} <= set(kinds)
+        assert ("usage", 1, b"{}\n") in stage.ears.heard
+
+    play(scene, tmp_path)
+
+
+def test_a_frame_cut_at_any_byte_is_an_end_and_never_a_message() -> None:
+    async def main() -> None:
+        whole = frames.pack(("word", 1, b"x" * 20))
+        for cut in range(len(whole)):
+            reader = asyncio.StreamReader()
+            reader.feed_data(whole[:cut])
+            reader.feed_eof()
+            assert await frames.read(reader) is None
+        reader = asyncio.StreamReader()
+        for at in range(len(whole)):
+            reader.feed_data(whole[at : at + 1])
+        assert await frames.read(reader) == ("word", 1, b"x" * 20)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02xx", frames.pack(())])
+def test_what_is_no_frame_is_refused(raw: bytes) -> None:
+    async def main() -> None:
+        reader = asyncio.StreamReader()
+        reader.feed_data(raw)
+        with pytest.raises(frames.BadFrame):
+            await frames.read(reader)
+
+    asyncio.run(main())

@@ -1,0 +1,173 @@
+"""A whole gateway process with a trivial gateway and mind: `python -m tests.edge.trivial FILE`, FILE being JSON.
+
+Paths: `/` says pid, generation and what it knows, `/slow?s` waits, `/stream` sends until the drain, `/end?id` ends a
+session, `/usage?n` writes n events, `/die` kills nobody but raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastgw.edge.launcher import launch
+from fastgw.edge.life import Life
+from fastgw.edge.plan import Parts, Plan
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+from fastgw.ports import Keeper, UpstreamSession
+from fastgw.telemetry.counters import Counters
+
+
+class Trivial:
+    """Remembers what it is told."""
+
+    def __init__(self, keeper: Keeper, counters: Counters, registry: Registry, life: Life) -> None:
+        self.keeper, self.counters, self.life = keeper, counters, life
+        self.in_flight = 0
+        self.snapshot: Any = None
+        self.active = 0
+        self.over: set[str] = set()
+        self.withdrawn: list[str] = []
+
+    def expire(self) -> None:
+        """Its calls are cut off."""
+
+    def known_sessions(self) -> list[Any]:
+        return []
+
+    def load(self, snapshot: Any) -> None:
+        self.snapshot = snapshot
+
+    def activate(self, generation: int) -> None:
+        self.active = generation
+
+    def ended(self, session: str, seconds: float) -> None:
+        self.over.add(session)
+
+    def cancelled(self, session: str, request: bytes) -> bool:
+        self.withdrawn.append(f"{session} {request.decode()}")
+        return False
+
+    async def app(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.in_flight += 1
+        try:
+            await self.answer(scope["path"], scope["query_string"].decode(), send)
+        finally:
+            self.in_flight -= 1
+
+    async def answer(self, path: str, query: str, send: Any) -> None:
+        self.counters.inc("fastgw_requests_total", path, "GET", "ok")
+        if path == "/stream":
+            await self.stream(send)
+            return
+        if path == "/slow":
+            await asyncio.sleep(float(query))
+        elif path == "/end":
+            await self.keeper.end_session(query, 60)
+        elif path == "/cancel":
+            self.keeper.cancel("s", query.encode())
+        elif path == "/usage":
+            for number in range(int(query)):
+                self.keeper.usage(b'{"pid":%d,"n":%d,"pad":"%s"}' % (os.getpid(), number, b"x" * 200))
+        said = await self.said(path, query)
+        body = json.dumps(said).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if self.life.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def said(self, path: str, query: str) -> dict[str, Any]:
+        said = {"pid": os.getpid(), "generation": self.snapshot["generation"], "active": self.active}
+        said |= {"word": self.snapshot["word"], "over": sorted(self.over), "withdrawn": self.withdrawn}
+        if path == "/open":
+            try:
+                said["session"] = (await self.keeper.open_session("i", query)).id
+            except Fault as fault:
+                said["fault"] = [fault.kind.value, fault.detail]
+        return said
+
+    async def stream(self, send: Any) -> None:
+        over = asyncio.Event()
+        forget = self.life.on_drain(over.set)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
+        try:
+            await over.wait()
+        finally:
+            forget()
+        await send({"type": "http.response.body", "body": b": bye\n\n"})
+
+
+class Mind:
+    """Compiles whatever word stands in the file."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.word = plan.settings["word"]
+
+    def compile(self, generation: int) -> Any:
+        if self.word == "broken":
+            raise ValueError("cannot compile")
+        return {"generation": generation, "word": self.word}
+
+    def begin(self, changed: Callable[[], None]) -> None:
+        pass
+
+    def reload(self, settings: Any) -> None:
+        self.word = settings["word"]
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        if args[1] == "nobody":
+            raise Fault(Kind.NO_SERVER, detail="no such server", retry_after=3)
+        return UpstreamSession(f"{verb} {args[1]} {os.getpid()}", "2025-11-25")
+
+    def touched(self, sessions: list[tuple[str, str]]) -> None:
+        pass
+
+    def adopted(self, sessions: list[Any]) -> None:
+        pass
+
+    def settled(self) -> bool:
+        return True
+
+    def backends(self) -> dict[str, Any]:
+        return {"one": {"tools": 3}}
+
+    def catalogue(self) -> dict[str, Any]:
+        return {"tools": []}
+
+    async def close(self) -> None:
+        pass
+
+
+def read(path: Path) -> Plan:
+    told = json.loads(path.read_text())
+    return Plan(
+        listen=("127.0.0.1", told.get("port", 0)),
+        admin=("127.0.0.1", 0),
+        data=Path(told["data"]),
+        workers=told.get("workers", 2),
+        drain=told.get("drain", 5),
+        sinks=tuple(told.get("sinks", ())),
+        settings=told,
+    )
+
+
+def parts(path: Path) -> Parts:
+    def gateway(*args: Any) -> tuple[Any, Any]:
+        made = Trivial(*args)
+        return made, made.app
+
+    return Parts(read=lambda: read(path), gateway=gateway, mind=lambda plan, keys, registry: Mind(plan))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(launch(parts(Path(sys.argv[1]))))
+    except OSError as wrong:
+        sys.exit(str(wrong))
