@@ -1,0 +1,64 @@
+"""This project's own pages, cut into sections, in a full-text index.
+
+Knows: Markdown headings and SQLite's FTS5. Refuses to know: who searches.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from typing_extensions import TypedDict
+
+PACKED = Path(__file__).parent / "pages"  # where an installed package keeps them
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+INDEX = "create virtual table sections using fts5(page, heading, body, tokenize='porter unicode61')"
+SEARCH = """select page, heading, snippet(sections, 2, '', '', ' … ', 40) as excerpt from sections
+            where sections match ? order by bm25(sections, 1.0, 4.0, 1.0), rowid limit ?"""
+
+
+class Found(TypedDict):
+    """One section that fits."""
+
+    page: str
+    heading: str
+    excerpt: str
+
+
+def files() -> list[Path]:
+    """README.md and docs/*.md, in the order of their names."""
+    home = PACKED if PACKED.is_dir() else CHECKOUT
+    return [file for file in (home / "README.md", *sorted((home / "docs").glob("*.md"))) if file.is_file()]
+
+
+def sections(text: str) -> Iterator[tuple[str, str]]:
+    """Heading and body of each section of a page."""
+    for part in re.split(r"(?m)^(?=#{1,6} )", text):
+        head, _, body = part.partition("\n")
+        if part.strip():
+            yield head.lstrip("# ").strip(), body.strip()
+
+
+def build(file: Path) -> Path:
+    """Write the index afresh and return its path."""
+    file.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as index, index:
+        index.execute(INDEX)
+        for page in files():
+            rows = [(page.name, *section) for section in sections(page.read_text(encoding="utf-8"))]
+            index.executemany("insert into sections values (?, ?, ?)", rows)
+    return file
+
+
+def search(file: Path, words: str, limit: int) -> list[Found]:
+    """The sections with all of the words, the best first; with any of them where none has all."""
+    terms = [f'"{term}"' for term in re.findall(r"\w+", words)]
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as index:
+        for joined in (" AND ".join(terms), " OR ".join(terms)):
+            rows = index.execute(SEARCH, (joined, limit)).fetchall() if terms else []
+            if rows:
+                return [{"page": page, "heading": heading, "excerpt": excerpt} for page, heading, excerpt in rows]
+    return []

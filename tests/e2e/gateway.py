@@ -1,0 +1,145 @@
+"""A real gateway as a process tree of its own: launcher, keeper, two workers.
+
+    with running({"servers": {...}}, tmp_path) as gateway:
+        reply = asyncio.run(exchange(gateway.url, modern("tools/list", key=KEY)))
+
+Leaving the block sends SIGTERM and demands exit code 0; a test that ends it itself calls `stop` or `kill` before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.ports import free_port
+
+WORKERS = 2
+KEY = "fgw_test_everything"
+READY_WITHIN = 15.0
+STOP_WITHIN = 35.0
+LOOK_EVERY = 0.02
+
+
+def fingerprint(key: str) -> str:
+    """A key as the configuration holds it."""
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def settings(more: dict[str, Any], listen: int, admin: int) -> dict[str, Any]:
+    """`more` over what every test's gateway has: two workers, one agent whose key is `KEY`, a secret."""
+    usual: dict[str, Any] = {
+        "listen": f"127.0.0.1:{listen}",
+        "admin": f"127.0.0.1:{admin}",
+        "workers": WORKERS,
+        "data": "data",
+        "secret": "${env:FASTGW_SECRET}",
+        "agents": {"tester": {"key": fingerprint(KEY), "claims": {"team": "test"}}},
+        "usage": {"sinks": ["file:usage.jsonl"]},
+    }
+    return {**usual, **more}
+
+
+@dataclass
+class Gateway:
+    """A started gateway. `url` is its endpoint /mcp, `admin` the root of its admin port."""
+
+    url: str
+    admin: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def root(self) -> str:
+        """The listener without a path."""
+        return self.url.removesuffix("/mcp")
+
+    def log(self) -> str:
+        """What it wrote to stderr so far."""
+        return (self.folder / "stderr.log").read_text(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The usage events written so far."""
+        file = self.folder / "usage.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def ask_admin(self, path: str) -> tuple[int, bytes]:
+        """Status and body of GET `path` on the admin port; status 0 where nobody answers."""
+        asking = http.client.HTTPConnection(self.admin.removeprefix("http://"), timeout=5)
+        try:
+            asking.request("GET", path)
+            answer = asking.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            asking.close()
+
+    def children(self) -> list[int]:
+        """Process ids of keeper and workers (Linux)."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                pid, _, rest = stat.read_text().partition(" (")
+                if int(rest.rpartition(") ")[2].split()[1]) == self.process.pid:
+                    found.append(int(pid))
+        return sorted(found)
+
+    def wait_until_ready(self, within: float = READY_WITHIN) -> None:
+        """Return as soon as /readyz is 200."""
+        until = time.monotonic() + within
+        while self.ask_admin("/readyz")[0] != 200:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < until, f"not ready within {within} s:\n{self.log()}"
+            time.sleep(LOOK_EVERY)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the launcher and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_WITHIN)
+
+    def kill(self) -> None:
+        """Take everything away at once: the launcher and, as its group, all it started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(STOP_WITHIN)
+
+
+def start(more: dict[str, Any], folder: Path, environment: dict[str, str] | None = None) -> Gateway:
+    """Start a gateway with its files in `folder`; do not wait for it. A second start there goes on with its `data`."""
+    listen, admin = free_port(), free_port()
+    file = folder / "fastgw.yaml"
+    file.write_text(json.dumps(settings(more, listen, admin), indent=2))  # JSON is YAML
+    around = {**os.environ, "FASTGW_SECRET": "a secret for tests, 32 bytes long", **(environment or {})}
+    with (folder / "stderr.log").open("ab") as errors, (folder / "stdout.log").open("ab") as printed:
+        order = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
+        process = subprocess.Popen(
+            order, stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, env=around, start_new_session=True
+        )
+    return Gateway(f"http://127.0.0.1:{listen}/mcp", f"http://127.0.0.1:{admin}", folder, process)
+
+
+@contextmanager
+def running(more: dict[str, Any], folder: Path, environment: dict[str, str] | None = None) -> Iterator[Gateway]:
+    """A gateway that is ready; at the end of the block it must stop with exit code 0, unless the test ended it."""
+    gateway = start(more, folder, environment)
+    ended = False
+    try:
+        gateway.wait_until_ready()
+        yield gateway
+        ended = gateway.process.poll() is not None
+        code = gateway.stop()
+        assert ended or code == 0, f"exit code {code}:\n{gateway.log()}"
+    finally:
+        gateway.kill()
