@@ -1,0 +1,60 @@
+"""The command that the suite's client scenarios run: an agent that lists and calls every tool through the gateway.
+
+Knows: the suite's environment variables, an SDK client. The agent speaks the legacy era, in which clients mirror no
+headers and drop no tools: whatever of that the suite sees is the gateway's own doing. Refuses to know: what is judged.
+
+    python -m tests.conformance.agent URL
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mcp import Client, MCPError
+
+from tests.conformance.cell import gateway
+
+SAMPLES: dict[str, Any] = {"string": "x", "number": 2, "integer": 2, "boolean": True, "array": [], "object": {}}
+
+
+def sample(schema: dict[str, Any], schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Arguments that fit: one value for each required property; for one called `schema` the richest schema listed."""
+    properties = schema.get("properties") or {}
+    arguments = {name: SAMPLES[properties.get(name, {}).get("type", "string")] for name in schema.get("required") or []}
+    if "schema" in arguments:
+        arguments["schema"] = max(schemas, key=len)
+    return arguments
+
+
+async def use_everything(url: str, wanted: list[dict[str, Any]]) -> None:
+    """Calls the tools in `wanted` (`name`, `arguments`), or where there are none each listed tool once.
+
+    A tool that is not listed is not called; one that fails is the suite's business.
+    """
+    async with Client(url, mode="legacy") as client:
+        listed = {one.name: one.input_schema for one in (await client.list_tools()).tools}
+        print(f"listed: {', '.join(listed)}")
+        calls = wanted or [{"name": n, "arguments": sample(s, list(listed.values()))} for n, s in listed.items()]
+        for call in calls:
+            if call["name"] not in listed:
+                continue
+            try:
+                print(call["name"], await client.call_tool(call["name"], call.get("arguments")))
+            except MCPError as error:
+                print(call["name"], error)
+
+
+def main() -> None:
+    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    with tempfile.TemporaryDirectory(prefix="agent-") as name, gateway({"suite": sys.argv[1]}, Path(name)) as listen:
+        asyncio.run(use_everything(f"http://localhost:{listen}/mcp", context.get("toolCalls") or []))
+
+
+if __name__ == "__main__":
+    main()
