@@ -10,10 +10,11 @@ DEV := .venv/dev/bin/python
 LEGACY := .venv/legacy/bin/python
 PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) $(DEV) -m pytest
 
-.PHONY: help run test check format bench load conformance soak lock clean run-env dev-env legacy-env
+.PHONY: help run test check format bench bench-edge load conformance soak lock clean
+.PHONY: run-env dev-env legacy-env load-env
 
 help: ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
@@ -34,8 +35,11 @@ format: dev-env ## put the format right, and what lint can mend
 bench: dev-env ## CPU per call beside a reference in the same run
 	$(DEV) -m bench
 
-load: dev-env ## many agents at once, every answer checked
-	$(DEV) -m loadtests
+bench-edge: dev-env ## the same for agents and servers of all eras
+	$(DEV) -m bench edge --pairs all
+
+load: load-env ## many agents at once, every answer checked
+	.venv/load/bin/python -m loadtests
 
 conformance: dev-env ## the protocol's conformance scenarios, two workers, beside a decoy
 	$(DEV) -m tests.conformance
@@ -58,3 +62,6 @@ dev-env:
 
 legacy-env:
 	@$(PYTHON) requirements/environment.py legacy-client legacy
+
+load-env:
+	@$(PYTHON) requirements/environment.py load load

@@ -1,0 +1,24 @@
+"""`python -m bench edge | load | backend`: the three things that can be started here; left out, `edge`."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import backend, edge, load
+
+COMMANDS = {"edge": edge.main, "load": load.main, "backend": backend.main}
+
+
+def main() -> int:
+    """Hand over to the command named first; its exit code, 2 where there is no such command."""
+    argv = sys.argv[1:]
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        argv = ["edge", *argv]
+    if argv[0] not in COMMANDS:
+        print(f"usage: python -m bench [{'|'.join(COMMANDS)}] [--help]", file=sys.stderr)
+        return 2
+    return COMMANDS[argv[0]](argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

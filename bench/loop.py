@@ -1,0 +1,203 @@
+"""The loops of the load generator: many agents at once, each answer checked, the rate free or fixed.
+
+Knows: closed loop (a connection sends when it has its answer) and open loop (calls are due at times of their own,
+whether or not the target keeps up, and latency counts from when a call was *due*). Refuses to know: what the target is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench import processes
+from bench.client import Connection, connect
+from bench.histogram import Histogram
+from bench.messages import Target
+
+PATIENCE = 10.0
+"""Seconds for the last answers to come in after the load has ended."""
+SAMPLES = 5
+now = time.monotonic
+"""Not the loop's clock: uvloop's stands still for a millisecond at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to load.
+
+    Args:
+        connections: keep-alive, all open before the first call.
+        seconds: how long is measured, after `warm` seconds that are not.
+        rate: calls per second, Poisson arrivals; 0 for the closed loop.
+    """
+
+    connections: int = 32
+    seconds: float = 2.0
+    warm: float = 0.5
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run showed.
+
+    Args:
+        calls: answered rightly within the measured time.
+        seconds: of it.
+        cpu: CPU seconds of the metered process tree in that time; 0 where none was metered.
+        errors: wrong, lost or missing answers in the whole run, the first few of them in `samples`.
+        latencies: microseconds; of the open loop from the time a call was due.
+        late: open loop: how late this program itself was in sending. Where it nears `latencies`, believe neither.
+    """
+
+    calls: int
+    seconds: float
+    cpu: float
+    errors: int
+    samples: tuple[str, ...]
+    latencies: Histogram
+    late: Histogram
+
+    @property
+    def rate(self) -> float:
+        """Calls per second."""
+        return self.calls / self.seconds
+
+    @property
+    def cpu_per_call(self) -> float:
+        """CPU microseconds per call; 0 where there were no calls."""
+        return self.cpu / self.calls * 1e6 if self.calls else 0.0
+
+
+@dataclass(slots=True)
+class _Count:
+    """What both desks count."""
+
+    calls: int = 0
+    errors: int = 0
+    samples: list[str] = field(default_factory=list)
+    latencies: Histogram = field(default_factory=Histogram)
+    late: Histogram = field(default_factory=Histogram)
+
+
+class Closed:
+    """Every connection sends its next call when it has its answer. The first wrong answer ends the run."""
+
+    def __init__(self) -> None:
+        self.count = _Count()
+        self.loop = asyncio.get_running_loop()
+        self.stopped = asyncio.Event()
+        self.due: deque[float] = deque()
+        """When the calls were due that no connection was free for, oldest first; the closed loop has none."""
+
+    def start(self, connections: list[Connection], plan: Plan) -> None:
+        """Let all connections send their first call."""
+        for connection in connections:
+            connection.send(now())
+
+    def done(self, connection: Connection, intended: float) -> None:
+        """See `client.Desk`."""
+        instant = now()
+        self.count.calls += 1
+        self.count.latencies.record(instant - intended)
+        if not self.stopped.is_set():
+            connection.send(instant)
+
+    def wrong(self, connection: Connection, what: str) -> None:
+        """See `client.Desk`."""
+        self.count.errors += 1
+        if len(self.count.samples) < SAMPLES:
+            self.count.samples.append(what)
+        self.stopped.set()
+
+
+class Open(Closed):
+    """Calls are due by a clock; one that finds no idle connection waits, and its waiting counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle: deque[Connection] = deque()
+
+    def start(self, connections: list[Connection], plan: Plan) -> None:
+        """Begin the schedule."""
+        self.idle.extend(connections)
+        self.schedule = self.loop.create_task(self.run(plan.rate))
+
+    async def run(self, rate: float) -> None:
+        """Send what is due. The loop's timers count milliseconds, so this spins between calls and takes a core."""
+        dice = random.Random(rate)
+        due = now()
+        while not self.stopped.is_set():
+            instant = now()
+            while due <= instant:
+                self.due.append(due)
+                due += dice.expovariate(rate)
+            while self.due and self.idle:
+                self.send(self.idle.popleft())
+            await asyncio.sleep(0)
+
+    def send(self, connection: Connection) -> None:
+        """The oldest call that is due."""
+        intended = self.due.popleft()
+        self.count.late.record(now() - intended)
+        connection.send(intended)
+
+    def done(self, connection: Connection, intended: float) -> None:
+        """See `client.Desk`."""
+        self.count.calls += 1
+        self.count.latencies.record(now() - intended)
+        if self.due:
+            self.send(connection)
+        else:
+            self.idle.append(connection)
+
+
+async def run(target: Target, plan: Plan, meter: Callable[[], processes.Reading | None] = lambda: None) -> Outcome:
+    """Load the target; `meter` is read when the measured time begins and when it ends.
+
+    Raises:
+        OSError: the target does not listen.
+        processes.LostProcess: a metered process ended.
+    """
+    desk = Open() if plan.rate else Closed()
+    connections = await connect(desk, target, plan.connections)
+    desk.start(connections, plan)
+    await _until(desk.stopped, plan.warm)
+    warm = desk.count
+    desk.count = _Count(errors=warm.errors, samples=warm.samples)
+    before, begun = meter(), now()
+    await _until(desk.stopped, plan.seconds)
+    after, seconds, calls = meter(), now() - begun, desk.count.calls
+    desk.stopped.set()
+    await _drain(desk, connections)
+    cpu = processes.spent(before, after) if before and after else 0.0
+    count = desk.count
+    if not calls and not count.errors:
+        count.errors, count.samples = 1, ["no answer at all"]
+    return Outcome(calls, seconds, cpu, count.errors, tuple(count.samples), count.latencies, count.late)
+
+
+async def _until(stopped: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopped.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _drain(desk: Closed, connections: list[Connection]) -> None:
+    """Wait for the last answers, then hang up; what is missing by then was never answered."""
+    deadline = now() + PATIENCE
+    while any(one.waiting and not one.over for one in connections) and now() < deadline:
+        await asyncio.sleep(0.005)
+    for one in connections:
+        if one.waiting and not one.over:
+            one.fail(f"no answer within {PATIENCE:g} s")
+        one.close()
+    if desk.due:
+        desk.count.errors += len(desk.due)
+        desk.count.samples.append(f"{len(desk.due)} calls were due and never sent")
+    await asyncio.sleep(0)
