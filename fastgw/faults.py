@@ -106,7 +106,7 @@ class Fault(Exception):
 
     __slots__ = ("kind", "message", "detail", "data", "sent", "repeatable", "retry_after", "headers")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one fault says all of it
         self,
         kind: Kind,
         message: str | None = None,

@@ -120,14 +120,14 @@ class Catalogues:
     Args:
         reach: how servers are reached.
         directory: has the gateway's own session at each legacy instance.
-        folder: where the last catalogues are kept.
+        data: folder of what outlives a restart; the last catalogues go to `catalogue` in it.
         on_change: called whenever catalogues, eras or what is known of freshness is another than before.
     """
 
-    def __init__(self, reach: Reach, directory: Directory, folder: Path, on_change: Callable[[], None]) -> None:
+    def __init__(self, reach: Reach, directory: Directory, data: Path, on_change: Callable[[], None]) -> None:
         self._reach = reach
         self._directory = directory
-        self._folder = folder
+        self._folder = data / "catalogue"
         self._on_change = on_change
         self._servers: dict[str, Server] = {}
         self._settled = asyncio.Event()

@@ -87,7 +87,9 @@ class Thinking:
             instance.key: (backend, instance.url) for backend in backends.values() for instance in backend.instances
         }
         self._catalogues.watch(
-            Watched(backend, era=settings.servers[name].era) for name, backend in backends.items() if backend.instances
+            Watched(backend, era=settings.servers[name].era, refresh=settings.servers[name].refresh)
+            for name, backend in backends.items()
+            if backend.instances
         )
         wanted = {self._key(*found) for found in self._urls.values()}
         for key in [key for key in self._wires if key not in wanted]:

@@ -86,7 +86,7 @@ class Running:
             return
         server = embedded(self._application, address)
         serving = self._registry.spawn(server.serve(), "server")
-        self._registry.spawn(self._become_active(), "becoming active")
+        self._registry.spawn(self._become_active(address), "becoming active")
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
@@ -99,8 +99,9 @@ class Running:
         task = self._registry.spawn(work, "waiting for a snapshot")
         await asyncio.wait([task, self._leave], return_when=asyncio.FIRST_COMPLETED)
 
-    async def _become_active(self) -> None:
+    async def _become_active(self, address: tuple[str, int]) -> None:
         await self._link.activated.wait()
+        await _reachable(address)
         self._life.activate()
         self._link.say_state()
 
@@ -132,6 +133,19 @@ class Running:
             late = loop.time() - before - LAG_EVERY
             if late > LAG:
                 log.warning("the event loop was %.2f s late", late)
+
+
+async def _reachable(address: tuple[str, int]) -> None:
+    """Return when somebody answers at the port: Granian listens in a thread of its own and does not say when."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104 - compared, not bound
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, address[1])
+        except OSError:
+            await asyncio.sleep(0.005)
+        else:
+            writer.close()
+            return
 
 
 def embedded(application: Any, address: tuple[str, int]) -> Server:

@@ -12,8 +12,23 @@ from fastgw.catalog.route import ParamHeader, Target
 from fastgw.faults import Fault, Kind
 from fastgw.ports import Deadlines
 from tests.backends.fakes import (
-    OURS, PATIENT, SSE, TARGET, FakeAnswer, FakeKeeper, FakeWire, Sent,
-    backend, call, error, event, instance, registry, result, run, settle,
+    OURS,
+    PATIENT,
+    SSE,
+    TARGET,
+    FakeAnswer,
+    FakeKeeper,
+    FakeWire,
+    Sent,
+    backend,
+    call,
+    error,
+    event,
+    instance,
+    registry,
+    result,
+    run,
+    settle,
 )  # fmt: skip
 
 DONE = {"content": []}

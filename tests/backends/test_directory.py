@@ -306,7 +306,7 @@ def test_a_server_that_does_not_answer_does_not_hold_the_end_up() -> None:
     play(script)
 
 
-def test_a_worse_credential_after_a_reload_is_used_at_once() -> None:
+def test_the_credential_of_a_reload_is_used_at_once() -> None:
     async def script(world: World) -> None:
         world.backend = replace(world.backend, headers=b"authorization: Bearer new\r\n")
         await world.directory.open(A, "agent:a")

@@ -1,0 +1,496 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw.backends import catalogue as module
+from fastgw.backends.catalogue import Catalogues, Watched, retry_pause
+from fastgw.backends.directory import Directory
+from fastgw.backends.fetch import MOST_TOOLS, fetch
+from fastgw.backends.inquiry import Asker, Reach
+from fastgw.config.snapshot import Backend, Instance
+from fastgw.faults import Fault, Kind
+from tests.backends.fakes import (
+    OURS,
+    PATIENT,
+    SSE,
+    FakeAnswer,
+    FakeWire,
+    Sent,
+    backend,
+    error,
+    event,
+    registry,
+    result,
+    run,
+    settle,
+)  # fmt: skip
+
+DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}}}
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "inputSchema": {"type": "object", **more}}
+
+
+class Server:
+    """One instance that behaves as told."""
+
+    def __init__(self, era: str = "modern", *names: str) -> None:
+        self.era = era
+        self.tools = [tool(name) for name in names]
+        self.page = 1000
+        self.more: dict[str, Any] = {}
+        self.away: Any = None
+        self.alive: set[str] = set()
+        self.count = 0
+        self.stream = FakeAnswer(405)
+        self.wire = FakeWire(self.serve)
+
+    def serve(self, request: Sent) -> Any:
+        if self.away is not None:
+            return self.away() if callable(self.away) else self.away
+        if request.verb == "GET" or request.method == "subscriptions/listen":
+            return self.stream
+        if "id" not in request.json:
+            return FakeAnswer(202)
+        return self.modern(request) if self.era == "modern" else self.legacy(request)
+
+    def modern(self, request: Sent) -> FakeAnswer:
+        if "mcp-method" not in request.headers:
+            return error(request, -32022, 400, data={"supported": ["2026-07-28"]})
+        return result(request, DISCOVERED) if request.method == "server/discover" else self.list(request)
+
+    def legacy(self, request: Sent) -> FakeAnswer:
+        if request.method == "initialize":
+            self.count += 1
+            self.alive.add(f"s{self.count}")
+            return result(request, {"protocolVersion": "2025-11-25"}, **{"mcp-session-id": f"s{self.count}"})
+        session = request.headers.get("mcp-session-id")
+        if session not in self.alive:
+            return FakeAnswer(400 if session is None else 404)
+        return self.list(request)
+
+    def list(self, request: Sent) -> FakeAnswer:
+        start = int(request.json["params"].get("cursor", "0"))
+        page = {"tools": self.tools[start : start + self.page], **self.more}
+        if start + self.page < len(self.tools):
+            page["nextCursor"] = str(start + self.page)
+        return result(request, page)
+
+
+class World:
+    """Catalogues of the servers given: name to its instances."""
+
+    def __init__(self, spawn: Any, folder: Path, **servers: list[Server]) -> None:
+        self.changes = 0
+        self.skipped = 0.0
+        self.servers = servers
+        self.backends = {name: self.backend(name, len(found)) for name, found in servers.items()}
+        reach = Reach(self.asker, spawn, OURS, lambda: time.monotonic() + self.skipped)
+        self.spawn = spawn
+        self.directory = Directory(reach)
+        self.found = Catalogues(reach, self.directory, folder, self.note)
+
+    def backend(self, name: str, count: int) -> Backend:
+        urls = [f"http://{name}{number}/mcp?key=s3cret" for number in range(count)]
+        return backend(name=name, instances=tuple(Instance(f"{name}|{url}", name, url, None, "") for url in urls))
+
+    def watched(self, **more: Any) -> list[Watched]:
+        return [Watched(one, **more) for one in self.backends.values()]
+
+    def key(self, name: str, number: int = 0) -> str:
+        return self.backends[name].instances[number].key
+
+    def asker(self, key: str) -> Asker:
+        for name, one in self.backends.items():
+            for instance, server in zip(one.instances, self.servers[name], strict=True):
+                if instance.key == key:
+                    return Asker(server.wire, one, self.spawn, PATIENT)
+        raise Fault(Kind.NO_SERVER)
+
+    def note(self) -> None:
+        self.changes += 1
+
+    def names(self, server: str) -> list[str] | None:
+        known = self.found.catalogues().get(server)
+        return None if known is None else [one.name for one in known.tools]
+
+    async def until(self, server: str, *names: str) -> None:
+        while self.names(server) != list(names):
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COALESCE", 0.0)
+    monkeypatch.setattr(module, "retry_pause", lambda failures, dice: 0.001)
+
+
+def play(folder: Path, script: Any, **servers: Any) -> None:
+    async def whole() -> None:
+        async with registry() as found:
+            grouped = {name: one if isinstance(one, list) else [one] for name, one in servers.items()}
+            await script(World(found.spawn, folder, **grouped))
+
+    run(whole())
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_all_pages_are_fetched_in_order(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        server.page = 3
+        world.found.watch(world.watched())
+        assert await world.found.first_round(5)
+        assert world.names("a") == [f"t{number}" for number in range(10)]
+        version = "2026-07-28" if era == "modern" else "2025-11-25"
+        assert world.found.eras == {world.key("a"): (era, version)}
+        assert world.changes > 0
+
+    server = Server(era, *(f"t{number}" for number in range(10)))
+    play(tmp_path, script, a=server)
+
+
+def test_a_dead_and_a_silent_server_delay_nobody(tmp_path: Path) -> None:
+    async def never() -> FakeAnswer:
+        return await asyncio.get_running_loop().create_future()
+
+    async def script(world: World) -> None:
+        world.found.watch(world.watched())
+        began = time.monotonic()
+        assert not await world.found.first_round(0.05)
+        assert time.monotonic() - began < 1
+        assert (world.names("a"), world.names("dead"), world.names("silent")) == (["x"], None, None)
+        state = world.found.state()
+        assert state["dead"]["instances"][0]["error"]
+        assert "s3cret" not in json.dumps(state)
+        assert state["a"]["tools"] == 1
+        dead.away = None
+        await world.until("dead", "y")
+        assert world.found.state()["dead"]["instances"][0]["error"] == ""
+
+    dead, silent = Server("legacy", "y"), Server("modern", "z")
+    dead.away, silent.away = Fault(Kind.NO_SERVER, detail="refused"), never
+    play(tmp_path, script, a=Server("modern", "x"), dead=dead, silent=silent)
+
+
+def test_a_server_that_dies_keeps_its_tools_and_era(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        eras = dict(world.found.eras)
+        server.away = Fault(Kind.NO_SERVER, detail="refused")
+        while world.found.state()["a"]["instances"][0]["failures"] < 5:
+            await asyncio.sleep(0.001)
+        assert (world.names("a"), world.found.eras) == (["x"], eras)
+        server.tools, server.away = [tool("y")], None
+        await world.until("a", "y")
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_what_was_kept_counts_before_anybody_answers(tmp_path: Path) -> None:
+    async def first(world: World) -> None:
+        world.found.watch(world.watched())
+        await world.until("a", "x")
+        while not list((tmp_path / "catalogue").glob("*.json")):
+            await asyncio.sleep(0.001)
+
+    async def second(world: World) -> None:
+        world.found.watch(world.watched())
+        assert world.names("a") == ["x"]
+        assert world.found.eras == {world.key("a"): ("legacy", "2025-11-25")}
+        assert not world.found.settled
+
+    play(tmp_path, first, a=Server("legacy", "x"))
+    (file,) = (tmp_path / "catalogue").glob("*.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    away = Server("legacy")
+    away.away = Fault(Kind.NO_SERVER)
+    play(tmp_path, second, a=away)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b'{"eras":{},"catalogue":{}}', b'{"eras":[],"catalogue":1}', b"\xff"]
+)
+def test_a_damaged_file_is_no_obstacle(tmp_path: Path, text: bytes) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched())
+        assert world.names("a") is None
+        await world.until("a", "x")
+
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / "a.json").write_bytes(text)
+    play(tmp_path, script, a=Server("modern", "x"))
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_an_announced_change_is_fetched_at_once(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        server.stream = FakeAnswer(200, SSE, None)
+        world.found.watch(world.watched())
+        await world.until("a", "x")
+        server.tools.append(tool("y"))
+        server.stream.more.put_nowait(event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+        await world.until("a", "x", "y")
+
+    server = Server(era, "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_change_announced_during_a_fetch_is_not_lost(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        gate = asyncio.get_running_loop().create_future()
+        plain, server.stream = server.list, FakeAnswer(200, SSE, None)
+
+        def slow(request: Sent) -> Any:
+            old = plain(request)
+
+            async def later() -> FakeAnswer:
+                await gate
+                return old
+
+            return later()
+
+        server.list = slow
+        world.found.watch(world.watched())
+        while not server.wire.count("tools/list"):
+            await asyncio.sleep(0)
+        server.tools.append(tool("y"))
+        server.stream.more.put_nowait(event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+        await settle()
+        server.list = plain
+        gate.set_result(None)
+        await world.until("a", "x", "y")
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_change_of_era_is_found_after_failures(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        server.era, server.tools = "modern", [tool("y")]
+        server.alive.clear()
+        await world.until("a", "y")
+        assert world.found.eras[world.key("a")] == ("modern", "2026-07-28")
+
+    server = Server("legacy", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_passing_404_does_not_make_a_modern_server_legacy(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        server.away = FakeAnswer(404)
+        with pytest.raises(Fault) as wrong:
+            world.skipped = 5.0
+            await world.found.doubt(world.key("a"), "modern")
+        assert (wrong.value.kind, wrong.value.sent) == (Kind.NO_SERVER, False)
+        assert world.found.eras[world.key("a")][0] == "modern"
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_doubt_is_answered_from_what_is_known_or_by_one_probe(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        key = world.key("a")
+        world.found.watch(world.watched())
+        assert {await found for found in asyncio.as_completed([world.found.doubt(key, "") for _ in range(50)])} == {
+            "modern"
+        }
+        assert await world.found.doubt(key, "legacy") == "modern"
+        assert await world.found.doubt(key, "modern") == "modern"
+        assert server.wire.count("server/discover") == 1
+        with pytest.raises(Fault):
+            await world.found.doubt("nobody|x", "")
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_refresh_brings_the_headers_of_the_newest_definition(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched())
+        await world.until("a", "x")
+        assert await world.found.refresh("a", "x") == ()
+        server.tools = [tool("x", properties={"r": {"type": "string", "x-mcp-header": "Region"}})]
+        await settle()
+        assert await world.found.refresh("a", "x") == (("mcp-param-region", ("r",), "string"),)
+        assert await world.found.refresh("a", "gone") == ()
+        server.away = Fault(Kind.LOST, sent=True)
+        with pytest.raises(Fault) as wrong:
+            await world.found.refresh("a", "x")
+        assert (wrong.value.kind, wrong.value.sent) == (Kind.NO_SERVER, False)
+        with pytest.raises(Fault):
+            await world.found.refresh("nobody", "x")
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_the_first_instance_that_answers_gives_the_list_and_another_takes_over(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        assert await world.found.first_round(5)
+        await world.until("a", "second")
+        while len(world.found.eras) < 1:
+            await asyncio.sleep(0)
+        first.away = None
+        while world.key("a", 0) not in world.found.eras:
+            await asyncio.sleep(0.001)
+        assert world.names("a") == ["second"]
+        assert first.wire.count("tools/list") == 0
+        second.away = Fault(Kind.NO_SERVER)
+        await world.until("a", "first")
+        assert {era for era, _ in world.found.eras.values()} == {"modern", "legacy"}
+
+    first, second = Server("legacy", "first"), Server("modern", "second")
+    first.away = Fault(Kind.NO_SERVER)
+    play(tmp_path, script, a=[first, second])
+
+
+def test_a_server_says_how_long_its_list_is_fresh(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        server.more = {"ttlMs": 60_000}
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        await asyncio.sleep(0.02)
+        assert server.wire.count("tools/list") == 1
+        assert 50 < world.found.catalogues()["a"].fresh_until - time.monotonic() <= 60
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_reload_takes_servers_in_and_out_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        both = world.watched()
+        world.found.watch(both)
+        assert await world.found.first_round(5)
+        world.found.watch([both[1]])
+        assert list(world.found.catalogues()) == ["b"]
+        assert list(world.found.eras) == [world.key("b")]
+        asked = len(b.wire.sent)
+        world.found.watch(both)
+        await world.until("a", "x")
+        assert len(b.wire.sent) == asked
+        world.backends["b"] = replace(world.backends["b"], headers=b"x: y\r\n")
+        world.found.watch(world.watched())
+        assert world.names("b") == ["y"]
+        while len(b.wire.sent) == asked:
+            await asyncio.sleep(0.001)
+        assert b.wire.sent[-1].headers["x"] == "y"
+
+    b = Server("legacy", "y")
+    play(tmp_path, script, a=Server("modern", "x"), b=b)
+
+
+def test_the_configurations_era_is_used_unasked(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(era="legacy"))
+        await world.until("a", "x")
+        assert server.wire.count("server/discover") == 0
+
+    server = Server("legacy", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_server_that_lists_no_tools_has_none(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        server.list = lambda request: error(request, -32601)
+        world.found.watch(world.watched())
+        await world.until("a")
+
+    server = Server("legacy", "x")
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"tools": {}}, {"nope": []}, {"tools": None},
+        lambda request: error(request, -32603), lambda request: FakeAnswer(200, body=b"<html>"),
+        lambda request: FakeAnswer(401), lambda request: FakeAnswer(500),
+    ],
+)  # fmt: skip
+def test_a_bad_list_changes_nothing(tmp_path: Path, page: Any) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        good = server.list
+        server.list = page if callable(page) else lambda request: result(request, page)
+        while not world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+        assert world.names("a") == ["x"]
+        server.list, server.tools = good, [tool("y")]
+        await world.until("a", "y")
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def pages(*found: dict[str, Any]) -> Any:
+    left = list(found)
+
+    async def page(cursor: bytes | None) -> bytes:
+        return json.dumps(left.pop(0) if len(left) > 1 else left[0]).encode()
+
+    return page
+
+
+def test_a_cursor_that_comes_twice_ends_the_list() -> None:
+    found = run(fetch("a", pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"})))
+    assert [one.name for one in found.tools] == ["x", "y"]
+    assert "twice" in str(found.notices)
+
+
+def test_a_list_without_end_is_cut_off() -> None:
+    asked = 0
+
+    async def page(cursor: bytes | None) -> bytes:
+        nonlocal asked
+        asked += 1
+        return json.dumps({"tools": [tool(f"t{asked}")], "nextCursor": f"c{asked}"}).encode()
+
+    found = run(fetch("a", page))
+    assert (asked, len(found.tools)) == (100, 100)
+    assert "100 pages" in str(found.notices)
+
+
+def test_a_list_that_is_too_long_is_cut_off() -> None:
+    found = run(fetch("a", pages({"tools": [tool(f"t{one}") for one in range(MOST_TOOLS + 5)], "nextCursor": "1"})))
+    assert len(found.tools) == MOST_TOOLS
+    assert str(MOST_TOOLS) in str(found.notices)
+
+
+def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() -> None:
+    first = {**tool("x"), "title": "first"}
+    found = run(fetch("a", pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
+    assert [(one.name, one.members.get("title")) for one in found.tools] == [("x", b'"first"'), ("y", None)]
+    assert len(found.notices) == 2
+
+
+@pytest.mark.parametrize(
+    ("ttls", "fresh"), [([5000], 5.0), ([5000, 3000], 3.0), ([0], None), ([None], None), (["5"], None), ([-5], None)]
+)
+def test_a_list_is_as_fresh_as_its_stalest_page(ttls: list[Any], fresh: float | None) -> None:
+    found = [{"tools": [], "ttlMs": ttl, "nextCursor": str(number)} for number, ttl in enumerate(ttls)]
+    del found[-1]["nextCursor"]
+    assert run(fetch("a", pages(*found))).fresh == fresh
+
+
+def test_pauses_after_failures_are_short_and_spread() -> None:
+    assert [retry_pause(failures, 0.0) for failures in (1, 2, 3, 4, 5, 6, 99)] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert retry_pause(6, 1.0) == 2.5

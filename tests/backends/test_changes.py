@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fastgw.backends import changes
+from fastgw.backends.changes import Listener, pause
+from fastgw.backends.directory import Directory
+from fastgw.backends.inquiry import Reach
+from fastgw.backends.probe import LEGACY, Found
+from fastgw.faults import Fault, Kind
+from fastgw.mcp.names import Era
+from tests.backends.fakes import (
+    OURS,
+    SSE,
+    FakeAnswer,
+    FakeWire,
+    Sent,
+    asker,
+    error,
+    event,
+    registry,
+    result,
+    run,
+    settle,
+)  # fmt: skip
+
+MODERN = Found(Era.MODERN, "2026-07-28", announces_changes=True)
+CHANGED = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+
+
+def acknowledged(**what: bool) -> bytes:
+    method = "notifications/subscriptions/acknowledged"
+    return event({"jsonrpc": "2.0", "method": method, "params": {"notifications": what}})
+
+
+class World:
+    """A listener and the streams its server gives, in order; then it is away."""
+
+    def __init__(self, spawn: Any, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.heard = 0
+        self.wire = FakeWire(self.serve)
+        reach = Reach(lambda _: asker(self.wire, spawn), spawn, OURS)
+        self.listener = Listener(reach, Directory(reach), "shop|a", self.hear)
+
+    def hear(self) -> None:
+        self.heard += 1
+
+    def serve(self, request: Sent) -> Any:
+        if request.method == "initialize":
+            return result(request, {"protocolVersion": "2025-11-25"}, **{"mcp-session-id": f"s{len(self.wire.sent)}"})
+        if request.verb == "GET" or request.method == "subscriptions/listen":
+            found = self.answers.pop(0) if self.answers else Fault(Kind.NO_SERVER)
+            return found(request) if callable(found) else found
+        return FakeAnswer(202)
+
+
+def play(monkeypatch: pytest.MonkeyPatch, script: Any, *answers: Any) -> None:
+    monkeypatch.setattr(changes, "pause", lambda failures, dice: 0.0)
+
+    async def whole() -> None:
+        async with registry() as found:
+            await script(World(found.spawn, *answers), found.spawn)
+
+    run(whole())
+
+
+def stream(*pieces: bytes | Fault) -> FakeAnswer:
+    return FakeAnswer(200, SSE, None, pieces)
+
+
+@pytest.mark.parametrize(("found", "opening"), [(LEGACY, b""), (MODERN, acknowledged(toolsListChanged=True))])
+def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: Found, opening: bytes) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        spawn(world.listener.run(found), "listen")
+        await settle()
+        assert world.heard == 2
+
+    play(monkeypatch, script, stream(opening + CHANGED[:9], CHANGED[9:] + CHANGED))
+
+
+@pytest.mark.parametrize("end", [b"", Fault(Kind.LOST, sent=True), b"data: " + b"x" * 2_000_000])
+@pytest.mark.parametrize("found", [LEGACY, MODERN])
+def test_a_stream_that_is_open_again_counts_as_an_announcement(
+    monkeypatch: pytest.MonkeyPatch, found: Found, end: Any
+) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        task = spawn(world.listener.run(found), "listen")
+        while world.answers:
+            await asyncio.sleep(0)
+        await settle()
+        assert world.heard == 1
+        assert not task.done()
+
+    play(monkeypatch, script, stream(end), Fault(Kind.NO_SERVER), FakeAnswer(503), FakeAnswer(401), stream())
+
+
+@pytest.mark.parametrize("status", [405, 404, 400, 406, 200])
+def test_a_server_without_the_stream_is_left_alone(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        await world.listener.run(LEGACY)
+        await world.listener.run(MODERN)
+        assert world.heard == 0
+
+    play(monkeypatch, script, *[FakeAnswer(status)] * (3 if status == 404 else 2))
+
+
+def test_a_modern_server_that_announces_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        await world.listener.run(Found(Era.MODERN, "2026-07-28"))
+        assert world.wire.sent == []
+
+    play(monkeypatch, script)
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda request: error(request, -32601, 404), stream(acknowledged()), stream(acknowledged(other=True))]
+)
+def test_a_modern_server_that_does_not_honour_it_is_left_alone(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        await world.listener.run(MODERN)
+        assert len(world.wire.sent) == 1
+        sent = world.wire.sent[0]
+        assert sent.headers["mcp-method"] == "subscriptions/listen"
+        assert sent.json["params"]["notifications"] == {"toolsListChanged": True}
+
+    play(monkeypatch, script, answer)
+
+
+def test_a_dead_session_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        spawn(world.listener.run(LEGACY), "listen")
+        await settle()
+        gets = [sent.headers["mcp-session-id"] for sent in world.wire.sent if sent.verb == "GET"]
+        assert len(gets) == len(set(gets)) == 2
+        assert world.heard == 1
+
+    play(monkeypatch, script, FakeAnswer(404), stream(CHANGED))
+
+
+def test_what_a_legacy_server_asks_is_answered_and_nonsense_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        spawn(world.listener.run(LEGACY), "listen")
+        await settle()
+        answers = [sent.json for sent in world.wire.sent if sent.verb == "POST" and "method" not in sent.json]
+        assert [one.get("result", one.get("error", {}).get("code")) for one in answers] == [{}, -32601]
+        assert world.heard == 1
+
+    asks = [{"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"jsonrpc": "2.0", "id": 2, "method": "roots/list"}]
+    play(monkeypatch, script, stream(event("nonsense"), *map(event, asks), CHANGED))
+
+
+def test_pauses_grow_to_a_minute_and_are_spread() -> None:
+    whole = [pause(failures, 1.0) for failures in range(12)]
+    assert whole[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(whole) == whole[-1] == 60.0
+    assert pause(3, 0.0) == 2.0
