@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from fastgw.faults import Fault, Kind
@@ -34,7 +35,8 @@ class Agent:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._over = False
+        self.over = False
+        """Whether the end of an answer has been sent."""
         self.started = False
         """Whether the head of an answer has been sent."""
 
@@ -46,7 +48,7 @@ class Agent:
             length: the declared length; None for a chunked body. At that length reading stops (each message costs).
 
         Raises:
-            Fault: BODY_TOO_LARGE; ABANDONED where the agent left before the end.
+            Fault: BODY_TOO_LARGE; ABANDONED where it broke off: the agent left, or its chunks are none.
         """
         message = await self._receive()
         body: bytes = message.get("body", b"")
@@ -66,18 +68,20 @@ class Agent:
             raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
         return b"".join(parts)
 
-    async def throw_away(self) -> None:
-        """Read on a little after a refusal for size and drop it; ends when the agent does."""
+    async def throw_away(self, seconds: float) -> None:
+        """Read on a little after a refusal for size and drop it; ends when the agent does, or in `seconds`."""
         dropped = 0
-        while dropped < _THROWN_AWAY:
-            message = await self._receive()
-            dropped += len(message.get("body", b""))
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while dropped < _THROWN_AWAY:
+                    message = await self._receive()
+                    dropped += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
         """A whole answer in one piece."""
-        self._over = self.started = True
+        self.over = self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -92,7 +96,7 @@ class Agent:
 
     async def close(self) -> None:
         """The end of the stream."""
-        self._over = True
+        self.over = True
         await self._send({"type": "http.response.body", "body": b""})
 
     def watch(self, left: Callable[[], None], registry: Registry) -> None:
@@ -104,7 +108,7 @@ class Agent:
         future = pending if hasattr(pending, "add_done_callback") else registry.spawn(pending, "watch")
 
         def woken(done: asyncio.Future[Message]) -> None:
-            if self._over or done.cancelled() or done.exception() is not None:
+            if self.over or done.cancelled() or done.exception() is not None:
                 return
             if done.result()["type"] == "http.disconnect":
                 left()

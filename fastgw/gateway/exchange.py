@@ -7,6 +7,7 @@ Refuses to know: how any of it is done.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ class Exchange:
         method: the JSON-RPC method, as soon as it is known.
         identified: whether `principal` is known to be who calls.
         waited: seconds spent waiting for servers.
+        over: its answer is complete, or nobody waits for it.
+        body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
+        when_old: what is to be done once if it takes longer than most.
         outcome: how it ended, in the words of usage events; *cancelled* until something better is known.
     """
 
@@ -65,6 +69,10 @@ class Exchange:
     left: bool = False
     withdrawn: bool = False
     expired: bool = False
+    over: bool = False
+    body_due: float = 0.0
+    too_slow: bool = False
+    when_old: Callable[[], None] | None = None
 
     @property
     def bare(self) -> bool:
@@ -87,3 +95,13 @@ class Exchange:
         if self.task is not None and not self.left:
             self.expired = True
             self.task.cancel()
+
+    def grow_old(self, now: float) -> None:
+        """It takes longer than most do, and has taken until `now` (CLOCK_MONOTONIC seconds)."""
+        if 0.0 < self.body_due < now and self.task is not None:
+            self.body_due = 0.0
+            self.too_slow = True
+            self.task.cancel()
+        if self.when_old is not None:
+            when_old, self.when_old = self.when_old, None
+            when_old()

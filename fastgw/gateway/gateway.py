@@ -25,6 +25,7 @@ from fastgw.gateway.ledger import Ledger
 from fastgw.gateway.lift import legacy
 from fastgw.gateway.lift.door import Door
 from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.patrol import Patrol
 from fastgw.gateway.registry import Registry
 from fastgw.mcp import headers, sessions
 from fastgw.mcp.sealing import Sealer
@@ -71,6 +72,8 @@ class Gateway:
         self._running: set[Exchange] = set()
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
+        self._patrol = Patrol()
+        self._loop = asyncio.get_running_loop()
         self.caller: Caller
 
     @property
@@ -147,7 +150,8 @@ class Gateway:
         name = f"req_{self._boot}{next(self._numbers):06x}"
         now = time.monotonic()
         exchange = Exchange(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
-        exchange.task = asyncio.current_task()
+        exchange.task = asyncio.current_task(self._loop)
+        self._patrol.add(exchange)
         return exchange
 
     def element(self, whole: Exchange, found: Recognised) -> Exchange:

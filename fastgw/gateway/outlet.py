@@ -83,6 +83,8 @@ class HttpOutlet:
 
     async def _push(self, data: bytes) -> None:
         async with self._turn:
+            if self._agent.over:  # a comment that was on its way while the answer was given
+                return
             if not self._agent.started:
                 await self._agent.open([*self._common, *STREAM])
             await self._agent.push(data)

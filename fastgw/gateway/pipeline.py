@@ -20,6 +20,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastgw.backends.upstream import Upstream
@@ -59,18 +60,20 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             return
         body = await read(exchange, agent)
         found = recognise(gateway, exchange, body)
-        if len(found) == 1 and body[:1] == b"{":
-            await one(gateway, exchange, found[0], agent)
-        else:
+        if isinstance(found, list):
             await batch(gateway, exchange, found, agent)
+        else:
+            await one(gateway, exchange, found, agent)
     except Fault as fault:
         await refuse(gateway, exchange, fault, agent)
     except asyncio.CancelledError:
         if not exchange.left:
             raise
-    except Exception as wrong:  # the last line: whatever it is, the agent hears an id that stands in the log
+    except Exception as wrong:
         log.exception("%s failed: %r", exchange.request_id, wrong)
-        await refuse(gateway, exchange, Fault(Kind.INTERNAL, detail=repr(wrong)), agent)
+        await refuse(gateway, exchange, Fault(Kind.INTERNAL), agent)
+    finally:
+        exchange.over = True
 
 
 def accept(exchange: Exchange, scope: Scope) -> None:
@@ -130,24 +133,21 @@ async def read(exchange: Exchange, agent: Agent) -> bytes:
     length = int(declared) if declared is not None and declared.isdigit() else None
     if length is not None and length > limit:
         raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
-    task = exchange.task
-    assert task is not None
-    too_slow = asyncio.get_running_loop().call_later(exchange.snapshot.body_deadline, task.cancel, "slow")
+    exchange.body_due = exchange.started + exchange.snapshot.body_deadline
     try:
         body = await agent.read(limit, length)
-    except asyncio.CancelledError as stopped:
-        if stopped.args == ("slow",):
+    except asyncio.CancelledError:
+        if exchange.too_slow:
             raise Fault(Kind.BODY_TOO_SLOW) from None
         raise
-    finally:
-        too_slow.cancel()
+    exchange.body_due = 0.0
     exchange.timestamp = time.time()
     exchange.bytes_in = len(body)
     return body
 
 
-def recognise(gateway: Gateway, exchange: Exchange, body: bytes) -> list[Recognised | Refused]:
-    """Whatever revision the agent speaks, from here on there are only calls.
+def recognise(gateway: Gateway, exchange: Exchange, body: bytes) -> Recognised | list[Recognised | Refused]:
+    """Whatever revision the agent speaks, from here on there are only calls: one, or a batch of them.
 
     Raises:
         Fault: the body as a whole is refused.
@@ -155,17 +155,15 @@ def recognise(gateway: Gateway, exchange: Exchange, body: bytes) -> list[Recogni
     return era.lift(exchange, body, gateway.door)
 
 
-async def one(gateway: Gateway, exchange: Exchange, found: Recognised | Refused, agent: Agent) -> None:
+async def one(gateway: Gateway, exchange: Exchange, found: Recognised, agent: Agent) -> None:
     """The usual case: one message, answered over HTTP by itself."""
-    if isinstance(found, Refused):
-        raise found.fault
     if found.wish in (Wish.NOTHING, Wish.CANCEL):
         gateway.heed(exchange, found)
         await agent.answer(202, gateway.common(exchange), b"")
         return
     exchange.face = found.face
     if found.wish is Wish.CALL and found.face.leaving_cancels:
-        agent.watch(exchange.leave, gateway.registry)
+        exchange.when_old = partial(agent.watch, exchange.leave, gateway.registry)
     outlet = HttpOutlet(agent, exchange, gateway.common(exchange), gateway.registry)
     await carry_out(gateway, exchange, found, outlet)
 
@@ -197,7 +195,8 @@ async def batch(gateway: Gateway, exchange: Exchange, found: list[Recognised | R
 async def carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, outlet: Outlet) -> None:
     """Resolve to settle, for one message; a fault becomes its answer."""
     exchange.call, exchange.face, exchange.reply_to = found.call, found.face, found.call.id
-    exchange.task = asyncio.current_task()
+    if exchange.task is None:
+        exchange.task = asyncio.current_task()
     gateway.track(exchange)
     try:
         await _carry_out(gateway, exchange, found, outlet)
@@ -211,6 +210,9 @@ async def carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, out
             await outlet.silence()
         elif not exchange.left:
             raise
+    except Exception as wrong:  # the last line: whatever it is, the agent hears an id that stands in the log
+        log.exception("%s failed: %r", exchange.request_id, wrong)
+        await _answer_fault(exchange, Fault(Kind.INTERNAL, sent=exchange.attempts > 0), outlet)
     finally:
         settle(gateway, exchange, found)
 
@@ -348,7 +350,7 @@ async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agen
     """Answer a request that was refused before it became a call."""
     _note(exchange, fault)
     gateway.record(exchange)
-    if fault.kind is Kind.ABANDONED or agent.started:
+    if agent.started:
         return
     status = refusals.status(fault, exchange)
     fields = [*gateway.common(exchange), *refusals.headers(fault, status), JSON]
@@ -356,7 +358,7 @@ async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agen
         fields.append((b"connection", b"close"))
     await agent.answer(status, fields, refusals.body(fault, exchange))
     if fault.kind is Kind.BODY_TOO_LARGE:
-        await agent.throw_away()
+        await agent.throw_away(exchange.snapshot.body_deadline)
 
 
 def _note(exchange: Exchange, fault: Fault) -> None:

@@ -7,9 +7,6 @@ Refuses to know: how the messages came, and whether they leave as JSON or as eve
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import orjson
 
 from fastgw.backends.upstream import Upstream
 from fastgw.faults import Fault, Kind
@@ -22,13 +19,15 @@ from fastgw.mcp.envelope import Message, NotAMessage, NotJson
 
 _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
 _LOG = frozenset(("level", "logger", "data"))
+_ERROR = frozenset(("code", "message", "data"))
 
 
 async def relay(exchange: Exchange, upstream: Upstream, outlet: Outlet) -> None:
     """Hand on every message of the server, the final one as the answer.
 
     Raises:
-        Fault: whatever `Upstream.next` raises; LOST for a result that breaks the protocol.
+        Fault: whatever `Upstream.next` raises; LOST for a result that breaks the protocol; INTERNAL for one that is
+            not the last word, whatever the server's era.
     """
     assert exchange.call is not None
     message = await _next(exchange, upstream)
@@ -64,6 +63,8 @@ async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet
         result = results.read(message.result or b"")
     except results.Unusable as wrong:
         raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
+    if result.kind != b'"complete"':
+        raise Fault(Kind.INTERNAL, detail=f"resultType {result.kind[:64]!r} was not offered", sent=True)
     exchange.outcome, exchange.status = ("tool_error" if result.is_error else "ok"), 200
     payload = exchange.face.result(result, prepared.server_info(exchange.snapshot))
     await outlet.answer(200, [], refusals.reply(call.id, payload))
@@ -71,12 +72,11 @@ async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet
 
 def _error_code(error: bytes) -> int:
     try:
-        found: Any = orjson.loads(error)
-        if isinstance(found["code"], int) and isinstance(found["message"], str):
-            return int(found["code"])
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise Fault(Kind.LOST, detail="an error without code and message", sent=True)
+        found = envelope.members(error, _ERROR)
+        envelope.string(found.get("message", b"null"), "message")
+        return int(found.get("code", b""))
+    except (NotAMessage, NotJson, ValueError):
+        raise Fault(Kind.LOST, detail="an error without code and message", sent=True) from None
 
 
 def _notification(exchange: Exchange, call: Call, message: Message) -> bytes | None:

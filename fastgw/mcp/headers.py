@@ -5,6 +5,8 @@ Knows: HTTP field names and simple values (RFC 9110). Refuses to know: the body 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 VERSION = b"mcp-protocol-version"
 METHOD = b"mcp-method"
 NAME = b"mcp-name"
@@ -39,6 +41,7 @@ def media_type(value: bytes) -> bytes:
     return value.partition(b";")[0].strip().lower()
 
 
+@lru_cache(maxsize=256)
 def accepts(accept: bytes | None, wanted: bytes) -> bool:
     """Whether an Accept header admits a media type; no header admits everything (RFC 9110, section 12.5.1).
 

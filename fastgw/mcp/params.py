@@ -78,7 +78,7 @@ def value_at(arguments: bytes, path: tuple[str, ...]) -> bytes | None:
     for name in path:
         if text[:1] != b"{":
             return None
-        found = members(text, ()).get(name)
+        found = members(text).get(name)
         if found is None:
             return None
         text = found

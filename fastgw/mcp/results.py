@@ -97,7 +97,7 @@ def _links_as_text(content: bytes) -> bytes:
 
 def _link_as_text(item: bytes) -> bytes:
     try:
-        found = members(item, ())
+        found = members(item)
     except (NotJson, NotAMessage):
         return item
     if found.get("type") != b'"resource_link"' or "uri" not in found:

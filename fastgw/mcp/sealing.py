@@ -36,7 +36,7 @@ class Sealer:
             bound: whom and what the token is for; it opens only with the same bytes.
             nonce: `NONCE` bytes never used before.
         """
-        return base64.urlsafe_b64encode(nonce + self._keys[0].encrypt(nonce, plain, bound)).decode().rstrip("=")
+        return _letters(nonce + self._keys[0].encrypt(nonce, plain, bound))
 
     def open(self, token: str, bound: bytes) -> bytes | None:
         """What was sealed, or None for a token that is foreign, altered or no token at all."""
@@ -45,7 +45,8 @@ class Sealer:
             sealed = base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             return None
-        if len(sealed) <= NONCE:
+        # One spelling only: Base64 has several for the same bytes, and what is remembered by its token would be evaded.
+        if len(sealed) <= NONCE or _letters(sealed) != token:
             return None
         for key in self._keys:
             try:
@@ -53,6 +54,10 @@ class Sealer:
             except InvalidTag:
                 continue
         return None
+
+
+def _letters(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
 
 def _derive(secret: bytes, purpose: str) -> bytes:

@@ -8,6 +8,7 @@ Every field is always there: null is unknown or not applicable, 0 is measured no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import gmtime, strftime
 
 import orjson
@@ -104,8 +105,13 @@ def encode(event: Event) -> bytes:
 
 def stamp(seconds: float) -> str:
     """Unix seconds as RFC 3339, UTC, with milliseconds."""
-    millis = int(seconds * 1000)
-    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(millis // 1000))}.{millis % 1000:03d}Z"
+    whole, millis = divmod(int(seconds * 1000), 1000)
+    return f"{_to_the_second(whole)}.{millis:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(whole: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole))
 
 
 def _text(claim: Claim | None) -> str | None:

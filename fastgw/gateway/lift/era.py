@@ -16,26 +16,28 @@ from fastgw.mcp import headers, names
 _LEGACY = frozenset(version.encode() for version in names.LEGACY_VERSIONS)
 
 
-def lift(exchange: Exchange, body: bytes, door: Door) -> list[Recognised | Refused]:
-    """What the body asks for: one message, or the messages of a batch, each understood or refused by itself.
+def lift(exchange: Exchange, body: bytes, door: Door) -> Recognised | list[Recognised | Refused]:
+    """What the body asks for: one message, or a batch as a list, each of its messages understood or refused by itself.
 
     Raises:
         Fault: the body as a whole is refused; `exchange.reply_to` is the id to answer.
     """
     if reading.is_batch(body):
         return _batch(exchange, body, door)
-    if not speaks_sessions(exchange):
-        exchange.face = modern.FACE
+    exchange.face = legacy.face_of(exchange) if speaks_sessions(exchange) else modern.FACE
     opened = _opened(exchange, body)
     if speaks_sessions(exchange) and not (exchange.bare and names.META_VERSION in opened.meta):
-        return [legacy.lift(exchange, opened, door)]
+        return legacy.lift(exchange, opened, door)
     exchange.face = modern.FACE
-    return [modern.lift(exchange, opened)]
+    return modern.lift(exchange, opened)
 
 
 def speaks_sessions(exchange: Exchange) -> bool:
-    """Whether the headers are those of a revision that has sessions: it is named, or none is (before 2025-06-18)."""
-    return exchange.bare or exchange.headers[headers.VERSION] in _LEGACY
+    """Whether the headers are those of a revision that has sessions: it is named, or none is (before 2025-06-18).
+
+    Two that are named are none of them: the ladder of 2026-07-28 refuses a routing header that came twice.
+    """
+    return exchange.bare or (headers.VERSION not in exchange.twice and exchange.headers[headers.VERSION] in _LEGACY)
 
 
 def _opened(exchange: Exchange, body: bytes) -> Opened:

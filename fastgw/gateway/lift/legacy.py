@@ -15,7 +15,7 @@ from fastgw.gateway.lift import reading
 from fastgw.gateway.lift.door import Door
 from fastgw.gateway.lift.face import Recognised, Wish
 from fastgw.gateway.lift.reading import Opened
-from fastgw.mcp import headers, names, results, sessions
+from fastgw.mcp import envelope, headers, names, results, sessions
 from fastgw.mcp.call import Call
 from fastgw.mcp.results import Result
 from fastgw.mcp.sealing import NONCE
@@ -54,6 +54,11 @@ class LegacyFace:
 
 
 _FACES = {version: LegacyFace(version) for version in names.LEGACY_VERSIONS}
+
+
+def face_of(exchange: Exchange) -> LegacyFace:
+    """The face by the headers alone, for what is refused before its session is known."""
+    return _FACES[exchange.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode()).decode("latin-1")]
 
 
 def lift(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
@@ -132,7 +137,8 @@ def _initialize(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
 
 
 def _notification(call: Call, opened: Opened, face: LegacyFace) -> Recognised:
-    if call.method == names.CANCELLED and "requestId" in opened.params:
-        call.id = opened.params["requestId"]
+    request = opened.params.get("requestId")
+    if call.method == names.CANCELLED and request is not None and envelope.is_id(request):
+        call.id = request
         return Recognised(Wish.CANCEL, call, face)
     return Recognised(Wish.NOTHING, call, face)

@@ -23,6 +23,10 @@ _META = frozenset(
 )
 
 
+MOST_IN_BATCH = 1000
+"""Messages of one batch; each is worked on as if it had come alone, and 4 MiB hold 80,000 pings."""
+
+
 @dataclass(slots=True)
 class Opened:
     """A message with `params` and `_meta` taken apart: member name to JSON text."""
@@ -47,7 +51,7 @@ def message(body: bytes) -> Message:
 
 
 def opened(message: Message) -> Opened:
-    """The message with `params` and `_meta` taken apart.
+    """The message with `params` and `_meta` taken apart. Nobody is told of a bad notification: it then says nothing.
 
     Raises:
         Fault: BAD_PARAMS where one of them is no object, or holds a member twice.
@@ -59,6 +63,8 @@ def opened(message: Message) -> Opened:
         meta = params.get("_meta")
         return Opened(message, params, envelope.members(meta, _META) if meta is not None else {})
     except (NotAMessage, NotJson) as wrong:
+        if message.id is None:
+            return Opened(message)
         raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
 
 
@@ -71,7 +77,7 @@ def elements(body: bytes) -> list[bytes]:
     """The messages of a batch as JSON text.
 
     Raises:
-        Fault: NOT_JSON; NOT_ONE_MESSAGE for an empty batch (JSON-RPC 2.0, section 6).
+        Fault: NOT_JSON; NOT_ONE_MESSAGE for an empty batch (JSON-RPC 2.0, section 6), or one that is too long.
     """
     try:
         envelope.check_utf8(body)
@@ -80,6 +86,8 @@ def elements(body: bytes) -> list[bytes]:
         raise Fault(Kind.NOT_JSON, f"Parse error: {wrong}") from None
     if not items:
         raise Fault(Kind.NOT_ONE_MESSAGE, "A batch must not be empty.")
+    if len(items) > MOST_IN_BATCH:
+        raise Fault(Kind.NOT_ONE_MESSAGE, f"A batch holds at most {MOST_IN_BATCH} messages.")
     return items
 
 

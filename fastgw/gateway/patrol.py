@@ -1,0 +1,51 @@
+"""Patrol: looks after the requests that take long, so that quick ones pay nothing for it.
+
+Knows: when a request began, whether its body is still coming, who wants to hear that its agent has left.
+Refuses to know: anything of what is asked.
+
+A timer and a pending `receive` for every request cost about 25 us of CPU together, most of it wake-ups between the
+server's thread and ours; nine requests in ten are over before either could matter. So one timer goes round for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+
+from fastgw.gateway.exchange import Exchange
+
+PERIOD = 0.02
+"""Seconds between two rounds: how much later than at once a leaving agent is noticed."""
+
+
+class Patrol:
+    """Of one worker. At rest it costs nothing: the timer runs only while there are requests."""
+
+    def __init__(self) -> None:
+        self._young: deque[Exchange] = deque()
+        self._old: set[Exchange] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing to look after."""
+        return self._timer is None
+
+    def add(self, exchange: Exchange) -> None:
+        """Look after this request until it is `over`."""
+        self._young.append(exchange)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PERIOD, self._round)
+
+    def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = monotonic()
+        young, old = self._young, self._old
+        while young and young[0].started <= now - PERIOD:
+            old.add(young.popleft())
+        for exchange in [exchange for exchange in old if exchange.over]:
+            old.discard(exchange)
+        for exchange in old:
+            exchange.grow_old(now)
+        self._timer = loop.call_later(PERIOD, self._round) if young or old else None
