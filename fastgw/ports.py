@@ -55,6 +55,10 @@ class Answer(Protocol):
         """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
         ...
 
+    def distrust(self) -> None:
+        """Close the connection for good, whoever has it now: this answer was another's, so the next will be, too."""
+        ...
+
 
 class Wire(Protocol):
     """Pooled connections to one instance of a server."""

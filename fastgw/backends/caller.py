@@ -33,8 +33,9 @@ from fastgw.ports import Answer, Deadlines, Keeper, UpstreamSession, Wire
 MOST_SESSIONS = 20_000
 """Sessions one worker remembers; the keeper knows those that fall out."""
 
-HEARTBEAT = 2.0
-"""Seconds between two words to the keeper that a session with a call in flight is in use."""
+HEARTBEAT = 0.5
+"""Seconds between two words to the keeper that a session with a call in flight is in use. With what they wait on their
+way it must stay below `directory.SHORTEST_IDLE`."""
 
 
 @dataclass(slots=True)

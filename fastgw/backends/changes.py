@@ -142,7 +142,10 @@ class Listener:
 def _acknowledges_tools(message: Message) -> bool:
     """Whether the server agreed to announce changes of tools (2026-07-28, Subscriptions, Acknowledgment)."""
     try:
-        params = members(message.params or b"{}", ("notifications",))
-        return members(params.get("notifications", b"{}"), ("toolsListChanged",)).get("toolsListChanged") == b"true"
+        params = members(message.params or b"{}", frozenset(("notifications",)))
+        return (
+            members(params.get("notifications", b"{}"), frozenset(("toolsListChanged",))).get("toolsListChanged")
+            == b"true"
+        )
     except (NotJson, NotAMessage):
         return False

@@ -32,6 +32,9 @@ No agent's identity is spelt so: they are `*` or have a colon."""
 SETTLED = 5.0
 """Seconds without use after which a session may make room for another identity's."""
 
+SHORTEST_IDLE = 2.0
+"""Seconds a session is kept at least, whatever `session_idle` says: that it is in use is told only now and then."""
+
 _SESSION_ID = re.compile(r"[!-~]{1,8192}")
 _SURE = 1.0
 """Seconds in which a server without session ids is not asked again although somebody calls its session dead."""
@@ -132,7 +135,7 @@ class Directory:
                 if not self._is_known(key[0]):
                     del shelf.held[key]
                     continue
-                idle = self._askers(key[0]).backend.session_idle
+                idle = max(self._askers(key[0]).backend.session_idle, SHORTEST_IDLE)
                 if self._clock() - held.used < idle:
                     break  # the others were used later
                 del shelf.held[key]

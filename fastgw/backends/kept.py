@@ -40,7 +40,7 @@ def store(folder: Path, catalogue: Catalogue, eras: Eras) -> None:
 def recall(folder: Path, server: str) -> tuple[Catalogue, Eras] | None:
     """What was kept of a server; None where there is nothing, or nothing that can be used."""
     try:
-        found = members(_path(folder, server).read_bytes(), ())
+        found = members(_path(folder, server).read_bytes())
         catalogue = load(found["catalogue"])
         eras = {str(key): (str(era), str(version)) for key, (era, version) in orjson.loads(found["eras"]).items()}
     except FileNotFoundError:

@@ -82,7 +82,7 @@ def renamed(arguments: bytes, pairs: tuple[tuple[str, str], ...]) -> bytes:
     if not pairs:
         return arguments
     theirs = dict(pairs)
-    found = members(arguments, ())
+    found = members(arguments)
     for name in theirs.values():
         if name in found and name not in theirs:
             raise NotAMessage(f"there is no argument {name!r}")

@@ -194,6 +194,8 @@ class Upstream:
 
     def _respond(self, message: Message) -> None:
         if not same_id(message.id, self._line.id):
+            if is_out_of_step(self._answer, message.id, self._line.id):
+                self._answer.distrust()
             raise lost("a response with another id")
         self._ready.append(message)
 
@@ -284,9 +286,12 @@ async def aside(line: Line, body: bytes) -> None:
     """POST a message that has no answer; that it may not arrive is in its nature."""
     try:
         answer = await line.wire.request("POST", lower_legacy.headers(line.backend, line.session), body, ASIDE)
-        answer.close()
     except Fault:
-        pass  # the server is gone, and with it the call this was about
+        return  # the server is gone, and with it the call this was about
+    if answer.body and is_out_of_step(answer, _answered(answer.body), line.id):
+        # Nothing was asked that has a response: this one is late.
+        answer.distrust()
+    answer.close()
 
 
 def refuse_unfinished(result: bytes) -> None:
@@ -311,6 +316,26 @@ def refuse_unfinished(result: bytes) -> None:
 
 
 _RESULT = frozenset(("resultType",))
+
+
+def _answered(body: bytes) -> bytes | None:
+    """The id that a response answers; None for anything else."""
+    try:
+        message = read(body)
+    except (NotJson, NotAMessage):
+        return None
+    return message.id if message.method is None else None
+
+
+def is_out_of_step(answer: Answer, found: bytes | None, ours: bytes) -> bool:
+    """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
+
+    Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
+    ours is an answer that came late or twice, most surely one that begins as all our ids do.
+    """
+    if found is None or found == b"null":
+        return False
+    return answer.status == 200 or found.startswith(ours[: ours.rfind(b"-") + 1])
 
 
 def same_id(found: bytes | None, ours: bytes) -> bool:

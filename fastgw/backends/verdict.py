@@ -14,6 +14,9 @@
 | 503 | NO_SERVER, busy, sent | the same |
 | all else: 2xx without a response, 3xx, 4xx, 5xx, HTML | LOST | the same |
 
+An answer that was meant for another request, late or twice, is LOST and its connection distrusted: what comes next on
+it is another's, too.
+
 Why "not sent": 429 says by its definition that the request was turned away (RFC 6585, section 4), and a 503 that names
 a time to come back was made by something that sheds load before it works. A bare 503 may come from anything, also from
 a proxy whose server broke while it ran the call. Either with a response to our id in it is the server's own work: sent.
@@ -30,7 +33,7 @@ from typing import Any
 import orjson
 
 from fastgw.backends.outcome import lost
-from fastgw.backends.upstream import same_id
+from fastgw.backends.upstream import is_out_of_step, same_id
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
 from fastgw.mcp.envelope import Message, NotAMessage, NotJson, read
@@ -119,6 +122,9 @@ def _strange(answer: Answer, era: Era) -> Verdict:
     if era is Era.LEGACY and (answer.status == 404 or (answer.status == 400 and _speaks_of_session(answer))):
         return Verdict(Means.SESSION_DEAD, otherwise=fault)
     if answer.status not in _UNCLEAR:
+        if answer.status < 300:
+            # No server answers a call so; it may be what a notification before it was answered.
+            answer.distrust()
         raise fault
     code = _foreign_code(answer.body or b"")
     if code == names.HEADER_MISMATCH and era is Era.MODERN:
@@ -136,6 +142,8 @@ def _response(answer: Answer, upstream_id: bytes) -> Message | None:
         message = read(answer.body or b"")
         if message.method is None and same_id(message.id, upstream_id):
             return message
+        if message.method is None and is_out_of_step(answer, message.id, upstream_id):
+            answer.distrust()
         wrong = "a message with another id"
     except (NotJson, NotAMessage) as strange:
         wrong = str(strange)

@@ -47,6 +47,7 @@ class FakeAnswer:
         self.headers = JSON if headers is None else headers
         self.body = body
         self.closed = False
+        self.distrusted = False
         self.more: asyncio.Queue[bytes | Fault] = asyncio.Queue()
         for piece in pieces:
             self.more.put_nowait(piece)
@@ -61,6 +62,9 @@ class FakeAnswer:
 
     def close(self) -> None:
         self.closed = True
+
+    def distrust(self) -> None:
+        self.distrusted = True
 
 
 @dataclass

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from fastgw.backends.directory import KEEPER, Directory
+from fastgw.backends.caller import HEARTBEAT
+from fastgw.backends.directory import KEEPER, SHORTEST_IDLE, Directory
 from fastgw.backends.inquiry import Asker, Reach
+from fastgw.edge.link import TELL_EVERY
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
 from tests.backends.fakes import (
@@ -218,6 +220,23 @@ def test_idle_sessions_are_ended_with_their_server_and_used_ones_are_not() -> No
         assert (await world.directory.open(A, "agent:a")).id == "s4"
 
     play(script, session_idle=60.0)
+
+
+def test_a_session_in_use_outlives_any_session_idle() -> None:
+    longest = HEARTBEAT + TELL_EVERY
+
+    async def script(world: World) -> None:
+        await world.directory.open(A, "agent:a")
+        for _ in range(5):
+            world.now += longest
+            world.directory.reap()
+            world.directory.touch(A, "agent:a")
+        assert world.directory.count("shop") == 1
+        world.now += SHORTEST_IDLE
+        world.directory.reap()
+        assert world.directory.count("shop") == 0
+
+    play(script, session_idle=0.001)
 
 
 def test_sessions_of_a_server_taken_out_are_forgotten() -> None:

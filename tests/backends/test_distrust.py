@@ -1,0 +1,167 @@
+"""A late answer of one exchange never becomes another's: real connections, a server that answers out of step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from fastgw.backends.caller import Caller
+from fastgw.backends.line import NO_SESSION, Line
+from fastgw.backends.upstream import Upstream, aside
+from fastgw.backends.verdict import judge
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+from fastgw.mcp.names import Era
+from tests.backends.fakes import (
+    JSON,
+    OURS,
+    PATIENT,
+    SSE,
+    TARGET,
+    FakeAnswer,
+    FakeKeeper,
+    FakeWire,
+    backend,
+    call,
+    event,
+    instance,
+    registry,
+)  # fmt: skip
+from tests.backends.fakes import run as run_bounded
+from tests.backends.raw_server import Peer, chunked, ok, raw_server, run, wire_to
+
+ID = b'"boot-2"'
+Ask = Callable[[], Awaitable[str]]
+
+
+def said(got: tuple[bytes, bytes], more: str = "") -> bytes:
+    """The result to this request: its own number."""
+    message = json.loads(got[1])
+    content = [{"type": "text", "text": message["id"].rpartition("-")[2] + more}]
+    result = {"resultType": "complete", "content": content}
+    return json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
+
+
+async def answered(caller: Caller) -> str:
+    """The number in the answer to one call, or the kind of the fault."""
+    try:
+        upstream = await caller.call(call(), TARGET, backend(), instance("modern"), "agent:a", PATIENT)
+        message = await upstream.next()
+        upstream.close()
+    except Fault as fault:
+        return fault.kind.value
+    return str(json.loads(message.result or b"")["content"][0]["text"])
+
+
+def told(script: Callable[[Peer], Awaitable[None]], story: Callable[[Caller], Awaitable[Any]]) -> Any:
+    """Play a story with one caller on at most one connection."""
+
+    async def play() -> Any:
+        found = Registry()
+        try:
+            async with raw_server(script) as server, wire_to(server, "lean", max_connections=1) as wire:
+                return await story(Caller(FakeKeeper("modern"), lambda _: wire, found.spawn, OURS))
+        finally:
+            await found.close()
+
+    return run("uvloop", play())
+
+
+@pytest.mark.parametrize("late", ["json", "events"])
+def test_after_an_answer_that_is_anothers_the_next_call_gets_its_own(late: str) -> None:
+    async def script(peer: Peer) -> None:
+        previous = b""
+        while got := await peer.request():
+            now = said(got)
+            if not previous:
+                await peer.say(ok(now))
+            elif late == "json":
+                # The first answer again, when the next request is out; from here on all are one behind.
+                await peer.say(ok(previous))
+            else:
+                await peer.say(*chunked(b"data: " + previous + b"\n\n", kind=b"text/event-stream"))
+            previous = now
+
+    async def story(caller: Caller) -> list[str]:
+        return [await answered(caller) for _ in range(4)]
+
+    assert told(script, story) == ["1", "lost", "3", "lost"]
+
+
+def test_a_call_that_was_given_up_leaves_no_answer_to_the_next() -> None:
+    there, given_up = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while got := await peer.request():
+            if b"-1" in got[1]:
+                there.set()
+                await given_up.wait()
+            await peer.say(ok(said(got, f" on {peer.number}")))
+
+    async def story(caller: Caller) -> str:
+        first = asyncio.ensure_future(answered(caller))
+        await there.wait()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        given_up.set()
+        return await answered(caller)
+
+    assert told(script, story) == "2 on 1"
+
+
+@pytest.mark.parametrize(
+    ("status", "ident", "trusted"),
+    [
+        (200, "boot-1", False), (200, "x", False), (200, 1, False), (400, "boot-1", False), (503, "boot-1", False),
+        (400, "server-error", True), (404, None, True), (503, "x", True), (200, None, True), (200, "boot-2", True),
+    ],
+)  # fmt: skip
+def test_which_answers_are_out_of_step(status: int, ident: Any, trusted: bool) -> None:
+    error = {"code": -32000, "message": "no"}
+    answer = FakeAnswer(status, JSON, json.dumps({"jsonrpc": "2.0", "id": ident, "error": error}).encode())
+    try:
+        judge(answer, Era.LEGACY, ID, b"{}")
+    except Fault as fault:
+        assert fault.kind in (Kind.LOST, Kind.NO_SERVER)
+    assert answer.distrusted is not trusted
+
+
+def test_a_call_answered_as_notifications_are() -> None:
+    answer = FakeAnswer(202)
+    with pytest.raises(Fault):
+        judge(answer, Era.LEGACY, ID, b"{}")
+    assert answer.distrusted
+
+
+def test_a_stream_with_anothers_response() -> None:
+    message = {"jsonrpc": "2.0", "id": "boot-1", "result": {}}
+    answer = FakeAnswer(200, SSE, None, [event(message)])
+
+    async def story() -> None:
+        async with registry() as found:
+            began = asyncio.get_running_loop().time()
+            line = Line(ID, Era.MODERN, FakeWire(None), backend(), NO_SESSION, PATIENT, began, found.spawn)
+            with pytest.raises(Fault):
+                await Upstream(line, answer).next()
+
+    run_bounded(story())
+    assert answer.distrusted
+
+
+@pytest.mark.parametrize(("body", "trusted"), [(b"", True), (b'{"jsonrpc":"2.0","id":"boot-1","result":{}}', False)])
+def test_a_notification_answered_with_a_late_response(body: bytes, trusted: bool) -> None:
+    answer = FakeAnswer(202 if not body else 200, body=body)
+
+    async def story() -> None:
+        async with registry() as found:
+            began = asyncio.get_running_loop().time()
+            wire = FakeWire(lambda _: answer)
+            line = Line(ID, Era.LEGACY, wire, backend(), NO_SESSION, PATIENT, began, found.spawn)
+            await aside(line, b"{}")
+
+    run_bounded(story())
+    assert answer.distrusted is not trusted
