@@ -86,7 +86,7 @@ TOLD: dict[Kind, Told] = {
     Kind.LOST: Told(-31003, 200, 200, 502, "server_error", "The call was sent, but its answer was lost"),
     Kind.FULL: Told(-31004, 503, 200, 503, "overloaded", "The gateway is full or stopping"),
     Kind.ARGUMENTS_DENIED: Told(-31040, 200, 200, 403, "denied", "These arguments are not allowed for this agent"),
-    Kind.ABANDONED: Told(-32603, 200, 200, 499, "cancelled", "The agent left"),
+    Kind.ABANDONED: Told(-32600, 400, 400, 499, "cancelled", "The body broke off."),
 }
 
 

@@ -133,9 +133,9 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
         for member, opens in _OPENS.items():
             if found.get(member, opens)[:1] != opens:
                 raise InvalidTool(name, f"{member} has a wrong type")
-        if "inputSchema" not in found or members(found["inputSchema"], ()).get("type") != b'"object"':
+        if "inputSchema" not in found or members(found["inputSchema"]).get("type") != b'"object"':
             raise InvalidTool(name, "inputSchema must be of type object")
-        hints = members(found.get("annotations", b"{}"), _HINTS)
+        hints = members(found.get("annotations", b"{}"), frozenset(_HINTS))
         headers = param_headers(found["inputSchema"])
     except (NotJson, NotAMessage, BadAnnotation) as wrong:
         raise InvalidTool(name, str(wrong)) from None
@@ -185,7 +185,7 @@ def load(text: bytes) -> Catalogue:
     """
     try:
         check_utf8(text)
-        found = members(text, ())
+        found = members(text)
         if found["format"] != b"%d" % _FORMAT:
             raise ValueError("written by another version")
         server = string(found["server"], "server")
@@ -213,6 +213,6 @@ def _tail(found: dict[str, bytes]) -> bytes:
 
 def _describes_object(schema: bytes) -> bool:
     try:
-        return members(schema, ()).get("type") == b'"object"'
+        return members(schema).get("type") == b'"object"'
     except (NotJson, NotAMessage):
         return False

@@ -25,6 +25,8 @@ from fastgw.policy.principal import ANONYMOUS, Principal
 DEFAULT_ENDPOINT = "/mcp"
 CONNECT = 5.0
 """Seconds to connect to a server, at most."""
+BODY = 30.0
+"""Seconds an agent has to send its body, at most."""
 
 Eras = Mapping[str, tuple[str | None, str]]
 
@@ -72,6 +74,7 @@ def compile_snapshot(settings: Settings, learned: Learned, generation: int) -> t
         gateway=settings.usage.gateway or learned.gateway,
         currency=settings.usage.currency,
         labels=settings.usage.labels,
+        body_deadline=min(BODY, settings.timeout),
     )
     return snapshot, tuple(notices)
 

@@ -57,7 +57,7 @@ def _overrides(members_: Mapping[str, bytes], chain: Sequence[Given]) -> dict[st
             changed[member] = quote(text)
     hints: Mapping[str, Any] | None = first(chain, "annotations", None)
     if hints is not None:
-        theirs = members(members_.get("annotations", b"{}"), ())
+        theirs = members(members_.get("annotations", b"{}"))
         changed["annotations"] = emit({**theirs, **{hint: msgspec.json.encode(value) for hint, value in hints.items()}})
     return changed
 
@@ -65,9 +65,9 @@ def _overrides(members_: Mapping[str, bytes], chain: Sequence[Given]) -> dict[st
 def _renamed(schema: bytes, ours: Mapping[str, str]) -> bytes:
     """An input schema whose top-level properties have our names; left as it is where it cannot be read."""
     try:
-        found = members(schema, ())
+        found = members(schema)
         if "properties" in found:
-            properties = members(found["properties"], ())
+            properties = members(found["properties"])
             found["properties"] = emit({ours.get(theirs, theirs): value for theirs, value in properties.items()})
         if "required" in found:
             found["required"] = msgspec.json.encode([ours.get(name, name) for name in _TEXTS(found["required"])])

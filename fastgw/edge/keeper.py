@@ -32,6 +32,9 @@ log = logging.getLogger("fastgw")
 
 GATHER = 0.05
 """Seconds in which changes are gathered before a compile."""
+ADOPT_WITHIN = 1.0
+"""Seconds in which workers have said which sessions at servers they know. Until all have, none is opened: a keeper that
+was started again would open a second one for an agent whose first is known to a worker it has not heard yet."""
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
@@ -51,6 +54,8 @@ class Keeping:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
+        self._adopted: set[int] = set()
+        self._all_adopted = asyncio.Event()
         self._mind: Mind = parts.mind(plan, keys, self._registry)
         self.status = Status(self._hub, self._mind, self._sums, self._gauges)
 
@@ -62,6 +67,7 @@ class Keeping:
         self._mind.begin(self._changed.set)
         self._registry.spawn(self._compile_when_changed(), "compiling")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
+        asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
         await self._stop.wait()
         links.close()
         await self._mind.close()
@@ -127,6 +133,8 @@ class Keeping:
             self._ended.add(session, seconds, time.time())
             await self._hub.announce_ended(session, seconds)
             return None
+        if verb == "open_session":
+            await self._all_adopted.wait()
         return await self._mind.asked(verb, args)
 
     def told(self, worker: Worker, message: frames.Message) -> None:
@@ -139,6 +147,9 @@ class Keeping:
                 self._writer.put(events, lines)
             case ("sessions", sessions):
                 self._mind.adopted(sessions)
+                self._adopted.add(worker.number)
+                if len(self._adopted) >= self._plan.workers:
+                    self._all_adopted.set()
             case ("touch", sessions):
                 self._mind.touched(sessions)
             case _:

@@ -25,6 +25,10 @@ log = logging.getLogger("fastgw")
 
 ASK_WITHIN = 60.0
 """Seconds for an answer; the keeper's own deadlines towards servers are shorter."""
+AWAY = 2.0
+"""Seconds a question waits for a keeper to be there; one that has died is back long before."""
+TRIES = 2
+"""How often a question is asked where the keeper dies over it: a question that kills keepers must not kill all."""
 END_WITHIN = 2.0
 """Seconds for an ended session to be known everywhere."""
 TELL_EVERY = 0.25
@@ -33,6 +37,10 @@ AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
 MOST_UNSENT = 32 * 1024 * 1024
 """Bytes that may wait in the socket of a keeper that does not read; more stays in the spool, whose loss is counted."""
+
+
+class _Gone(Exception):
+    """The keeper has gone before it answered."""
 
 
 class KeeperLink:
@@ -56,6 +64,8 @@ class KeeperLink:
         self._touched: set[tuple[str, str]] = set()
         self._unsaid: dict[str, float] = {}
         self._generation = 0
+        self._there = asyncio.Event()
+        self._early: list[tuple[str, float]] = []
         self._spool = Spool(self._send_usage, self._lost_usage)
         self.loaded = asyncio.Event()
         """Set once a snapshot has been loaded."""
@@ -87,7 +97,7 @@ class KeeperLink:
         return tuple(await self._ask("refresh", (server, tool)))
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """See `fastgw.ports.Keeper`. With the keeper away it is known here, and told when the keeper is back."""
+        """See `fastgw.ports.Keeper`. With the keeper away for long it is known here, and told when one is back."""
         self._unsaid[session] = seconds
         try:
             async with asyncio.timeout(END_WITHIN):
@@ -95,6 +105,19 @@ class KeeperLink:
         except (Fault, TimeoutError) as wrong:
             log.warning("an ended session is not known to the other workers yet: %s", wrong)
         else:
+            self._unsaid.pop(session, None)
+
+    def _say_again(self) -> None:
+        """Tell a keeper what the one before may not have heard; each is forgotten when it is answered."""
+        for session, seconds in self._unsaid.items():
+            number = next(self._numbers)
+            told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            told.add_done_callback(lambda done, session=session: self._said(session, done))  # type: ignore[misc]
+            self._asked[number] = told
+            self._send(("ask", number, "end_session", (session, seconds)))
+
+    def _said(self, session: str, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled() and done.exception() is None:
             self._unsaid.pop(session, None)
 
     def cancel(self, session: str, request: bytes) -> None:
@@ -128,21 +151,26 @@ class KeeperLink:
         self._send(("hello", self._number, os.getpid(), self._life.state))
         if self._served is not None:
             self._send(("sessions", self._served.known_sessions()))
-        for session, seconds in self._unsaid.items():
-            self._send(("ask", 0, "end_session", (session, seconds)))
+        self._say_again()
+        self._there.set()
         try:
             while (message := await frames.read(reader)) is not None:
-                if not heard:
-                    heard = True
-                    self._unsaid.clear()
-                self._hear(message)
+                heard = True
+                self._take(message)
         except frames.BadFrame as wrong:
             log.error("the keeper's socket: %s", wrong)
         finally:
             self._writer = None
+            self._there.clear()
             writer.close()
-            self._give_up("the keeper has gone")
+            self._give_up()
         return heard
+
+    def _take(self, message: frames.Message) -> None:
+        try:
+            self._hear(message)
+        except Exception:  # a worker that lost its link for one message would be deaf to all that follow
+            log.exception("a word of the keeper could not be taken: %r", message[0])
 
     async def tell(self) -> None:
         """Tell what was counted and touched, for ever."""
@@ -202,32 +230,55 @@ class KeeperLink:
     # -- questions -----------------------------------------------------------------------------------------------
 
     async def _ask(self, verb: str, args: tuple[Any, ...]) -> Any:
+        """The keeper's answer. Every question may be asked twice: what it brings about is the same.
+
+        Raises:
+            Fault: what the keeper answers; NO_SERVER where there is none, TIMEOUT where it says nothing.
+        """
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                for _ in range(TRIES):
+                    await self._keeper_there(verb)
+                    try:
+                        return await self._ask_once(verb, args)
+                    except _Gone:
+                        continue
+        except TimeoutError:
+            raise Fault(Kind.TIMEOUT, detail=f"{verb}: the keeper did not answer") from None
+        raise _nobody(verb)
+
+    async def _keeper_there(self, verb: str) -> None:
+        try:
+            async with asyncio.timeout(AWAY):
+                await self._there.wait()
+        except TimeoutError:
+            raise _nobody(verb) from None
+
+    async def _ask_once(self, verb: str, args: tuple[Any, ...]) -> Any:
         number = next(self._numbers)
         if not self._send(("ask", number, verb, args)):
-            raise Fault(Kind.NO_SERVER, detail=f"{verb}: no keeper", retry_after=1)
+            raise _Gone
         future = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            async with asyncio.timeout(ASK_WITHIN):
-                return await future
-        except TimeoutError:
-            raise Fault(Kind.TIMEOUT, detail=f"{verb}: the keeper did not answer") from None
+            return await future
         finally:
             self._asked.pop(number, None)
 
-    def _give_up(self, why: str) -> None:
-        for future in self._asked.values():
+    def _give_up(self) -> None:
+        asked, self._asked = self._asked, {}
+        for future in asked.values():
             if not future.done():
-                future.set_exception(Fault(Kind.NO_SERVER, detail=why, retry_after=1))
+                future.set_exception(_Gone())
 
     def _hear(self, message: frames.Message) -> None:
         match message:
             case ("answer", number, value):
-                future = self._asked.get(number)
+                future = self._asked.pop(number, None)
                 if future is not None and not future.done():
                     future.set_result(value)
             case ("fault", number, kind, words, detail, retry, data):
-                future = self._asked.get(number)
+                future = self._asked.pop(number, None)
                 if future is not None and not future.done():
                     future.set_exception(Fault(kind, words, detail=detail, retry_after=retry, data=data))
             case _:
@@ -243,14 +294,26 @@ class KeeperLink:
                 if generation > self._generation:
                     self._generation = generation
                     served.load(snapshot)
+                self._heed_early(served)
                 self.loaded.set()
                 self._send(("loaded", generation))
             case ("activate", generation):
                 served.activate(generation)
                 self.activated.set()
             case ("ended", ticket, sessions):
-                for session, seconds in sessions:
-                    served.ended(session, seconds)
+                self._early.extend(sessions)
+                if self._generation:
+                    self._heed_early(served)
                 self._send(("known", ticket))
             case ("cancelled", session, request):
                 served.cancelled(session, request)
+
+    def _heed_early(self, served: Served) -> None:
+        """Hand over ended sessions. Before the first snapshot nothing can be opened, nor is anything served."""
+        early, self._early = self._early, []
+        for session, seconds in early:
+            served.ended(session, seconds)
+
+
+def _nobody(verb: str) -> Fault:
+    return Fault(Kind.NO_SERVER, detail=f"{verb}: no keeper", data={"reason": "down"}, retry_after=1)

@@ -101,7 +101,7 @@ class Thinking:
     def _asker(self, instance: str) -> Asker:
         found = self._urls.get(instance)
         if found is None:
-            raise Fault(Kind.NO_SERVER, detail=f"{instance} is not configured", data={"reason": "down"})
+            raise Fault(Kind.NO_SERVER, detail=f"{instance} is not configured", data={"reason": "down"}, retry_after=1)
         backend, url = found
         key = self._key(backend, url)
         wire = self._wires.get(key)

@@ -69,7 +69,7 @@ class Served(Protocol):
         ...
 
     def ended(self, session: str, seconds: float) -> None:
-        """An agent's session is over; its id is not to be taken for `seconds`."""
+        """An agent's session is over; its id is not to be taken for `seconds`. Called after a first `load` only."""
         ...
 
     def expire(self) -> None:

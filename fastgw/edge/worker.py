@@ -137,7 +137,7 @@ class Running:
 
 async def _reachable(address: tuple[str, int]) -> None:
     """Return when somebody answers at the port: Granian listens in a thread of its own and does not say when."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104 - compared, not bound
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
     while True:
         try:
             _, writer = await asyncio.open_connection(host, address[1])

@@ -176,19 +176,22 @@ class Rules:
 
 
 def refused_by(grant: Granted, arguments: bytes) -> str | None:
-    """Which policy refuses these arguments: its name, "" where only an allow is missing, None where none refuses.
+    """Which policy refuses these arguments, None where none does.
 
-    Arguments that cannot be judged (no object, a member twice) satisfy no allow and every deny.
+    Where only an allow is missing it is the first policy that would have allowed other arguments. Arguments that cannot
+    be judged (no object, a member twice) satisfy no allow and every deny.
 
     Args:
         arguments: JSON text of `params.arguments`; empty where the call has none.
     """
-    allowed = grant.allowed
+    allowed, missing = grant.allowed, ""
     for condition in grant.conditions:
         if not condition.allow and condition.match.arguments_may_hold(arguments):
             return condition.policy
-        allowed = allowed or (condition.allow and condition.match.arguments_hold(arguments))
-    return None if allowed else ""
+        if condition.allow:
+            allowed = allowed or condition.match.arguments_hold(arguments)
+            missing = missing or condition.policy
+    return None if allowed else missing
 
 
 def arguments_allowed(grant: Granted, arguments: bytes) -> bool:

@@ -146,7 +146,7 @@ class Match:
         if not self.arguments:
             return True
         try:
-            given = members(arguments or b"{}", [name for name, _ in self.arguments])
+            given = members(arguments or b"{}", frozenset(name for name, _ in self.arguments))
             return _all(test.judge(given.get(name, b"null")) for name, test in self.arguments)
         except (NotJson, NotAMessage, UnicodeDecodeError):
             return None

@@ -31,10 +31,8 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
         ("secret: '${env:T}'\nstore: redis://h/0\n", 2, 8, "store"),
         ("secret: '${env:T}'\nstore: {url: redis://h/0}\n", 2, 14, "store.url"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
-        (f"servers:\n  a: {{{URL}, tools: [x]}}\n", 2, 26, "servers.a.tools"),
         (f"servers:\n  a: {{{URL}, max_in_flight: 1}}\n", 2, 41, "servers.a.max_in_flight"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
-        ("endpoints:\n  /mcp: {tools: [x]}\n", 2, 10, "endpoints./mcp.tools"),
         ("endpoints:\n  /mcp: {origins: [https://o]}\n", 2, 10, "endpoints./mcp.origins"),
         ("tools:\n  a: {scopes: [x]}\n", 2, 7, "tools.a.scopes"),
         ("tools:\n  a: {validate: arguments}\n", 2, 17, "tools.a.validate"),
@@ -61,13 +59,20 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
     [
         "store: auto\nusage: {sinks: [stdout, 'file:u']}\nlimits: []\nidentity: {}\n",
         f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
+        f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
-        "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: shadow}]\n",
+        "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",
+        "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: enforce}]\n",
         "x-limits: [{name: a}]\n",
     ],
 )
 def test_nothing_to_tell(tmp_path: Path, text: str) -> None:
     assert notices(tmp_path, text) == []
+
+
+def test_a_policy_in_shadow_is_told(tmp_path: Path) -> None:
+    text = "policies:\n  - {name: a, deny: [x], mode: shadow}\n"
+    assert notices(tmp_path, text) == [(2, 32, "policies.mode", False)]
 
 
 def test_a_sink_without_events_is_told(tmp_path: Path) -> None:

@@ -62,12 +62,15 @@ class Served:
         return [("i", "agent:a", UpstreamSession("s", "v"))]
 
     def load(self, snapshot: Any) -> None:
+        if snapshot == "broken":
+            raise ValueError(snapshot)
         self.order.append(f"{self.name} loads {snapshot}")
 
     def activate(self, generation: int) -> None:
         self.order.append(f"{self.name} activates {generation}")
 
     def ended(self, session: str, seconds: float) -> None:
+        assert f"{self.name} loads" in " ".join(self.order), "sessions can be ended once there is a snapshot"
         self.over.append(session)
 
     def cancelled(self, session: str, request: bytes) -> bool:
@@ -221,27 +224,57 @@ def test_a_silent_keeper_is_not_waited_for_longer_than_said(tmp_path: Path, monk
     play(scene, tmp_path)
 
 
-def test_questions_under_way_fail_when_the_keeper_goes_and_the_next_keeper_hears_all(tmp_path: Path) -> None:
+class Deaf(Ears):
+    """A keeper that never answers, and says when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+
+async def succeed(stage: Stage, next_one: Ears) -> None:
+    """The keeper dies, and another takes its place."""
+    stage.server.close()
+    first, stage.ears = stage.ears, next_one
+    await stage.open()
+    for worker in list(first.hub.workers):
+        worker.close()
+
+
+def test_the_next_keeper_hears_all_and_answers_what_the_last_one_left(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         asked, _, _ = await stage.join("a", 1)
-        begun = asyncio.Event()
+        deaf = stage.ears = Deaf()
+        deaf.hub, stage.hub.ears = stage.hub, deaf
+        question = stage.registry.spawn(asked.open_session("i", "agent:a"), "question")
+        ended = stage.registry.spawn(asked.end_session("s", 60), "end")
+        await deaf.begun.wait()
+        await succeed(stage, Ears())
+        assert await question == UpstreamSession("id", "2025-11-25")
+        await ended
+        assert stage.ears.heard[0] == ("sessions", [("i", "agent:a", UpstreamSession("s", "v"))])
 
-        async def hanging(verb: str, args: tuple[Any, ...]) -> Any:
-            begun.set()
-            await asyncio.Event().wait()
+    play(scene, tmp_path)
 
-        stage.ears.asked = hanging  # type: ignore[method-assign]
+
+def test_a_question_over_which_keepers_die_is_given_up(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        asked, _, _ = await stage.join("a", 1)
+        deaf = Deaf()
+        deaf.hub, stage.hub.ears = stage.hub, deaf
         question = stage.registry.spawn(asked.doubt_era("i", "modern"), "question")
-        await begun.wait()
-        stage.server.close()
-        first, stage.ears = stage.ears, Ears()
-        await stage.open()
-        for worker in list(first.hub.workers):
-            worker.close()
-        with pytest.raises(Fault):
+        await deaf.begun.wait()
+        stage.ears = deaf
+        await succeed(stage, second := Deaf())
+        await second.begun.wait()
+        await succeed(stage, Ears())
+        with pytest.raises(Fault) as told:
             await question
-        await until(lambda: stage.hub.workers)
-        await until(lambda: ("sessions", [("i", "agent:a", UpstreamSession("s", "v"))]) in stage.ears.heard)
+        assert (told.value.kind, told.value.retry_after, told.value.sent) == (Kind.NO_SERVER, 1, False)
 
     play(scene, tmp_path)
 
@@ -250,6 +283,7 @@ def test_an_ended_session_is_known_to_all_when_the_wait_is_over(tmp_path: Path) 
     async def scene(stage: Stage) -> None:
         ending, own, _ = await stage.join("a", 1)
         _, other, _ = await stage.join("b", 2)
+        await stage.hub.push(1, "one")
         await ending.end_session("s", 60)
         assert own.over == other.over == ["s"]
 
@@ -308,3 +342,25 @@ def test_what_is_no_frame_is_refused(raw: bytes) -> None:
             await frames.read(reader)
 
     asyncio.run(main())
+
+
+def test_sessions_ended_before_the_first_snapshot_are_known_when_it_is_there(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        stage.ears.sessions = [("old", 60.0)]
+        made, served, _ = await stage.join("a", 1)
+        await stage.hub.push(1, "one")
+        await made.loaded.wait()
+        assert served.over == ["old"]
+
+    play(scene, tmp_path)
+
+
+def test_a_snapshot_that_a_worker_cannot_load_does_not_cost_the_link(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        made, served, _ = await stage.join("a", 1)
+        stage.hub.broadcast(("load", 1, "broken"))
+        stage.hub.broadcast(("load", 2, "sound"))
+        await made.loaded.wait()
+        assert served.order == ["a loads sound"]
+
+    play(scene, tmp_path)

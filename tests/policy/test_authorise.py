@@ -93,7 +93,7 @@ def test_an_allow_with_arguments_lists_the_tool_and_waits() -> None:
         b"[]",
         b'{"environment":"staging","environment":"p"}',
     ):
-        assert refused_by(grant, arguments) == ""
+        assert refused_by(grant, arguments) == "yes"
 
 
 def test_a_deny_with_arguments_keeps_it_listed_and_fails_closed() -> None:
