@@ -6,6 +6,7 @@ Knows: the order of arms. Refuses to know: servers, and whether they are up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastgw.catalog.route import Arm
 from fastgw.policy.principal import Principal
@@ -27,8 +28,8 @@ def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str) -> tuple[
         if match is None:
             return (*left, arm)
         if not match.looks_at_arguments:
-            return (*left, Arm(None, arm.targets))
-        left.append(Arm(match, arm.targets))
+            return (*left, replace(arm, match=None))
+        left.append(replace(arm, match=match))
     return tuple(left)
 
 

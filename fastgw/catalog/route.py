@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastgw.policy.match import Match
+from fastgw.ports import Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One entry of a route: whose calls, and the targets in order."""
+    """One entry of a route: whose calls, where they go, and how long they may take.
+
+    Args:
+        match: whose calls; None for everybody's.
+        targets: in order; none where no server of this endpoint brings one.
+        deadlines: of its calls, as the settings of its first target say.
+    """
 
     match: Match | None
     targets: tuple[Target, ...]
+    deadlines: Deadlines = Deadlines()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,8 @@ class Route:
         known_as: every name a deny is tried on: the exposed one, and of each target `server/tool` and `tool`.
         param_headers: headers a modern agent must mirror, by the definition the agent was shown.
         hidden: in no list and never called.
-        total, attempt, idle: seconds for all attempts, one attempt, and between two events of a stream.
+        total, attempt, idle: seconds for all attempts, one attempt, and between two events of a stream: the most that
+            any arm grants. What a call gets stands in its arm.
     """
 
     name: str

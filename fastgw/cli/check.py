@@ -1,6 +1,7 @@
-"""`fastgw check`: what is wrong with a configuration, and what of it this release leaves out.
+"""`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called.
 
-Knows: how findings are printed. Refuses to know: how they are found.
+Knows: how findings are printed, and that servers are not asked: their kept catalogues are looked at. Refuses to know:
+how findings are found.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastgw.backends.kept import recall
+from fastgw.catalog.notice import Notice
+from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.complaint import ConfigError
-from fastgw.config.inactive import Notice, inactive
-from fastgw.config.reader import read
+from fastgw.config.inactive import inactive
+from fastgw.config.reader import Reading, read
+from fastgw.config.settings import Settings
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,9 +36,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the file; exit status 0 where `run` with the same options would start, else 1."""
-    notices = check(args.config, os.environ)
-    if notices is None:
+    reading = _read(args.config, os.environ)
+    if reading is None:
         return 1
+    notices = inactive(reading.settings, reading.root)
     stopping = [notice for notice in notices if notice.restricts]
     if stopping and not args.allow_inactive:
         print(f"{args.config}: not safe to run as it is; --allow-inactive runs it without these settings:")
@@ -41,16 +47,23 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.config}: ok")
     told = [notice for notice in notices if not notice.restricts or args.allow_inactive]
-    for notice in told:
+    for notice in (*told, *_catalogue(reading.settings)):
         print(f"note: {notice}")
     return 1 if stopping and not args.allow_inactive else 0
 
 
-def check(path: Path, environ: Mapping[str, str]) -> list[Notice] | None:
-    """What is inactive in the file; None, with the complaints on stderr, where it cannot be used at all."""
+def _read(path: Path, environ: Mapping[str, str]) -> Reading | None:
+    """The file; None, with the complaints on stderr, where it cannot be used at all."""
     try:
-        reading = read(path, environ)
+        return read(path, environ)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return None
-    return inactive(reading.settings, reading.root)
+
+
+def _catalogue(settings: Settings) -> tuple[Notice, ...]:
+    """What is to be said of names, by the last catalogues kept under `data`; nothing where there are none."""
+    folder = Path(settings.data) / "catalogue"
+    recalled = {server: recall(folder, server, ()) for server in settings.servers}
+    catalogues = {server: found[0] for server, found in recalled.items() if found is not None}
+    return compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues else ()

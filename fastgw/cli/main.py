@@ -13,7 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+
+from fastgw import __version__
 
 COMMANDS = {
     "run": "serve agents until told to stop",
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="fastgw", description="An MCP gateway: one endpoint, many MCP servers.")
-    parser.add_argument("--version", action="version", version=_version() if "--version" in words else "")
+    parser.add_argument("--version", action="version", version=f"fastgw {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = words[0] if words else ""
     for name, line in COMMANDS.items():
@@ -45,13 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; nothing more is wanted, not even at exit.
         sys.stderr.close()
         return 1
-
-
-def _version() -> str:
-    try:
-        return f"fastgw {version('fastgw')}"
-    except PackageNotFoundError:
-        return "fastgw (not installed)"
 
 
 if __name__ == "__main__":

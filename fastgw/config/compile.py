@@ -12,19 +12,18 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.conditions import policies_of
+from fastgw.config.instances import instance_key
 from fastgw.config.offers import Shelves, Stock, offers_of
 from fastgw.config.servers import Server
 from fastgw.config.settings import Endpoint as EndpointSettings
 from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Backend, Endpoint, Instance, KeyEntry, Snapshot
+from fastgw.config.snapshot import Backend, Endpoint, Instance, KeyEntry, Snapshot, fresh_until
 from fastgw.config.views import Views
 from fastgw.mcp.names import MODERN_VERSION, Era
 from fastgw.policy.authorise import Rules
 from fastgw.policy.principal import ANONYMOUS, Principal
 
 DEFAULT_ENDPOINT = "/mcp"
-CONNECT = 5.0
-"""Seconds to connect to a server, at most."""
 BODY = 30.0
 """Seconds an agent has to send its body, at most."""
 
@@ -79,11 +78,6 @@ def compile_snapshot(settings: Settings, learned: Learned, generation: int) -> t
     return snapshot, tuple(notices)
 
 
-def instance_key(server: str, url: str) -> str:
-    """`Instance.key`: what an instance's pool, sessions and era are filed under."""
-    return f"{server}|{url}"
-
-
 def _endpoints(settings: Settings) -> Mapping[str, EndpointSettings]:
     return {DEFAULT_ENDPOINT: EndpointSettings()} if settings.endpoints is None else settings.endpoints
 
@@ -101,15 +95,14 @@ def _endpoint(making: Shelves, rules: Rules, agents: Mapping[str, Principal], le
         views=tuple(views.built),
         view_of=view_of,
         anonymous=auth == ("none",),
-        fresh_until=min((_fresh_until(learned, server) for server in making.servers), default=0.0),
+        fresh_until=fresh_until(making.servers, _freshness(learned)),
         servers=making.servers,
         instructions=making.endpoint.instructions,
     )
 
 
-def _fresh_until(learned: Learned, server: str) -> float:
-    catalogue = learned.catalogues.get(server)
-    return catalogue.fresh_until if catalogue is not None else 0.0
+def _freshness(learned: Learned) -> dict[str, float]:
+    return {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
 
 
 def _agents(settings: Settings) -> dict[str, Principal]:
@@ -144,7 +137,6 @@ def _backend(name: str, server: Server, learned: Learned) -> Backend:
         session_idle=server.session_idle,
         max_sessions=server.max_sessions,
         maintenance=server.maintenance,
-        connect=min(CONNECT, server.timeout or CONNECT),
     )
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from fastgw.config.certificates import unusable
 from fastgw.config.complaint import Complaint, complaint_at, nearest
 from fastgw.config.settings import Settings, is_loopback
 from fastgw.config.toolsettings import TargetSettings
 from fastgw.config.tree import Entry, Path, locate
+
+SHORTEST_SECRET = 16
+"""Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
 
 Finding = tuple[Path, str, str | None]
 """Where, what, and the name that was probably meant."""
@@ -36,6 +40,12 @@ def _processes(settings: Settings) -> Iterator[Finding]:
         yield ("admin",), "admin and listen cannot share a port", None
     if not is_loopback(settings.admin.listen) and settings.admin.token is None:
         yield ("admin",), "beyond loopback admin needs a token: {listen: ..., token: ...}", None
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    for place, secret in enumerate(settings.secret):
+        if len(secret) < SHORTEST_SECRET:
+            yield ("secret", place), f"a secret needs at least {SHORTEST_SECRET} characters", None
 
 
 def _agents(settings: Settings) -> Iterator[Finding]:
@@ -79,6 +89,8 @@ def _servers(settings: Settings) -> Iterator[Finding]:
             elif backup == name:
                 yield path, "a server cannot be its own backup", None
         yield from _headers(settings, name)
+        for key, reason in unusable(server.tls) if server.tls else ():
+            yield ("servers", name, "tls", key), reason, None
 
 
 def _headers(settings: Settings, name: str) -> Iterator[Finding]:
@@ -137,6 +149,7 @@ def _matched_endpoints(settings: Settings) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _processes,
+    _secrets,
     _agents,
     _issuers,
     _rules,

@@ -6,7 +6,7 @@ Knows: entries of `tools:`, kept catalogues, and the order of both. Refuses to k
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastgw.catalog.naming import Shelf, assign, prefixed
 from fastgw.catalog.notice import Notice
@@ -19,6 +19,12 @@ from fastgw.config.settings import Endpoint, Settings
 from fastgw.config.toolsettings import RouteArm, TargetSettings, Tool
 from fastgw.mcp.envelope import quote
 from fastgw.policy.patterns import Patterns, is_wild
+from fastgw.ports import Deadlines
+
+CONNECT = 5.0
+"""Seconds to connect to a server, at most."""
+COMFORTABLE = 48
+"""Characters of a name up to which clients that put a prefix of their own before it stay within 64."""
 
 Own = tuple[str, str]
 """A server's name and its own name for a tool."""
@@ -53,6 +59,8 @@ class Stock:
         self.can_hide = self.places.can_hide
         self.by_server = {name: _timeout(server.timeout) for name, server in settings.servers.items()}
         self.top = _timeout(settings.timeout)
+        self.deadlines: dict[Deadlines, Deadlines] = {}
+        """Equal ones are one object: a snapshot of 10,000 tools travels with a handful."""
         self.entries = {key: tool for key, tool in settings.tools.items() if tool.to or tool.route}
         for key in [key for key in self.entries if is_wild(key) or "/" in key]:
             self.notices.append(Notice(key, "left out: `to` and `route` need a plain name"))
@@ -186,21 +194,51 @@ def _offer(making: Shelves, name: str, arms: tuple[Arm, ...]) -> None:
         return
     if making.endpoint.tools is not None and not _is_wanted(making.endpoint.tools, name, flat):
         return
-    chain = stock.places.chain(name, flat[0])
-    faces = tuple(_face(stock, name, arm, chain) if arm.targets else None for arm in arms)
-    given = (*chain, stock.by_server[targets[0][0]], _timeout(making.endpoint.timeout), stock.top)
-    total = first(given, "timeout", 0.0)
+    if len(name) > COMFORTABLE:
+        making.note(name, f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it")
+    settled = [_settled(making, name, arm) for arm in arms]
+    faces = tuple(face for _, face in settled)
+    times = [arm.deadlines for arm, _ in settled if arm.targets]
     route = Route(
         name=name,
-        arms=arms,
+        arms=tuple(arm for arm, _ in settled),
         known_as=known_as,
         param_headers=next(face.param_headers for face in faces if face is not None),
         hidden=False,
-        total=total,
-        attempt=min(total, first(given, "attempt_timeout", total)),
-        idle=min(total, first(given, "idle_timeout", total)),
+        total=max(one.total for one in times),
+        attempt=max(one.first_byte for one in times),
+        idle=max(one.idle for one in times),
     )
     making.offers.append(Offer(route, sources, faces))
+
+
+def _settled(making: Shelves, name: str, arm: Arm) -> tuple[Arm, Face | None]:
+    """The arm with its deadlines, and the tool as it looks to those who take it: each by what is said of its target."""
+    if not arm.targets:
+        return arm, None
+    target = arm.targets[0]
+    chain = making.stock.places.chain(name, f"{target.server}/{target.tool}")
+    deadlines = _deadlines(making, target.server, chain)
+    return replace(arm, deadlines=deadlines), _face(making.stock, name, arm, chain)
+
+
+def _deadlines(making: Shelves, server: str, chain: Sequence[Given]) -> Deadlines:
+    """How long calls of an arm may take: what is said of its first target, nearest place first.
+
+    Args:
+        server: of that target.
+        chain: the entries of `tools:` that speak of it.
+    """
+    stock = making.stock
+    given = (*chain, stock.by_server[server], _timeout(making.endpoint.timeout), stock.top)
+    total = first(given, "timeout", 0.0)
+    found = Deadlines(
+        connect=min(CONNECT, stock.settings.servers[server].timeout or CONNECT),
+        first_byte=min(total, first(given, "attempt_timeout", total)),
+        idle=min(total, first(given, "idle_timeout", total)),
+        total=total,
+    )
+    return stock.deadlines.setdefault(found, found)
 
 
 def _is_wanted(texts: Sequence[str], name: str, sources: Sequence[str]) -> bool:

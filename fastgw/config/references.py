@@ -33,9 +33,17 @@ PATHS: tuple[tuple[str, ...], ...] = (
 )
 SINKS = (("usage", "sinks"), ("usage", "sinks", "url"))
 
+CARRIED: tuple[tuple[str, ...], ...] = (("servers", "*", "credential", "header", "*"), ("servers", "*", "headers", "*"))
+"""Secrets that are values of headers: a word may stand before the reference, `Bearer ` or `session=`."""
+
 TELLING = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
 """Names of plain `headers` that carry secrets all the same."""
 
+_ALONE = r"\$\{[^{}]*\}"
+_LED = rf"(?:[A-Za-z][A-Za-z._-]*[ =])?(?:{_ALONE})+"
+WHOLE = re.compile(rf"(?:{_ALONE})+")
+LED = re.compile(rf"{_LED}(?:[;,] ?{_LED})*")
+"""In a header: references, a word before each at most. It has no digits: half a secret must not pass for a word."""
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 LARGEST = 2**20
 """Bytes of a file that a value is read from."""
@@ -48,8 +56,7 @@ def resolve(root: Entry, environ: Mapping[str, str]) -> Iterator[Complaint]:
         if (path and str(path[0]).startswith("x-")) or isinstance(entry.content, dict | list):
             continue
         keys = tuple(step for step in path if isinstance(step, str))
-        if _is_secret(keys) and "${" not in entry.written.replace("$${", ""):
-            message = "a secret must not be written out: use ${env:NAME} or ${file:path}"
+        if _is_secret(keys) and (message := _written_out(entry.written, keys)):
             yield complaint_at(entry.position, message)
         if id(entry) in done or not isinstance(entry.content, str):
             continue
@@ -107,6 +114,17 @@ def _is_secret(keys: tuple[str, ...]) -> bool:
     if len(keys) == 4 and keys[0] == "servers" and keys[2] == "headers":
         return bool(TELLING.search(keys[3]))
     return any(fits(keys, pattern) for pattern in SECRETS)
+
+
+def _written_out(text: str, keys: tuple[str, ...]) -> str | None:
+    """What to say where a secret, or a part of one, stands in the file itself."""
+    if "${" not in text.replace("$${", ""):
+        return "a secret must not be written out: use ${env:NAME} or ${file:path}"
+    in_header = any(fits(keys, pattern) for pattern in CARRIED)
+    if (LED if in_header else WHOLE).fullmatch(text):
+        return None
+    beside = "only a word such as `Bearer` may stand before it" if in_header else "nothing may stand beside it"
+    return f"a part of a secret must not be written out: use ${{env:NAME}} or ${{file:path}}; {beside}"
 
 
 def _make_absolute(entry: Entry, keys: Path) -> None:

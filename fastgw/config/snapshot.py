@@ -5,7 +5,11 @@ Knows: what a request looks up. Refuses to know: how it was compiled, and everyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from zlib import crc32
+
+import orjson
 
 from fastgw.catalog.route import Arm, Route
 from fastgw.policy.match import Match
@@ -41,7 +45,6 @@ class Backend:
         transport: `lean` or `session`.
         shared_session: one upstream session for all identities.
         maintenance: text for agents while the server must not be called; None otherwise.
-        connect: seconds to connect.
     """
 
     name: str
@@ -53,7 +56,6 @@ class Backend:
     session_idle: float
     max_sessions: int
     maintenance: str | None
-    connect: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,19 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one class of principals sees on one endpoint."""
+    """What one class of principals sees on one endpoint.
+
+    Args:
+        fingerprint: of the names in their order: which list a cursor continues. Another one in its place would skip
+            tools or repeat them.
+    """
 
     grants: dict[str, Grant]
     pages: tuple[Page, ...]
+    fingerprint: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", crc32("\n".join(self.grants).encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +162,7 @@ class Snapshot:
         origins: allowed `Origin` values in lower case.
         max_body, max_reply: bytes.
         seal_keys: master secrets, first seals, all open; a secret, never logged.
-        server_name, server_version: of our own `serverInfo`.
+        server_name, server_version: of our own `serverInfo`; `server_info` is both as JSON text.
         currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
         body_deadline: seconds an agent has to send its body.
     """
@@ -171,3 +182,21 @@ class Snapshot:
     currency: str = "USD"
     labels: tuple[str, ...] = ()
     body_deadline: float = 30.0
+    server_info: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = orjson.dumps({"name": self.server_name, "version": self.server_version})
+        object.__setattr__(self, "server_info", text)
+
+    def freshened(self, until: Mapping[str, float]) -> Snapshot:
+        """The same, fresh as long as the catalogues of the servers are: server name to CLOCK_MONOTONIC seconds."""
+        endpoints = {
+            path: replace(endpoint, fresh_until=fresh_until(endpoint.servers, until))
+            for path, endpoint in self.endpoints.items()
+        }
+        return replace(self, endpoints=endpoints)
+
+
+def fresh_until(servers: Iterable[str], until: Mapping[str, float]) -> float:
+    """`Endpoint.fresh_until` of an endpoint with these servers: as long as the least patient one vouches for."""
+    return min((until.get(server, 0.0) for server in servers), default=0.0)

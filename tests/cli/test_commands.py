@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from fastgw.backends.kept import store
+from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.cli.main import main
 from fastgw.config.reader import read_settings
 from fastgw.identity.keys import digest
 
 CONTRACT = Path(__file__).resolve().parents[1] / "config" / "contract.yaml"
-ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "s"}
+ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "sixteen letters."}
 
 
 def with_environment(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> None:
@@ -37,6 +39,32 @@ def test_check_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f'{file}:2:1: unknown key "workres" (did you mean "workers"?)\n'
+
+
+def test_check_says_what_the_kept_catalogues_make_of_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "servers:\n  a: {url: http://h/}\n  b: {url: http://h/b}\n  c: {url: http://h/c}\n", encoding="utf-8"
+    )
+    for server, names in (("a", ["search", "x" * 70]), ("b", ["search"])):
+        tools = json.dumps([{"name": name, "inputSchema": {"type": "object"}} for name in names])
+        store(tmp_path / "data" / "catalogue", Catalogue(server, parse_tools(server, tools.encode())[0]), {})
+    assert main(["check", "--config", str(file)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{file}: ok"
+    assert {"note: /mcp: a/search: is called a__search here", "note: /mcp: b/search: is called b__search here"} < set(
+        said
+    )
+    assert any(f"note: /mcp: a/{'x' * 70}: is called " in line for line in said)
+    assert any(line.endswith("clients that add a prefix may refuse it") for line in said)
+
+
+def test_check_says_nothing_of_names_where_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("servers:\n  a: {url: http://h/}\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: ok\n"
+    assert not (tmp_path / "data").exists()
 
 
 def test_check_refuses_what_would_fail_open(

@@ -10,7 +10,7 @@ from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 
 FILES = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
-ENVIRON = {"TOKEN": "t", "EMPTY": "", "TWO_LINES": "a\r\nX-Evil: b"}
+ENVIRON = {"TOKEN": "t", "LONG": "sixteen letters.", "EMPTY": "", "TWO_LINES": "a\r\nX-Evil: b"}
 
 
 def test_there_are_enough_of_them() -> None:

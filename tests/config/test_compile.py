@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.tools import Catalogue, parse_tools
-from fastgw.config.compile import Learned, compile_snapshot, instance_key
+from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.instances import instance_key
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Snapshot, View
+from fastgw.ports import Deadlines
 
 HASH = "sha256:" + "ab" * 32
 
@@ -159,6 +161,53 @@ def test_settings_come_from_the_nearest_place() -> None:
     assert (y.total, y.attempt, y.idle) == (3.0, 1.0, 1.0)
     plain = view(compiled({"a": ["x"]})).grants["x"].route
     assert (plain.total, plain.attempt, plain.idle) == (55.0, 55.0, 55.0)
+
+
+def test_every_arm_has_the_settings_of_its_own_target() -> None:
+    route = [{"match": {"agent": "x"}, "to": "calm/q"}, {"to": "sandbox/query"}]
+    tools = {
+        "query": {"route": route, "idle_timeout": "20s"},
+        "sandbox/query": {"timeout": "1s", "description": "Quick."},
+        "calm/q": {"attempt_timeout": "30s"},
+    }
+    agents = {name: {"key": HASH} for name in "xy"}
+    bring = {"calm": ["q"], "sandbox": ["query"]}
+    snapshot = compiled(bring, tools=tools, agents=agents, sandbox={"timeout": "2s"})
+    arms = {name: view(snapshot, name).grants["query"].arms[0] for name in agents}
+    assert arms["x"].deadlines == Deadlines(connect=5.0, first_byte=30.0, idle=20.0, total=55.0)
+    assert arms["y"].deadlines == Deadlines(connect=2.0, first_byte=1.0, idle=1.0, total=1.0)
+    assert "description" not in shown(snapshot, "query", "x")
+    assert shown(snapshot, "query", "y")["description"] == "Quick."
+    longest = snapshot.endpoints["/mcp"].routes["query"]
+    assert (longest.total, longest.attempt, longest.idle) == (55.0, 30.0, 20.0)
+
+
+def test_an_arm_that_looks_at_arguments_keeps_its_times() -> None:
+    route = [{"match": {"arguments": {"env": "staging"}}, "to": "a/x"}, {"to": "b/x"}]
+    tools = {"deploy": {"route": route, "timeout": "4s"}, "a/x": {"timeout": "1s"}}
+    arms = view(compiled({"a": ["x"], "b": ["x"]}, tools=tools)).grants["deploy"].arms
+    assert [arm.deadlines.total for arm in arms] == [1.0, 4.0]
+
+
+def test_a_servers_timeout_holds_for_the_arms_that_lead_to_it() -> None:
+    route = [{"match": {"agent": "bot"}, "to": "a/x"}, {"to": "b/x"}]
+    snapshot = compiled({"a": ["x"], "b": ["x"]}, tools={"go": {"route": route}}, b={"timeout": "2s"}, timeout="9s")
+    totals = {who: view(snapshot, who).grants["go"].arms[0].deadlines.total for who in ("bot", "anonymous")}
+    assert totals == {"bot": 9.0, "anonymous": 2.0}
+
+
+def test_the_operator_hears_of_names_that_leave_clients_no_room() -> None:
+    settings = Settings.model_validate({"servers": {"a": {"url": "http://h/"}}})
+    learned = Learned(catalogues={"a": catalogue("a", "x" * 48, "y" * 49)})
+    notices = compile_snapshot(settings, learned, 1)[1]
+    assert [(one.endpoint, one.subject) for one in notices] == [("/mcp", "y" * 49)]
+
+
+def test_what_answers_need_is_worked_out_once_and_travels() -> None:
+    first, second = compiled({"a": ["x", "y"]}), compiled({"a": ["y", "x"]})
+    assert json.loads(first.server_info) == {"name": "fastgw", "version": "0"}
+    assert view(first).fingerprint == view(compiled({"a": ["x", "y"]})).fingerprint != view(second).fingerprint
+    assert pickle.loads(pickle.dumps(first)) == first
 
 
 def test_words_of_the_operator_replace_the_servers() -> None:

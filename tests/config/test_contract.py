@@ -9,7 +9,7 @@ from fastgw.config.inactive import inactive
 from fastgw.config.reader import read
 
 FILE = Path(__file__).parent / "contract.yaml"
-ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "s"}
+ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "sixteen letters."}
 READING = read(FILE, ENVIRON)
 SETTINGS = READING.settings
 
@@ -71,7 +71,7 @@ def test_limits_quotas_and_the_rest() -> None:
     assert SETTINGS.limits[3].in_flight == 20
     assert (SETTINGS.quotas[0].cost, SETTINGS.quotas[0].warn_at) == (Decimal("250.00"), Decimal("0.8"))
     assert SETTINGS.public_url == "http://localhost:8080"
-    assert SETTINGS.secret == ("s",)
+    assert SETTINGS.secret == ("sixteen letters.",)
     assert SETTINGS.usage.sinks[0].url == "stdout"
     assert SETTINGS.data == str(FILE.parent / "data")
 

@@ -14,7 +14,7 @@ from fastgw.config.reader import read
 from fastgw.config.schema import schema
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "fastgw.yaml"
-ENVIRON = {"FASTGW_SECRET": "s", "DEPLOYMENT_TOKEN": "d", "DATA_PASSWORD": "p", "KNOWLEDGE_KEY": "k"}
+ENVIRON = {"FASTGW_SECRET": "sixteen letters.", "DEPLOYMENT_TOKEN": "d", "DATA_PASSWORD": "p", "KNOWLEDGE_KEY": "k"}
 SCHEMA = schema()
 DEFINITIONS: dict[str, Any] = SCHEMA["$defs"]
 

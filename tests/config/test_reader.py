@@ -59,14 +59,54 @@ def test_references_are_filled_in_after_reading(tmp_path: Path) -> None:
     text = (
         "servers:\n"
         "  a: {url: http://127.0.0.1:1/, credential: {bearer: '${env:TOKEN}'}}\n"
-        "  b: {url: 'http://127.0.0.1:${env:PORT}/mcp', credential: {header: {X-Key: 'k-${file:token}'}}}\n"
+        "  b: {url: 'http://127.0.0.1:${env:PORT}/mcp', credential: {header: {X-Key: 'Key ${file:token}'}}}\n"
         "workers: ${env:WORKERS}\n"
     )
     settings = load(tmp_path, text, TOKEN="a: {b: ]", PORT="2", WORKERS="3")
     assert settings.servers["a"].credential[0].bearer == "a: {b: ]"
-    assert settings.servers["b"].credential[0].header == {"X-Key": "k-from-file"}
+    assert settings.servers["b"].credential[0].header == {"X-Key": "Key from-file"}
     assert settings.servers["b"].url[0].url == "http://127.0.0.1:2/mcp"
     assert settings.workers == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer ${env:T}",
+        "session=${env:T}",
+        "connect.sid=${env:T}; theme=${env:T}",
+        "${env:T}${file:t}",
+        "a=${env:T};${env:T}",
+    ],
+)
+def test_a_word_may_lead_a_secret_in_a_header(tmp_path: Path, value: str) -> None:
+    (tmp_path / "t").write_text("2", encoding="utf-8")
+    headers = f"credential: {{header: {{X-Key: '{value}'}}}}, headers: {{Cookie: '{value}'}}"
+    text = f"servers:\n  a: {{url: http://h/, {headers}}}\n"
+    filled = value.replace("${env:T}", "1").replace("${file:t}", "2")
+    settings = load(tmp_path, text, T="1")
+    assert settings.servers["a"].headers == {"Cookie": filled}
+    assert settings.servers["a"].credential[0].header == {"X-Key": filled}
+
+
+@pytest.mark.parametrize(
+    "value", ["k7${env:T}", "${env:T}k", "Bearer k ${env:T}", "k1=${env:T}", " ${env:T}", "$${x}${env:T}"]
+)
+def test_no_half_of_a_secret_is_written_out(tmp_path: Path, value: str) -> None:
+    head = "servers:\n  a: {url: http://h/, "
+    told = refused(tmp_path, f"{head}credential: {{header: {{X-Key: '{value}'}}}}}}\n", T="1")
+    told += refused(tmp_path, f"{head}headers: {{X-Api-Key: '{value}'}}}}\n", T="1")
+    told += refused(tmp_path, f"{head}credential: {{bearer: '{value}'}}}}\n", T="1")
+    assert [one.split(" must not")[0] for one in told] == [
+        "fastgw.yaml:2:52: a part of a secret",
+        "fastgw.yaml:2:44: a part of a secret",
+        "fastgw.yaml:2:44: a part of a secret",
+    ]
+
+
+def test_a_bearer_takes_no_word(tmp_path: Path) -> None:
+    told = refused(tmp_path, SERVER.replace("${env", "Bearer ${env"), TOKEN="t")
+    assert "nothing may stand beside it" in told[0]
 
 
 def test_filled_in_text_is_not_filled_in_again(tmp_path: Path) -> None:
@@ -79,10 +119,12 @@ def test_an_escaped_reference_is_text(tmp_path: Path) -> None:
     assert settings.servers["a"].maintenance == "pay ${env:X}"
 
 
-@pytest.mark.parametrize(("content", "value"), [("x", "x"), ("x\n", "x"), ("x\r\n", "x"), (" x \n", " x ")])
+@pytest.mark.parametrize(
+    ("content", "value"), [("x", "x"), ("x\n", "x"), ("x\r\n", "x"), (" x \n", " x "), ("x\n\n", "x\n")]
+)
 def test_one_line_break_at_the_end_of_a_file_is_dropped(tmp_path: Path, content: str, value: str) -> None:
-    (tmp_path / "secret").write_bytes(content.encode())
-    assert load(tmp_path, "secret: ${file:secret}\n").secret == (value,)
+    (tmp_path / "token").write_bytes(content.encode())
+    assert load(tmp_path, "admin: {listen: 127.0.0.1:1, token: '${file:token}'}\n").admin.token == value
 
 
 def test_a_secret_stays_out_of_every_repr(tmp_path: Path) -> None:
@@ -92,9 +134,9 @@ def test_a_secret_stays_out_of_every_repr(tmp_path: Path) -> None:
         "  b: {url: http://h/, credential: {basic: {username: u, password: '${env:S}'}}}\n"
         "  c: {url: http://h/, credential: {header: {X-Key: '${env:S}'}}}\n"
     )
-    settings = load(tmp_path, text, S="canary-7319")
+    settings = load(tmp_path, text, S="canary-7319-canary")
     assert "canary-7319" not in repr(settings)
-    assert settings.secret == ("canary-7319",)
+    assert settings.secret == ("canary-7319-canary",)
 
 
 def test_a_secret_stays_out_of_complaints(tmp_path: Path) -> None:
@@ -145,12 +187,13 @@ def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "key").write_text("k", encoding="utf-8")
     (tmp_path / "more" / "b.yaml").write_text(
-        "servers:\n  b: {url: https://h/, tls: {ca: ca.pem}, credential: {bearer: '${file:key}'}}\n", encoding="utf-8"
+        "tls: {cert: c.pem, key: ../k.pem}\nservers:\n  b: {url: https://h/, credential: {bearer: '${file:key}'}}\n",
+        encoding="utf-8",
     )
     settings = load(tmp_path, "include: more/*.yaml\ndata: kept\nusage: {sinks: ['file:u.jsonl', stdout]}\n")
     assert settings.data == str(tmp_path / "kept")
-    assert settings.servers["b"].tls is not None
-    assert settings.servers["b"].tls.ca == str(tmp_path / "more" / "ca.pem")
+    assert settings.tls is not None
+    assert (settings.tls.cert, settings.tls.key) == (f"{tmp_path}/more/c.pem", f"{tmp_path}/more/../k.pem")
     assert settings.servers["b"].credential[0].bearer == "k"
     assert [sink.url for sink in settings.usage.sinks] == [f"file:{tmp_path}/u.jsonl", "stdout"]
 

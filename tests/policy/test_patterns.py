@@ -54,3 +54,13 @@ def test_equal_texts_are_equal_and_survive_pickling() -> None:
 def test_masks_say_which_patterns_fit() -> None:
     masks = Masks([("a*", 1), ("a*", 2), ("ab", 4), ("*b", 8)])
     assert [masks.of(name) for name in ("ab", "a", "b", "c")] == [15, 3, 8, 0]
+
+
+def test_masks_agree_with_patterns() -> None:
+    dice = random.Random(8)
+    for _ in range(2_000):
+        texts = ["".join(dice.choice("ab*?") for _ in range(dice.randrange(5))) for _ in range(6)]
+        masks = Masks((text, 1 << at) for at, text in enumerate(texts))
+        for _ in range(6):
+            name = "".join(dice.choice("ab\n") for _ in range(dice.randrange(6)))
+            assert masks.of(name) == sum(1 << at for at, text in enumerate(texts) if Patterns([text]).fits(name)), texts
