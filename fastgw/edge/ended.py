@@ -27,6 +27,7 @@ class Ended:
         self._path = path
         self._lines = 0
         self._kept = 0
+        self._torn = False
         self._until: dict[str, float] = {}
         self._read(now)
 
@@ -57,7 +58,8 @@ class Ended:
     def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(f"\n{line}" if self._torn else line)
+        self._torn = False
         self._lines += 1
 
     def _compact(self, now: float) -> None:
@@ -72,6 +74,8 @@ class Ended:
             text = self._path.read_text("utf-8", errors="replace")
         except OSError:
             return
+        # What was cut short must not take the next line with it.
+        self._torn = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
             until, _, session = line.partition(" ")
             self._lines += 1

@@ -10,8 +10,13 @@ import asyncio
 import pickle
 from typing import Any
 
+from fastgw.edge import garbage
+
 MOST = 256 * 1024 * 1024
 """Bytes of one frame."""
+
+LARGE = 256 * 1024
+"""Bytes from which a frame holds a snapshot: much that lives long and has no cycles."""
 
 Message = tuple[Any, ...]
 
@@ -46,9 +51,16 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     try:
-        message = pickle.loads(body)
+        message = _unpickled(body)
     except Exception as wrong:
         raise BadFrame(repr(wrong)) from wrong
     if not isinstance(message, tuple) or not message:
         raise BadFrame("not a message")
     return message
+
+
+def _unpickled(body: bytes) -> Any:
+    if len(body) < LARGE:
+        return pickle.loads(body)
+    with garbage.undisturbed():
+        return pickle.loads(body)

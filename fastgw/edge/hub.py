@@ -8,7 +8,7 @@ Messages, worker to keeper:
     usage count lines
     delta Delta | loaded generation | state name | known ticket
 Keeper to worker:
-    load generation snapshot | activate generation | answer id value | fault id kind message detail retry
+    load generation snapshot | activate generation | fresh until | answer id value | fault id kind message detail retry
     cancelled session request | ended ticket [(session, seconds)] (the worker answers `known ticket`)
 """
 
@@ -105,6 +105,7 @@ class Hub:
         self._generation = 0
         self._active = 0
         self._load: bytes = b""
+        self._fresh: bytes = b""
 
     async def listen(self, listener: socket.socket, ears: Ears) -> asyncio.Server:
         """Take workers' connections from now on."""
@@ -122,6 +123,7 @@ class Hub:
         One push at a time; a worker that connects in between is given the newest.
         """
         self._load = frames.pack(("load", generation, snapshot))
+        self._fresh = b""  # what was known of freshness is in the snapshot
         self._generation = generation
         waits = []
         for worker in self.workers:
@@ -132,9 +134,16 @@ class Hub:
         self._active = generation
         self.broadcast(("activate", generation))
 
+    def freshen(self, until: dict[str, float]) -> None:
+        """Tell every worker how fresh the catalogues are where that alone has changed; see `plan.Served`."""
+        self._fresh = frames.pack(("fresh", until))
+        self._send_all(self._fresh)
+
     def broadcast(self, message: frames.Message, but: Worker | None = None) -> None:
         """Tell every worker (but one)."""
-        frame = frames.pack(message)
+        self._send_all(frames.pack(message), but)
+
+    def _send_all(self, frame: bytes, but: Worker | None = None) -> None:
         for worker in list(self.workers):
             if worker is not but:
                 worker.send(frame)
@@ -177,6 +186,8 @@ class Hub:
         worker.send(frames.pack(("ended", 0, self.ears.ended())))
         if self._load:
             worker.send(self._load)
+        if self._fresh:
+            worker.send(self._fresh)
         if self._active:
             # Older than what was loaded while a push is under way; the push's own activation follows.
             worker.send(frames.pack(("activate", self._active)))

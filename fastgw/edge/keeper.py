@@ -54,17 +54,19 @@ class Keeping:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
+        self._busy = False
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._mind: Mind = parts.mind(plan, keys, self._registry)
         self.status = Status(self._hub, self._mind, self._sums, self._gauges)
+        self.status.catching_up = lambda: self._busy or self._changed.is_set()
 
     async def run(self, places: Places) -> None:
         """Keep until the launcher says stop."""
         links = await self._hub.listen(places.hub, self)
         await self._compile()
         admin = await serve_admin(places.admin, self.status, self._plan.admin_token)
-        self._mind.begin(self._changed.set)
+        self._mind.begin(self._changed.set, self._hub.freshen)
         self._registry.spawn(self._compile_when_changed(), "compiling")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
         asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
@@ -93,8 +95,10 @@ class Keeping:
         while True:
             await self._changed.wait()
             await asyncio.sleep(GATHER)
+            self._busy = True
             self._changed.clear()
             await self._compile()
+            self._busy = False
 
     async def _compile(self) -> None:
         # The monotonic clock goes on over a restart of the keeper: the next one's generations are higher.
@@ -105,7 +109,11 @@ class Keeping:
             log.exception("the snapshot could not be compiled; the one before is kept")
             self._sums.inc("fastgw_snapshot_failures_total")
             return
-        await self._hub.push(self._generation, snapshot)
+        try:
+            await self._hub.push(self._generation, snapshot)
+        except frames.BadFrame as wrong:
+            log.error("the snapshot is too large for a frame; the one before is kept: %s", wrong)
+            self._sums.inc("fastgw_snapshot_failures_total")
 
     def _reload(self) -> None:
         try:
@@ -132,7 +140,6 @@ class Keeping:
             session, seconds = args
             self._ended.add(session, seconds, time.time())
             await self._hub.announce_ended(session, seconds)
-            return None
         if verb == "open_session":
             await self._all_adopted.wait()
         return await self._mind.asked(verb, args)

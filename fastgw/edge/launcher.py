@@ -26,11 +26,12 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fastgw.edge import child, keeper, worker
 from fastgw.edge.places import Places
-from fastgw.edge.plan import Parts, Plan
+from fastgw.edge.plan import FIXED, Parts, Plan
 from fastgw.edge.secret import sealing_keys
 from fastgw.telemetry import logs
 
@@ -76,7 +77,7 @@ class Launcher:
         self._places = places
         self._pid = os.getpid()
         keys = sealing_keys(plan.secrets, plan.data)
-        self._keeper = Child("keeper", lambda control: keeper.run(parts, plan, keys, places, control))
+        self._keeper = Child("keeper", lambda control: keeper.run(parts, self._plan, keys, places, control))
         self._workers = [Child(f"worker-{number}", self._worker(number)) for number in range(1, plan.workers + 1)]
         self._signals: list[int] = []
         self._restarts = [0, 0]
@@ -131,12 +132,13 @@ class Launcher:
                 held.close()
             os.close(self._wake[0])
             os.close(self._wake[1])
-            logs.configure(one.role, self._plan.log_level, self._plan.log_form)
+            logs.configure(one.role, self._plan.log_level, self._plan.log_form, logs.Unhurried())
             one.work(theirs)
             status = 0
         except BaseException:  # noqa: BLE001 - whatever it was, the child ends here
             log.critical("ended: %s", traceback.format_exc())
         finally:
+            logging.shutdown()
             os._exit(status)
 
     def _revive(self) -> None:
@@ -199,7 +201,10 @@ class Launcher:
 
     def _reload(self) -> None:
         try:
-            self._drain = self._parts.read().drain
+            plan = self._parts.read()
+            # A keeper that is started again must not take a reload back: it begins with the last good reading.
+            self._plan = replace(plan, **{name: getattr(self._plan, name) for name in FIXED})
+            self._drain = plan.drain
         except Exception as wrong:  # noqa: BLE001 - the keeper reads it too, and says what is wrong with it
             log.debug("the configuration is not applied: %s", wrong)
         self._keeper.say("reload")

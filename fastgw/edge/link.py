@@ -300,6 +300,8 @@ class KeeperLink:
             case ("activate", generation):
                 served.activate(generation)
                 self.activated.set()
+            case ("fresh", until):
+                served.freshened(until)
             case ("ended", ticket, sessions):
                 self._early.extend(sessions)
                 if self._generation:

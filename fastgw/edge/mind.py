@@ -9,21 +9,24 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
 
-from fastgw.backends.catalogue import Catalogues, Watched
+from fastgw import __version__
+from fastgw.backends.catalogue import Catalogues
 from fastgw.backends.directory import Directory
 from fastgw.backends.inquiry import Asker, Reach
+from fastgw.backends.seen import Watched
 from fastgw.backends.wire import TLSFiles, open_wire
 from fastgw.catalog.notice import Notice
 from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.instances import label
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Backend, Snapshot
 from fastgw.credentials.static import header_lines
-from fastgw.edge.plan import Plan
+from fastgw.edge import garbage
+from fastgw.edge.plan import Plan, plan_of
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 from fastgw.ports import UpstreamSession, Wire
@@ -46,16 +49,16 @@ class Thinking:
         self._settings: Settings = plan.settings
         self._keys = keys
         self._registry = registry
-        self._version = _version()
         self._urls: dict[str, tuple[Backend, str]] = {}
         self._wires: dict[_WireKey, Wire] = {}
         self._snapshot: Snapshot | None = None
         self._notices: tuple[Notice, ...] = ()
         self._changed: Callable[[], None] = _nobody
-        ours = orjson.dumps({"name": "fastgw", "version": self._version})
+        self._fresh: Callable[[dict[str, float]], None] = _nobody
+        ours = orjson.dumps({"name": "fastgw", "version": __version__})
         reach = Reach(self._asker, registry.spawn, ours)
         self._directory = Directory(reach)
-        self._catalogues = Catalogues(reach, self._directory, plan.data, lambda: self._changed())
+        self._catalogues = Catalogues(reach, self._directory, plan.data, lambda: self._changed(), self._freshened)
         # What is kept of the catalogues is known from here on: names do not depend on who is up.
         self.reload(plan.settings)
 
@@ -67,11 +70,12 @@ class Thinking:
             catalogues=self._catalogues.catalogues(),
             eras=self._catalogues.eras,
             credentials=_credentials(self._settings),
-            seal_keys=self._keys,
-            version=self._version,
+            seal_keys=_sealing(self._settings, self._keys),
+            version=__version__,
             gateway=platform.node(),
         )
-        snapshot, notices = compile_snapshot(self._settings, learned, generation)
+        with garbage.undisturbed():
+            snapshot, notices = compile_snapshot(self._settings, learned, generation)
         for notice in notices:
             if notice not in self._notices:
                 log.warning("%s", notice)
@@ -101,7 +105,8 @@ class Thinking:
     def _asker(self, instance: str) -> Asker:
         found = self._urls.get(instance)
         if found is None:
-            raise Fault(Kind.NO_SERVER, detail=f"{instance} is not configured", data={"reason": "down"}, retry_after=1)
+            detail = f"{label(instance)} is not configured"
+            raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)
         backend, url = found
         key = self._key(backend, url)
         wire = self._wires.get(key)
@@ -113,17 +118,22 @@ class Thinking:
 
     # -- what runs beside ------------------------------------------------------------------------------------------
 
-    def begin(self, changed: Callable[[], None]) -> None:
+    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
         """See `plan.Mind`."""
-        self._changed = changed
+        self._changed, self._fresh = changed, fresh
         self._registry.spawn(self._directory.run(), "upstream sessions")
         changed()
+
+    def _freshened(self) -> None:
+        self._fresh(self._catalogues.freshness())
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
         """See `plan.Mind`."""
         match verb, args:
             case "open_session", (instance, identity, dead):
                 return await self._directory.open(instance, identity, dead)
+            case "end_session", (session, _):
+                return self._directory.end(session)
             case "doubt_era", (instance, believed):
                 return await self._catalogues.doubt(instance, believed)
             case "refresh", (server, tool):
@@ -177,16 +187,14 @@ class Thinking:
         }
 
 
-def _nobody() -> None:
+def _nobody(*_: Any) -> None:
     """Nobody is told of changes before `begin`."""
+
+
+def _sealing(settings: Settings, kept: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The secrets of the configuration as it is now; those of the start where it names none."""
+    return tuple(secret.encode() for secret in plan_of(settings).secrets) or kept
 
 
 def _credentials(settings: Settings) -> dict[str, bytes]:
     return {name: header_lines(server.credential[0]) for name, server in settings.servers.items() if server.credential}
-
-
-def _version() -> str:
-    try:
-        return version("fastgw")
-    except PackageNotFoundError:
-        return "0"

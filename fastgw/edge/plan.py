@@ -68,6 +68,10 @@ class Served(Protocol):
         """Use the snapshot of this generation for lists too."""
         ...
 
+    def freshened(self, until: dict[str, float]) -> None:
+        """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
+        ...
+
     def ended(self, session: str, seconds: float) -> None:
         """An agent's session is over; its id is not to be taken for `seconds`. Called after a first `load` only."""
         ...
@@ -96,8 +100,13 @@ class Mind(Protocol):
         """
         ...
 
-    def begin(self, changed: Callable[[], None]) -> None:
-        """Start what runs beside; `changed` is called whenever `compile` would give something else."""
+    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
+        """Start what runs beside.
+
+        Args:
+            changed: called whenever `compile` would give something else.
+            fresh: called whenever only the freshness of catalogues is another, with all of it: see `Served.freshened`.
+        """
         ...
 
     def reload(self, settings: Any) -> None:
@@ -105,7 +114,7 @@ class Mind(Protocol):
         ...
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        """Answer a worker: `open_session`, `doubt_era` or `refresh`, arguments as in `fastgw.ports.Keeper`.
+        """Answer a worker: `open_session`, `end_session`, `doubt_era` or `refresh`, arguments as in `ports.Keeper`.
 
         Raises:
             Fault: as said there.

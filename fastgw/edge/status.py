@@ -28,6 +28,7 @@ class Status:
         self._sums = sums
         self._gauges = gauges
         self._waited = False
+        self.catching_up: Callable[[], bool] = lambda: False
 
     def waited_enough(self) -> None:
         """Servers that have not answered by now are not waited for."""
@@ -39,7 +40,7 @@ class Status:
             return "draining"
         if not any(worker.state == "active" for worker in self._hub.workers):
             return "no worker is active"
-        if not (self._waited or self._mind.settled()):
+        if not self._waited and (not self._mind.settled() or self.catching_up()):
             return "servers have not answered yet"
         return None
 

@@ -34,3 +34,10 @@ def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_a_restart(tmp_
     ended = Ended(tmp_path / "file" / "ended", 0)
     ended.add("s", 10, 0)
     assert ended.live(0) == [("s", 10.0)]
+
+
+def test_a_line_cut_short_does_not_take_the_next_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "ended"
+    path.write_bytes(b"2000 good\n2000 ha")
+    Ended(path, 1000).add("next", 1000, 1000)
+    assert ("next", 1000.0) in Ended(path, 1000).live(1000)

@@ -69,6 +69,9 @@ class Served:
     def activate(self, generation: int) -> None:
         self.order.append(f"{self.name} activates {generation}")
 
+    def freshened(self, until: dict[str, float]) -> None:
+        self.order.append(f"{self.name} is fresh until {until}")
+
     def ended(self, session: str, seconds: float) -> None:
         assert f"{self.name} loads" in " ".join(self.order), "sessions can be ended once there is a snapshot"
         self.over.append(session)
@@ -161,6 +164,23 @@ def test_a_late_worker_gets_the_newest_snapshot_and_all_ended_sessions(tmp_path:
         _, served, _ = await stage.join("late", 3)
         await until(lambda: stage.order == ["late loads seven", "late activates 7"])
         assert served.over == ["old"]
+
+    play(scene, tmp_path)
+
+
+def test_freshness_reaches_every_worker_and_those_that_come_later(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.join("a", 1)
+        await stage.hub.push(7, "seven")
+        stage.hub.freshen({"s": 9.0})
+        await until(lambda: stage.order[2:] == ["a is fresh until {'s': 9.0}"])
+        await stage.join("b", 2)
+        expected = ["b loads seven", "b is fresh until {'s': 9.0}", "b activates 7"]
+        await until(lambda: stage.order[3:] == expected)
+        await stage.hub.push(8, "eight")
+        await stage.join("c", 3)
+        await until(lambda: "c activates 8" in stage.order)
+        assert not any(line.startswith("c is fresh") for line in stage.order), "the snapshot knows better"
 
     play(scene, tmp_path)
 

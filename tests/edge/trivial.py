@@ -46,6 +46,9 @@ class Trivial:
     def activate(self, generation: int) -> None:
         self.active = generation
 
+    def freshened(self, until: dict[str, float]) -> None:
+        pass
+
     def ended(self, session: str, seconds: float) -> None:
         self.over.add(session)
 
@@ -115,7 +118,7 @@ class Mind:
             raise ValueError("cannot compile")
         return {"generation": generation, "word": self.word}
 
-    def begin(self, changed: Callable[[], None]) -> None:
+    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
         pass
 
     def reload(self, settings: Any) -> None:

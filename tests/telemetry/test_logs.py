@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import sys
+import time
+
+import pytest
 
 from fastgw.telemetry import logs
 
@@ -21,3 +27,33 @@ def test_json_says_time_level_and_process() -> None:
     said = json.loads(logs._Json("worker-2").format(record("é")))
     assert (said["level"], said["process"], said["message"]) == ("error", "worker-2", "é")
     assert said["time"].endswith("Z")
+
+
+def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """stderr is a pipe that nobody reads until far more has been logged than it and the queue hold."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr(logs, "ROOM", 50)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(writing, "w"))
+    handler = logs.Unhurried()
+    handler.setFormatter(logs._Plain("worker-1"))
+    begun = time.monotonic()
+    for _ in range(2_000):
+        handler.handle(record("x" * 200))
+    assert time.monotonic() - begun < 5
+    with os.fdopen(reading) as reader:
+        lines = 0
+        while "found no reader" not in reader.readline():
+            lines += 1
+            handler.handle(record("once more"))
+        assert lines < 2_000
+
+
+def test_the_end_of_a_process_waits_for_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    handler = logs.Unhurried()
+    handler.setFormatter(logs._Plain("worker-1"))
+    for number in range(100):
+        handler.handle(record(f"line {number}"))
+    handler.flush()
+    assert said.getvalue().count("\n") == 100

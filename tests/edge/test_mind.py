@@ -1,0 +1,171 @@
+"""The keeper's mind and the worker's parts: settings and kept catalogues in, a gateway that answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw import __version__
+from fastgw.backends import kept
+from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.config.reader import read_settings
+from fastgw.edge.assembly import parts
+from fastgw.edge.life import Life
+from fastgw.edge.mind import Thinking
+from fastgw.edge.plan import Plan, plan_of
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.registry import Registry
+from fastgw.ports import UpstreamSession
+from fastgw.telemetry.counters import Counters
+from tests.e2e.http import Asked, modern
+
+KEY = "fgw_a_key"
+DOWN = "http://127.0.0.1:1/mcp"
+"""Nobody listens there."""
+TOOLS = b'[{"name":"echo","inputSchema":{"type":"object"}}]'
+
+
+def plan(folder: Path, **servers: dict[str, Any]) -> Plan:
+    """The plan of a file with these servers and one agent."""
+    fingerprint = f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"
+    file = folder / "fastgw.yaml"
+    file.write_text(json.dumps({"servers": servers, "agents": {"a": {"key": fingerprint}}}))
+    return plan_of(read_settings(file, {"TOKEN": "hush"}))
+
+
+def keep(folder: Path, server: str) -> None:
+    """Leave a catalogue as an earlier run would have."""
+    tools, _ = parse_tools(server, TOOLS)
+    kept.store(folder / "data" / "catalogue", Catalogue(server, tools, 0.0, 1.0, ()), {})
+
+
+def thinking(found: Plan, scene: Callable[[Thinking], Awaitable[None]]) -> None:
+    async def main() -> None:
+        registry = Registry()
+        mind = Thinking(found, (b"k" * 32,), registry)
+        try:
+            await scene(mind)
+        finally:
+            await mind.close()
+            await registry.close()
+
+    asyncio.run(main())
+
+
+def test_a_kept_catalogue_is_in_the_first_snapshot(tmp_path: Path) -> None:
+    keep(tmp_path, "one")
+
+    async def scene(mind: Thinking) -> None:
+        snapshot = mind.compile(7)
+        assert snapshot.generation == 7
+        assert snapshot.server_version == __version__
+        assert list(snapshot.endpoints["/mcp"].routes) == ["echo"]
+        assert mind.catalogue()["endpoints"] == {"/mcp": {"echo": {"to": ["one/echo"], "hidden": False}}}
+        assert mind.backends()["one"]["tools"] == 1
+
+    thinking(plan(tmp_path, one={"url": DOWN}), scene)
+
+
+def test_a_reload_takes_servers_away_and_brings_others(tmp_path: Path) -> None:
+    keep(tmp_path, "one")
+    keep(tmp_path, "two")
+    before = plan(tmp_path, one={"url": DOWN})
+    after = plan(tmp_path, two={"url": DOWN})
+
+    async def scene(mind: Thinking) -> None:
+        assert list(mind.compile(1).backends) == ["one"]
+        mind.reload(after.settings)
+        assert list(mind.compile(2).backends) == ["two"]
+        assert list(mind.backends()) == ["two"]
+
+    thinking(before, scene)
+
+
+def test_a_session_of_a_server_that_was_taken_away_is_refused(tmp_path: Path) -> None:
+    async def scene(mind: Thinking) -> None:
+        with pytest.raises(Fault) as told:
+            await mind.asked("open_session", (f"one|{DOWN}", "agent:a", None))
+        assert (told.value.kind, told.value.data, told.value.sent) == (Kind.NO_SERVER, {"reason": "down"}, False)
+
+    thinking(plan(tmp_path), scene)
+
+
+def test_a_question_nobody_knows_is_a_fault_of_ours(tmp_path: Path) -> None:
+    async def scene(mind: Thinking) -> None:
+        with pytest.raises(Fault) as told:
+            await mind.asked("nonsense", ())
+        assert told.value.kind is Kind.INTERNAL
+
+    thinking(plan(tmp_path), scene)
+
+
+def test_sessions_that_workers_know_are_counted(tmp_path: Path) -> None:
+    async def scene(mind: Thinking) -> None:
+        (instance,) = mind.compile(1).backends["one"].instances
+        mind.adopted([(instance.key, "agent:a", UpstreamSession("s", "2025-11-25"))])
+        assert mind.backends()["one"]["sessions"] == 1
+        assert await mind.asked("open_session", (instance.key, "agent:a", None)) == UpstreamSession("s", "2025-11-25")
+
+    thinking(plan(tmp_path, one={"url": DOWN}), scene)
+
+
+def test_a_credential_goes_to_its_server_and_into_no_dump(tmp_path: Path) -> None:
+    async def scene(mind: Thinking) -> None:
+        snapshot = mind.compile(1)
+        assert b"hush" in snapshot.backends["one"].headers
+        assert b"hush" not in snapshot.backends["two"].headers
+        assert "hush" not in json.dumps([mind.backends(), mind.catalogue()]) + repr(mind)
+
+    one = {"url": DOWN, "credential": {"bearer": "${env:TOKEN}"}}
+    thinking(plan(tmp_path, one=one, two={"url": DOWN}), scene)
+
+
+class Alone:
+    """No keeper: nothing that these tests ask needs one."""
+
+    def usage(self, event: bytes) -> None:
+        raise AssertionError("no tool was called")
+
+
+async def answered(app: Any, asked: Asked) -> tuple[int, bytes]:
+    """One request through the ASGI face."""
+    sent: list[dict[str, Any]] = []
+    headers = [(b"host", b"127.0.0.1:8080"), *((k.lower().encode(), v.encode()) for k, v in asked.headers)]
+    scope = {"type": "http", "method": asked.verb, "path": "/mcp", "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": asked.body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def test_the_parts_make_a_gateway_that_serves_what_the_mind_compiled(tmp_path: Path) -> None:
+    keep(tmp_path, "one")
+    found = plan(tmp_path, one={"url": DOWN})
+
+    async def scene(mind: Thinking) -> None:
+        registry = Registry()
+        made = parts(lambda: found)
+        assert made.mind is Thinking
+        served, app = made.gateway(Alone(), Counters(), registry, Life())  # type: ignore[arg-type]
+        served.load(mind.compile(1))
+        served.activate(1)
+        status, body = await answered(app, modern("tools/list", key=KEY))
+        assert (status, [tool["name"] for tool in json.loads(body)["result"]["tools"]]) == (200, ["echo"])
+        assert (await answered(app, modern("tools/list", key="fgw_wrong")))[0] == 401
+        status, body = await answered(app, modern("server/discover", key=KEY))
+        about = json.loads(body)["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]
+        assert (status, about["version"]) == (200, __version__)
+        await registry.close()
+
+    thinking(found, scene)
