@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastgw.faults import Fault, Kind
+from fastgw.gateway.budget import FREE
 from fastgw.gateway.registry import Registry
 
 Message = dict[str, Any]
@@ -40,25 +41,32 @@ class Agent:
         self.started = False
         """Whether the head of an answer has been sent."""
 
-    async def read(self, limit: int, length: int | None) -> bytes:
+    async def read(self, limit: int, length: int | None, hold: Callable[[int], bool]) -> bytes:
         """The whole body.
 
         Args:
             limit: most bytes taken.
             length: the declared length; None for a chunked body. At that length reading stops (each message costs).
+            hold: asked for room before more than `budget.FREE` bytes are kept.
 
         Raises:
-            Fault: BODY_TOO_LARGE; ABANDONED where it broke off: the agent left, or its chunks are none.
+            Fault: BODY_TOO_LARGE; FULL where there is no room; ABANDONED where it broke off: the agent left, or its
+                chunks are none.
         """
         message = await self._receive()
         body: bytes = message.get("body", b"")
-        if length is not None and len(body) == length:
+        size = len(body)
+        if size == length:
             return body
         parts = [body]
-        size = len(body)
+        held = FREE
         while message["type"] == "http.request" and message.get("more_body", False) and size != length:
             if size > limit:
                 raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
+            if size > held:
+                if not hold(more := min(max(held, size - held), limit)):
+                    raise Fault(Kind.FULL, retry_after=1)
+                held += more
             message = await self._receive()
             parts.append(message.get("body", b""))
             size += len(parts[-1])

@@ -34,6 +34,7 @@ class Exchange:
         method: the JSON-RPC method, as soon as it is known.
         identified: whether `principal` is known to be who calls.
         waited: seconds spent waiting for servers.
+        held: bytes of its body that count against the worker's budget.
         over: its answer is complete, or nobody waits for it.
         body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
         when_old: what is to be done once if it takes longer than most.
@@ -61,6 +62,7 @@ class Exchange:
     waited: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    held: int = 0
     outcome: str = "cancelled"
     status: int = 499
     error_code: int | None = None

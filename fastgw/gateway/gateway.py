@@ -16,21 +16,21 @@ from zlib import crc32
 import orjson
 
 from fastgw.backends.caller import Caller
-from fastgw.backends.wire import open_wire
 from fastgw.config.snapshot import Backend, Endpoint, Instance, Snapshot, View
-from fastgw.faults import Fault, Kind
 from fastgw.gateway.agent import Fields
+from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.ledger import Ledger
 from fastgw.gateway.lift import legacy
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.lift.face import Recognised, Refused, Wish
 from fastgw.gateway.patrol import Patrol
 from fastgw.gateway.registry import Registry
+from fastgw.gateway.wires import Wires
 from fastgw.mcp import headers, sessions
 from fastgw.mcp.sealing import Sealer
 from fastgw.policy.principal import ANONYMOUS
-from fastgw.ports import Keeper, UpstreamSession, Wire
+from fastgw.ports import Keeper, UpstreamSession
 
 MOST_IN_FLIGHT = 10_000
 """Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
@@ -66,14 +66,16 @@ class Gateway:
         self._life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
-        self._wires: dict[tuple[str, tuple[str | None, ...], str, int], Wire] = {}
-        self._by_instance: dict[str, Wire] = {}
+        self._wires = Wires(registry)
+        self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], Exchange] = {}
         self._running: set[Exchange] = set()
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
         self._patrol = Patrol()
         self._loop = asyncio.get_running_loop()
+        self.door = Door()
+        self.cursors: Sealer
         self.caller: Caller
 
     @property
@@ -85,20 +87,27 @@ class Gateway:
 
     def load(self, snapshot: Snapshot) -> None:
         """Use this snapshot for calls. Lists follow with `activate`, when every worker can serve what they name."""
-        if self._newest is None:
-            self.door = Door(snapshot.seal_keys)
-            self.cursors = Sealer(snapshot.seal_keys, "cursor")
-            self._listed = snapshot
-            self.caller = Caller(self.keeper, self.wire, self.registry.spawn, our_client(snapshot), snapshot.max_reply)
         previous, self._newest = self._newest, snapshot
-        self._connect(snapshot)
+        if previous is None:
+            self._listed = snapshot
+            self.caller = Caller(self.keeper, self._wires.find, self.registry.spawn, our_client(snapshot))
+        if previous is None or previous.seal_keys != snapshot.seal_keys:
+            self.door.renew(snapshot.seal_keys)
+            self.cursors = Sealer(snapshot.seal_keys, "cursor")
+        self.caller.max_reply = snapshot.max_reply
+        self.caller.forget(self._wires.connect(snapshot))
         if previous is not None:
-            self._retire(previous)
+            self._wires.retire(_longest(previous))
 
     def activate(self, generation: int) -> None:
         """Every worker has loaded this generation: list from it."""
         if self._newest is not None and self._newest.generation == generation:
             self._listed = self._newest
+
+    def freshened(self, until: dict[str, float]) -> None:
+        """What lists say of their freshness goes by this from now on; see `plan.Served`."""
+        if self._newest is not None:
+            self._newest = self._newest.freshened(until)
 
     def listed(self, exchange: Exchange) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
@@ -107,39 +116,6 @@ class Gateway:
         if endpoint is None or exchange.principal.agent not in endpoint.view_of:
             endpoint = exchange.endpoint
         return endpoint.views[endpoint.view_of[exchange.principal.agent]]
-
-    def _connect(self, snapshot: Snapshot) -> None:
-        wires = {}
-        for backend in snapshot.backends.values():
-            for instance in backend.instances:
-                key = (instance.url, backend.tls, backend.transport, snapshot.max_reply)
-                if key not in self._wires:
-                    self._wires[key] = open_wire(
-                        instance.url, transport=backend.transport, tls=backend.tls, max_reply=snapshot.max_reply
-                    )
-                wires[instance.key] = self._wires[key]
-        self._by_instance = wires
-        self.caller.forget(set(wires))
-
-    def _retire(self, previous: Snapshot) -> None:
-        """Close connections nobody points at any more, once the calls on them must be over."""
-        unused = [key for key, wire in self._wires.items() if wire not in self._by_instance.values()]
-        longest = max((route.total for end in previous.endpoints.values() for route in end.routes.values()), default=0)
-        for key in unused:
-            wire = self._wires.pop(key)
-            loop = asyncio.get_running_loop()
-            loop.call_later(longest + 5, lambda wire=wire: self.registry.spawn(wire.close(), "close a wire"))  # type: ignore[misc]
-
-    def wire(self, instance: str) -> Wire:
-        """The connections to an instance.
-
-        Raises:
-            Fault: NO_SERVER for an instance that a reload took away.
-        """
-        found = self._by_instance.get(instance)
-        if found is None:
-            raise Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
-        return found
 
     # -- one request --------------------------------------------------------------------------------------------
 
@@ -154,14 +130,28 @@ class Gateway:
         self._patrol.add(exchange)
         return exchange
 
-    def element(self, whole: Exchange, found: Recognised) -> Exchange:
+    def element(self, whole: Exchange, found: Recognised | Refused) -> Exchange:
         """The exchange of one message of a batch."""
         name = f"req_{self._boot}{next(self._numbers):06x}"
-        return Exchange(
+        element = Exchange(
             name, whole.snapshot, whole.endpoint, whole.headers, whole.twice, whole.started,
-            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
-            method=found.call.method, bytes_in=whole.bytes_in,
+            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view, face=whole.face,
+            method=found.method, bytes_in=found.size,
         )  # fmt: skip
+        element.reply_to = found.id if isinstance(found, Refused) else found.call.id
+        return element
+
+    def hold(self, exchange: Exchange, count: int) -> bool:
+        """Take room for `count` bytes of the body of this request, besides what it has; given back by `release`."""
+        if not self._bodies.take(count):
+            return False
+        exchange.held += count
+        return True
+
+    def release(self, exchange: Exchange) -> None:
+        """The request is over: its body is no more."""
+        self._bodies.give(exchange.held)
+        exchange.held = 0
 
     def common(self, exchange: Exchange) -> Fields:
         """The headers of every answer."""
@@ -233,7 +223,7 @@ class Gateway:
             return "*"
         call = exchange.call
         if call is not None and call.session is not None:
-            return f"session:{call.session}"
+            return f"session:{exchange.principal.agent}:{call.session}"
         return f"agent:{exchange.principal.agent}"
 
     def choose(self, backend: Backend, identity: str) -> list[Instance]:
@@ -248,8 +238,12 @@ class Gateway:
     async def close(self) -> None:
         """End what runs in the background and every connection."""
         await self.registry.close()
-        for wire in self._wires.values():
-            await wire.close()
+        await self._wires.close()
+
+
+def _longest(snapshot: Snapshot) -> float:
+    """Seconds after which every call that took this snapshot is over."""
+    return max((route.total for end in snapshot.endpoints.values() for route in end.routes.values()), default=0.0)
 
 
 def our_client(snapshot: Snapshot) -> bytes:

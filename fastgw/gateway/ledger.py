@@ -6,9 +6,8 @@ Knows: which requests get an event, and what an event says of them. Refuses to k
 from __future__ import annotations
 
 import time
-from functools import lru_cache
-from urllib.parse import urlsplit
 
+from fastgw.config.instances import place
 from fastgw.gateway.exchange import Exchange
 from fastgw.mcp import names
 from fastgw.ports import Keeper
@@ -37,7 +36,7 @@ class Ledger:
         overhead = max(0.0, latency - exchange.waited)
         counters.record(latency, "fastgw_request_seconds")
         counters.record(overhead, "fastgw_overhead_seconds")
-        if exchange.instance is not None:
+        if exchange.instance is not None and exchange.attempts:
             counters.inc("fastgw_upstream_requests_total", exchange.instance.server, exchange.outcome)
         if exchange.identified:
             keeper.usage(event.encode(_event(exchange, latency, overhead)))
@@ -56,7 +55,7 @@ def _event(exchange: Exchange, latency: float, overhead: float) -> Event:
         protocol_version=exchange.face.version if exchange.face is not None else names.MODERN_VERSION,
         tool=exchange.tool,
         server=instance.server if instance is not None else None,
-        instance=_place(instance.url) if instance is not None else None,
+        instance=place(instance.url) if instance is not None else None,
         outcome=exchange.outcome,
         status=exchange.status,
         error_code=exchange.error_code,
@@ -69,10 +68,3 @@ def _event(exchange: Exchange, latency: float, overhead: float) -> Event:
         currency=snapshot.currency,
         labels=snapshot.labels,
     )
-
-
-@lru_cache(maxsize=4096)
-def _place(url: str) -> str:
-    """host:port of a URL, never more: some URLs carry secrets."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

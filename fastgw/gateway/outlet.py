@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from fastgw.faults import Fault, Kind
+from fastgw.gateway import refusals
 from fastgw.gateway.agent import JSON, STREAM, Agent, Fields
+from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.registry import Registry
 from fastgw.mcp import headers, sse
@@ -104,11 +107,16 @@ class HttpOutlet:
 class BatchOutlet:
     """The place of one answer in a batch; notifications have none, since a batch is one JSON array."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: Exchange, room: Budget) -> None:
+        self._exchange = exchange
+        self._room = room
         self.reply: bytes | None = None
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """See `Outlet.answer`; inside a batch there is no status."""
+        """See `Outlet.answer`; inside a batch there is no status, and the answers share the room of one."""
+        if not self._room.take(len(body)):
+            body = refusals.body(Fault(Kind.FULL, "The answers to this batch are too large together"), self._exchange)
+        self._exchange.bytes_out += len(body)
         self.reply = body
 
     async def event(self, data: bytes) -> None:

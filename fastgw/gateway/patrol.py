@@ -10,10 +10,13 @@ server's thread and ours; nine requests in ten are over before either could matt
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from time import monotonic
 
 from fastgw.gateway.exchange import Exchange
+
+log = logging.getLogger("fastgw")
 
 PERIOD = 0.02
 """Seconds between two rounds: how much later than at once a leaving agent is noticed."""
@@ -47,5 +50,8 @@ class Patrol:
         for exchange in [exchange for exchange in old if exchange.over]:
             old.discard(exchange)
         for exchange in old:
-            exchange.grow_old(now)
+            try:
+                exchange.grow_old(now)
+            except Exception:  # one request must not end the round for all others
+                log.exception("%s could not be looked after", exchange.request_id)
         self._timer = loop.call_later(PERIOD, self._round) if young or old else None

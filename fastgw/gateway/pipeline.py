@@ -25,11 +25,12 @@ from typing import Any
 
 from fastgw.backends.upstream import Upstream
 from fastgw.catalog.arms import arm_for
-from fastgw.catalog.route import ParamHeader, Target
+from fastgw.catalog.route import Arm, ParamHeader
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.gateway import prepared, refusals
 from fastgw.gateway.agent import JSON, Agent, Receive, Send
+from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.lift import era
@@ -40,11 +41,13 @@ from fastgw.identity.keys import authenticate
 from fastgw.mcp import headers, params
 from fastgw.policy import authorise as policies
 from fastgw.policy.principal import ANONYMOUS
-from fastgw.ports import Deadlines
 
 log = logging.getLogger("fastgw")
 
 Scope = Mapping[str, Any]
+
+_SERVERS_FAULT = 500
+"""The lowest `statusCode` that is not the agent's doing."""
 
 
 async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +61,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             await gateway.end_session(exchange)
             await agent.answer(200, gateway.common(exchange), b"")
             return
-        body = await read(exchange, agent)
+        body = await read(gateway, exchange, agent)
         found = recognise(gateway, exchange, body)
         if isinstance(found, list):
             await batch(gateway, exchange, found, agent)
@@ -74,6 +77,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         await refuse(gateway, exchange, Fault(Kind.INTERNAL), agent)
     finally:
         exchange.over = True
+        gateway.release(exchange)
 
 
 def accept(exchange: Exchange, scope: Scope) -> None:
@@ -117,11 +121,12 @@ def identify(exchange: Exchange) -> None:
     exchange.view = endpoint.views[at]
 
 
-async def read(exchange: Exchange, agent: Agent) -> bytes:
+async def read(gateway: Gateway, exchange: Exchange, agent: Agent) -> bytes:
     """The body, whole.
 
     Raises:
-        Fault: BAD_MEDIA_TYPE, NOT_ACCEPTABLE, BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED.
+        Fault: BAD_MEDIA_TYPE, NOT_ACCEPTABLE, BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED; FULL where the bodies
+            of other requests leave no room for this one.
     """
     found = exchange.headers
     if b"content-type" in exchange.twice or headers.media_type(found.get(b"content-type", b"")) != b"application/json":
@@ -135,12 +140,13 @@ async def read(exchange: Exchange, agent: Agent) -> bytes:
         raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
     exchange.body_due = exchange.started + exchange.snapshot.body_deadline
     try:
-        body = await agent.read(limit, length)
+        body = await agent.read(limit, length, partial(gateway.hold, exchange))
     except asyncio.CancelledError:
         if exchange.too_slow:
             raise Fault(Kind.BODY_TOO_SLOW) from None
         raise
-    exchange.body_due = 0.0
+    finally:
+        exchange.body_due = 0.0
     exchange.timestamp = time.time()
     exchange.bytes_in = len(body)
     return body
@@ -172,18 +178,19 @@ async def batch(gateway: Gateway, exchange: Exchange, found: list[Recognised | R
     """Every message of a batch goes the whole path by itself; the answers leave as one array."""
     replies: list[BatchOutlet] = []
     work = []
+    room = Budget(exchange.snapshot.max_reply)
     for item in found:
-        outlet = BatchOutlet()
-        if isinstance(item, Refused):
-            exchange.reply_to = item.id
-            outlet.reply = refusals.body(item.fault, exchange)
-        elif item.wish in (Wish.NOTHING, Wish.CANCEL):
+        if isinstance(item, Recognised) and item.wish in (Wish.NOTHING, Wish.CANCEL):
             gateway.heed(exchange, item)
             continue
-        else:
-            element = gateway.element(exchange, item)
-            work.append(gateway.registry.spawn(carry_out(gateway, element, item, outlet), "batch element"))
+        element = gateway.element(exchange, item)
+        outlet = BatchOutlet(element, room)
         replies.append(outlet)
+        if isinstance(item, Refused):
+            await _answer_fault(element, item.fault, outlet)
+            gateway.record(element)
+        else:
+            work.append(gateway.registry.spawn(carry_out(gateway, element, item, outlet), "batch element"))
     await asyncio.gather(*work)
     answers = [outlet.reply for outlet in replies if outlet.reply is not None]
     if answers:
@@ -214,7 +221,7 @@ async def carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, out
         log.exception("%s failed: %r", exchange.request_id, wrong)
         await _answer_fault(exchange, Fault(Kind.INTERNAL, sent=exchange.attempts > 0), outlet)
     finally:
-        settle(gateway, exchange, found)
+        settle(gateway, exchange)
 
 
 async def _answer_fault(exchange: Exchange, fault: Fault, outlet: Outlet) -> None:
@@ -229,9 +236,9 @@ async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, ou
         exchange.outcome, exchange.status = "ok", 200
         await outlet.answer(200, found.headers, refusals.reply(found.call.id, prepared_answer))
         return
-    target = authorise(exchange)
-    backend = admit(gateway, exchange, target)
-    upstream = await forward(gateway, exchange, target, backend)
+    arm = authorise(exchange)
+    backend = admit(gateway, exchange, arm)
+    upstream = await forward(gateway, exchange, arm, backend)
     try:
         await relay(exchange, upstream, outlet)
     finally:
@@ -262,7 +269,7 @@ def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | 
     return prepared.initialize(exchange, found.call.version) if found.wish is Wish.INITIALIZE else b"{}"
 
 
-def authorise(exchange: Exchange) -> Target:
+def authorise(exchange: Exchange) -> Arm:
     """What is left to decide when the arguments are known: their headers, the policies and the arm of the route.
 
     Raises:
@@ -280,7 +287,7 @@ def authorise(exchange: Exchange) -> Target:
     arm = arm_for(grant.arms, arguments)
     if arm is None:
         raise unknown_tool(call.name or "")
-    return arm.targets[0]
+    return arm
 
 
 def _compare(exchange: Exchange, wanted: tuple[ParamHeader, ...], arguments: bytes) -> None:
@@ -298,7 +305,7 @@ def unknown_tool(name: str) -> Fault:
     return Fault(Kind.UNKNOWN_NAME, f"Unknown tool: {shown}", data={"name": shown})
 
 
-def admit(gateway: Gateway, exchange: Exchange, target: Target) -> Backend:
+def admit(gateway: Gateway, exchange: Exchange, arm: Arm) -> Backend:
     """Whether the call may go to its server now.
 
     Raises:
@@ -306,41 +313,41 @@ def admit(gateway: Gateway, exchange: Exchange, target: Target) -> Backend:
     """
     if gateway.in_flight > gateway.most_in_flight:
         raise Fault(Kind.FULL, retry_after=1)
-    backend = exchange.snapshot.backends[target.server]
+    backend = exchange.snapshot.backends[arm.targets[0].server]
     if backend.maintenance is not None:
         raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)
     return backend
 
 
-async def forward(gateway: Gateway, exchange: Exchange, target: Target, backend: Backend) -> Upstream:
+async def forward(gateway: Gateway, exchange: Exchange, arm: Arm, backend: Backend) -> Upstream:
     """Send the call to one instance; to the next one where nothing was sent to the first.
 
     Raises:
         Fault: NO_SERVER, TIMEOUT, LOST, INTERNAL, and what the server's refusals are mapped to.
     """
-    call, grant = exchange.call, exchange.grant
-    assert call is not None and grant is not None
+    call, target = exchange.call, arm.targets[0]
+    assert call is not None
     identity = gateway.identity(exchange, backend)
-    route = grant.route
-    deadlines = Deadlines(backend.connect, route.attempt, route.idle, route.total)
     failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
     for instance in gateway.choose(backend, identity):
         exchange.instance = instance
         exchange.attempts += 1
         began = time.monotonic()
         try:
-            return await gateway.caller.call(call, target, backend, instance, identity, deadlines)
+            return await gateway.caller.call(call, target, backend, instance, identity, arm.deadlines)
         except Fault as fault:
-            if fault.sent or fault.kind is not Kind.NO_SERVER:
+            if fault.sent:
                 raise
             exchange.attempts -= 1
+            if fault.kind is not Kind.NO_SERVER:
+                raise
             failed = fault
         finally:
             exchange.waited += time.monotonic() - began
     raise failed
 
 
-def settle(gateway: Gateway, exchange: Exchange, found: Recognised) -> None:
+def settle(gateway: Gateway, exchange: Exchange) -> None:
     """Give back what was taken and write down what happened. Without a better word it was *cancelled*."""
     gateway.untrack(exchange)
     gateway.record(exchange)
@@ -366,4 +373,5 @@ def _note(exchange: Exchange, fault: Fault) -> None:
     exchange.outcome, exchange.status = told.outcome, told.rest
     exchange.error_code = told.code
     if fault.detail:
-        log.warning("%s %s", exchange.request_id, fault)
+        # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
+        log.log(logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG, "%s %s", exchange.request_id, fault)

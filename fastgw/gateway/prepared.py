@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from typing import Any
 
 import orjson
 
-from fastgw.config.snapshot import Endpoint, Page, Snapshot, View
+from fastgw.catalog.listing import PAGE, page_at
+from fastgw.config.snapshot import Endpoint, Page, View
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift.face import Recognised
@@ -25,11 +25,6 @@ _CAPABILITIES: dict[str, dict[str, bool]] = {"tools": {}}
 """What is offered. No `listChanged`: nobody could listen for it yet."""
 
 
-def server_info(snapshot: Snapshot) -> bytes:
-    """Our `serverInfo` as JSON text."""
-    return orjson.dumps({"name": snapshot.server_name, "version": snapshot.server_version})
-
-
 def discover(exchange: Exchange) -> bytes:
     """The result of `server/discover` (2026-07-28, Discovery)."""
     found: dict[str, Any] = {
@@ -38,7 +33,7 @@ def discover(exchange: Exchange) -> bytes:
         "capabilities": _CAPABILITIES,
         "ttlMs": _ttl_ms(exchange.endpoint),
         "cacheScope": "private",
-        "_meta": {names.META_SERVER: orjson.Fragment(server_info(exchange.snapshot))},
+        "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
     }
     if exchange.endpoint.instructions:
         found["instructions"] = exchange.endpoint.instructions
@@ -50,7 +45,7 @@ def initialize(exchange: Exchange, version: str) -> bytes:
     found: dict[str, Any] = {
         "protocolVersion": version,
         "capabilities": _CAPABILITIES,
-        "serverInfo": orjson.Fragment(server_info(exchange.snapshot)),
+        "serverInfo": orjson.Fragment(exchange.snapshot.server_info),
     }
     if exchange.endpoint.instructions:
         found["instructions"] = exchange.endpoint.instructions
@@ -66,10 +61,10 @@ def tools(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer
     page = _page(exchange, recognised.call.params.get("cursor"), view, sealer)
     following = None
     if page.more:
-        plain = orjson.dumps([page.start + _count(view, page), _fingerprint(view)])
+        plain = orjson.dumps([page.start + PAGE, view.fingerprint])
         following = sealer.seal(plain, _bond(exchange), os.urandom(NONCE))
     face = recognised.face
-    return face.page(page.tools[face.dialect], following, _ttl_ms(exchange.endpoint), server_info(exchange.snapshot))
+    return face.page(page.tools[face.dialect], following, _ttl_ms(exchange.endpoint), exchange.snapshot.server_info)
 
 
 def _page(exchange: Exchange, cursor: bytes | None, view: View, sealer: Sealer) -> Page:
@@ -81,20 +76,10 @@ def _page(exchange: Exchange, cursor: bytes | None, view: View, sealer: Sealer) 
         plain = None
     if plain is not None:
         start, fingerprint = orjson.loads(plain)
-        for page in view.pages:
-            if page.start == start and fingerprint == _fingerprint(view):
-                return page
+        page = page_at(view, start) if fingerprint == view.fingerprint else None
+        if page is not None:
+            return page
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
-
-
-def _count(view: View, page: Page) -> int:
-    following = view.pages.index(page) + 1
-    return view.pages[following].start - page.start
-
-
-def _fingerprint(view: View) -> int:
-    """Which list a cursor continues: another one in its place would skip tools or repeat them."""
-    return zlib.crc32("\n".join(view.grants).encode())
 
 
 def _bond(exchange: Exchange) -> bytes:

@@ -36,10 +36,8 @@ def reply(call_id: bytes, payload: bytes, member: bytes = b"result") -> bytes:
 
 
 def status(fault: Fault, exchange: Exchange) -> int:
-    """The HTTP status of a refusal, by who asks. What answers no id is the HTTP request's own failure in every era."""
-    if exchange.face is None or exchange.reply_to == b"null":
-        return fault.told.modern
-    return exchange.face.status(fault)
+    """The HTTP status of a refusal, by who asks."""
+    return exchange.face.status(fault) if exchange.face is not None else fault.told.modern
 
 
 def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 
 from fastgw.backends.upstream import Upstream
+from fastgw.backends.verdict import agent_lacks
 from fastgw.faults import Fault, Kind
-from fastgw.gateway import prepared, refusals
+from fastgw.gateway import refusals
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.outlet import Outlet
 from fastgw.mcp import envelope, names, results
@@ -30,9 +31,9 @@ async def relay(exchange: Exchange, upstream: Upstream, outlet: Outlet) -> None:
             not the last word, whatever the server's era.
     """
     assert exchange.call is not None
-    message = await _next(exchange, upstream)
-    if message.method is not None:
+    if upstream.streams:
         outlet.expect_events()
+    message = await _next(exchange, upstream)
     while message.method is not None:
         event = _notification(exchange, exchange.call, message)
         if event is not None:
@@ -53,7 +54,7 @@ async def _next(exchange: Exchange, upstream: Upstream) -> Message:
 async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet) -> None:
     assert exchange.face is not None
     if message.error is not None:
-        code = _error_code(message.error)
+        code = _relayable(message.error, call)
         exchange.outcome, exchange.status, exchange.error_code = "server_error", 502, code
         # A missing capability is the agent's to declare, so it is told by status too (2026-07-28, Capabilities).
         told = exchange.face.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
@@ -66,8 +67,21 @@ async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet
     if result.kind != b'"complete"':
         raise Fault(Kind.INTERNAL, detail=f"resultType {result.kind[:64]!r} was not offered", sent=True)
     exchange.outcome, exchange.status = ("tool_error" if result.is_error else "ok"), 200
-    payload = exchange.face.result(result, prepared.server_info(exchange.snapshot))
+    payload = exchange.face.result(result, exchange.snapshot.server_info)
     await outlet.answer(200, [], refusals.reply(call.id, payload))
+
+
+def _relayable(error: bytes, call: Call) -> int:
+    """The code of a server's error, if it is the agent's to hear.
+
+    Raises:
+        Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone.
+    """
+    code = _error_code(error)
+    ours = code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+    if ours or (code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities)):
+        raise Fault(Kind.INTERNAL, detail=f"the server answered {code}: {error[:200]!r}", sent=True)
+    return code
 
 
 def _error_code(error: bytes) -> int:

@@ -22,6 +22,12 @@ _STRING = msgspec.json.Decoder(str).decode
 _KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _NEXT = re.compile(rb"[ \t\n\r]*([,}])")
 
+MOST_MEMBERS = 10_000
+"""Of one object that is read: beyond it a body of 4 MB would cost a worker most of a second."""
+
+MAX_ID = 256
+"""Bytes of a request's id, as JSON text: ids are kept for as long as calls run, and travel between processes."""
+
 ENVELOPE = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 
 
@@ -61,6 +67,8 @@ def members(text: bytes, known: frozenset[str] = frozenset()) -> dict[str, bytes
         raise NotAMessage(str(wrong)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise NotJson(_why(wrong)) from None
+    if len(raw) > MOST_MEMBERS:
+        raise NotAMessage(f"more than {MOST_MEMBERS} members")
     found = {}
     size = 1
     for name, value in raw.items():
@@ -117,8 +125,9 @@ def string(text: bytes, what: str) -> str:
 
 def is_id(text: bytes) -> bool:
     """Whether this JSON text may be a request's id: a string or an integer, never null (MCP, Base Protocol)."""
-    first = text[:1]
-    return first == b'"' or (text.lstrip(b"-").isdigit() and len(text) <= 64)
+    if len(text) > MAX_ID:
+        return False
+    return text[:1] == b'"' or text.lstrip(b"-").isdigit()
 
 
 def emit(parts: dict[str, bytes]) -> bytes:

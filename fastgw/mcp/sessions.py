@@ -15,7 +15,7 @@ from fastgw.mcp.sealing import Sealer
 LIFETIME = 30 * 86400
 """Seconds a session id opens."""
 
-_LARGEST = 1536
+_LARGEST = 1024
 """Bytes kept of capabilities and of clientInfo: session ids travel in a header, and those stay under 4 KiB."""
 
 

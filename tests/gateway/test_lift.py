@@ -227,6 +227,47 @@ def test_cancelled_names_the_call() -> None:
     assert (found.wish, found.call.id) == (Wish.CANCEL, b'"7"')
 
 
+@pytest.mark.parametrize("request_id", [None, True, 1.5, {"a": 1}, [7]])
+def test_what_is_no_id_cancels_nothing(request_id: Any) -> None:
+    token = initialize()
+    note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+    assert lift({"Mcp-Session-Id": token}, note).wish is Wish.NOTHING
+
+
+@pytest.mark.parametrize("params", [b"[]", b"null", b'{"a":1,"a":2}', b'{"_meta":[]}'])
+def test_a_bad_notification_says_nothing_and_is_not_answered(params: bytes) -> None:
+    note = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":%s}' % params
+    assert lift({"Mcp-Session-Id": initialize()}, note).wish is Wish.NOTHING
+    assert lift({"MCP-Protocol-Version": MODERN}, note).wish is Wish.NOTHING
+
+
+def test_bad_parameters_are_told_in_the_manner_of_the_era() -> None:
+    """The status of a refusal goes by its face, and bad parameters are found before the session is."""
+    for fields, spoken in (({}, "2025-03-26"), ({"MCP-Protocol-Version": "2025-06-18"}, "2025-06-18")):
+        fault, one = refusal(fields, {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": []})
+        assert one.face is not None
+        assert (one.face.version, one.face.status(fault)) == (spoken, 200)
+    fault, one = refusal({"MCP-Protocol-Version": MODERN}, {"jsonrpc": "2.0", "id": 1, "method": "x", "params": []})
+    assert one.face is not None
+    assert (one.face.version, one.face.status(fault)) == (MODERN, 400)
+
+
+@pytest.mark.parametrize("last", [MODERN, "2025-11-25"])
+def test_a_revision_that_came_twice_belongs_to_no_session(last: str) -> None:
+    fields, message = modern("server/discover")
+    one = exchange({**fields, "MCP-Protocol-Version": last})
+    one.twice = frozenset((b"mcp-protocol-version",))
+    with pytest.raises(Fault) as caught:
+        era.lift(one, orjson.dumps(message), DOOR)
+    assert caught.value.kind is Kind.HEADER_MISMATCH
+
+
+@pytest.mark.parametrize("space", [b" ", b"\r\n\t"])
+def test_white_space_before_a_message_makes_no_batch(space: bytes) -> None:
+    fields, message = modern("server/discover")
+    assert lift(fields, space + orjson.dumps(message)).wish is Wish.DISCOVER
+
+
 def test_the_answer_to_a_request_nobody_made_is_taken_and_dropped() -> None:
     token = initialize()
     assert lift({"Mcp-Session-Id": token}, {"jsonrpc": "2.0", "id": 4, "result": {}}).wish is Wish.NOTHING
@@ -243,6 +284,7 @@ def test_batches_are_for_the_one_revision_that_has_them() -> None:
     new = {"Mcp-Session-Id": initialize("2025-06-18")}
     assert refusal(new, items)[0].kind is Kind.NOT_ONE_MESSAGE
     assert refusal(old, [])[0].kind is Kind.NOT_ONE_MESSAGE
+    assert refusal(old, [request("ping", id=n) for n in range(1001)])[0].kind is Kind.NOT_ONE_MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 
 import pytest
 
@@ -35,6 +36,8 @@ REFUSED_AS_MESSAGE = [
     b'{"jsonrpc":"1.0","id":1,"method":"a"}',
     b'{"jsonrpc":"2.0","id":1}',
     b'{"jsonrpc":"2.0","id":1,"result":{},"error":{}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"a","result":{}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"a","error":{}}',
     b'{"jsonrpc":"2.0","id":1,"method":5}',
     b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}',
     b'{"jsonrpc":"2.0","id":1,"method":"a","method":"a"}',
@@ -103,3 +106,15 @@ def test_ids(text: bytes, fits: bool) -> None:
 
 def test_quote_is_json() -> None:
     assert json.loads(quote('a"\u2028\n')) == 'a"\u2028\n'
+
+
+@pytest.mark.parametrize("name", [b"a" * 2_000_000, b"\\n" * 1_000_000], ids=["plain", "escaped"])
+def test_a_long_member_name_costs_no_more_than_its_length(name: bytes) -> None:
+    text = b'{ "' + name + b'":1}'
+    tracemalloc.start()
+    try:
+        assert list(members(text).values()) == [b"1"]
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 8 * len(text)

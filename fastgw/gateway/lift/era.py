@@ -55,11 +55,13 @@ def _batch(exchange: Exchange, body: bytes, door: Door) -> list[Recognised | Ref
 
 
 def _element(exchange: Exchange, item: bytes, door: Door) -> Recognised | Refused:
-    exchange.reply_to = b"null"
+    exchange.reply_to, exchange.method = b"null", ""
     try:
         opened = _opened(exchange, item)
         if opened.message.method == names.INITIALIZE:
             raise Fault(Kind.INVALID_REQUEST, "initialize must not be part of a batch.")
-        return legacy.lift(exchange, opened, door)
+        found = legacy.lift(exchange, opened, door)
     except Fault as fault:
-        return Refused(exchange.reply_to, fault)
+        return Refused(exchange.reply_to, fault, exchange.method, len(item))
+    found.size = len(item)
+    return found

@@ -59,10 +59,18 @@ class Face(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A message of a batch that is refused by itself. `id` is what the refusal answers, as JSON text."""
+    """A message of a batch that is refused by itself.
+
+    Args:
+        id: what the refusal answers, as JSON text.
+        method: what it asked for, as far as that could be read.
+        size: bytes of the message.
+    """
 
     id: bytes
     fault: Fault
+    method: str = ""
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -73,6 +81,7 @@ class Recognised:
         wish: what to do with it.
         call: the lifted request; its id is empty for notifications.
         face: how its sender is spoken to.
+        size: bytes of the message, where it is one of a batch.
         headers: further headers for the answer, for example a new session's id.
     """
 
@@ -80,3 +89,9 @@ class Recognised:
     call: Call
     face: Face
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def method(self) -> str:
+        """What it asks for."""
+        return self.call.method

@@ -27,6 +27,11 @@ MOST_IN_BATCH = 1000
 """Messages of one batch; each is worked on as if it had come alone, and 4 MiB hold 80,000 pings."""
 
 
+_NOT_RELAYED = frozenset(("name", "_meta", "task", "requestState", "inputResponses"))
+"""Members of `params` that are written anew or not handed on: servers see one credential for many agents, so state
+that a server gave to one of them must not reach it from another."""
+
+
 @dataclass(slots=True)
 class Opened:
     """A message with `params` and `_meta` taken apart: member name to JSON text."""
@@ -142,8 +147,10 @@ def fill(call: Call, opened: Opened) -> Call:
     call.token = opened.meta.get("progressToken")
     if call.token is not None and not envelope.is_id(call.token) and not _is_number(call.token):
         raise Fault(Kind.BAD_PARAMS, "Invalid params: progressToken must be a string or a number")
-    call.params = {name: value for name, value in params.items() if name not in ("name", "_meta")}
-    call.meta = {name: value for name, value in opened.meta.items() if name not in _META}
+    call.params = {name: value for name, value in params.items() if name not in _NOT_RELAYED}
+    call.meta = {
+        name: value for name, value in opened.meta.items() if name not in _META and not name.startswith(names.RESERVED)
+    }
     return call
 
 
