@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Deadlines:
     """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange."""
 

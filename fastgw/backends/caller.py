@@ -90,7 +90,7 @@ class Caller:
         self._wires = wires
         self._spawn = spawn
         self._ours = ours
-        self._max_reply = max_reply
+        self.max_reply = max_reply
         self._sessions: dict[tuple[str, str], UpstreamSession] = {}
         self._in_use: Counter[tuple[str, str]] = Counter()
         self._beating: asyncio.TimerHandle | None = None
@@ -160,7 +160,7 @@ class Caller:
             headers, body = lower_legacy.request(call, target, upstream_id, backend, attempt.session)
         line = Line(
             upstream_id, attempt.era, self._wires(attempt.instance.key), backend, attempt.session,
-            attempt.deadlines, attempt.started, self._spawn, self._max_reply,
+            attempt.deadlines, attempt.started, self._spawn, self.max_reply,
         )  # fmt: skip
         if attempt.era is Era.LEGACY:
             self._hold(attempt.key)

@@ -16,7 +16,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from fastgw.backends.directory import KEEPER, Directory
 from fastgw.backends.fetch import Listing, fetch, legacy_pages, modern_pages
 from fastgw.backends.inquiry import Reach
 from fastgw.backends.probe import LEGACY_LIFETIME, Found, probe
+from fastgw.backends.seen import Seen, Server, Watched
 from fastgw.catalog.tools import Catalogue
-from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.mcp.names import MODERN_VERSION, Era
 
@@ -38,7 +37,7 @@ ROUND_WITHIN = 10.0
 COALESCE = 0.1
 """Seconds in which announced changes are gathered."""
 SHORTEST, LONGEST = 1.0, 3600.0
-"""Seconds between two fetches, whatever a server says about its freshness."""
+"""Seconds between two fetches, whatever a server says about its freshness and its changes."""
 _FIRST_RETRY, _LONGEST_RETRY = 0.25, 5.0
 _DOUBT_AGAIN = 1.0
 """Seconds a verdict is beyond doubt."""
@@ -49,71 +48,6 @@ def retry_pause(failures: int, dice: float) -> float:
     return min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(failures - 1, 10)) * (1 - dice / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """One server to watch.
-
-    Args:
-        backend: addresses and credential. What its instances say of their era is not looked at.
-        era: `auto`, `modern` or `legacy`, from the configuration.
-        refresh: seconds after which a list without a word on its freshness is fetched again.
-    """
-
-    backend: Backend
-    era: str = "auto"
-    refresh: float = 60.0
-
-
-@dataclass(slots=True)
-class Seen:
-    """One instance as its last rounds found it."""
-
-    key: str
-    server: Server
-    found: Found | None = None
-    version: str = ""
-    probed_at: float = 0.0
-    error: str = ""
-    failures: int = 0
-    rounds: int = 0
-    fetched_at: float = 0.0
-    begun: float = -1.0
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
-    watch: asyncio.Task[Any] | None = None
-    listen: asyncio.Task[Any] | None = None
-
-    def stop(self) -> None:
-        """End its background work."""
-        for task in (self.watch, self.listen):
-            if task is not None:
-                task.cancel()
-
-
-@dataclass(slots=True)
-class Server:
-    """One server: what is known of it, and of each instance."""
-
-    watched: Watched
-    catalogue: Catalogue | None = None
-    leader: str | None = None
-    kept: Catalogue | None = None
-    instances: dict[str, Seen] = field(default_factory=dict)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        return self.watched.backend.name
-
-    def is_settled(self) -> bool:
-        """Whether some instance has answered, or all have failed once."""
-        return any(seen.rounds and not seen.error for seen in self.instances.values()) or all(
-            seen.rounds for seen in self.instances.values()
-        )
-
-
 class Catalogues:
     """All servers' catalogues and eras.
 
@@ -121,14 +55,23 @@ class Catalogues:
         reach: how servers are reached.
         directory: has the gateway's own session at each legacy instance.
         data: folder of what outlives a restart; the last catalogues go to `catalogue` in it.
-        on_change: called whenever catalogues, eras or what is known of freshness is another than before.
+        on_change: called whenever catalogues or eras are others than before.
+        on_fresh: called whenever only `freshness` is another than before.
     """
 
-    def __init__(self, reach: Reach, directory: Directory, data: Path, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reach: Reach,
+        directory: Directory,
+        data: Path,
+        on_change: Callable[[], None],
+        on_fresh: Callable[[], None],
+    ) -> None:
         self._reach = reach
         self._directory = directory
         self._folder = data / "catalogue"
         self._on_change = on_change
+        self._on_fresh = on_fresh
         self._servers: dict[str, Server] = {}
         self._settled = asyncio.Event()
         self.eras: dict[str, tuple[str, str]] = {}
@@ -159,6 +102,10 @@ class Catalogues:
         """The newest catalogue of every server that ever answered, by server name."""
         return {name: server.catalogue for name, server in self._servers.items() if server.catalogue is not None}
 
+    def freshness(self) -> dict[str, float]:
+        """Until when each catalogue is fresh, by server: CLOCK_MONOTONIC seconds, 0.0 where its server gave no hint."""
+        return {name: catalogue.fresh_until for name, catalogue in self.catalogues().items()}
+
     @property
     def settled(self) -> bool:
         """Whether every server has answered or failed once."""
@@ -177,9 +124,9 @@ class Catalogues:
 
         Returns:
             server name to `tools` (count), `fetched_at` (Unix seconds, None for never) and `instances`: for each
-            `url` (without query), `era`, `version`, `error` (empty when its last round went well), `failures`.
+            `url` (scheme, host and port), `era`, `version`, `error` (empty when its last round went well), `failures`.
         """
-        return {name: _state(server, self.eras) for name, server in self._servers.items()}
+        return {name: server.state(self.eras) for name, server in self._servers.items()}
 
     async def doubt(self, instance: str, believed: str) -> str:
         """Probe an instance again, unless it is known to speak otherwise than believed; `Keeper.doubt_era`.
@@ -233,20 +180,21 @@ class Catalogues:
 
     def _begin(self, watched: Watched, known: Server | None) -> Server:
         server = Server(watched, known.catalogue if known is not None else None)
-        if known is None and (recalled := kept.recall(self._folder, server.name)) is not None:
+        own = [instance.key for instance in watched.backend.instances]
+        if known is None and (recalled := kept.recall(self._folder, server.name, own)) is not None:
             server.catalogue, eras = recalled
-            own = {instance.key for instance in watched.backend.instances}
-            self.eras.update({key: era for key, era in eras.items() if key in own})
+            self.eras.update(eras)
         for instance in watched.backend.instances:
             seen = Seen(instance.key, server)
             server.instances[instance.key] = seen
-            seen.watch = self._reach.spawn(self._watch(seen), f"watch {instance.key}")
+            seen.watch = self._reach.spawn(self._watch(seen), f"watch {seen.label}")
         return server
 
     async def _watch(self, seen: Seen) -> None:
         """Round after round, whatever the server does."""
         while True:
             seen.wake.clear()  # before the round: a change announced during it leads to another
+            began = self._reach.clock()
             try:
                 async with asyncio.timeout(ROUND_WITHIN):
                     wait = await self._round(seen)
@@ -256,18 +204,19 @@ class Catalogues:
             except Fault as fault:
                 wait = self._failed(seen, fault.detail or fault.message)
             except Exception as wrong:
-                log.warning("%s: %r", seen.key, wrong, exc_info=wrong)
+                log.warning("%s: %r", seen.label, wrong, exc_info=wrong)
                 wait = self._failed(seen, repr(wrong))
             seen.rounds += 1
             self._note_settled()
-            await self._rest(seen, wait)
+            await self._rest(seen, wait, began)
 
-    async def _rest(self, seen: Seen, wait: float) -> None:
+    async def _rest(self, seen: Seen, wait: float, began: float) -> None:
+        """Wait so long, or until a change is announced, however many are: one round a second is enough."""
         try:
             await asyncio.wait_for(seen.wake.wait(), wait)
         except TimeoutError:
             return
-        await asyncio.sleep(COALESCE)
+        await asyncio.sleep(max(COALESCE, began + SHORTEST - self._reach.clock()))
 
     async def _round(self, seen: Seen) -> float:
         """Probe where needed, fetch where nobody else does; seconds until the next round."""
@@ -309,7 +258,7 @@ class Catalogues:
         if seen.listen is not None:
             seen.listen.cancel()
         listener = Listener(self._reach, self._directory, seen.key, seen.wake.set)
-        seen.listen = self._reach.spawn(listener.run(found), f"listen to {seen.key}")
+        seen.listen = self._reach.spawn(listener.run(found), f"listen to {seen.label}")
 
     async def _fetch(self, seen: Seen, asked: float) -> float:
         """Fetch the list, unless one was that began after `asked`; seconds until it should be fetched again."""
@@ -337,8 +286,9 @@ class Catalogues:
         changed = old is None or (old.tools, old.notices) != (new.tools, new.notices)
         if changed:
             self._reach.spawn(self._keep(server), f"keep the catalogue of {server.name}")
-        if changed or (old is not None and old.fresh_until != until):
             self._on_change()
+        elif old is not None and old.fresh_until != until:
+            self._on_fresh()
 
     async def _keep(self, server: Server) -> None:
         async with server.writing:
@@ -355,7 +305,7 @@ class Catalogues:
     def _failed(self, seen: Seen, error: str) -> float:
         """Note a failure; seconds until the next try."""
         if not seen.error:
-            log.warning("%s: %s", seen.key, error)
+            log.warning("%s: %s", seen.label, error)
             for other in seen.server.instances.values():
                 if other is not seen and seen.server.leader == seen.key:
                     other.wake.set()
@@ -374,19 +324,6 @@ class Catalogues:
     def _note_settled(self) -> None:
         if all(server.is_settled() for server in self._servers.values()):
             self._settled.set()
-
-
-def _state(server: Server, eras: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    catalogue = server.catalogue
-    instances = []
-    for instance in server.watched.backend.instances:
-        seen = server.instances[instance.key]
-        era, version = eras.get(instance.key, (None, ""))
-        url = instance.url.partition("?")[0]
-        line = {"url": url, "era": era, "version": version, "error": seen.error, "failures": seen.failures}
-        instances.append(line)
-    count = len(catalogue.tools) if catalogue is not None else 0
-    return {"tools": count, "fetched_at": catalogue.fetched_at if catalogue else None, "instances": instances}
 
 
 def _nothing(detail: str) -> Fault:

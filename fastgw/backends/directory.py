@@ -1,10 +1,11 @@
 """Which session at which legacy server belongs to whom. One directory serves all workers.
 
     none --open--> opening --initialize ok--> open --dead--> opening (once for all who say so)
-                       |                        |--idle too long, evicted, closed--> ended (DELETE)
+                       |                        |--idle too long, gives way, the agent's own ended--> ended (DELETE)
                        +--initialize fails--> none
 
-Knows: sessions by (instance, identity), when each was last used. Refuses to know: calls, agents.
+Knows: sessions by (instance, identity), when each was last used. Refuses to know: calls; which one gives way (see
+`shelf`).
 
 A session is never given to another identity. Where sessions are shared all ask under the identity `*`.
 """
@@ -13,15 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import orjson
 
 from fastgw.backends import lower_legacy
 from fastgw.backends.inquiry import Asker, Reach, Reply, new_id, not_evidence
 from fastgw.backends.line import ASIDE, NO_SESSION
+from fastgw.backends.shelf import Held, Key, Shelf, is_of
+from fastgw.config.instances import label
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
 
@@ -39,24 +40,6 @@ _SESSION_ID = re.compile(r"[!-~]{1,8192}")
 _SURE = 1.0
 """Seconds in which a server without session ids is not asked again although somebody calls its session dead."""
 
-Key = tuple[str, str]
-"""(instance key, identity)."""
-
-
-@dataclass(slots=True)
-class _Held:
-    session: UpstreamSession
-    used: float
-    opened: float
-
-
-@dataclass(slots=True)
-class _Shelf:
-    """Sessions of one server; the longest idle one first."""
-
-    held: OrderedDict[Key, _Held] = field(default_factory=OrderedDict)
-    opening: int = 0
-
 
 class Directory:
     """All upstream sessions.
@@ -70,9 +53,9 @@ class Directory:
         self._spawn = reach.spawn
         self._ours = reach.ours
         self._clock = reach.clock
-        self._shelves: dict[str, _Shelf] = {}
+        self._shelves: dict[str, Shelf] = {}
         self._flights: dict[Key, asyncio.Task[UpstreamSession | Fault]] = {}
-        self._mine: dict[Key, _Held] = {}
+        self._mine: dict[Key, Held] = {}
 
     async def open(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
         """The session of this identity at this instance; opened if there is none, or only the dead one.
@@ -96,7 +79,7 @@ class Directory:
             if held is not None:
                 self._remove(asker.backend.name, key)
             self._make_room(asker, identity)
-            flight = self._spawn(self._opened(asker, key), f"session at {instance}")
+            flight = self._spawn(self._opened(asker, key), f"session at {label(instance)}")
             self._flights[key] = flight
         # Whoever stops waiting leaves the flight to the others.
         outcome = await asyncio.shield(flight)
@@ -125,7 +108,16 @@ class Directory:
                 continue
             shelf = self._shelf(asker.backend.name)
             now = self._clock()
-            shelf.held.setdefault((instance, identity), _Held(session, now, now))
+            shelf.held.setdefault((instance, identity), Held(session, now, now))
+
+    def end(self, session: str) -> None:
+        """An agent's own session is over: so are those opened for it, and those that are being opened."""
+        for shelf in self._shelves.values():
+            for key in [key for key in shelf.held if is_of(key[1], session)]:
+                self._end(key, shelf.held.pop(key))
+        for key, flight in self._flights.items():
+            if is_of(key[1], session):
+                flight.add_done_callback(lambda _: self.end(session))
 
     def reap(self) -> None:
         """End what was idle for longer than its server's `session_idle`, and what belongs to instances now unknown."""
@@ -168,13 +160,13 @@ class Directory:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _shelf(self, server: str) -> _Shelf:
-        return self._shelves.setdefault(server, _Shelf())
+    def _shelf(self, server: str) -> Shelf:
+        return self._shelves.setdefault(server, Shelf())
 
-    def _held(self, asker: Asker, key: Key) -> _Held | None:
+    def _held(self, asker: Asker, key: Key) -> Held | None:
         return self._mine.get(key) if key[1] == KEEPER else self._shelf(asker.backend.name).held.get(key)
 
-    def _is_dead(self, held: _Held, dead: str | None) -> bool:
+    def _is_dead(self, held: Held, dead: str | None) -> bool:
         if dead is None or dead != held.session.id:
             return False
         # Without an id the new one looks like the old one: those who ask late must not open it again.
@@ -195,18 +187,18 @@ class Directory:
         """Keep a place for one more session of this server.
 
         Raises:
-            Fault: NO_SERVER, busy, where every session was in use a moment ago.
+            Fault: NO_SERVER, busy, where the session that had to give way was in use a moment ago.
         """
         backend = asker.backend
         shelf = self._shelf(backend.name)
         if identity == KEEPER:
             return
-        if len(shelf.held) + shelf.opening >= backend.max_sessions:
-            longest = next(iter(shelf.held), None)
-            if longest is None or self._clock() - shelf.held[longest].used < SETTLED:
-                detail = f"all {backend.max_sessions} sessions are in use"
+        if shelf.is_full(backend.max_sessions):
+            giving = shelf.gives_way(identity, backend.max_sessions)
+            if giving is None or self._clock() - shelf.held[giving].used < SETTLED:
+                detail = f"no place among {backend.max_sessions} sessions"
                 raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, retry_after=round(SETTLED))
-            self._end(longest, shelf.held.pop(longest))
+            self._end(giving, shelf.held.pop(giving))
         shelf.opening += 1
 
     async def _opened(self, asker: Asker, key: Key) -> UpstreamSession | Fault:
@@ -225,11 +217,11 @@ class Directory:
         self._keep(shelf, key, session)
         return session
 
-    def _keep(self, shelf: _Shelf, key: Key, session: UpstreamSession) -> None:
+    def _keep(self, shelf: Shelf, key: Key, session: UpstreamSession) -> None:
         now = self._clock()
-        (self._mine if key[1] == KEEPER else shelf.held)[key] = _Held(session, now, now)
+        (self._mine if key[1] == KEEPER else shelf.held)[key] = Held(session, now, now)
 
-    def _end(self, key: Key, held: _Held) -> asyncio.Task[None] | None:
+    def _end(self, key: Key, held: Held) -> asyncio.Task[None] | None:
         """DELETE the session; None where there is nothing the server could forget."""
         if not held.session.id:
             return None

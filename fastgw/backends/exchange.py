@@ -27,6 +27,10 @@ class Carrier(Protocol):
     transport: asyncio.Transport | None
     exchange: LeanAnswer | None
 
+    def release(self) -> None:
+        """Give the connection back: the exchange under way is over."""
+        ...
+
     def drop(self) -> None:
         """Close now and give the slot back; the exchange under way hears nothing of it."""
         ...
@@ -110,11 +114,14 @@ class LeanAnswer:
             self.waiter = None
         if self._fault is not None and not (self._stream and self._pieces):
             raise self._fault
+        if self._over:
+            self._give_back()
 
     def close(self) -> None:
         """See `ports.Answer.close`."""
-        if not self._over:
+        if self._carrier.exchange is self:
             self._carrier.drop()
+        if not self._over:
             self._settle(lost("the answer was given up"))
 
     def distrust(self) -> None:
@@ -165,8 +172,11 @@ class LeanAnswer:
             self._pieces.clear()
 
     def ended(self) -> None:
-        """The whole answer is here and its connection has been given back."""
-        if not self._stream:
+        """The whole answer is here. Of a stream the connection is given back now, of others when it has been taken."""
+        if self._stream:
+            self.resume()
+            self._give_back()
+        else:
             parts = self._blocks + self._pieces if self._blocks else self._pieces
             self.body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._blocks = self._pieces = []
@@ -183,6 +193,10 @@ class LeanAnswer:
             transport = self._carrier.transport
             if transport is not None and not transport.is_closing():
                 transport.resume_reading()
+
+    def _give_back(self) -> None:
+        if self._carrier.exchange is self:
+            self._carrier.release()
 
     def _pause(self) -> None:
         transport = self._carrier.transport

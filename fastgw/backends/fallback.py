@@ -209,7 +209,7 @@ class SessionWire:
             raise late(deadlines.first_byte, "first byte") from wrong
         except (ClientError, OSError, ValueError) as wrong:
             if not progress.connected and isinstance(wrong, (ClientConnectorError, InvalidURL, OSError, ValueError)):
-                raise down(f"cannot connect: {wrong}") from wrong
+                raise down(f"cannot connect: {wrong}" if isinstance(wrong, OSError) else "cannot connect") from wrong
             # aiohttp's errors show the request's headers, so neither they nor their text may reach a log.
             raise lost(f"no sound answer: {type(wrong).__name__}") from None
         except asyncio.CancelledError as wrong:

@@ -8,7 +8,8 @@ Measured against `ClientSession` on the same connections: a third to a quarter o
 
 The laws:
 
-- A connection goes back to the pool after exactly one whole keep-alive answer, and only if its request left entirely.
+- A connection goes back to the pool after exactly one whole keep-alive answer, and only if its request left entirely
+  and its reader took the answer: one that nobody looks at may have been another's.
 - A cancel, an error, a 101, an encoded or oversized body, a byte after the answer or while idle closes it.
 - 1xx answers are skipped. A body may end by close where nothing else ends it; cut short anywhere else it is LOST.
 - Nothing is ever sent twice: what happens after the write may have happened to a call that ran.
@@ -69,6 +70,13 @@ class LeanProtocol(ResponseHandler):
         self._headed = self._whole = False
         self._silent = 0
 
+    def release(self) -> None:
+        """Give the connection back to the pool: the answer is whole and its reader has it."""
+        self.exchange = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
     def drop(self) -> None:
         """Close the connection, now, and give its slot back."""
         self.exchange = None
@@ -80,8 +88,8 @@ class LeanProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; its call-backs below run inside."""
         exchange = self.exchange
-        if exchange is None:
-            self.abort()
+        if exchange is None or exchange.body is not None:
+            self.drop()
             return
         self._silent += len(data)
         wrong: Exception | None = None
@@ -134,7 +142,7 @@ class LeanProtocol(ResponseHandler):
         exchange = self.exchange
         super().connection_lost(exc)
         self.drop()
-        if exchange is None:
+        if exchange is None or exchange.body is not None:
             return
         if exc is None and self._headed and ends_by_close(exchange.status, exchange.headers):
             exchange.ended()
@@ -142,14 +150,10 @@ class LeanProtocol(ResponseHandler):
             exchange.failed(lost(f"connection lost: {exc!r}" if exc else "connection closed before the answer's end"))
 
     def _finish(self, exchange: LeanAnswer, keep: bool) -> None:  # noqa: FBT001 - what the parser said
-        transport, connection = self.transport, self._connection
+        transport = self.transport
         # A server that answers before it has the whole request leaves its rest behind on the connection.
         open_still = transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
-        if keep and open_still and connection is not None:
-            exchange.resume()
-            self.exchange = self._connection = None
-            connection.release()
-        else:
+        if not keep or not open_still:
             self.drop()
         exchange.ended()
 

@@ -15,7 +15,9 @@ from fastgw.mcp.call import Call
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, quote
 from fastgw.ports import UpstreamSession
 
-_FIXED = b"content-type: application/json\r\naccept: application/json, text/event-stream\r\n"
+_FIXED = (
+    b"content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
+)
 _NO_VERSION_HEADER = "2025-03-26"
 """Up to this revision no header names the version (2025-06-18 brought it)."""
 SPOKEN = (*names.LEGACY_VERSIONS, "2024-11-05")

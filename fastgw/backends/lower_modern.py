@@ -17,7 +17,7 @@ from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.mcp.params import encode_name, lines
 
 _FIXED = (
-    "content-type: application/json\r\naccept: application/json, text/event-stream\r\n"
+    "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
     f"mcp-protocol-version: {names.MODERN_VERSION}\r\nmcp-method: "
 ).encode("ascii")
 _VERSION = quote(names.MODERN_VERSION)

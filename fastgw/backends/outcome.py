@@ -10,12 +10,12 @@ from fastgw.faults import Fault, Kind
 
 def down(detail: str) -> Fault:
     """The server cannot be reached; nothing was sent."""
-    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, repeatable=True)
+    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, repeatable=True, retry_after=1)
 
 
 def busy(detail: str) -> Fault:
     """All connections to the server stayed in use until the connect deadline; nothing was sent."""
-    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, repeatable=True)
+    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, repeatable=True, retry_after=1)
 
 
 def lost(detail: str) -> Fault:

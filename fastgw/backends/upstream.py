@@ -88,6 +88,11 @@ class Upstream:
         elif answer.body is None:
             self._parser = EventParser(line.limit)
 
+    @property
+    def streams(self) -> bool:
+        """Whether the server answers with an event stream, so that there may be silence before its next word."""
+        return self._parser is not None
+
     async def next(self) -> Message:
         """The next notification of this call, or its final response (`method` is None), after which it is over.
 

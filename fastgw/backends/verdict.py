@@ -105,7 +105,7 @@ def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> V
         return Verdict(Means.HEADER_MISMATCH)
     if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION):
         return Verdict(Means.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server"))
-    if code == names.MISSING_CAPABILITY and not _agent_lacks(data, capabilities):
+    if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
         raise _internal(f"the server wants capabilities that are not offered: {str(data)[:200]}")
     # These two are about the call, whatever words they use.
     about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND)
@@ -201,8 +201,14 @@ def _foreign_code(body: bytes) -> int | None:
     return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
 
 
-def _agent_lacks(data: Any, capabilities: bytes) -> bool:
-    """Whether some capability the server requires is one that the agent did not declare."""
+def agent_lacks(error: bytes, capabilities: bytes) -> bool:
+    """Whether some capability that a -32021 requires is one that the agent did not declare.
+
+    Args:
+        error: the JSON-RPC error object, as JSON text.
+        capabilities: what the agent declared, as JSON text.
+    """
+    data = _code(error)[1]
     required = data.get("requiredCapabilities") if isinstance(data, dict) else None
     try:
         declared = orjson.loads(capabilities)

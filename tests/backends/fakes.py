@@ -157,7 +157,6 @@ def backend(url: str = "http://a/mcp", **changes: Any) -> Backend:
         "session_idle": 600.0,
         "max_sessions": 1000,
         "maintenance": None,
-        "connect": 5.0,
     }
     return Backend(**{**values, **changes})
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import stat
 import time
 from dataclasses import replace
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from fastgw.backends import catalogue as module
-from fastgw.backends.catalogue import Catalogues, Watched, retry_pause
+from fastgw.backends.catalogue import Catalogues, retry_pause
 from fastgw.backends.directory import Directory
 from fastgw.backends.fetch import MOST_TOOLS, fetch
 from fastgw.backends.inquiry import Asker, Reach
+from fastgw.backends.seen import Watched
 from fastgw.config.snapshot import Backend, Instance
 from fastgw.faults import Fault, Kind
 from tests.backends.fakes import (
@@ -90,17 +92,17 @@ class World:
     """Catalogues of the servers given: name to its instances."""
 
     def __init__(self, spawn: Any, folder: Path, **servers: list[Server]) -> None:
-        self.changes = 0
+        self.changes = self.freshened = 0
         self.skipped = 0.0
         self.servers = servers
         self.backends = {name: self.backend(name, len(found)) for name, found in servers.items()}
         reach = Reach(self.asker, spawn, OURS, lambda: time.monotonic() + self.skipped)
         self.spawn = spawn
         self.directory = Directory(reach)
-        self.found = Catalogues(reach, self.directory, folder, self.note)
+        self.found = Catalogues(reach, self.directory, folder, self.note, self.note_fresh)
 
     def backend(self, name: str, count: int) -> Backend:
-        urls = [f"http://{name}{number}/mcp?key=s3cret" for number in range(count)]
+        urls = [f"http://{name}{number}/s/s3cret/mcp?key=s3cret" for number in range(count)]
         return backend(name=name, instances=tuple(Instance(f"{name}|{url}", name, url, None, "") for url in urls))
 
     def watched(self, **more: Any) -> list[Watched]:
@@ -119,6 +121,9 @@ class World:
     def note(self) -> None:
         self.changes += 1
 
+    def note_fresh(self) -> None:
+        self.freshened += 1
+
     def names(self, server: str) -> list[str] | None:
         known = self.found.catalogues().get(server)
         return None if known is None else [one.name for one in known.tools]
@@ -131,6 +136,7 @@ class World:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COALESCE", 0.0)
+    monkeypatch.setattr(module, "SHORTEST", 0.0)
     monkeypatch.setattr(module, "retry_pause", lambda failures, dice: 0.001)
 
 
@@ -275,6 +281,25 @@ def test_a_change_announced_during_a_fetch_is_not_lost(tmp_path: Path) -> None:
     play(tmp_path, script, a=server)
 
 
+def test_a_storm_of_announcements_is_answered_by_few_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHORTEST", apart := 0.1)
+
+    async def script(world: World) -> None:
+        server.stream = FakeAnswer(200, SSE, None)
+        began = time.monotonic()
+        world.found.watch(world.watched())
+        await world.until("a", "x")
+        server.tools.append(tool("y"))
+        while server.wire.count("tools/list") < 4:
+            server.stream.more.put_nowait(event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}))
+            await asyncio.sleep(0)
+        assert world.names("a") == ["x", "y"]
+        assert time.monotonic() - began >= 3 * apart
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
 def test_a_change_of_era_is_found_after_failures(tmp_path: Path) -> None:
     async def script(world: World) -> None:
         world.found.watch(world.watched(refresh=0.001))
@@ -371,6 +396,53 @@ def test_a_server_says_how_long_its_list_is_fresh(tmp_path: Path) -> None:
         assert 50 < world.found.catalogues()["a"].fresh_until - time.monotonic() <= 60
 
     server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_a_list_that_only_stays_fresh_longer_changes_nothing_else(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        server.more = {"ttlMs": 1}
+        world.found.watch(world.watched())
+        await world.until("a", "x")
+        changes = world.changes
+        before = world.found.freshness()["a"]
+        while world.freshened < 3:
+            await asyncio.sleep(0)
+        assert world.changes == changes
+        assert world.found.freshness()["a"] > before
+        server.tools = [tool("y")]
+        await world.until("a", "y")
+        assert world.changes == changes + 1
+
+    server = Server("modern", "x")
+    play(tmp_path, script, a=server)
+
+
+def test_no_part_of_a_url_that_may_be_secret_is_logged_shown_or_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def script(world: World) -> None:
+        names: set[str] = set()
+        server.stream = FakeAnswer(200, SSE, None)
+        world.found.watch(world.watched(refresh=0.001))
+        while not list((tmp_path / "catalogue").glob("*.json")):
+            await asyncio.sleep(0.001)
+        for away in (Fault(Kind.NO_SERVER, detail="refused"), None, lambda: 1 / 0, None):
+            server.away = away
+            while bool(world.found.state()["a"]["instances"][0]["failures"]) is (away is None):
+                names.update(task.get_name() for task in asyncio.all_tasks())
+                await asyncio.sleep(0)
+        said = [caplog.text, json.dumps(world.found.state()), *names]
+        said += [file.read_text() for file in (tmp_path / "catalogue").iterdir()]
+        assert caplog.text.count("a at a0:80") >= 3
+        assert "ZeroDivisionError" in caplog.text
+        assert world.found.state()["a"]["instances"][0]["url"] == "http://a0:80"
+        assert {"watch a at a0:80", "listen to a at a0:80"} <= names
+        assert "s3cret" not in "".join(said)
+
+    server = Server("legacy", "x")
     play(tmp_path, script, a=server)
 
 

@@ -263,6 +263,60 @@ def test_a_full_server_lends_the_place_that_was_idle_longest() -> None:
     play(script, max_sessions=2)
 
 
+@pytest.mark.parametrize("form", ["session:{}:{}", "session:https://issuer:{}:{}"])
+def test_an_agent_that_opens_many_sessions_ends_its_own(form: str) -> None:
+    async def script(world: World) -> None:
+        others = [form.format("b", "1"), form.format("c", "1")]
+        for who in others:
+            await world.directory.open(A, who)
+        for number in range(20):
+            world.now += 10
+            await world.directory.open(A, form.format("a", number))
+        assert world.directory.count("shop") == 6
+        await settle()
+        assert world.deleted() == [f"s{number}" for number in range(3, 19)]
+        assert [(await world.directory.open(A, who)).id for who in others] == ["s1", "s2"]
+
+    play(script, max_sessions=6)
+
+
+def test_an_agent_without_its_share_takes_the_place_of_one_who_holds_most() -> None:
+    async def script(world: World) -> None:
+        for who in ("session:b:1", "session:a:1", "session:a:2", "session:a:3"):
+            await world.directory.open(A, who)
+            world.now += 10
+        await world.directory.open(A, "agent:c")
+        world.now += 10
+        await world.directory.open(A, "session:b:2")
+        await settle()
+        assert world.deleted() == ["s2", "s3"]
+        world.directory.touch(A, "session:b:1")
+        world.directory.touch(A, "session:b:2")
+        with pytest.raises(Fault) as refused:
+            await world.directory.open(A, "session:b:3")
+        assert refused.value.data["reason"] == "busy"
+
+    play(script, max_sessions=4)
+
+
+def test_a_session_of_an_agent_ends_with_those_opened_for_it() -> None:
+    async def script(world: World) -> None:
+        for place, who in ((A, "session:a:1"), (B, "session:a:1"), (A, "session:a:11"), (A, "agent:1"), (A, KEEPER)):
+            await world.directory.open(place, who)
+        world.directory.end("1")
+        await settle()
+        assert sorted(world.deleted()) == ["s1", "s2"]
+        opening = world.spawn(world.directory.open(A, "session:a:2"), "open")
+        await asyncio.sleep(0)
+        assert world.directory.count("shop") == 2
+        world.directory.end("2")
+        await opening
+        await settle()
+        assert world.deleted()[2:] == ["s6"]
+
+    play(script)
+
+
 def test_a_full_server_whose_sessions_are_all_in_use_is_busy() -> None:
     async def script(world: World) -> None:
         found = await asyncio.gather(

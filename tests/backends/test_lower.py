@@ -38,6 +38,7 @@ def test_a_modern_request_says_everything_about_itself() -> None:
         "authorization": "Bearer s3cret",
         "content-type": "application/json",
         "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
         "mcp-protocol-version": "2026-07-28",
         "mcp-method": "tools/call",
         "mcp-name": "buy",
@@ -117,6 +118,7 @@ def test_a_legacy_request_stands_in_its_session(session: UpstreamSession, more: 
         "authorization": "Bearer s3cret",
         "content-type": "application/json",
         "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
         **more,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastgw.backends.exchange import LeanAnswer
 from fastgw.backends.wire import open_wire
 from fastgw.faults import Fault, Kind
 from fastgw.ports import Deadlines
@@ -561,6 +562,33 @@ def test_a_slot_given_to_one_who_leaves_goes_to_the_next(case: Case) -> None:
             assert not wire._connector.queued
 
     run(case[1], work())
+
+
+@lean
+def test_an_answer_that_its_reader_left_unread_ends_its_connection(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has looked whose it was; the next answer on the connection may be the one that belongs to it."""
+    transport, loop = case
+    leaving: list[asyncio.Task[Any]] = []
+    plain = LeanAnswer.ended
+
+    def ended(answer: LeanAnswer) -> None:
+        plain(answer)
+        if leaving:
+            leaving.pop().cancel()
+
+    monkeypatch.setattr(LeanAnswer, "ended", ended)
+
+    async def work() -> None:
+        async with raw_server(answering(ok(b"{}"))) as server, wire_to(server, transport) as wire:
+            leaving.append(asyncio.get_running_loop().create_task(post(wire)))
+            with pytest.raises(asyncio.CancelledError):
+                await leaving[0]
+            assert slots(wire) == 0
+            for _ in range(2):
+                assert (await post(wire)).body == b"{}"
+            assert len(server.peers) == 2
+
+    run(loop, work())
 
 
 @both

@@ -1,0 +1,100 @@
+"""What the keeper knows of each server and of each of its instances.
+
+Knows: catalogue, era, failures, and how they are shown to operators. Refuses to know: how any of it is found out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastgw.backends.probe import Found
+from fastgw.catalog.tools import Catalogue
+from fastgw.config.instances import label, origin
+from fastgw.config.snapshot import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One server to watch.
+
+    Args:
+        backend: addresses and credential. What its instances say of their era is not looked at.
+        era: `auto`, `modern` or `legacy`, from the configuration.
+        refresh: seconds after which a list without a word on its freshness is fetched again.
+    """
+
+    backend: Backend
+    era: str = "auto"
+    refresh: float = 60.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """One instance as its last rounds found it."""
+
+    key: str
+    server: Server
+    found: Found | None = None
+    version: str = ""
+    probed_at: float = 0.0
+    error: str = ""
+    failures: int = 0
+    rounds: int = 0
+    fetched_at: float = 0.0
+    begun: float = -1.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    watch: asyncio.Task[Any] | None = None
+    listen: asyncio.Task[Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """What logs call it."""
+        return label(self.key)
+
+    def stop(self) -> None:
+        """End its background work."""
+        for task in (self.watch, self.listen):
+            if task is not None:
+                task.cancel()
+
+
+@dataclass(slots=True)
+class Server:
+    """One server: what is known of it, and of each instance."""
+
+    watched: Watched
+    catalogue: Catalogue | None = None
+    leader: str | None = None
+    kept: Catalogue | None = None
+    instances: dict[str, Seen] = field(default_factory=dict)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.watched.backend.name
+
+    def is_settled(self) -> bool:
+        """Whether some instance has answered, or all have failed once."""
+        return any(seen.rounds and not seen.error for seen in self.instances.values()) or all(
+            seen.rounds for seen in self.instances.values()
+        )
+
+    def state(self, eras: dict[str, tuple[str, str]]) -> dict[str, Any]:
+        """As `Catalogues.state` describes it. `eras`: instance key to (era, revision)."""
+        instances = []
+        for instance in self.watched.backend.instances:
+            seen = self.instances[instance.key]
+            era, version = eras.get(instance.key, (None, ""))
+            known = {"era": era, "version": version, "error": seen.error, "failures": seen.failures}
+            instances.append({"url": origin(instance.url), **known})
+        catalogue = self.catalogue
+        return {
+            "tools": len(catalogue.tools) if catalogue is not None else 0,
+            "fetched_at": catalogue.fetched_at if catalogue is not None else None,
+            "instances": instances,
+        }
