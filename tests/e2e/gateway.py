@@ -8,6 +8,7 @@ Leaving the block sends SIGTERM and demands exit code 0; a test that ends it its
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -16,9 +17,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Gateway:
     admin: str
     folder: Path
     process: subprocess.Popen[bytes]
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> str:
@@ -84,6 +86,30 @@ class Gateway:
             return 0, b""
         finally:
             asking.close()
+
+    def configure(self, more: dict[str, Any]) -> None:
+        """Write another configuration with the same ports; a SIGHUP or a new start applies it."""
+        ports = [int(url.rpartition(":")[2]) for url in (self.root, self.admin)]
+        (self.folder / "fastgw.yaml").write_text(json.dumps(settings(more, *ports), indent=2))
+
+    def start_again(self) -> None:
+        """Start it anew where it has ended: the same files, ports and `data`; do not wait for it."""
+        assert self.process.poll() is not None, "it still runs"
+        self.process = launch(self.folder, self.environment)
+
+    def metric(self, line: str) -> float:
+        """The value on a line of /metrics, 0 where there is none."""
+        text = self.ask_admin("/metrics")[1].decode()
+        values = [row.removeprefix(f"{line} ") for row in text.splitlines() if row.startswith(f"{line} ")]
+        return float(values[0]) if values else 0.0
+
+    def child(self, role: str) -> int:
+        """Process id of `keeper`, `worker-1` or `worker-2`; 0 while there is none (Linux)."""
+        for pid in self.children():
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == f"fastgw-{role}":
+                    return pid
+        return 0
 
     def children(self) -> list[int]:
         """Process ids of keeper and workers (Linux)."""
@@ -119,15 +145,20 @@ class Gateway:
 def start(more: dict[str, Any], folder: Path, environment: dict[str, str] | None = None) -> Gateway:
     """Start a gateway with its files in `folder`; do not wait for it. A second start there goes on with its `data`."""
     listen, admin = free_port(), free_port()
-    file = folder / "fastgw.yaml"
-    file.write_text(json.dumps(settings(more, listen, admin), indent=2))  # JSON is YAML
-    around = {**os.environ, "FASTGW_SECRET": "a secret for tests, 32 bytes long", **(environment or {})}
+    (folder / "fastgw.yaml").write_text(json.dumps(settings(more, listen, admin), indent=2))  # JSON is YAML
+    around = environment or {}
+    process = launch(folder, around)
+    return Gateway(f"http://127.0.0.1:{listen}/mcp", f"http://127.0.0.1:{admin}", folder, process, around)
+
+
+def launch(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """`fastgw run` on the configuration in `folder`, the leader of a process group of its own."""
+    around = {**os.environ, "FASTGW_SECRET": "a secret for tests, 32 bytes long", **environment}
     with (folder / "stderr.log").open("ab") as errors, (folder / "stdout.log").open("ab") as printed:
-        order = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
-        process = subprocess.Popen(
+        order = [sys.executable, "-m", "fastgw", "run", "--config", str(folder / "fastgw.yaml")]
+        return subprocess.Popen(
             order, stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, env=around, start_new_session=True
         )
-    return Gateway(f"http://127.0.0.1:{listen}/mcp", f"http://127.0.0.1:{admin}", folder, process)
 
 
 @contextmanager
@@ -143,3 +174,27 @@ def running(more: dict[str, Any], folder: Path, environment: dict[str, str] | No
         assert ended or code == 0, f"exit code {code}:\n{gateway.log()}"
     finally:
         gateway.kill()
+
+
+@asynccontextmanager
+async def running_beside(
+    more: dict[str, Any], folder: Path, environment: dict[str, str] | None = None
+) -> AsyncIterator[Gateway]:
+    """`running`, for a test whose servers live in the running loop: waiting does not hold them up."""
+    block = running(more, folder, environment)
+    gateway = await asyncio.to_thread(block.__enter__)
+    try:
+        yield gateway
+    except BaseException:
+        gateway.kill()
+        raise
+    await asyncio.to_thread(block.__exit__, None, None, None)
+
+
+async def until(look: Callable[[], Awaitable[Any]], within: float = 10.0) -> Any:
+    """What `look` answers as soon as it is true; fails when the time is up."""
+    end = time.monotonic() + within
+    while not (found := await look()):
+        assert time.monotonic() < end, f"not within {within} s"
+        await asyncio.sleep(LOOK_EVERY)
+    return found

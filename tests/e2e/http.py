@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class Reply:
 def read_event(block: str) -> Event | None:
     """One block between blank lines; None for comments alone."""
     fields: dict[str, list[str]] = {}
-    for line in block.splitlines():
+    for line in block.split("\n"):  # not splitlines: U+2028 and its like end no line
         name, _, value = line.partition(":")
         if name:
             fields.setdefault(name, []).append(value.removeprefix(" "))
@@ -103,6 +104,11 @@ def read_event(block: str) -> Event | None:
         return None
     last = {name: values[-1] for name, values in fields.items()}
     return Event("\n".join(fields.get("data", [])), last.get("event"), last.get("id"), last.get("retry"))
+
+
+def in_base64(text: str) -> str:
+    """Any text as a header value (2026-07-28, Streamable HTTP, Value Encoding)."""
+    return f"=?base64?{b64encode(text.encode()).decode()}?="
 
 
 def modern(
@@ -123,7 +129,7 @@ def modern(
     filled = {**(params or {}), "_meta": envelope}
     headers = [("MCP-Protocol-Version", MODERN), ("Mcp-Method", method)]
     if method in NAMED and isinstance(name := filled.get(NAMED[method]), str):
-        headers.append(("Mcp-Name", name))
+        headers.append(("Mcp-Name", name if name.isascii() else in_base64(name)))
     return _asked(method, filled, id, key, headers)
 
 
@@ -219,6 +225,14 @@ class Stream:
                 return None
             self._text += piece
 
+    async def comment(self) -> bytes:
+        """Read on until a comment has come; the bytes so far, which are no events any more then."""
+        async with asyncio.timeout(PATIENCE):
+            while not any(line.startswith(b":") for line in self._text.splitlines()):
+                self._text += await anext(self._pieces)
+        text, self._text = self._text, b""
+        return text
+
     async def rest(self) -> Reply:
         """All that is left, as a reply."""
         async with asyncio.timeout(PATIENCE):
@@ -239,18 +253,47 @@ class Stream:
                 yield piece
 
 
+@dataclass
+class Connection:
+    """A connection to the gateway on which nothing has been asked yet. `port` is the one on our side."""
+
+    url: str
+    port: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, asked: Asked) -> Stream:
+        """Send the request and read the head of its answer."""
+        self.send(asked)
+        return await self.answer()
+
+    def send(self, asked: Asked) -> None:
+        """Send the request."""
+        self.writer.write(asked.on_wire(self.url))
+
+    async def answer(self) -> Stream:
+        """The answer to the request that was sent, its head read."""
+        async with asyncio.timeout(PATIENCE):
+            status, headers = await _head(self.reader)
+        return Stream(status, headers, self.reader)
+
+
 @asynccontextmanager
-async def streaming(url: str, asked: Asked) -> AsyncIterator[Stream]:
-    """Send one request on a connection of its own; leaving the block closes it, answered or not."""
+async def connected(url: str) -> AsyncIterator[Connection]:
+    """A new connection; leaving the block closes it."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26)
     try:
-        writer.write(asked.on_wire(url))
-        async with asyncio.timeout(PATIENCE):
-            status, headers = await _head(reader)
-        yield Stream(status, headers, reader)
+        yield Connection(url, writer.get_extra_info("sockname")[1], reader, writer)
     finally:
         writer.close()
+
+
+@asynccontextmanager
+async def streaming(url: str, asked: Asked) -> AsyncIterator[Stream]:
+    """Send one request on a connection of its own; leaving the block closes it, answered or not."""
+    async with connected(url) as connection:
+        yield await connection.ask(asked)
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, list[tuple[str, str]]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -29,6 +29,7 @@ class Got:
     target: str
     headers: list[tuple[str, str]]
     body: bytes
+    reader: asyncio.StreamReader | None = field(default=None, repr=False, compare=False)
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name.lower()), None)
@@ -59,7 +60,7 @@ async def read_request(reader: asyncio.StreamReader) -> Got | None:
         headers = [(name.lower(), value.strip()) for name, _, value in pairs]
         length = int(dict(headers).get("content-length", "0"))
         verb, target, _ = lines[0].split(" ")
-        return Got(verb, target, headers, await reader.readexactly(length))
+        return Got(verb, target, headers, await reader.readexactly(length), reader)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
 
@@ -140,6 +141,16 @@ class Call:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def left(self) -> None:
+        """Return when the other side has closed the connection."""
+        assert self.got.reader is not None
+        with suppress(ConnectionError):
+            assert await self.got.reader.read(1) == b"", "another request before the answer"
+
+    def has_left(self) -> bool:
+        """Whether the other side has closed the connection."""
+        return self.got.reader is not None and (self.got.reader.at_eof() or self.got.reader.exception() is not None)
+
     def envelope(self, result: bytes) -> bytes:
         """The JSON-RPC answer around a result."""
         inner = result.strip().removeprefix(b"{")
@@ -169,6 +180,7 @@ class Toolbox:
     cancelled: list[dict[str, Any]] = field(default_factory=list)
     got: list[Got] = field(default_factory=list)
     numbers: count[int] = field(default_factory=lambda: count(1))
+    ttl_ms: int = 60_000
 
     def forget(self) -> None:
         self.sessions.clear()
@@ -221,7 +233,7 @@ class Toolbox:
             version = asked if asked in LEGACY else LEGACY[-1]
             result: dict[str, Any] = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}
             return success(identity, result, {"Mcp-Session-Id": session})
-        hints: dict[str, Any] = {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"} if is_modern else {}
+        hints = {"resultType": "complete", "ttlMs": self.ttl_ms, "cacheScope": "public"} if is_modern else {}
         if method == "server/discover" and is_modern:
             return success(identity, {**hints, "supportedVersions": [MODERN], "capabilities": {"tools": {}}})
         if method == "tools/list":
