@@ -123,7 +123,14 @@ class Keeper(Protocol):
         ...
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """An agent's session has ended: every worker knows when this returns; remembered for `seconds`."""
+        """An agent's session has ended, and with it those that servers opened for it.
+
+        Every worker knows when this returns; it is remembered for `seconds`.
+        """
+        ...
+
+    async def set_level(self, session: str, level: str) -> None:
+        """An agent's session wants log messages from `level` on: every worker knows when this returns."""
         ...
 
     def cancel(self, session: str, request: bytes) -> None:

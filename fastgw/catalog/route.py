@@ -5,7 +5,7 @@ Knows: names, targets, times. Refuses to know: connections, and whether a server
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastgw.policy.match import Match
 from fastgw.ports import Deadlines
@@ -57,7 +57,7 @@ class Arm:
 
     match: Match | None
     targets: tuple[Target, ...]
-    deadlines: Deadlines = Deadlines()
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ Messages, worker to keeper:
     delta Delta | loaded generation | state name | known ticket
 Keeper to worker:
     load generation snapshot | activate generation | fresh until | answer id value | fault id kind message detail retry
-    cancelled session request | ended ticket [(session, seconds)] (the worker answers `known ticket`)
+    cancelled session request |
+    ended ticket [(session, seconds)] | levels ticket [(session, level)] (the worker answers `known ticket`)
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class Ears(Protocol):
 
     def ended(self) -> list[tuple[str, float]]:
         """Ended sessions that a new worker must know."""
+        ...
+
+    def levels(self) -> list[tuple[str, str]]:
+        """Log levels of sessions that a new worker must know."""
         ...
 
     def gone(self, worker: Worker) -> None:
@@ -148,11 +153,11 @@ class Hub:
             if worker is not but:
                 worker.send(frame)
 
-    async def announce_ended(self, session: str, seconds: float) -> None:
-        """Tell every worker that a session has ended; returns when all know, or did not say so in time."""
+    async def announce(self, what: str, session: str, value: Any) -> None:
+        """Tell every worker of a session (`ended`, `levels`); returns when all know, or did not say so in time."""
         ticket = next(self._tickets)
         waits = [worker.owe(ticket) for worker in self.workers]
-        self.broadcast(("ended", ticket, [(session, seconds)]))
+        self.broadcast((what, ticket, [(session, value)]))
         if waits:
             await asyncio.wait(waits, timeout=KNOW_WITHIN)
 
@@ -184,6 +189,7 @@ class Hub:
     def _welcome(self, worker: Worker) -> None:
         self.workers.add(worker)
         worker.send(frames.pack(("ended", 0, self.ears.ended())))
+        worker.send(frames.pack(("levels", 0, self.ears.levels())))
         if self._load:
             worker.send(self._load)
         if self._fresh:

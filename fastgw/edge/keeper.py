@@ -38,6 +38,9 @@ was started again would open a second one for an agent whose first is known to a
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
+MOST_LEVELS = 50_000
+"""Sessions whose log level is remembered; beyond it the oldest go back to the default."""
+
 
 class Keeping:
     """One keeper at work."""
@@ -48,6 +51,7 @@ class Keeping:
         self._registry = Registry()
         self._hub = Hub(self._registry)
         self._ended = Ended(plan.data / "ended-sessions", time.time())
+        self._levels: dict[str, str] = {}
         self._sums = Sums()
         self._writer = Writer(plan.data)
         self._writer.aim(plan.sinks)
@@ -139,10 +143,21 @@ class Keeping:
         if verb == "end_session":
             session, seconds = args
             self._ended.add(session, seconds, time.time())
-            await self._hub.announce_ended(session, seconds)
+            self._levels.pop(session, None)
+            await self._hub.announce("ended", session, seconds)
+        if verb == "set_level":
+            await self._set_level(*args)
+            return None
         if verb == "open_session":
             await self._all_adopted.wait()
         return await self._mind.asked(verb, args)
+
+    async def _set_level(self, session: str, level: str) -> None:
+        self._levels.pop(session, None)
+        self._levels[session] = level
+        if len(self._levels) > MOST_LEVELS:
+            del self._levels[next(iter(self._levels))]
+        await self._hub.announce("levels", session, level)
 
     def told(self, worker: Worker, message: frames.Message) -> None:
         """What a worker says and wants no answer to."""
@@ -165,6 +180,10 @@ class Keeping:
     def ended(self) -> list[tuple[str, float]]:
         """Sessions a new worker must refuse."""
         return self._ended.live(time.time())
+
+    def levels(self) -> list[tuple[str, str]]:
+        """Log levels of sessions that a new worker must know."""
+        return list(self._levels.items())
 
     def gone(self, worker: Worker) -> None:
         """A worker's link has ended."""

@@ -107,6 +107,14 @@ class KeeperLink:
         else:
             self._unsaid.pop(session, None)
 
+    async def set_level(self, session: str, level: str) -> None:
+        """See `fastgw.ports.Keeper`. With the keeper away it holds here alone, and the log says so."""
+        try:
+            async with asyncio.timeout(END_WITHIN):
+                await self._ask("set_level", (session, level))
+        except (Fault, TimeoutError) as wrong:
+            log.warning("a session's log level is not known to the other workers: %s", wrong)
+
     def _say_again(self) -> None:
         """Tell a keeper what the one before may not have heard; each is forgotten when it is answered."""
         for session, seconds in self._unsaid.items():
@@ -306,6 +314,10 @@ class KeeperLink:
                 self._early.extend(sessions)
                 if self._generation:
                     self._heed_early(served)
+                self._send(("known", ticket))
+            case ("levels", ticket, levels):
+                for session, level in levels:
+                    served.leveled(session, level)
                 self._send(("known", ticket))
             case ("cancelled", session, request):
                 served.cancelled(session, request)

@@ -72,6 +72,10 @@ class Served(Protocol):
         """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
         ...
 
+    def leveled(self, session: str, level: str) -> None:
+        """An agent's session wants log messages from this level on."""
+        ...
+
     def ended(self, session: str, seconds: float) -> None:
         """An agent's session is over; its id is not to be taken for `seconds`. Called after a first `load` only."""
         ...

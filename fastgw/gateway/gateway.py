@@ -211,6 +211,15 @@ class Gateway:
         """(instance, identity, session) of the sessions at servers that this worker uses."""
         return self.caller.known_sessions() if self._newest is not None else []
 
+    async def set_level(self, session: str, level: str) -> None:
+        """The agent wants log messages of this session from `level` on, whichever worker has its next call."""
+        self.door.set_level(session, level)
+        await self.keeper.set_level(session, level)
+
+    def leveled(self, session: str, level: str) -> None:
+        """A level was set through another worker, or before this one started."""
+        self.door.set_level(session, level)
+
     def ended(self, session: str, seconds: float) -> None:
         """A session was ended through another worker, or before this one started."""
         self.door.end(session, seconds)

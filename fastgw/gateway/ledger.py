@@ -15,7 +15,9 @@ from fastgw.telemetry.counters import Counters
 from fastgw.usage import event
 from fastgw.usage.event import Event
 
-_METHODS = frozenset((names.TOOLS_CALL, names.TOOLS_LIST, names.DISCOVER, names.INITIALIZE, names.PING))
+_METHODS = frozenset(
+    (names.TOOLS_CALL, names.TOOLS_LIST, names.DISCOVER, names.INITIALIZE, names.PING, names.SET_LEVEL)
+)
 """Methods that metrics name; all others are `other`, for agents write what they like."""
 
 

@@ -231,6 +231,8 @@ async def _answer_fault(exchange: Exchange, fault: Fault, outlet: Outlet) -> Non
 
 
 async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, outlet: Outlet) -> None:
+    if found.wish is Wish.LEVEL:
+        await gateway.set_level(found.call.session or "", found.call.log_level or "")
     prepared_answer = resolve(gateway, exchange, found)
     if prepared_answer is not None:
         exchange.outcome, exchange.status = "ok", 200

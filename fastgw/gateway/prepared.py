@@ -21,7 +21,7 @@ from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, string
 from fastgw.mcp.sealing import NONCE, Sealer
 
-_CAPABILITIES: dict[str, dict[str, bool]] = {"tools": {}}
+_CAPABILITIES: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
 """What is offered. No `listChanged`: nobody could listen for it yet."""
 
 

@@ -13,6 +13,7 @@ from fastgw.backends.verdict import agent_lacks
 from fastgw.faults import Fault, Kind
 from fastgw.gateway import refusals
 from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift.face import reaches
 from fastgw.gateway.outlet import Outlet
 from fastgw.mcp import envelope, names, results
 from fastgw.mcp.call import Call
@@ -103,8 +104,7 @@ def _notification(exchange: Exchange, call: Call, message: Message) -> bytes | N
         if message.method == names.LOG_MESSAGE:
             found = envelope.members(message.params or b"{}", _LOG)
             level = envelope.string(found.get("level", b"null"), "level")
-            assert exchange.face is not None
-            return _notice(names.LOG_MESSAGE, envelope.emit(found)) if exchange.face.wants_log(call, level) else None
+            return _notice(names.LOG_MESSAGE, envelope.emit(found)) if reaches(level, call.log_level) else None
     except (NotAMessage, NotJson):
         return None  # a broken notification is dropped; the answer may still be good
     return None

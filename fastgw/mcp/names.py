@@ -41,6 +41,7 @@ PING: Final = "ping"
 DISCOVER: Final = "server/discover"
 TOOLS_LIST: Final = "tools/list"
 TOOLS_CALL: Final = "tools/call"
+SET_LEVEL: Final = "logging/setLevel"
 LISTEN: Final = "subscriptions/listen"
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")

@@ -63,6 +63,7 @@ class Unhurried(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self._stream = sys.stderr
         self._lines: queue.Queue[str] = queue.Queue(ROOM)
         self._lost = 0
         threading.Thread(target=self._write, name="log", daemon=True).start()
@@ -86,9 +87,9 @@ class Unhurried(logging.Handler):
             lost, self._lost = self._lost, 0
             try:
                 if lost:
-                    sys.stderr.write(f"{_stamp(time.time())} warning: {lost} lines of the log found no reader\n")
-                sys.stderr.write(line)
-                sys.stderr.flush()
+                    self._stream.write(f"{_stamp(time.time())} warning: {lost} lines of the log found no reader\n")
+                self._stream.write(line)
+                self._stream.flush()
             except (OSError, ValueError):
                 pass  # nobody is there to read it, nor to be told
             finally:

@@ -26,11 +26,16 @@ class Ears:
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.sessions: list[tuple[str, float]] = []
+        self.wanted: list[tuple[str, str]] = []
         self.hub: Hub
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
         if verb == "end_session":
-            await self.hub.announce_ended(*args)
+            await self.hub.announce("ended", *args)
+            return None
+        if verb == "set_level":
+            self.wanted.append((args[0], args[1]))
+            await self.hub.announce("levels", *args)
             return None
         if args[1] == "nobody":
             raise Fault(Kind.NO_SERVER, detail="why", data={"reason": "busy"}, retry_after=5)
@@ -38,6 +43,9 @@ class Ears:
 
     def told(self, worker: Worker, message: frames.Message) -> None:
         self.heard.append(message)
+
+    def levels(self) -> list[tuple[str, str]]:
+        return self.wanted
 
     def ended(self) -> list[tuple[str, float]]:
         return self.sessions
@@ -53,7 +61,11 @@ class Served:
         self.order, self.name = order, name
         self.in_flight = 0
         self.over: list[str] = []
+        self.levels: dict[str, str] = {}
         self.withdrawn: list[tuple[str, bytes]] = []
+
+    def leveled(self, session: str, level: str) -> None:
+        self.levels[session] = level
 
     def expire(self) -> None:
         self.order.append(f"{self.name} expires")
@@ -306,6 +318,18 @@ def test_an_ended_session_is_known_to_all_when_the_wait_is_over(tmp_path: Path) 
         await stage.hub.push(1, "one")
         await ending.end_session("s", 60)
         assert own.over == other.over == ["s"]
+
+    play(scene, tmp_path)
+
+
+def test_a_log_level_is_known_to_all_when_the_wait_is_over_and_to_who_comes_later(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        setting, own, _ = await stage.join("a", 1)
+        _, other, _ = await stage.join("b", 2)
+        await setting.set_level("s", "warning")
+        assert own.levels == other.levels == {"s": "warning"}
+        _, late, _ = await stage.join("c", 3)
+        await until(lambda: late.levels == {"s": "warning"})
 
     play(scene, tmp_path)
 

@@ -49,6 +49,9 @@ class Trivial:
     def freshened(self, until: dict[str, float]) -> None:
         pass
 
+    def leveled(self, session: str, level: str) -> None:
+        """Not looked at."""
+
     def ended(self, session: str, seconds: float) -> None:
         self.over.add(session)
 

@@ -298,3 +298,19 @@ def test_batches_are_for_the_one_revision_that_has_them() -> None:
 )
 def test_a_broken_initialize_opens_nothing(params: dict[str, Any]) -> None:
     assert refusal({}, request("initialize", **params))[0].kind is Kind.BAD_PARAMS
+
+
+def test_a_session_gets_the_log_messages_it_asked_for() -> None:
+    fields = {"Mcp-Session-Id": initialize()}
+    call = lift(fields, request("tools/call", name="deploy")).call
+    assert (call.log_level, call.session is not None) == ("info", True)
+    found = lift(fields, request("logging/setLevel", level="error"))
+    assert (found.wish, found.call.log_level, found.call.session) == (Wish.LEVEL, "error", call.session)
+    DOOR.set_level(call.session or "", "error")
+    assert lift(fields, request("tools/call", name="deploy")).call.log_level == "error"
+
+
+@pytest.mark.parametrize("params", [{}, {"level": "loud"}, {"level": 3}])
+def test_a_level_must_be_one(params: dict[str, Any]) -> None:
+    fields = {"Mcp-Session-Id": initialize()}
+    assert refusal(fields, request("logging/setLevel", **params))[0].kind is Kind.BAD_PARAMS

@@ -1,6 +1,6 @@
 """Which sealed session ids open, and which have been ended.
 
-Knows: the sealing key, what was opened lately, which sessions have ended.
+Knows: the sealing key, what was opened lately, which sessions have ended, the log level of each.
 Refuses to know: HTTP, and how an end reaches the other workers.
 """
 
@@ -18,6 +18,9 @@ _REMEMBERED = 4096
 MOST_ENDED = 200_000
 """Ended sessions remembered; beyond it the oldest are forgotten (100 bytes each)."""
 
+DEFAULT_LEVEL = "info"
+"""Of a session that never set one: the server decides then (2025-11-25, Logging), and most decide so."""
+
 
 class Door:
     """Opens session ids for one worker, once it has been given the secrets."""
@@ -25,6 +28,7 @@ class Door:
     def __init__(self, secrets: tuple[bytes, ...] = ()) -> None:
         self._opened: dict[tuple[str, str, str], Session] = {}
         self._ended: dict[str, float] = {}
+        self._levels: dict[str, str] = {}
         self.sealer: Sealer
         if secrets:
             self.renew(secrets)
@@ -54,6 +58,7 @@ class Door:
         """This session opens no more; remembered for as long as its id could still open."""
         now = time.time()
         ended = self._ended
+        self._levels.pop(session, None)
         ended.pop(session, None)
         ended[session] = now + seconds
         # They end nearly in the order they stand in, since all live equally long: looking at the first is enough.
@@ -62,3 +67,14 @@ class Door:
             if len(ended) <= MOST_ENDED and ended[first] > now:
                 return
             del ended[first]
+
+    def set_level(self, session: str, level: str) -> None:
+        """From now on this session wants log messages of this level and above."""
+        self._levels.pop(session, None)
+        self._levels[session] = level
+        if len(self._levels) > MOST_ENDED:
+            del self._levels[next(iter(self._levels))]
+
+    def level(self, session: str) -> str:
+        """The lowest level of log messages the session wants."""
+        return self._levels.get(session, DEFAULT_LEVEL)

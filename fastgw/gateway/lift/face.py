@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from fastgw.faults import Fault
+from fastgw.mcp import names
 from fastgw.mcp.call import Call
 from fastgw.mcp.results import Result
 
@@ -22,8 +23,16 @@ class Wish(Enum):
     DISCOVER = auto()
     INITIALIZE = auto()
     PING = auto()
+    LEVEL = auto()
     CANCEL = auto()
     NOTHING = auto()
+
+
+def reaches(level: str, wanted: str | None) -> bool:
+    """Whether a log message of `level` is at or above the level `wanted`; None wants none."""
+    if wanted is None or level not in names.LOG_LEVELS:
+        return False
+    return names.LOG_LEVELS.index(level) >= names.LOG_LEVELS.index(wanted)
 
 
 class Face(Protocol):
@@ -50,10 +59,6 @@ class Face(Protocol):
 
     def status(self, fault: Fault) -> int:
         """The HTTP status of a refusal."""
-        ...
-
-    def wants_log(self, call: Call, level: str) -> bool:
-        """Whether a log message of this level may be sent to the agent on this call."""
         ...
 
 

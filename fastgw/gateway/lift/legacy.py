@@ -21,9 +21,7 @@ from fastgw.mcp.results import Result
 from fastgw.mcp.sealing import NONCE
 from fastgw.mcp.sessions import Session
 
-_WISHES = {names.PING: Wish.PING, names.TOOLS_LIST: Wish.LIST, names.TOOLS_CALL: Wish.CALL}
-_DEFAULT_LOG_LEVEL = "info"
-"""Of a session that never set one: the server decides then (2025-11-25, Logging), and most decide so."""
+_WISHES = {names.PING: Wish.PING, names.TOOLS_LIST: Wish.LIST, names.TOOLS_CALL: Wish.CALL, names.SET_LEVEL: Wish.LEVEL}
 
 
 class LegacyFace:
@@ -47,10 +45,6 @@ class LegacyFace:
     def status(self, fault: Fault) -> int:
         """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
         return fault.told.legacy
-
-    def wants_log(self, call: Call, level: str) -> bool:
-        """Everything: the server was told the level."""
-        return True
 
 
 _FACES = {version: LegacyFace(version) for version in names.LEGACY_VERSIONS}
@@ -85,7 +79,7 @@ def lift(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.capabilities = session.capabilities.encode()
     call.client = session.client.encode()
-    call.log_level = _DEFAULT_LOG_LEVEL
+    call.log_level = _level(opened) if wish is Wish.LEVEL else door.level(session.id)
     return Recognised(wish, reading.fill(call, opened), face)
 
 
@@ -142,3 +136,10 @@ def _notification(call: Call, opened: Opened, face: LegacyFace) -> Recognised:
         call.id = request
         return Recognised(Wish.CANCEL, call, face)
     return Recognised(Wish.NOTHING, call, face)
+
+
+def _level(opened: Opened) -> str:
+    level = reading.text(opened.params.get("level"), "level")
+    if level not in names.LOG_LEVELS:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: unknown log level {level[:32]!r}")
+    return level

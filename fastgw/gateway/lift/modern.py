@@ -49,13 +49,6 @@ class ModernFace:
         """See `Face.status`."""
         return fault.told.modern
 
-    def wants_log(self, call: Call, level: str) -> bool:
-        """Only what the request asked for: no `logLevel`, no messages (2026-07-28, Logging)."""
-        wanted = call.log_level
-        if wanted is None or level not in names.LOG_LEVELS:
-            return False
-        return names.LOG_LEVELS.index(level) >= names.LOG_LEVELS.index(wanted)
-
 
 FACE = ModernFace()
 
