@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,15 @@ class Gateway:
     def log(self) -> str:
         """What it wrote to stderr so far."""
         return (self.folder / "stderr.log").read_text(errors="replace")
+
+    def logs(self, pattern: str, since: int = 0, within: float = 5.0) -> bool:
+        """Whether the log says so after its first `since` characters; a thread writes it, so it may take a moment."""
+        end = time.monotonic() + within
+        while re.search(pattern, self.log()[since:]) is None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(LOOK_EVERY)
+        return True
 
     def events(self) -> list[dict[str, Any]]:
         """The usage events written so far."""

@@ -291,7 +291,7 @@ def test_a_bad_answer(place: Place, speak: Speak, server: str, name: str) -> Non
     waiting = dict(bad.data).get("retryAfter")
     assert reply.header("retry-after") == (str(waiting) if waiting and is_modern else None)
     says_nothing_of_the_server(place, reply)
-    assert found["data"]["requestId"] in place.gateway.log()
+    assert place.gateway.logs(found["data"]["requestId"])
     assert text_of(following) == "7"
 
 
