@@ -81,6 +81,12 @@ class Exchange:
         """Whether the request names no protocol revision in its headers."""
         return VERSION not in self.headers
 
+    def close(self) -> None:
+        """It is over. What it held of its own task and watcher is let go: cycles cost 20 us per call in the collector."""
+        self.over = True
+        self.when_old = None
+        self.task = None
+
     def leave(self) -> None:
         """The agent is gone and that ends its call: what awaits on its behalf is interrupted."""
         if not self.left and self.task is not None:

@@ -76,7 +76,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         log.exception("%s failed: %r", exchange.request_id, wrong)
         await refuse(gateway, exchange, Fault(Kind.INTERNAL), agent)
     finally:
-        exchange.over = True
+        exchange.close()
         gateway.release(exchange)
 
 
