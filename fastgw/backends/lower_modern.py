@@ -14,7 +14,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
 from fastgw.mcp.call import Call
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote
-from fastgw.mcp.params import encode_name, lines
+from fastgw.mcp.params import encode_name, lines, others
 
 _FIXED = (
     "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
@@ -46,6 +46,8 @@ def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ou
             raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}") from None
         if "arguments" in params:
             params["arguments"] = arguments
+    if call.passed:
+        mirrored += others(call.passed, target.param_headers)
     meta = {**call.meta, **_reserved(call.client or ours)}
     if call.log_level is not None:
         meta[names.META_LOG_LEVEL] = quote(call.log_level)

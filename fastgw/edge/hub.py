@@ -24,7 +24,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from fastgw.edge import frames
-from fastgw.faults import Fault
+from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 
 log = logging.getLogger("fastgw")
@@ -220,6 +220,9 @@ class Hub:
             reply = ("answer", number, await self.ears.asked(verb, args))
         except Fault as fault:
             reply = ("fault", number, fault.kind, fault.message, fault.detail, fault.retry_after, fault.data)
+        except Exception as wrong:  # whoever asked must not wait out its deadline for a defect of ours
+            log.exception("the question %s of worker %d failed", verb, worker.number)
+            reply = ("fault", number, Kind.INTERNAL, None, repr(wrong), None, {})
         worker.send(frames.pack(reply))
 
 

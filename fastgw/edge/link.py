@@ -130,7 +130,8 @@ class KeeperLink:
 
     def cancel(self, session: str, request: bytes) -> None:
         """See `fastgw.ports.Keeper`."""
-        self._send(("cancel", session, request))
+        if self._ready():
+            self._send(("cancel", session, request))
 
     def usage(self, event: bytes) -> None:
         """See `fastgw.ports.Keeper`."""

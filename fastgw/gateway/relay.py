@@ -13,7 +13,7 @@ from fastgw.backends.verdict import agent_lacks
 from fastgw.faults import Fault, Kind
 from fastgw.gateway import refusals
 from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift.face import reaches
+from fastgw.gateway.lift.face import Face, reaches
 from fastgw.gateway.outlet import Outlet
 from fastgw.mcp import envelope, names, results
 from fastgw.mcp.call import Call
@@ -55,7 +55,7 @@ async def _next(exchange: Exchange, upstream: Upstream) -> Message:
 async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet) -> None:
     assert exchange.face is not None
     if message.error is not None:
-        code = _relayable(message.error, call)
+        code = _relayable(message.error, call, exchange.face)
         exchange.outcome, exchange.status, exchange.error_code = "server_error", 502, code
         # A missing capability is the agent's to declare, so it is told by status too (2026-07-28, Capabilities).
         told = exchange.face.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
@@ -72,14 +72,14 @@ async def _last(exchange: Exchange, call: Call, message: Message, outlet: Outlet
     await outlet.answer(200, [], refusals.reply(call.id, payload))
 
 
-def _relayable(error: bytes, call: Call) -> int:
+def _relayable(error: bytes, call: Call, face: Face) -> int:
     """The code of a server's error, if it is the agent's to hear.
 
     Raises:
         Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone.
     """
     code = _error_code(error)
-    ours = code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+    ours = code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in face.unheard
     if ours or (code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities)):
         raise Fault(Kind.INTERNAL, detail=f"the server answered {code}: {error[:200]!r}", sent=True)
     return code

@@ -24,6 +24,7 @@ class Call:
         log_level: lowest level of log messages the agent wants on this call; None for none.
         capabilities: the agent's `ClientCapabilities` as JSON text.
         client: the agent's `clientInfo` as JSON text; None if it gave none.
+        passed: `Mcp-Param-*` headers as they came; those that a server's tool does not name are handed on unread.
         session: id inside the gateway of the agent's session, None for an agent without one.
     """
 
@@ -38,3 +39,4 @@ class Call:
     capabilities: bytes = b"{}"
     client: bytes | None = None
     session: str | None = None
+    passed: tuple[tuple[bytes, bytes], ...] = ()

@@ -18,6 +18,9 @@ from fastgw.mcp.envelope import NotAMessage, NotJson, members, string
 
 _OPEN, _CLOSE = "=?base64?", "?="
 _PLAIN = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_PREFIX = b"mcp-param-"
+_MOST_PASSED = 16
+_MOST_BYTES = 4096
 _VISIBLE = re.compile(rb"[\t -~]*")
 _DIGITS = re.compile(r"-?[0-9]{1,400}")
 _NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
@@ -101,6 +104,23 @@ def lines(wanted: Iterable[Mirrored], arguments: bytes) -> bytes:
         if value is not None:
             found += b"%s: %s\r\n" % (item.header.encode("ascii"), encode_name(_plain(value, item.kind)))
     return found
+
+
+def passable(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The `Mcp-Param-*` headers of a request that may travel on: intermediaries MUST forward those they do not know
+    (2026-07-28, Custom Headers from Tool Parameters). Bounded, since nothing has compared them with the body.
+    """
+    found = [(name, value) for name, value in headers.items() if name.startswith(_PREFIX)]
+    if not found:
+        return ()
+    fit = [(name, value) for name, value in found if _VISIBLE.fullmatch(value) is not None]
+    return tuple(fit[:_MOST_PASSED]) if sum(len(name) + len(value) for name, value in fit) <= _MOST_BYTES else ()
+
+
+def others(passed: Iterable[tuple[bytes, bytes]], wanted: Iterable[Mirrored]) -> bytes:
+    """The header lines of those in `passed` that `wanted` does not name, each ended by CRLF."""
+    known = {item.header.encode("ascii") for item in wanted}
+    return b"".join(b"%s: %s\r\n" % (name, value) for name, value in passed if name not in known)
 
 
 def check(wanted: Iterable[Mirrored], arguments: bytes, headers: Mapping[bytes, bytes]) -> str | None:

@@ -115,3 +115,15 @@ def test_headers_that_lie_are_named(arguments: bytes, headers: dict[bytes, bytes
     wrong = params.check((REGION, COUNT, DRY), arguments, headers)
     assert wrong is not None
     assert said in wrong
+
+
+def test_headers_nobody_knows_travel_on() -> None:
+    headers = {b"mcp-param-region": b"eu", b"mcp-param-trace": b"7", b"host": b"x", b"mcp-param-bad": b"\xff"}
+    passed = params.passable(headers)
+    assert params.others(passed, (REGION,)) == b"mcp-param-trace: 7\r\n"
+    assert params.others(passed, ()) == b"mcp-param-region: eu\r\nmcp-param-trace: 7\r\n"
+
+
+def test_too_many_of_them_do_not() -> None:
+    assert len(params.passable({b"mcp-param-%d" % number: b"x" for number in range(100)})) == 16
+    assert params.passable({b"mcp-param-long": b"x" * 5_000}) == ()

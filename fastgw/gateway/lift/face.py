@@ -42,12 +42,14 @@ class Face(Protocol):
     `mirrors`: headers repeat parts of the body and must agree with it.
     `dialect`: which encoding of the prepared lists it reads.
     `version`: the protocol revision.
+    `unheard`: error codes of servers that its revision has abolished.
     """
 
     leaving_cancels: bool
     mirrors: bool
     dialect: str
     version: str
+    unheard: frozenset[int]
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         """A server's result as this agent's revision has it, as JSON text."""

@@ -29,6 +29,7 @@ class LegacyFace:
 
     leaving_cancels = False
     mirrors = False
+    unheard: frozenset[int] = frozenset()
 
     def __init__(self, version: str) -> None:
         self.dialect = self.version = version

@@ -32,6 +32,7 @@ class ModernFace:
     mirrors = True
     dialect = "modern"
     version = names.MODERN_VERSION
+    unheard = frozenset((names.URL_ELICITATION, names.RESOURCE_NOT_FOUND))
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         """See `Face.result`."""
@@ -75,6 +76,7 @@ def lift(exchange: Exchange, opened: Opened) -> Recognised:
     wish = _WISHES.get(call.method)
     if wish is None:
         raise Fault(Kind.UNKNOWN_METHOD)
+    call.passed = params.passable(exchange.headers)
     call.client = opened.meta.get(names.META_CLIENT)
     call.log_level = _log_level(opened.meta.get(names.META_LOG_LEVEL))
     return Recognised(wish, reading.fill(call, opened), FACE)
