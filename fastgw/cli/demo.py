@@ -90,6 +90,7 @@ def demo(asked: argparse.Namespace) -> int:
     return 0
 
 
+GATEWAY = "gateway"
 Children = dict[str, "subprocess.Popen[str]"]
 
 
@@ -102,7 +103,7 @@ def _start(folder: Path, workers: int, ends: ExitStack) -> tuple[Told, Children]
     file.write_text(_config(urls, keys, (listen, admin), workers), encoding="utf-8")
     gateway = _gateway(file, ends)
     told = Told(f"http://{HOST}:{listen}/mcp", f"http://{HOST}:{admin}", keys, folder)
-    return told, {**servers, "gateway": gateway}
+    return told, {**servers, GATEWAY: gateway}
 
 
 def _server(name: str, era: str, folder: Path, ends: ExitStack) -> subprocess.Popen[str]:
@@ -222,7 +223,11 @@ def _until_ready(admin: str, children: Children, stop: Stop) -> bool:
 
 
 def _until_stopped(children: Children, stop: Stop) -> None:
+    """Stay until the user stops it. A server may die, as servers do; only the gateway must not."""
     while not stop.asked:
+        for name in [name for name, child in children.items() if name != GATEWAY and child.poll() is not None]:
+            del children[name]
+            print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
         _look_and_pause(children)
 
 

@@ -176,6 +176,34 @@ def test_it_ends_all_that_it_started_and_exits_with_0(number: signal.Signals) ->
     assert [pid for pid in family if alive(pid)] == []
 
 
+def test_a_server_that_is_killed_changes_nothing_for_the_others() -> None:
+    running = start()
+    try:
+        key = running.key("engineering")
+        [data] = [pid for pid in descendants(running.process.pid) if b"fastgw.demo.data" in order_of(pid)]
+        os.kill(data, signal.SIGKILL)
+        assert running.process.stdout is not None
+        assert running.process.stdout.readline().startswith("data is gone")
+        listed = asyncio.run(exchange(running.endpoint, modern("tools/list", key=key))).json()["result"]["tools"]
+        assert {tool["name"] for tool in listed} == TOOLS
+        gone = modern("tools/call", {"name": "db-query", "arguments": {"sql": "select 1"}}, key=key)
+        error = asyncio.run(exchange(running.endpoint, gone)).json()["error"]
+        assert (error["code"], error["data"]["reason"], error["data"]["mayHaveRun"]) == (-31001, "down", False)
+        other = modern("tools/call", {"name": "list-deployments", "arguments": {}}, key=key)
+        assert asyncio.run(exchange(running.endpoint, other)).status == 200
+    finally:
+        running.process.send_signal(signal.SIGINT)
+        running.process.communicate(timeout=END_WITHIN)
+    assert running.process.returncode == 0
+
+
+def order_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def descendants(root: int) -> list[int]:
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

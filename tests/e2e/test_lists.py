@@ -411,6 +411,6 @@ def test_mirrored_arguments_are_checked_and_written_anew(tmp_path: Path) -> None
                 request = request.having("Mcp-Session-Id", old.session).having("Mcp-Param-Region", "a lie")
                 reply = await exchange(gateway.url, request.having("MCP-Protocol-Version", old.version))
                 assert "result" in reply.json(), reply
-                assert mirrored(box.got[-1]) == arrived
+                assert mirrored(box.got[-1]) == {name: arrived[name] for name in arrived if "unknown" not in name}
 
     asyncio.run(story())
