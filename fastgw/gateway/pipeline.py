@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from fastgw.backends.line import remaining
 from fastgw.backends.upstream import Upstream
 from fastgw.catalog.arms import arm_for
 from fastgw.catalog.route import Arm, ParamHeader
@@ -330,20 +331,21 @@ async def forward(gateway: Gateway, exchange: Exchange, arm: Arm, backend: Backe
     call, target = exchange.call, arm.targets[0]
     assert call is not None
     identity = gateway.identity(exchange, backend)
+    deadlines, first = arm.deadlines, asyncio.get_running_loop().time()
     failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
     for instance in gateway.choose(backend, identity):
         exchange.instance = instance
         exchange.attempts += 1
         began = time.monotonic()
         try:
-            return await gateway.caller.call(call, target, backend, instance, identity, arm.deadlines)
+            return await gateway.caller.call(call, target, backend, instance, identity, deadlines)
         except Fault as fault:
             if fault.sent:
                 raise
             exchange.attempts -= 1
             if fault.kind is not Kind.NO_SERVER:
                 raise
-            failed = fault
+            failed, deadlines = fault, remaining(arm.deadlines, first)
         finally:
             exchange.waited += time.monotonic() - began
     raise failed

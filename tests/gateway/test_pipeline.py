@@ -5,12 +5,16 @@ The agent leaves at every step; a slow one slows the server; a worker that ends 
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fastgw.backends.outcome import down
 from fastgw.gateway import outlet
+from fastgw.ports import Deadlines
 from tests.backends.fakes import FakeAnswer, Sent, run, settle
 from tests.gateway.fakes import (
     BUY,
@@ -416,5 +420,33 @@ def test_a_refused_excess_is_read_a_little_and_dropped(monkeypatch: pytest.Monke
             assert agent.json()["error"]["data"]["limitBytes"] == 1000
             taken = 200 - agent.inbox.qsize()
             assert 16 <= taken <= 18, "a mebibyte, and no more"
+
+    run(story())
+
+
+def test_the_next_instance_gets_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, sells) as stage:
+            snapshot = stage.gateway.begin({"headers": []}).snapshot
+            shop = snapshot.backends["shop"]
+            other = replace(shop.instances[0], key="shop|http://b/mcp", url="http://b/mcp")
+            two = replace(shop, instances=(shop.instances[0], other))
+            stage.gateway.load(replace(snapshot, generation=2, backends={"shop": two}))
+            loop, given, answers = asyncio.get_running_loop(), [], stage.wire.request
+            clock = loop.time
+
+            async def request(verb: str, fields: bytes, body: bytes, deadlines: Deadlines) -> Any:
+                given.append(deadlines.total)
+                if len(given) == 1:
+                    monkeypatch.setattr(loop, "time", lambda: clock() + 3)
+                    raise down("three seconds went by")
+                return await answers(verb, fields, body, deadlines)
+
+            monkeypatch.setattr(stage.wire, "request", request)
+            agent = FakeAgent(MODERN_BUY)
+            await stage.ask(agent, MODERN)
+            assert agent.status == 200
+            assert given[0] == 5
+            assert 1.5 < given[1] <= 2
 
     run(story())
