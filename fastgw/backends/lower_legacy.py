@@ -77,11 +77,6 @@ def initialize(upstream_id: bytes, ours: bytes) -> bytes:
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
-def ping(upstream_id: bytes) -> bytes:
-    """A question whether the server is there."""
-    return b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % upstream_id
-
-
 def listing(cursor: bytes | None, upstream_id: bytes) -> bytes:
     """A request for one page of tools; `cursor` as the server wrote it."""
     return message(names.TOOLS_LIST, {} if cursor is None else {"cursor": cursor}, upstream_id)

@@ -123,18 +123,6 @@ class Upstream:
         """Give the call up if it still runs. May be called at any time, any number of times."""
         self._stop("closed")
 
-    def detach(self) -> None:
-        """The agent is gone, the call goes on (legacy: leaving does not cancel): read to the end, drop everything."""
-        if not self._over:
-            self._line.spawn(self._run_out(), "detached call")
-
-    async def _run_out(self) -> None:
-        try:
-            while (await self.next()).method is not None:
-                pass
-        except Fault:
-            pass  # nobody is left to be told
-
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def _fill(self) -> None:

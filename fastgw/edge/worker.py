@@ -3,7 +3,7 @@
 Knows: the order of coming up and going down. Refuses to know: requests.
 
 Granian's `stop` closes the listener and idle connections at once and waits for answers under way, for ever where a
-stream never ends: so streams are ended first, by `Life.drain`, and the whole has a limit.
+stream never ends: so the whole has a limit, and shortly before it every call still in flight is answered.
 """
 
 from __future__ import annotations

@@ -12,9 +12,6 @@ METHOD = b"mcp-method"
 NAME = b"mcp-name"
 SESSION = b"mcp-session-id"
 
-SINGLE = frozenset((VERSION, METHOD, NAME, SESSION, b"authorization", b"content-type", b"content-length", b"origin"))
-"""Fields that must not come twice: two parties could each believe another one."""
-
 
 def index(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
     """Headers by lower-case name, and the names that came more than once (the dictionary keeps the last of these).

@@ -29,7 +29,6 @@ META_CAPABILITIES: Final = RESERVED + "clientCapabilities"
 META_CLIENT: Final = RESERVED + "clientInfo"
 META_LOG_LEVEL: Final = RESERVED + "logLevel"
 META_SERVER: Final = RESERVED + "serverInfo"
-META_SUBSCRIPTION: Final = RESERVED + "subscriptionId"
 
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
@@ -47,11 +46,9 @@ LISTEN: Final = "subscriptions/listen"
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Lowest first (RFC 5424 names, as the specification uses them)."""
 
-PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 URL_ELICITATION: Final = -32042
 RESOURCE_NOT_FOUND: Final = -32002

@@ -194,11 +194,6 @@ def refused_by(grant: Granted, arguments: bytes) -> str | None:
     return None if allowed else missing
 
 
-def arguments_allowed(grant: Granted, arguments: bytes) -> bool:
-    """Whether the agent may call the tool with these arguments (JSON text; empty for none)."""
-    return refused_by(grant, arguments) is None
-
-
 def _conditional(allow: int | None, deny: int, applying: Applying) -> Verdict | None:
     """What is left to ask of the arguments; `allow` None where nothing more is needed to allow."""
     denying = [(at, False, match) for at, match in applying.left if deny >> at & 1]

@@ -243,23 +243,6 @@ def test_closing_after_the_answer_tells_nobody_and_keeps_the_connection(session:
     assert (wire.sent, answer.closed, ends) == ([], False, [1])
 
 
-def test_a_detached_call_goes_on_to_its_end() -> None:
-    async def play() -> None:
-        wire, ends = FakeWire(silent), []
-        answer = stream(event(STEP))
-        async with registry() as found:
-            upstream = Upstream(line(wire, found.spawn), answer, None, lambda: ends.append(1))
-            upstream.detach()
-            await settle()
-            assert not ends
-            answer.more.put_nowait(event(DONE))
-            await settle()
-            assert ends == [1]
-            assert wire.sent == []
-
-    run(play())
-
-
 @pytest.mark.parametrize(
     "text",
     [
