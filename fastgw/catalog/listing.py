@@ -9,9 +9,10 @@ the servers, as they are written, each with its tools in its own order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from zlib import crc32
 
 from fastgw.catalog.tools import DIALECTS
 
@@ -53,17 +54,22 @@ def encoded(part: Sequence[Entry]) -> dict[str, bytes]:
     return found
 
 
+def fingerprint(names: Iterable[str]) -> int:
+    """Of the names of a list, in their order: which list a cursor continues."""
+    return crc32("\n".join(names).encode())
+
+
 P_co = TypeVar("P_co", covariant=True)
 
 
 class Paged(Protocol[P_co]):
-    """Whatever has pages (`View` of the snapshot)."""
+    """Whatever has pages (`Listing` of the snapshot)."""
 
     @property
     def pages(self) -> Sequence[P_co]: ...
 
 
-def page_at(view: Paged[P_co], start: int) -> P_co | None:
+def page_at(listing: Paged[P_co], start: int) -> P_co | None:
     """The page that begins at this position; None where none does (a cursor of a longer list, or a made-up one)."""
     at, rest = divmod(start, PAGE)
-    return view.pages[at] if rest == 0 and 0 <= at < len(view.pages) else None
+    return listing.pages[at] if rest == 0 and 0 <= at < len(listing.pages) else None

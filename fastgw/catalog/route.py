@@ -28,14 +28,16 @@ class ParamHeader:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server's tool.
+    """One server's tool, prompt or resource.
 
     Args:
         server: the server's name in the configuration.
-        tool: the tool's own name there.
+        tool: its own name there; the URI of a resource.
         name_json: `tool` as JSON text, ready to be sent.
         param_headers: headers a modern server wants, by the *server's own* definition.
         renamed: pairs (ours, theirs) of argument names that differ.
+        member: the member of `params` that names it, and that `Mcp-Name` repeats: `name`, for resources `uri`; empty
+            where neither is sent (`completion/complete`, whose `ref` is a payload).
     """
 
     server: str
@@ -43,6 +45,20 @@ class Target:
     name_json: bytes
     param_headers: tuple[ParamHeader, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    member: str = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What is validated of a call (`validate` of the configuration).
+
+    Args:
+        arguments: JSON Schema, as agents are shown it, that `arguments` must fit; None where it is not asked for.
+        results: JSON Schema that `structuredContent` must fit; None where it is not asked for.
+    """
+
+    arguments: bytes | None = None
+    results: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +69,17 @@ class Arm:
         match: whose calls; None for everybody's.
         targets: in order; none where no server of this endpoint brings one.
         deadlines: of its calls, as the settings of its first target say.
+        fixed: arguments (our name, JSON text) that are sent whatever the agent says, and that it must not name.
+        defaults: arguments (our name, JSON text) that are sent where the agent says nothing.
+        checks: schemas that arguments or results must fit, where the configuration asks for it.
     """
 
     match: Match | None
     targets: tuple[Target, ...]
     deadlines: Deadlines = field(default_factory=Deadlines)
+    fixed: tuple[tuple[str, bytes], ...] = ()
+    defaults: tuple[tuple[str, bytes], ...] = ()
+    checks: Checks | None = None
 
 
 @dataclass(frozen=True, slots=True)

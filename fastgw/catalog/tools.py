@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from fastgw.catalog.definitions import Definition
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.catalog.route import ParamHeader
@@ -79,13 +80,15 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All tools of one server.
+    """All that one server offers.
 
     Args:
         tools: in the server's order.
         fresh_until: CLOCK_MONOTONIC seconds until which the server vouches for it; 0.0 where it gave no hint.
         fetched_at: Unix seconds.
-        notices: tools that were left out.
+        notices: what was left out.
+        prompts, resources, templates: in the server's order.
+        capabilities: names of the capabilities the server declares: `tools`, `prompts`, `completions`, `logging`...
     """
 
     server: str
@@ -93,6 +96,10 @@ class Catalogue:
     fresh_until: float = 0.0
     fetched_at: float = 0.0
     notices: tuple[Notice, ...] = ()
+    prompts: tuple[Definition, ...] = ()
+    resources: tuple[Definition, ...] = ()
+    templates: tuple[Definition, ...] = ()
+    capabilities: frozenset[str] = frozenset()
 
 
 def parse_tools(server: str, array: bytes) -> tuple[tuple[ToolDefinition, ...], tuple[Notice, ...]]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from zlib import crc32
 
 import orjson
 
 from fastgw.catalog.route import Arm, Route
+from fastgw.catalog.tools import DIALECTS
+from fastgw.catalog.uris import Uris
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
+from fastgw.policy.uris import ANY_URI, UriRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Backend:
         transport: `lean` or `session`.
         shared_session: one upstream session for all identities.
         maintenance: text for agents while the server must not be called; None otherwise.
+        logs: it declares `logging`, so that its sessions may be told a level.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Backend:
     session_idle: float
     max_sessions: int
     maintenance: str | None
+    logs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,35 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of `tools/list`, the array encoded: `[{...},{...}]`.
+    """One page of a list, the array encoded: `[{...},{...}]`.
 
     Args:
-        tools: the JSON array for each dialect of agents: `modern`, and each legacy revision.
-        start: position of the first tool in the whole list.
+        items: the JSON array for each dialect of agents: `modern`, and each legacy revision.
+        start: position of its first item in the whole list.
         more: whether a page follows.
     """
 
-    tools: dict[str, bytes]
+    items: dict[str, bytes]
     start: int
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One list, whole.
+
+    Args:
+        pages: at least one.
+        fingerprint: of the names in their order: which list a cursor continues. Another one in its place would skip
+            items or repeat them.
+    """
+
+    pages: tuple[Page, ...]
+    fingerprint: int = 0
+
+
+NOTHING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
+"""The list of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +126,16 @@ class View:
     """What one class of principals sees on one endpoint.
 
     Args:
-        fingerprint: of the names in their order: which list a cursor continues. Another one in its place would skip
-            tools or repeat them.
+        grants: tools by exposed name.
+        prompts: prompts by exposed name.
+        uri_rules: what this class may read.
+        lists: list method to list; a method that is missing lists nothing.
     """
 
-    grants: dict[str, Grant]
-    pages: tuple[Page, ...]
-    fingerprint: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fingerprint", crc32("\n".join(self.grants).encode()))
+    grants: dict[str, Grant] = field(default_factory=dict)
+    prompts: dict[str, Grant] = field(default_factory=dict)
+    uri_rules: UriRules = ANY_URI
+    lists: dict[str, Listing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +151,10 @@ class Endpoint:
             0.0 where a server gives no hint.
         servers: names of its servers.
         instructions: text of `instructions` in discover and initialize; empty for none.
+        uris: whose each URI is here.
+        readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
+        completes: names of the servers that complete arguments.
+        origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
     """
 
     path: str
@@ -139,6 +165,10 @@ class Endpoint:
     fresh_until: float
     servers: tuple[str, ...]
     instructions: str
+    uris: Uris = field(default_factory=Uris)
+    readers: dict[str, Arm] = field(default_factory=dict)
+    completes: frozenset[str] = frozenset()
+    origins: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

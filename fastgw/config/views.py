@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from fastgw.catalog.arms import arms_for
-from fastgw.catalog.listing import PAGE, Entry, encoded
+from fastgw.catalog.listing import PAGE, Entry, encoded, fingerprint
 from fastgw.catalog.route import Arm
 from fastgw.config.faces import Face
 from fastgw.config.offers import Offer
-from fastgw.config.snapshot import Condition, Grant, Page, View
+from fastgw.config.snapshot import Condition, Grant, Listing, Page, View
+from fastgw.mcp import names
 from fastgw.policy.authorise import FREE, Applying, Bits, Rules, Verdict
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
@@ -69,7 +70,8 @@ class Views:
         if found is None:
             found = self._by_grants[grants] = len(self.built)
             pages = tuple(self._paged([face.entry for _, face in shown]))
-            self.built.append(View({grant.route.name: grant for grant, _ in shown}, pages))
+            by_name = {grant.route.name: grant for grant, _ in shown}
+            self.built.append(View(by_name, lists={names.TOOLS_LIST: Listing(pages, fingerprint(by_name))}))
         return found
 
     def _shown(self, applying: Applying, arms: dict[str, tuple[Arm, ...]]) -> Iterator[Shown]:

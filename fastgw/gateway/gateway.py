@@ -35,7 +35,7 @@ from fastgw.ports import Keeper, UpstreamSession
 MOST_IN_FLIGHT = 10_000
 """Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
 
-_NOWHERE = Endpoint("", {}, (View({}, ()),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
+_NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
 
 class Life(Protocol):

@@ -266,7 +266,7 @@ def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | 
         exchange.grant, exchange.tool = grant, name
         return None
     if found.wish is Wish.LIST:
-        return prepared.tools(exchange, found, gateway.listed(exchange), gateway.cursors)
+        return prepared.listed(exchange, found, gateway.listed(exchange), gateway.cursors)
     if found.wish is Wish.DISCOVER:
         return prepared.discover(exchange)
     return prepared.initialize(exchange, found.call.version) if found.wish is Wish.INITIALIZE else b"{}"

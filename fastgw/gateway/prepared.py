@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 
 from fastgw.catalog.listing import PAGE, page_at
-from fastgw.config.snapshot import Endpoint, Page, View
+from fastgw.config.snapshot import NOTHING, Endpoint, Listing, Page, View
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift.face import Recognised
+from fastgw.gateway.lift.face import Recognised, Shown
 from fastgw.gateway.lift.modern import SUPPORTED
 from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, string
@@ -31,7 +31,7 @@ def discover(exchange: Exchange) -> bytes:
         "resultType": "complete",
         "supportedVersions": SUPPORTED,
         "capabilities": _CAPABILITIES,
-        "ttlMs": _ttl_ms(exchange.endpoint),
+        "ttlMs": ttl_ms(exchange.endpoint),
         "cacheScope": "private",
         "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
     }
@@ -52,40 +52,43 @@ def initialize(exchange: Exchange, version: str) -> bytes:
     return orjson.dumps(found)
 
 
-def tools(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> bytes:
-    """The result of `tools/list`: one page, encoded when the snapshot was compiled.
+def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> bytes:
+    """The result of a list: one page, encoded when the snapshot was compiled.
 
     Raises:
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
     """
-    page = _page(exchange, recognised.call.params.get("cursor"), view, sealer)
+    call, face = recognised.call, recognised.face
+    listing, bond = view.lists.get(call.method, NOTHING), _bond(exchange, call.method)
+    page = _page(listing, call.params.get("cursor"), bond, sealer)
     following = None
     if page.more:
-        plain = orjson.dumps([page.start + PAGE, view.fingerprint])
-        following = sealer.seal(plain, _bond(exchange), os.urandom(NONCE))
-    face = recognised.face
-    return face.page(page.tools[face.dialect], following, _ttl_ms(exchange.endpoint), exchange.snapshot.server_info)
+        plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
+        following = sealer.seal(plain, bond, os.urandom(NONCE))
+    shown = Shown(names.LISTS[call.method], page.items[face.dialect], following, ttl_ms(exchange.endpoint))
+    return face.page(shown, exchange.snapshot.server_info)
 
 
-def _page(exchange: Exchange, cursor: bytes | None, view: View, sealer: Sealer) -> Page:
+def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> Page:
     if cursor is None or cursor == b"null":
-        return view.pages[0]
+        return listing.pages[0]
     try:
-        plain = sealer.open(string(cursor, "cursor"), _bond(exchange))
+        plain = sealer.open(string(cursor, "cursor"), bond)
     except NotAMessage:
         plain = None
     if plain is not None:
         start, fingerprint = orjson.loads(plain)
-        page = page_at(view, start) if fingerprint == view.fingerprint else None
+        page = page_at(listing, start) if fingerprint == listing.fingerprint else None
         if page is not None:
             return page
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
 
 
-def _bond(exchange: Exchange) -> bytes:
-    return f"{exchange.endpoint.path}\n{exchange.principal.agent}".encode()
+def _bond(exchange: Exchange, method: str) -> bytes:
+    """Whom and what a cursor is for."""
+    return f"{exchange.endpoint.path}\n{exchange.principal.agent}\n{method}".encode()
 
 
-def _ttl_ms(endpoint: Endpoint) -> int:
+def ttl_ms(endpoint: Endpoint) -> int:
     """Milliseconds the lists stay fresh: what the least patient server granted, less the age of our copy."""
     return max(0, int((endpoint.fresh_until - time.monotonic()) * 1000))

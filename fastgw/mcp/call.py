@@ -25,6 +25,10 @@ class Call:
         capabilities: the agent's `ClientCapabilities` as JSON text.
         client: the agent's `clientInfo` as JSON text; None if it gave none.
         passed: `Mcp-Param-*` headers as they came; those that a server's tool does not name are handed on unread.
+        log_level_set: the agent itself named that level; one that is only assumed is never told to a server's session.
+        offered: the part of `capabilities` that may be offered to a server on this call, as JSON text.
+        request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
+        instance: key of the instance that gave that state; None where any will do.
         session: id inside the gateway of the agent's session, None for an agent without one.
     """
 
@@ -40,3 +44,7 @@ class Call:
     client: bytes | None = None
     session: str | None = None
     passed: tuple[tuple[bytes, bytes], ...] = ()
+    log_level_set: bool = False
+    offered: bytes = b"{}"
+    request_state: bytes | None = None
+    instance: str | None = None

@@ -36,12 +36,24 @@ CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 LOG_MESSAGE: Final = "notifications/message"
 TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
+RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
 PING: Final = "ping"
 DISCOVER: Final = "server/discover"
 TOOLS_LIST: Final = "tools/list"
 TOOLS_CALL: Final = "tools/call"
+PROMPTS_LIST: Final = "prompts/list"
+PROMPTS_GET: Final = "prompts/get"
+RESOURCES_LIST: Final = "resources/list"
+RESOURCES_READ: Final = "resources/read"
+TEMPLATES_LIST: Final = "resources/templates/list"
+COMPLETE: Final = "completion/complete"
 SET_LEVEL: Final = "logging/setLevel"
 LISTEN: Final = "subscriptions/listen"
+
+LISTS: Final = {TOOLS_LIST: "tools", PROMPTS_LIST: "prompts", RESOURCES_LIST: "resources",
+                TEMPLATES_LIST: "resourceTemplates"}  # fmt: skip
+"""Every list method, and the member of its result that holds the items."""
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Lowest first (RFC 5424 names, as the specification uses them)."""

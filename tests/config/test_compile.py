@@ -14,7 +14,7 @@ from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.instances import instance_key
 from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Snapshot, View
+from fastgw.config.snapshot import Listing, Page, Snapshot, View
 from fastgw.ports import Deadlines
 
 HASH = "sha256:" + "ab" * 32
@@ -39,11 +39,19 @@ def view(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> View:
     return endpoint.views[endpoint.view_of[agent]]
 
 
+def pages(shown: View) -> tuple[Page, ...]:
+    return listed(shown).pages
+
+
+def listed(shown: View | Snapshot) -> Listing:
+    return (view(shown) if isinstance(shown, Snapshot) else shown).lists["tools/list"]
+
+
 def names(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> list[str]:
     shown = view(snapshot, agent, path)
-    listed = [tool["name"] for page in shown.pages for tool in json.loads(page.tools["modern"])]
-    assert listed == list(shown.grants)
-    return listed
+    found = [tool["name"] for page in pages(shown) for tool in json.loads(page.items["modern"])]
+    assert found == list(shown.grants)
+    return found
 
 
 def targets(snapshot: Snapshot, name: str, agent: str = "bot") -> list[str]:
@@ -52,7 +60,7 @@ def targets(snapshot: Snapshot, name: str, agent: str = "bot") -> list[str]:
 
 
 def shown(snapshot: Snapshot, name: str, agent: str = "bot") -> dict[str, Any]:
-    tools = json.loads(view(snapshot, agent).pages[0].tools["modern"])
+    tools = json.loads(pages(view(snapshot, agent))[0].items["modern"])
     return next(dict(tool) for tool in tools if tool["name"] == name)
 
 
@@ -206,7 +214,7 @@ def test_the_operator_hears_of_names_that_leave_clients_no_room() -> None:
 def test_what_answers_need_is_worked_out_once_and_travels() -> None:
     first, second = compiled({"a": ["x", "y"]}), compiled({"a": ["y", "x"]})
     assert json.loads(first.server_info) == {"name": "fastgw", "version": "0"}
-    assert view(first).fingerprint == view(compiled({"a": ["x", "y"]})).fingerprint != view(second).fingerprint
+    assert listed(first).fingerprint == listed(compiled({"a": ["x", "y"]})).fingerprint != listed(second).fingerprint
     assert pickle.loads(pickle.dumps(first)) == first
 
 
@@ -257,9 +265,9 @@ def test_agents_who_see_the_same_share_one_view() -> None:
 
 def test_long_lists_have_pages() -> None:
     snapshot = compiled({"a": [f"t{at}" for at in range(2001)]})
-    assert [(page.start, page.more) for page in view(snapshot).pages] == [(0, True), (1000, True), (2000, False)]
+    assert [(page.start, page.more) for page in pages(view(snapshot))] == [(0, True), (1000, True), (2000, False)]
     assert len(names(snapshot)) == 2001
-    assert [page.more for page in view(compiled({"a": []})).pages] == [False]
+    assert [page.more for page in pages(view(compiled({"a": []})))] == [False]
 
 
 def test_keys_and_disabled_agents() -> None:

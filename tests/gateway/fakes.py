@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.config.snapshot import Backend, Endpoint, Grant, Instance, Page, Snapshot, View
+from fastgw.config.snapshot import Backend, Endpoint, Grant, Instance, Listing, Page, Snapshot, View
 from fastgw.edge.asgi import application
 from fastgw.edge.life import Life
 from fastgw.gateway.gateway import Gateway
@@ -159,7 +159,7 @@ def _snapshot(era: str) -> Snapshot:
     arms = (Arm(None, (Target("shop", "buy", b'"buy"'),), Deadlines(5, 5, 5, 5)),)
     route = Route("buy", arms, ("buy",), (), False, 5.0, 5.0, 5.0)
     page = Page(dict.fromkeys(("modern", *names.LEGACY_VERSIONS), b'[{"name":"buy"}]'), 0, False)
-    view = View({"buy": Grant(route, arms, True, ())}, (page,))
+    view = View({"buy": Grant(route, arms, True, ())}, lists={names.TOOLS_LIST: Listing((page,), 7)})
     endpoint = Endpoint("/mcp", {"buy": route}, (view,), {"anonymous": 0}, True, 0.0, ("shop",), "")
     version = "2026-07-28" if era == "modern" else "2025-11-25"
     instance = Instance("shop|http://a/mcp", "shop", "http://a/mcp", era, version)

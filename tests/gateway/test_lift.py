@@ -27,7 +27,7 @@ Fields = dict[str, str]
 
 
 def exchange(fields: Fields, agent: Principal = AGENT, path: str = "/mcp") -> Exchange:
-    endpoint = Endpoint(path, {}, (View({}, ()),), {agent.agent: 0}, False, 0.0, (), "")
+    endpoint = Endpoint(path, {}, (View(),), {agent.agent: 0}, False, 0.0, (), "")
     snapshot = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1 << 22, 1 << 26, (b"secret",), "fastgw", "0", "gw")
     found = {name.lower().encode(): value.encode() for name, value in fields.items()}
     return Exchange("req_1", snapshot, endpoint, found, frozenset(), 0.0, principal=agent)

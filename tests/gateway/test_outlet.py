@@ -15,7 +15,7 @@ from tests.backends.fakes import FakeAnswer, run, settle
 from tests.gateway.fakes import FakeAgent, staged
 
 STEPS = range(8)
-NOWHERE = Endpoint("", {}, (View({}, ()),), {}, False, 0.0, (), "")
+NOWHERE = Endpoint("", {}, (View(),), {}, False, 0.0, (), "")
 SNAPSHOT = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1, 1, (b"s",), "fastgw", "0", "gw")
 
 

@@ -10,7 +10,7 @@ from fastgw.config.snapshot import Endpoint, Snapshot, View
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.patrol import PERIOD, Patrol
 
-NOWHERE = Endpoint("", {}, (View({}, ()),), {}, False, 0.0, (), "")
+NOWHERE = Endpoint("", {}, (View(),), {}, False, 0.0, (), "")
 SNAPSHOT = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1, 1, (b"s",), "fastgw", "0", "gw")
 
 

@@ -35,6 +35,23 @@ def reaches(level: str, wanted: str | None) -> bool:
     return names.LOG_LEVELS.index(level) >= names.LOG_LEVELS.index(wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One page of a list as it is told.
+
+    Args:
+        member: what holds the items: `tools`, `prompts`, ...
+        items: the JSON array.
+        cursor: of the next page; None after the last.
+        ttl_ms: milliseconds it stays fresh.
+    """
+
+    member: str
+    items: bytes
+    cursor: str | None
+    ttl_ms: int
+
+
 class Face(Protocol):
     """One era's manners towards an agent.
 
@@ -55,8 +72,8 @@ class Face(Protocol):
         """A server's result as this agent's revision has it, as JSON text."""
         ...
 
-    def page(self, tools: bytes, cursor: str | None, ttl_ms: int, server_info: bytes) -> bytes:
-        """The result of `tools/list`, as JSON text."""
+    def page(self, shown: Shown, server_info: bytes) -> bytes:
+        """The result of a list, as JSON text."""
         ...
 
     def status(self, fault: Fault) -> int:

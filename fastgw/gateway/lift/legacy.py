@@ -13,7 +13,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import reading
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.lift.face import Recognised, Shown, Wish
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import envelope, headers, names, results, sessions
 from fastgw.mcp.call import Call
@@ -38,10 +38,10 @@ class LegacyFace:
         """See `Face.result`."""
         return results.legacy(result, self.dialect)
 
-    def page(self, tools: bytes, cursor: str | None, ttl_ms: int, server_info: bytes) -> bytes:
+    def page(self, shown: Shown, server_info: bytes) -> bytes:
         """See `Face.page`; these revisions know no freshness."""
-        following = b',"nextCursor":"%s"' % cursor.encode() if cursor else b""
-        return b'{"tools":%s%s}' % (tools, following)
+        following = b',"nextCursor":"%s"' % shown.cursor.encode() if shown.cursor else b""
+        return b'{"%s":%s%s}' % (shown.member.encode(), shown.items, following)
 
     def status(self, fault: Fault) -> int:
         """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import reading
-from fastgw.gateway.lift.face import Recognised, Wish
+from fastgw.gateway.lift.face import Recognised, Shown, Wish
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import headers, names, params, results
 from fastgw.mcp.call import Call
@@ -38,12 +38,12 @@ class ModernFace:
         """See `Face.result`."""
         return results.modern(result, server_info)
 
-    def page(self, tools: bytes, cursor: str | None, ttl_ms: int, server_info: bytes) -> bytes:
+    def page(self, shown: Shown, server_info: bytes) -> bytes:
         """See `Face.page`. Lists depend on who asks, so no cache may share them (`cacheScope`)."""
-        following = b',"nextCursor":"%s"' % cursor.encode() if cursor else b""
+        following = b',"nextCursor":"%s"' % shown.cursor.encode() if shown.cursor else b""
         return (
-            b'{"resultType":"complete","tools":%s%s,"ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}}'
-            % (tools, following, ttl_ms, names.META_SERVER.encode(), server_info)
+            b'{"resultType":"complete","%s":%s%s,"ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}}'
+            % (shown.member.encode(), shown.items, following, shown.ttl_ms, names.META_SERVER.encode(), server_info)
         )  # fmt: skip
 
     def status(self, fault: Fault) -> int:
