@@ -2,9 +2,10 @@
 
 One round of one instance:
 
-    probe its era, where it is unknown or old  ->  fetch all pages, unless another instance of the server did
+    probe its era, where it is unknown or old  ->  fetch all lists, unless another instance of the server did
     ->  wait: as long as the list is fresh, `refresh` seconds, or until a change is announced
     any failure  ->  the copy there is stays in use; wait 0.25 s to 5 s, try again
+    a list that fails where others come  ->  likewise, and after some tries as if it had come
 
 Knows: what each server offers and speaks. Refuses to know: names agents see, policies, calls.
 """
@@ -16,24 +17,26 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastgw.backends import kept
-from fastgw.backends.changes import Listener
-from fastgw.backends.directory import KEEPER, Directory
-from fastgw.backends.fetch import Listing, fetch, legacy_pages, modern_pages
+from fastgw.backends.acquaintance import Acquaintance
+from fastgw.backends.directory import Directory
+from fastgw.backends.fetch import NO_LIST, SHEETS, TOOLS, Listing, Sheet, fetch_all
 from fastgw.backends.inquiry import Reach
-from fastgw.backends.probe import LEGACY_LIFETIME, Found, probe
+from fastgw.backends.pages import NotThere
+from fastgw.backends.probe import LEGACY_LIFETIME
 from fastgw.backends.seen import Seen, Server, Watched
 from fastgw.catalog.tools import Catalogue
 from fastgw.faults import Fault, Kind
-from fastgw.mcp.names import MODERN_VERSION, Era
+from fastgw.mcp.names import Era
 
 log = logging.getLogger("fastgw")
 
 ROUND_WITHIN = 10.0
-"""Seconds for one round of one instance."""
+"""Seconds for one question to one instance; each of its lists has as long."""
 COALESCE = 0.1
 """Seconds in which announced changes are gathered."""
 SHORTEST, LONGEST = 1.0, 3600.0
@@ -41,6 +44,12 @@ SHORTEST, LONGEST = 1.0, 3600.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.25, 5.0
 _DOUBT_AGAIN = 1.0
 """Seconds a verdict is beyond doubt."""
+_SOON = 5
+"""Tries at once for a list that fails where others come."""
+
+
+class Incomplete(Exception):
+    """Some lists came and some did not: which, and why."""
 
 
 def retry_pause(failures: int, dice: float) -> float:
@@ -68,7 +77,7 @@ class Catalogues:
         on_fresh: Callable[[], None],
     ) -> None:
         self._reach = reach
-        self._directory = directory
+        self._known = Acquaintance(reach, directory, self._publish_era)
         self._folder = data / "catalogue"
         self._on_change = on_change
         self._on_fresh = on_fresh
@@ -123,7 +132,8 @@ class Catalogues:
         """What is known of every server, fit for JSON and without secrets.
 
         Returns:
-            server name to `tools` (count), `fetched_at` (Unix seconds, None for never) and `instances`: for each
+            server name to `tools`, `prompts`, `resources` and `templates` (counts), `fetched_at` (Unix seconds, None
+            for never) and `instances`: for each
             `url` (scheme, host and port), `era`, `version`, `error` (empty when its last round went well), `failures`.
         """
         return {name: server.state(self.eras) for name, server in self._servers.items()}
@@ -139,7 +149,7 @@ class Catalogues:
             async with asyncio.timeout(ROUND_WITHIN), seen.probing:
                 fresh = self._reach.clock() - seen.probed_at < _DOUBT_AGAIN
                 if seen.found is None or (seen.found.era.value == believed and not fresh):
-                    await self._probe(seen)
+                    await self._known.meet(seen)
         except TimeoutError:
             raise _nothing("it did not answer the question for its era in time") from None
         except Fault as fault:
@@ -161,7 +171,7 @@ class Catalogues:
         asked = self._reach.clock()
         try:
             async with asyncio.timeout(ROUND_WITHIN):
-                await self._fetch(seen, asked)
+                await self._fetch(seen, asked, (TOOLS,))
         except TimeoutError:
             raise _nothing("its tools were not listed in time") from None
         except Fault as fault:
@@ -196,9 +206,10 @@ class Catalogues:
             seen.wake.clear()  # before the round: a change announced during it leads to another
             began = self._reach.clock()
             try:
-                async with asyncio.timeout(ROUND_WITHIN):
-                    wait = await self._round(seen)
+                wait = await self._round(seen)
                 seen.failures, seen.error = 0, ""
+            except Incomplete as some:
+                wait = self._incomplete(seen, str(some))
             except TimeoutError:
                 wait = self._failed(seen, f"no whole answer within {ROUND_WITHIN:g} s")
             except Fault as fault:
@@ -220,31 +231,17 @@ class Catalogues:
 
     async def _round(self, seen: Seen) -> float:
         """Probe where needed, fetch where nobody else does; seconds until the next round."""
-        async with seen.probing:
+        async with asyncio.timeout(ROUND_WITHIN), seen.probing:
             age = self._reach.clock() - seen.probed_at
             if seen.found is None or (seen.found.era is Era.LEGACY and age > LEGACY_LIFETIME):
-                await self._probe(seen)
+                await self._known.meet(seen)
         server = seen.server
         leader = server.instances.get(server.leader or "")
         if leader is None or leader is seen or leader.error:
+            if self._reach.clock() - seen.asked_at > server.watched.refresh:
+                await self._known.ask_again(seen)
             return await self._fetch(seen, self._reach.clock())
         return server.watched.refresh
-
-    async def _probe(self, seen: Seen) -> None:
-        """Find the era out. A legacy verdict counts only when `initialize` confirms it: a proxy's passing 404 to an
-        unknown method must not turn a modern server into a legacy one.
-        """
-        asker = self._reach.asker(seen.key)
-        found = await probe(asker, self._reach.ours, seen.server.watched.era)
-        version = found.version
-        if found.era is Era.LEGACY:
-            version = (await self._directory.open(seen.key, KEEPER)).version
-        seen.probed_at = self._reach.clock()
-        changed = found != seen.found
-        seen.found, seen.version = found, version or MODERN_VERSION
-        self._publish_era(seen)
-        if changed:
-            self._listen(seen, found)
 
     def _publish_era(self, seen: Seen) -> None:
         if seen.found is None:
@@ -254,40 +251,70 @@ class Catalogues:
             self.eras[seen.key] = era
             self._on_change()
 
-    def _listen(self, seen: Seen, found: Found) -> None:
-        if seen.listen is not None:
-            seen.listen.cancel()
-        listener = Listener(self._reach, self._directory, seen.key, seen.wake.set)
-        seen.listen = self._reach.spawn(listener.run(found), f"listen to {seen.label}")
+    async def _fetch(self, seen: Seen, asked: float, sheets: Iterable[Sheet] = SHEETS) -> float:
+        """Fetch these lists, each unless a fetch of it began after `asked`; seconds until they should be fetched again.
 
-    async def _fetch(self, seen: Seen, asked: float) -> float:
-        """Fetch the list, unless one was that began after `asked`; seconds until it should be fetched again."""
+        Raises:
+            Fault: none could be had.
+            Incomplete: some could not.
+        """
+        server = seen.server
         async with seen.fetching:
-            if seen.begun >= asked or seen.found is None:
-                return seen.server.watched.refresh
-            begun = self._reach.clock()
-            asker = self._reach.asker(seen.key)
-            if seen.found.era is Era.MODERN:
-                pages = modern_pages(asker, self._reach.ours)
-            else:
-                pages = legacy_pages(asker, self._directory, seen.key)
-            listing = await fetch(seen.server.name, pages)
-            seen.begun, seen.fetched_at = begun, time.time()
-            self._accept(seen, listing, begun)
-        if listing.fresh is None:
-            return seen.server.watched.refresh
-        return max(SHORTEST, min(listing.fresh, LONGEST))
+            due = [sheet for sheet in sheets if seen.begun.get(sheet, -1.0) < asked]
+            if seen.found is None or not due:
+                return server.watched.refresh
+            declared = self._known.declared(seen)
+            had, wrong = await self._gather(seen, due, declared)
+        if self._known.declared(seen) != declared:
+            seen.wake.set()  # the session was opened anew meanwhile, by a server that offers something else now
+        if wrong and not had:
+            raise next(iter(wrong.values()))
+        if wrong:
+            raise Incomplete("; ".join(f"{sheet.method}: {fault.detail or fault}" for sheet, fault in wrong.items()))
+        return self._pause(server)
 
-    def _accept(self, seen: Seen, listing: Listing, begun: float) -> None:
+    async def _gather(
+        self, seen: Seen, due: list[Sheet], declared: frozenset[str] | None
+    ) -> tuple[dict[Sheet, Listing], dict[Sheet, Fault]]:
+        """Fetch and accept what an instance declares of these lists: what came, and what did not."""
+        begun = self._reach.clock()
+        wanted = [sheet for sheet in due if sheet.is_asked(declared)]
+        none = {sheet: NO_LIST for sheet in due if sheet not in wanted}
+        had: dict[Sheet, Listing] = {}
+        wrong: dict[Sheet, Fault] = {}
+        if not wanted:
+            self._accept(seen, none, begun)
+        async for part in fetch_all(wanted, seen.server.name, self._known.pages(seen), self._reach.spawn):
+            lists = {sheet: found for sheet, found in part.items() if isinstance(found, Listing)}
+            for sheet, found in part.items():
+                if isinstance(found, Fault):
+                    if (had or lists) and declared is None and self._is_none(seen.server, sheet, found):
+                        lists[sheet] = NO_LIST
+                    else:
+                        wrong[sheet] = found
+            if lists:
+                self._accept(seen, lists if had else {**none, **lists}, begun)
+                had |= lists
+        return had, wrong
+
+    def _pause(self, server: Server) -> float:
+        """Seconds until its lists should be fetched again."""
+        fresh = server.fresh()
+        return max(SHORTEST, min(fresh, LONGEST)) if fresh else server.watched.refresh
+
+    def _is_none(self, server: Server, sheet: Sheet, wrong: Fault) -> bool:
+        """Whether this means that there is no such list. What was listed before is not given up for a bare 404."""
+        return isinstance(wrong, NotThere) and not getattr(server.catalogue, sheet.place, ())
+
+    def _accept(self, seen: Seen, lists: dict[Sheet, Listing], begun: float) -> None:
         server, old = seen.server, seen.server.catalogue
-        until = begun + listing.fresh if listing.fresh is not None else 0.0
-        new = Catalogue(server.name, listing.tools, until, seen.fetched_at, listing.notices)
+        new = server.take(lists, self._known.declared(seen), begun, time.time())
+        seen.begun |= dict.fromkeys(lists, begun)
         server.leader, server.catalogue = seen.key, new
-        changed = old is None or (old.tools, old.notices) != (new.tools, new.notices)
-        if changed:
+        if old is None or replace(old, fresh_until=new.fresh_until, fetched_at=new.fetched_at) != new:
             self._reach.spawn(self._keep(server), f"keep the catalogue of {server.name}")
             self._on_change()
-        elif old is not None and old.fresh_until != until:
+        elif old.fresh_until != new.fresh_until:
             self._on_fresh()
 
     async def _keep(self, server: Server) -> None:
@@ -314,6 +341,14 @@ class Catalogues:
         if seen.failures > 1:
             seen.found = None  # perhaps it speaks another era now; what is published stays until another is found
         return retry_pause(seen.failures, random.random())
+
+    def _incomplete(self, seen: Seen, error: str) -> float:
+        """Note that some lists did not come; seconds until the next try. What came says that the era is right."""
+        if not seen.error:
+            log.warning("%s: %s", seen.label, error)
+        seen.error = error
+        seen.failures += 1
+        return retry_pause(seen.failures, random.random()) if seen.failures <= _SOON else self._pause(seen.server)
 
     def _instance(self, key: str) -> Seen:
         for server in self._servers.values():

@@ -1,7 +1,7 @@
-"""Listening for `notifications/tools/list_changed`, so that a changed list is seen before its next fetch.
+"""Listening for `notifications/.../list_changed`, so that a changed list is seen before its next fetch.
 
     legacy   GET, an event stream in the gateway's own session; 405 and other refusals: not offered
-    modern   subscriptions/listen, where the server says it announces changes
+    modern   subscriptions/listen for the lists whose changes the server says it announces
 
 A stream that ends is opened again, after a pause that grows and has jitter. What was announced in between is lost, so a
 stream that is open again counts as an announcement.
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastgw.backends import lower_legacy, lower_modern
+from fastgw.backends.capabilities import ANNOUNCED
 from fastgw.backends.directory import KEEPER, Directory
 from fastgw.backends.inquiry import Asker, Reach, new_id
 from fastgw.backends.line import Line
@@ -25,7 +26,7 @@ from fastgw.backends.probe import Found
 from fastgw.backends.upstream import aside
 from fastgw.faults import Fault
 from fastgw.mcp import names
-from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, read
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, emit, members, read
 from fastgw.mcp.names import Era
 from fastgw.mcp.sse import EventParser, EventTooLong
 from fastgw.ports import Answer, Deadlines, UpstreamSession
@@ -36,7 +37,7 @@ STREAM = Deadlines(connect=5.0, first_byte=30.0, idle=_FOR_EVER, total=_FOR_EVER
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _STEADY = 30.0
 """Seconds a stream lives before the pauses start small again."""
-_FILTER = {"notifications": b'{"toolsListChanged":true}'}
+_CHANGED = frozenset((names.TOOLS_CHANGED, names.PROMPTS_CHANGED, names.RESOURCES_CHANGED))
 _ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 
@@ -71,11 +72,11 @@ class Listener:
     async def run(self, found: Found) -> None:
         """Listen until cancelled; returns at once where the server offers nothing to listen to."""
         failures = 0
-        while found.era is Era.LEGACY or found.announces_changes:
+        while found.era is Era.LEGACY or found.announces:
             clock = self.reach.clock
             began = clock()
             try:
-                await (self._legacy() if found.era is Era.LEGACY else self._modern())
+                await (self._legacy() if found.era is Era.LEGACY else self._modern(found.announces))
             except NotOffered:
                 return
             except Fault:
@@ -99,10 +100,11 @@ class Listener:
     async def _get(self, asker: Asker, session: UpstreamSession) -> Answer:
         return await asker.wire.request("GET", lower_legacy.stream_headers(asker.backend, session, None), b"", STREAM)
 
-    async def _modern(self) -> None:
+    async def _modern(self, announces: tuple[str, ...]) -> None:
         asker = self.reach.asker(self.instance)
         upstream_id = new_id()
-        headers, body = lower_modern.question(names.LISTEN, _FILTER, upstream_id, self.reach.ours)
+        wanted = {"notifications": emit(dict.fromkeys(announces, b"true"))}
+        headers, body = lower_modern.question(names.LISTEN, wanted, upstream_id, self.reach.ours)
         answer = await asker.wire.request("POST", asker.backend.headers + headers, body, STREAM)
         await self._follow(answer, None)
 
@@ -131,21 +133,19 @@ class Listener:
             message = read(text)
         except (NotJson, NotAMessage):
             return
-        if message.method == names.TOOLS_CHANGED:
+        if message.method in _CHANGED:
             self.changed()
-        elif message.method == _ACKNOWLEDGED and not _acknowledges_tools(message):
+        elif message.method == _ACKNOWLEDGED and not _acknowledges_any(message):
             raise NotOffered
         elif message.method is not None and message.id is not None and line is not None:
             self.reach.spawn(aside(line, lower_legacy.response(message.method, message.id)), "answer a server")
 
 
-def _acknowledges_tools(message: Message) -> bool:
-    """Whether the server agreed to announce changes of tools (2026-07-28, Subscriptions, Acknowledgment)."""
+def _acknowledges_any(message: Message) -> bool:
+    """Whether the server agreed to announce changes of some list (2026-07-28, Subscriptions, Acknowledgment)."""
     try:
         params = members(message.params or b"{}", frozenset(("notifications",)))
-        return (
-            members(params.get("notifications", b"{}"), frozenset(("toolsListChanged",))).get("toolsListChanged")
-            == b"true"
-        )
+        agreed = members(params.get("notifications", b"{}"), frozenset(ANNOUNCED.values()))
+        return any(agreed.get(which) == b"true" for which in ANNOUNCED.values())
     except (NotJson, NotAMessage):
         return False

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 import orjson
 
 from fastgw.backends import lower_legacy
+from fastgw.backends.capabilities import declared
 from fastgw.backends.inquiry import Asker, Reach, Reply, new_id, not_evidence
 from fastgw.backends.line import ASIDE, NO_SESSION
 from fastgw.backends.shelf import Held, Key, Shelf, is_of
@@ -56,6 +57,7 @@ class Directory:
         self._shelves: dict[str, Shelf] = {}
         self._flights: dict[Key, asyncio.Task[UpstreamSession | Fault]] = {}
         self._mine: dict[Key, Held] = {}
+        self._declared: dict[str, frozenset[str] | None] = {}
 
     async def open(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
         """The session of this identity at this instance; opened if there is none, or only the dead one.
@@ -86,6 +88,12 @@ class Directory:
         if isinstance(outcome, Fault):
             raise _unsent(outcome)
         return outcome
+
+    def declared(self, instance: str) -> frozenset[str] | None:
+        """Names of the capabilities that a server declared when the gateway's own session was opened there last; None
+        where it said nothing of them, or was never asked.
+        """
+        return self._declared.get(instance)
 
     def touch(self, instance: str, identity: str) -> None:
         """The session is in use now."""
@@ -122,6 +130,7 @@ class Directory:
     def reap(self) -> None:
         """End what was idle for longer than its server's `session_idle`, and what belongs to instances now unknown."""
         self._mine = {key: held for key, held in self._mine.items() if self._is_known(key[0])}
+        self._declared = {key: said for key, said in self._declared.items() if self._is_known(key)}
         for shelf in self._shelves.values():
             for key, held in list(shelf.held.items()):
                 if not self._is_known(key[0]):
@@ -205,7 +214,7 @@ class Directory:
         """One flight. A failure is its outcome, not its exception: it is for those who wait to make something of it."""
         shelf = self._shelf(asker.backend.name)
         try:
-            session = await initialize(asker, self._ours)
+            session, said = await initialize(asker, self._ours)
         except Fault as fault:
             return fault
         finally:
@@ -215,6 +224,8 @@ class Directory:
             if key[1] != KEEPER:
                 shelf.opening -= 1
         self._keep(shelf, key, session)
+        if key[1] == KEEPER:
+            self._declared[key[0]] = said
         return session
 
     def _keep(self, shelf: Shelf, key: Key, session: UpstreamSession) -> None:
@@ -232,8 +243,11 @@ class Directory:
         return self._spawn(_delete(asker, held.session), "end a session")
 
 
-async def initialize(asker: Asker, ours: bytes) -> UpstreamSession:
+async def initialize(asker: Asker, ours: bytes) -> tuple[UpstreamSession, frozenset[str] | None]:
     """Open a session: `initialize`, then `notifications/initialized` (2025-11-25, Lifecycle).
+
+    Returns:
+        the session, and what the server declares: see `capabilities.declared`.
 
     Raises:
         Fault: NO_SERVER for a server that refuses, or speaks no revision of ours; LOST, TIMEOUT from the wire.
@@ -241,21 +255,22 @@ async def initialize(asker: Asker, ours: bytes) -> UpstreamSession:
     upstream_id = new_id()
     headers = lower_legacy.opening_headers(asker.backend)
     reply = await asker.ask(headers, lower_legacy.initialize(upstream_id, ours), upstream_id, NO_SESSION)
-    session = _session(reply)
+    session, said = _session(reply)
     following = lower_legacy.headers(asker.backend, session)
     answer = await asker.wire.request("POST", following, lower_legacy.INITIALIZED, asker.deadlines)
     answer.close()
-    return session
+    return session, said
 
 
-def _session(reply: Reply) -> UpstreamSession:
+def _session(reply: Reply) -> tuple[UpstreamSession, frozenset[str] | None]:
     wrong = not_evidence(reply)
     if wrong is not None:
         raise wrong
     if reply.message is None or reply.message.result is None or reply.status != 200:
         raise _refused(f"initialize was refused: status {reply.status}")
     try:
-        version = orjson.loads(reply.message.result)["protocolVersion"]
+        result = orjson.loads(reply.message.result)
+        version = result["protocolVersion"]
     except (ValueError, KeyError, TypeError):
         raise _refused("the result of initialize names no revision") from None
     if version not in lower_legacy.SPOKEN:
@@ -264,7 +279,7 @@ def _session(reply: Reply) -> UpstreamSession:
     name = reply.headers.get("mcp-session-id", "")
     if name and _SESSION_ID.fullmatch(name) is None:
         raise _refused("the session id holds characters it must not hold")
-    return UpstreamSession(name, version)
+    return UpstreamSession(name, version), declared(result.get("capabilities"))
 
 
 async def _delete(asker: Asker, session: UpstreamSession) -> None:

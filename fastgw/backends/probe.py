@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from fastgw.backends import lower_modern
+from fastgw.backends.capabilities import announced, declared
 from fastgw.backends.inquiry import Asker, Reply, new_id, not_evidence
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
@@ -36,12 +37,14 @@ class Found:
     Args:
         era: how the server is spoken to.
         version: the revision; empty for a legacy server, whose `initialize` will say.
-        announces_changes: a modern server tells when its tools change.
+        announces: of which lists a modern server announces changes: members of a listen filter.
+        capabilities: names of those that a modern server declares; None where it was not asked or did not say.
     """
 
     era: Era
     version: str
-    announces_changes: bool = False
+    announces: tuple[str, ...] = ()
+    capabilities: frozenset[str] | None = None
 
 
 LEGACY = Found(Era.LEGACY, "")
@@ -98,8 +101,7 @@ def _by_result(result: bytes) -> Found:
     if not isinstance(versions, list) or names.MODERN_VERSION not in versions:
         return LEGACY
     capabilities = found.get("capabilities")
-    tools = capabilities.get("tools") if isinstance(capabilities, dict) else None
-    return Found(Era.MODERN, names.MODERN_VERSION, isinstance(tools, dict) and tools.get("listChanged") is True)
+    return Found(Era.MODERN, names.MODERN_VERSION, announced(capabilities), declared(capabilities))
 
 
 def _by_versions(supported: Any) -> Found:

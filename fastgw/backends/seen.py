@@ -6,10 +6,13 @@ Knows: catalogue, era, failures, and how they are shown to operators. Refuses to
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastgw.backends.fetch import SHEETS, Listing, Sheet
 from fastgw.backends.probe import Found
+from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instances import label, origin
 from fastgw.config.snapshot import Backend
@@ -42,8 +45,8 @@ class Seen:
     error: str = ""
     failures: int = 0
     rounds: int = 0
-    fetched_at: float = 0.0
-    begun: float = -1.0
+    asked_at: float = 0.0
+    begun: dict[Sheet, float] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -70,6 +73,8 @@ class Server:
     catalogue: Catalogue | None = None
     leader: str | None = None
     kept: Catalogue | None = None
+    hints: dict[Sheet, tuple[float, float]] = field(default_factory=dict)
+    notices: dict[Sheet, tuple[Notice, ...]] = field(default_factory=dict)
     instances: dict[str, Seen] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -84,6 +89,44 @@ class Server:
             seen.rounds for seen in self.instances.values()
         )
 
+    def take(
+        self, lists: Mapping[Sheet, Listing], declared: frozenset[str] | None, begun: float, now: float
+    ) -> Catalogue:
+        """The catalogue with these lists in place of those it had, which goes on being the one in use.
+
+        Args:
+            lists: what was listed.
+            declared: names of the capabilities it declares; None where it says nothing of them: then a list that it has
+                stands for one.
+            begun: when the lists were asked for, in monotonic seconds.
+            now: Unix seconds.
+        """
+        old = self.catalogue if self.catalogue is not None else Catalogue(self.name, ())
+        changed: dict[str, Any] = {}
+        names = set(old.capabilities)
+        for sheet, listing in lists.items():
+            self.notices[sheet] = listing.notices
+            self.hints.pop(sheet, None)
+            if listing.fresh is not None:
+                self.hints[sheet] = (listing.fresh, begun + listing.fresh if listing.fresh else 0.0)
+            if getattr(old, sheet.place) != listing.items:
+                changed[sheet.place] = listing.items
+            names -= {sheet.capability}
+        had = {sheet for sheet in SHEETS if changed.get(sheet.place, getattr(old, sheet.place))}
+        names |= {sheet.capability for sheet in SHEETS if sheet in had or (sheet in lists and lists[sheet].known)}
+        return replace(
+            old,
+            fresh_until=min((until for _, until in self.hints.values()), default=0.0),
+            fetched_at=now,
+            notices=tuple(notice for sheet in SHEETS for notice in self.notices.get(sheet, ())),
+            capabilities=declared if declared is not None else frozenset(names),
+            **changed,
+        )
+
+    def fresh(self) -> float:
+        """Seconds for which it vouched for all lists that it gave a hint for; 0.0 for none."""
+        return min((seconds for seconds, _ in self.hints.values()), default=0.0)
+
     def state(self, eras: dict[str, tuple[str, str]]) -> dict[str, Any]:
         """As `Catalogues.state` describes it. `eras`: instance key to (era, revision)."""
         instances = []
@@ -94,7 +137,7 @@ class Server:
             instances.append({"url": origin(instance.url), **known})
         catalogue = self.catalogue
         return {
-            "tools": len(catalogue.tools) if catalogue is not None else 0,
+            **{sheet.place: len(getattr(catalogue, sheet.place, ())) for sheet in SHEETS},
             "fetched_at": catalogue.fetched_at if catalogue is not None else None,
             "instances": instances,
         }

@@ -1,10 +1,10 @@
-"""`tools/list` encoded ahead: pages of at most 1,000 tools, one text for each dialect of agents.
+"""Lists encoded ahead: pages of at most 1,000 items, one text for each dialect of agents.
 
-Knows: how tools become pages, and how a position finds its page again. Refuses to know: who may see what, and cursors
+Knows: how items become pages, and how a position finds its page again. Refuses to know: who may see what, and cursors
 on the wire.
 
 The order is the configuration's: first the entries of `tools:` that have a `to` or `route`, as they are written, then
-the servers, as they are written, each with its tools in its own order.
+the servers, as they are written, each with what it lists in its own order.
 """
 
 from __future__ import annotations
@@ -14,43 +14,40 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from zlib import crc32
 
-from fastgw.catalog.tools import DIALECTS
+from fastgw.catalog.elements import DIALECTS
 
 PAGE = 1000
-"""Tools on one page."""
+"""Items on one page."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """One tool as it stands in lists: its JSON text for each of `DIALECTS`."""
+    """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up."""
 
     texts: tuple[bytes, ...]
 
 
-def entry(name_json: bytes, tails: Sequence[bytes]) -> Entry:
-    """A tool under its exposed name.
+def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> Entry:
+    """An item under its exposed key.
 
     Args:
-        name_json: the name as JSON text.
-        tails: `ToolDefinition.tails`.
+        key_json: its name or URI as JSON text.
+        tails: `ToolDefinition.tails` or `Definition.tails`.
+        member: what the key is called: `name`, `uri` or `uriTemplate`.
     """
-    head = b'{"name":' + name_json
-    texts: list[bytes] = []
-    for at, tail in enumerate(tails):
-        earlier = next((text for text, other in zip(texts, tails[:at], strict=False) if other is tail), None)
-        texts.append(head + tail if earlier is None else earlier)
-    return Entry(tuple(texts))
+    head = b'{"%b":%b' % (member.encode(), key_json)
+    made: dict[int, bytes] = {}
+    # Equal tails are one object, and so are the texts made of them.
+    return Entry(tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails]))
 
 
 def encoded(part: Sequence[Entry]) -> dict[str, bytes]:
     """The JSON array of one page for each of `DIALECTS`. Equal texts are one object."""
+    columns = list(zip(*[one.texts for one in part], strict=True)) or [()] * len(DIALECTS)
     found: dict[str, bytes] = {}
     for at, dialect in enumerate(DIALECTS):
-        like = next((i for i in range(at) if all(one.texts[i] is one.texts[at] for one in part)), None)
-        if like is not None:
-            found[dialect] = found[DIALECTS[like]]
-        else:
-            found[dialect] = b"[" + b",".join([one.texts[at] for one in part]) + b"]"
+        like = next((i for i in range(at) if columns[i] == columns[at]), None)
+        found[dialect] = b"[" + b",".join(columns[at]) + b"]" if like is None else found[DIALECTS[like]]
     return found
 
 

@@ -9,21 +9,17 @@ a tool that breaks a rule is left out alone, with a notice. All else travels as 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import msgspec
 
-from fastgw.catalog.definitions import Definition
+from fastgw.catalog.definitions import Definition, Sort, parse_definitions
+from fastgw.catalog.elements import Unfit, misfit, parse_each, read, tail
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.catalog.route import ParamHeader
 from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, emit, members, quote, string
-
-MODERN: Final = "modern"
-DIALECTS: Final = (MODERN, "2025-11-25", "2025-06-18", "2025-03-26")
-"""What lists are encoded for: modern agents, and each legacy revision."""
 
 _KNOWN: Final = frozenset(
     ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "icons", "_meta")
@@ -33,19 +29,14 @@ _OPENS: Final = {
     "icons": b"[", "_meta": b"{", "execution": b"{",
 }  # fmt: skip
 _HINTS: Final = ("readOnlyHint", "idempotentHint")
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
-"""One escape of a JSON text, a surrogate pair at once; the group is half a pair alone."""
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+"""Of kept catalogues. Format 1 knew tools only; it is read still, so that names outlive an upgrade."""
+_KEPT: Final = {"prompts": Sort.PROMPT, "resources": Sort.RESOURCE, "templates": Sort.TEMPLATE}
+_NAMES = msgspec.json.Decoder(list[str]).decode
 
 
-class InvalidTool(ValueError):
+class InvalidTool(Unfit):
     """A tool that cannot stand in a list: its name (empty where it has none) and why."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class ToolDefinition:
         param_headers: arguments that travel in headers as well.
         read_only, idempotent: what the tool says of itself in `annotations`; a claim, no proof.
         size: bytes of the definition.
-        tails: all that follows the name in a list, for each of `DIALECTS`.
+        tails: all that follows the name in a list, for each of `elements.DIALECTS`.
     """
 
     server: str
@@ -112,18 +103,7 @@ def parse_tools(server: str, array: bytes) -> tuple[tuple[ToolDefinition, ...], 
     Raises:
         ValueError: not a JSON array.
     """
-    try:
-        texts = _ARRAY(array)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
-        raise ValueError(f"tools is no JSON array: {wrong}") from None
-    tools: list[ToolDefinition] = []
-    notices: list[Notice] = []
-    for text in texts:
-        try:
-            tools.append(parse_tool(server, bytes(text)))
-        except InvalidTool as wrong:
-            notices.append(Notice(f"{server}/{wrong.name}", f"left out: {wrong.reason}"))
-    return tuple(tools), tuple(notices)
+    return parse_each(server, array, "tools", parse_tool)
 
 
 def parse_tool(server: str, text: bytes) -> ToolDefinition:
@@ -135,11 +115,11 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
     """
     name = ""
     try:
-        found = _members(text)
+        found = read(text, _KNOWN)
         name = string(found.pop("name", b""), "name")
-        for member, opens in _OPENS.items():
-            if found.get(member, opens)[:1] != opens:
-                raise InvalidTool(name, f"{member} has a wrong type")
+        member = misfit(found, _OPENS)
+        if member:
+            raise InvalidTool(name, f"{member} has a wrong type")
         if "inputSchema" not in found or members(found["inputSchema"]).get("type") != b'"object"':
             raise InvalidTool(name, "inputSchema must be of type object")
         hints = members(found.get("annotations", b"{}"), frozenset(_HINTS))
@@ -157,65 +137,71 @@ def placeholder(server: str, name: str) -> ToolDefinition:
 
 
 def tails(found: dict[str, bytes]) -> tuple[bytes, ...]:
-    """The members other than `name` as they follow it in a list, for each of `DIALECTS`.
+    """The members other than `name` as they follow it in a list, for each of `elements.DIALECTS`.
 
     Up to 2025-11-25 an output schema must describe an object, and 2025-03-26 knows neither output schemas nor titles.
     Equal texts are one object.
     """
-    modern = _tail(found)
+    modern = tail(found)
     legacy = oldest = modern
     if "outputSchema" in found and not _describes_object(found["outputSchema"]):
-        legacy = _tail({name: value for name, value in found.items() if name != "outputSchema"})
+        legacy = tail({name: value for name, value in found.items() if name != "outputSchema"})
     if "outputSchema" in found or "title" in found:
-        oldest = _tail({name: value for name, value in found.items() if name not in ("outputSchema", "title")})
+        oldest = tail({name: value for name, value in found.items() if name not in ("outputSchema", "title")})
     return modern, legacy, legacy, oldest
 
 
 def dump(catalogue: Catalogue) -> bytes:
     """The catalogue as JSON text, to be kept over a restart."""
     tools = [b'{"name":' + quote(tool.name) + tool.tails[0] for tool in catalogue.tools]
-    return emit(
-        {
-            "format": b"%d" % _FORMAT,
-            "server": quote(catalogue.server),
-            "fetchedAt": b"%.3f" % catalogue.fetched_at,
-            "tools": b"[" + b",\n".join(tools) + b"]",
-        }
-    )
+    parts = {
+        "format": b"%d" % _FORMAT,
+        "server": quote(catalogue.server),
+        "fetchedAt": b"%.3f" % catalogue.fetched_at,
+        "capabilities": _array([quote(name) for name in sorted(catalogue.capabilities)]),
+        "tools": _array(tools),
+    }
+    for member, sort in _KEPT.items():
+        head = b"{" + quote(sort.key) + b":"
+        found: tuple[Definition, ...] = getattr(catalogue, member)
+        parts[member] = _array([head + quote(one.key) + one.tails[0] for one in found])
+    return emit(parts)
 
 
 def load(text: bytes) -> Catalogue:
     """What `dump` wrote. Its freshness ended with the process that fetched it.
 
     Raises:
-        ValueError: damaged, or written by another version.
+        ValueError: damaged, or written by a later version.
     """
     try:
         check_utf8(text)
         found = members(text)
-        if found["format"] != b"%d" % _FORMAT:
+        if found["format"] not in (b"1", b"%d" % _FORMAT):
             raise ValueError("written by another version")
         server = string(found["server"], "server")
         tools, notices = parse_tools(server, found["tools"])
-        return Catalogue(server, tools, 0.0, float(found["fetchedAt"]), notices)
+        kept = Catalogue(server, tools, 0.0, float(found["fetchedAt"]), notices, capabilities=frozenset(("tools",)))
+        return kept if found["format"] == b"1" else _rest(kept, found)
     except KeyError as missing:
         raise ValueError(f"kept catalogue is damaged: {missing} is missing") from None
-    except ValueError as wrong:
+    except (ValueError, msgspec.MsgspecError) as wrong:
         raise ValueError(f"kept catalogue is damaged: {wrong}") from None
 
 
-def _members(text: bytes) -> dict[str, bytes]:
-    if not text.isascii():
-        check_utf8(text)
-    # Half a surrogate pair anywhere inside would make strict clients refuse the whole list.
-    if b"\\u" in text and any(found[1] for found in _ESCAPE.finditer(text)):
-        raise NotJson("half a surrogate pair")
-    return members(text, _KNOWN)
+def _rest(kept: Catalogue, found: dict[str, bytes]) -> Catalogue:
+    """What format 1 did not know."""
+    lists: dict[str, Any] = {}
+    notices = kept.notices
+    for member, sort in _KEPT.items():
+        lists[member], wrong = parse_definitions(sort, kept.server, found[member])
+        notices += wrong
+    capabilities = frozenset(_NAMES(found["capabilities"]))
+    return replace(kept, notices=notices, capabilities=capabilities, **lists)
 
 
-def _tail(found: dict[str, bytes]) -> bytes:
-    rest = emit(found)
-    return b"," + rest[1:] if found else b"}"
+def _array(texts: list[bytes]) -> bytes:
+    return b"[" + b",\n".join(texts) + b"]"
 
 
 def _describes_object(schema: bytes) -> bool:

@@ -253,7 +253,7 @@ def test_a_keeper_that_opens_no_session_fails_the_call_unsent() -> None:
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 @pytest.mark.parametrize(
     ("code", "status"),
-    [(-32602, 200), (-32602, 400), (-32601, 404), (-32603, 500), (12, 200), (-31999, 200), (-32002, 200)],
+    [(-32602, 200), (-32602, 400), (-32601, 404), (-32002, 404), (-32603, 500), (12, 200), (-31999, 200)],
 )
 def test_the_servers_own_errors_are_handed_up(era: str, code: int, status: int) -> None:
     world = World(in_turn(lambda request: error(request, code, status, data={"x": 1})))
@@ -433,11 +433,6 @@ def test_a_missing_capability_is_told_only_if_the_agent_misses_it(
         fault = world.fault("modern", call=call(capabilities=declared))
         assert fault.kind is Kind.INTERNAL
         assert required is None or str(required) in fault.detail
-
-
-def test_input_that_was_not_offered_is_not_handed_up() -> None:
-    fault = World(in_turn(lambda request: result(request, {"resultType": "input_required"}))).fault("modern")
-    assert (fault.kind, fault.sent) == (Kind.INTERNAL, True)
 
 
 def test_arguments_that_cannot_be_mirrored_are_refused_unsent() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fastgw.backends import catalogue as module
+from fastgw.backends import fetch as lists
 from fastgw.backends.catalogue import Catalogues, retry_pause
 from fastgw.backends.directory import Directory
-from fastgw.backends.fetch import MOST_TOOLS, fetch
+from fastgw.backends.fetch import TOOLS, fetch
 from fastgw.backends.inquiry import Asker, Reach
 from fastgw.backends.seen import Watched
 from fastgw.config.snapshot import Backend, Instance
@@ -35,11 +36,21 @@ from tests.backends.fakes import (
     settle,
 )  # fmt: skip
 
-DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}}}
+ONLY_TOOLS = {"tools": {"listChanged": True}}
+LISTS = {"tools/list": "tools", "prompts/list": "prompts", "resources/list": "resources",
+         "resources/templates/list": "resourceTemplates"}  # fmt: skip
 
 
 def tool(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "inputSchema": {"type": "object", **more}}
+
+
+def resource(uri: str) -> dict[str, Any]:
+    return {"uri": uri, "name": "r"}
+
+
+def template(text: str) -> dict[str, Any]:
+    return {"uriTemplate": text, "name": "t"}
 
 
 class Server:
@@ -48,6 +59,9 @@ class Server:
     def __init__(self, era: str = "modern", *names: str) -> None:
         self.era = era
         self.tools = [tool(name) for name in names]
+        self.lists: dict[str, Any] = {}
+        """List method to its items, or to what answers it; a method that is missing is not known."""
+        self.capabilities: Any = ONLY_TOOLS if era == "modern" else None
         self.page = 1000
         self.more: dict[str, Any] = {}
         self.away: Any = None
@@ -68,22 +82,30 @@ class Server:
     def modern(self, request: Sent) -> FakeAnswer:
         if "mcp-method" not in request.headers:
             return error(request, -32022, 400, data={"supported": ["2026-07-28"]})
-        return result(request, DISCOVERED) if request.method == "server/discover" else self.list(request)
+        if request.method == "server/discover":
+            return result(request, {"supportedVersions": ["2026-07-28"], "capabilities": self.capabilities})
+        return self.list(request)
 
     def legacy(self, request: Sent) -> FakeAnswer:
         if request.method == "initialize":
             self.count += 1
             self.alive.add(f"s{self.count}")
-            return result(request, {"protocolVersion": "2025-11-25"}, **{"mcp-session-id": f"s{self.count}"})
+            opened = {"protocolVersion": "2025-11-25", "capabilities": self.capabilities}
+            return result(request, opened, **{"mcp-session-id": f"s{self.count}"})
         session = request.headers.get("mcp-session-id")
         if session not in self.alive:
             return FakeAnswer(400 if session is None else 404)
         return self.list(request)
 
     def list(self, request: Sent) -> FakeAnswer:
+        items = {"tools/list": self.tools, **self.lists}.get(request.method)
+        if items is None:
+            return error(request, -32601)
+        if not isinstance(items, list):
+            return items(request) if callable(items) else items
         start = int(request.json["params"].get("cursor", "0"))
-        page = {"tools": self.tools[start : start + self.page], **self.more}
-        if start + self.page < len(self.tools):
+        page = {LISTS[request.method]: items[start : start + self.page], **self.more}
+        if start + self.page < len(items):
             page["nextCursor"] = str(start + self.page)
         return result(request, page)
 
@@ -127,6 +149,10 @@ class World:
     def names(self, server: str) -> list[str] | None:
         known = self.found.catalogues().get(server)
         return None if known is None else [one.name for one in known.tools]
+
+    def keys(self, server: str, place: str) -> list[str]:
+        known = self.found.catalogues().get(server)
+        return [] if known is None else [one.key for one in getattr(known, place)]
 
     async def until(self, server: str, *names: str) -> None:
         while self.names(server) != list(names):
@@ -516,53 +542,391 @@ def test_a_bad_list_changes_nothing(tmp_path: Path, page: Any) -> None:
 def pages(*found: dict[str, Any]) -> Any:
     left = list(found)
 
-    async def page(cursor: bytes | None) -> bytes:
+    async def page(method: str, cursor: bytes | None) -> bytes:
         return json.dumps(left.pop(0) if len(left) > 1 else left[0]).encode()
 
     return page
 
 
 def test_a_cursor_that_comes_twice_ends_the_list() -> None:
-    found = run(fetch("a", pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"})))
-    assert [one.name for one in found.tools] == ["x", "y"]
+    found = run(
+        fetch(TOOLS, "a", pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"}))
+    )
+    assert [one.name for one in found.items] == ["x", "y"]
     assert "twice" in str(found.notices)
 
 
 def test_a_list_without_end_is_cut_off() -> None:
     asked = 0
 
-    async def page(cursor: bytes | None) -> bytes:
+    async def page(method: str, cursor: bytes | None) -> bytes:
         nonlocal asked
         asked += 1
         return json.dumps({"tools": [tool(f"t{asked}")], "nextCursor": f"c{asked}"}).encode()
 
-    found = run(fetch("a", page))
-    assert (asked, len(found.tools)) == (100, 100)
+    found = run(fetch(TOOLS, "a", page))
+    assert (asked, len(found.items)) == (100, 100)
     assert "100 pages" in str(found.notices)
 
 
 def test_a_list_that_is_too_long_is_cut_off() -> None:
-    found = run(fetch("a", pages({"tools": [tool(f"t{one}") for one in range(MOST_TOOLS + 5)], "nextCursor": "1"})))
-    assert len(found.tools) == MOST_TOOLS
-    assert str(MOST_TOOLS) in str(found.notices)
+    found = run(
+        fetch(TOOLS, "a", pages({"tools": [tool(f"t{one}") for one in range(TOOLS.most + 5)], "nextCursor": "1"}))
+    )
+    assert len(found.items) == TOOLS.most
+    assert str(TOOLS.most) in str(found.notices)
 
 
 def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() -> None:
     first = {**tool("x"), "title": "first"}
-    found = run(fetch("a", pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
-    assert [(one.name, one.members.get("title")) for one in found.tools] == [("x", b'"first"'), ("y", None)]
+    found = run(fetch(TOOLS, "a", pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
+    assert [(one.name, one.members.get("title")) for one in found.items] == [("x", b'"first"'), ("y", None)]
     assert len(found.notices) == 2
 
 
 @pytest.mark.parametrize(
-    ("ttls", "fresh"), [([5000], 5.0), ([5000, 3000], 3.0), ([0], None), ([None], None), (["5"], None), ([-5], None)]
+    ("ttls", "fresh"),
+    [([5000], 5.0), ([5000, 3000], 3.0), ([0], 0.0), ([5000, 0], 0.0), ([None], None), (["5"], None), ([-5], None)],
 )
 def test_a_list_is_as_fresh_as_its_stalest_page(ttls: list[Any], fresh: float | None) -> None:
     found = [{"tools": [], "ttlMs": ttl, "nextCursor": str(number)} for number, ttl in enumerate(ttls)]
     del found[-1]["nextCursor"]
-    assert run(fetch("a", pages(*found))).fresh == fresh
+    assert run(fetch(TOOLS, "a", pages(*found))).fresh == fresh
 
 
 def test_pauses_after_failures_are_short_and_spread() -> None:
     assert [retry_pause(failures, 0.0) for failures in (1, 2, 3, 4, 5, 6, 99)] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert retry_pause(6, 1.0) == 2.5
+
+
+ALL = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
+
+
+def full(era: str = "modern", capabilities: Any = ALL) -> Server:
+    """A server with one of each."""
+    server = Server(era, "x")
+    server.capabilities = capabilities
+    server.lists = {
+        "prompts/list": [{"name": "p"}],
+        "resources/list": [resource("file:///a"), resource("file:///b")],
+        "resources/templates/list": [template("help://{page}")],
+    }
+    return server
+
+
+def whole(world: World, server: str = "a") -> list[list[str] | None]:
+    return [world.names(server), *(world.keys(server, place) for place in ("prompts", "resources", "templates"))]
+
+
+EVERYTHING = [["x"], ["p"], ["file:///a", "file:///b"], ["help://{page}"]]
+
+
+async def once(world: World, server: str = "a") -> None:
+    """Watch, until the first round is over."""
+    world.found.watch(world.watched())
+    assert await world.found.first_round(5)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_all_that_a_server_declares_is_fetched_page_by_page(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        server.page = 1
+        await once(world)
+        assert whole(world) == EVERYTHING
+        assert world.found.catalogues()["a"].capabilities == {"tools", "prompts", "resources", "completions"}
+        state = world.found.state()["a"]
+        assert [state[place] for place in ("tools", "prompts", "resources", "templates")] == [1, 1, 2, 1]
+        assert world.changes <= 2  # its era, and all lists at once
+
+    server = full(era)
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize(
+    ("capabilities", "asked", "declared"),
+    [
+        ({"prompts": {}}, {"prompts/list"}, {"prompts"}),
+        ({"resources": {}, "prompts": None}, {"resources/list", "resources/templates/list"}, {"resources"}),
+        ({"logging": {}, "tools": False, "x" * 200: {}}, set(), {"logging"}),
+        (None, set(LISTS), {"tools", "prompts", "resources"}),
+        ("tools", set(LISTS), {"tools", "prompts", "resources"}),
+    ],
+)
+def test_only_what_is_declared_is_asked_for(
+    tmp_path: Path, era: str, capabilities: Any, asked: set[str], declared: set[str]
+) -> None:
+    async def script(world: World) -> None:
+        await once(world)
+        assert {one for one in server.wire.methods() if one in LISTS} == asked
+        assert (world.names("a") == ["x"]) is ("tools/list" in asked)
+        assert world.found.catalogues()["a"].capabilities == declared
+        assert world.found.state()["a"]["instances"][0]["error"] == ""
+
+    server = full(era, capabilities)
+    play(tmp_path, script, a=server)
+
+
+BARE = FakeAnswer(404, body=b"<html>")
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize("answer", [lambda request: error(request, -32601, 404), BARE])
+def test_a_server_that_declares_nothing_may_lack_a_list(tmp_path: Path, era: str, answer: Any) -> None:
+    async def script(world: World) -> None:
+        await once(world)
+        assert whole(world) == [["x"], [], *EVERYTHING[2:]]
+        assert world.found.catalogues()["a"].capabilities == {"tools", "resources"}
+        assert world.found.state()["a"]["instances"][0]["error"] == ""
+        if era == "legacy":  # only a 404 that says nothing may mean that the session is dead
+            assert server.wire.count("initialize") == (2 if answer is BARE else 1)
+
+    server = full(era, None)
+    server.lists["prompts/list"] = answer
+    play(tmp_path, script, a=server)
+
+
+def test_a_list_that_fails_goes_on_standing_for_a_capability(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        server.lists["resources/list"] = lambda request: error(request, -32603)
+        del server.lists["resources/templates/list"], server.lists["prompts/list"]
+        while whole(world) != [["x"], [], EVERYTHING[2], []]:
+            await asyncio.sleep(0.001)
+        assert world.found.catalogues()["a"].capabilities == {"tools", "resources"}
+
+    server = full("modern", None)
+    play(tmp_path, script, a=server)
+
+
+def test_a_bare_404_takes_nothing_away(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        server.lists["prompts/list"] = FakeAnswer(404)
+        while not world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+        assert whole(world) == EVERYTHING
+
+    server = full("modern", None)
+    play(tmp_path, script, a=server)
+
+
+BROKEN = [
+    lambda request: error(request, -32603),
+    lambda request: result(request, {"nope": []}),
+    lambda request: result(request, {member: {} for member in LISTS.values()}),
+    lambda request: FakeAnswer(500),
+    lambda request: Fault(Kind.TIMEOUT, sent=True),
+    lambda request: Fault(Kind.NO_SERVER),
+    lambda request: FakeAnswer(200, body=b"[" * 100_000),
+    lambda request: result(request, {member: [0] * 2_000_002 for member in LISTS.values()}),
+]
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize("answer", BROKEN)
+@pytest.mark.parametrize("bad", LISTS)
+def test_one_list_that_fails_costs_no_other(tmp_path: Path, era: str, answer: Any, bad: str) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        while whole(world) != EVERYTHING:
+            await asyncio.sleep(0.001)
+        server.tools.append(tool("y"))
+        for method, items in server.lists.items():
+            if method != bad:
+                items.clear()
+        good, server.lists[bad] = server.lists.get(bad, server.tools), answer
+        while not (wrong := world.found.state()["a"]["instances"][0]["error"]):
+            await asyncio.sleep(0.001)
+        others = [["x", "y"], [], [], []]
+        expected = [EVERYTHING[at] if method == bad else others[at] for at, method in enumerate(LISTS)]
+        while whole(world) != expected:
+            await asyncio.sleep(0.001)
+        assert wrong.startswith(bad + ": ")
+        assert world.found.eras[world.key("a")][0] == era
+        server.lists[bad] = good
+        while world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+
+    server = full(era)
+    play(tmp_path, script, a=server)
+
+
+def test_a_list_that_never_comes_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "PATIENCE", 0.01)
+
+    async def never() -> FakeAnswer:
+        return await asyncio.get_running_loop().create_future()
+
+    async def script(world: World) -> None:
+        world.found.watch(world.watched())
+        while whole(world) != [["x"], [], *EVERYTHING[2:]]:
+            await asyncio.sleep(0.001)
+        assert not world.found.settled
+
+    server = full()
+    server.lists["prompts/list"] = lambda request: never()
+    play(tmp_path, script, a=server)
+
+
+def test_a_broken_list_is_not_asked_for_all_the_time(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=60.0))
+        while world.found.state()["a"]["instances"][0]["failures"] < 6:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        assert server.wire.count("prompts/list") == 6
+        assert server.wire.count("server/discover") == 1
+
+    server = full()
+    server.lists["prompts/list"] = lambda request: error(request, -32603)
+    play(tmp_path, script, a=server)
+
+
+def test_a_server_that_never_listed_is_not_one_without_tools(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched())
+        while world.found.state()["a"]["instances"][0]["failures"] < 3:
+            await asyncio.sleep(0.001)
+        assert "a" not in world.found.catalogues()
+
+    server = Server("modern", "x")
+    server.list = lambda request: error(request, -32603)
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_what_a_server_declares_is_kept_and_followed(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        while whole(world) != [["x"], [], [], []]:
+            await asyncio.sleep(0.001)
+        server.capabilities = ALL
+        server.alive.clear()
+        while whole(world) != EVERYTHING:
+            await asyncio.sleep(0.001)
+        assert world.found.catalogues()["a"].capabilities == set(ALL)
+        server.capabilities = {"prompts": {}}
+        server.alive.clear()
+        while whole(world) != [[], ["p"], [], []]:
+            await asyncio.sleep(0.001)
+        assert world.found.catalogues()["a"].capabilities == {"prompts"}
+
+    server = full(era, {"tools": {}})
+    play(tmp_path, script, a=server)
+
+
+def test_a_session_opened_anew_shows_what_else_a_server_has_now(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        await once(world)
+        server.capabilities = ALL
+        server.alive.clear()
+        await world.found.refresh("a", "x")
+        while whole(world) != EVERYTHING:
+            await asyncio.sleep(0.001)
+
+    server = full("legacy", {"tools": {}})
+    play(tmp_path, script, a=server)
+
+
+def test_a_server_that_begins_to_announce_changes_is_listened_to(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "x")
+        assert server.wire.count("subscriptions/listen") == 0
+        server.capabilities = ONLY_TOOLS
+        while server.wire.count("subscriptions/listen") == 0:
+            await asyncio.sleep(0.001)
+
+    server = full("modern", {"tools": {}})
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_an_old_server_that_had_nothing_is_asked_again_what_it_has(tmp_path: Path, ids: bool) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        while "a" not in world.found.catalogues():
+            await asyncio.sleep(0.001)
+        server.capabilities = {"tools": {}, "resources": {}}
+        await asyncio.sleep(0.01)
+        assert (world.names("a") == ["x"]) is False
+        world.skipped = 601.0
+        await world.until("a", "x")
+
+    server = full("legacy", {} if ids else {"resources": {}})
+    if not ids:
+        server.legacy = lambda request: (
+            result(request, {"protocolVersion": "2025-11-25", "capabilities": server.capabilities})
+            if request.method == "initialize"
+            else server.list(request)
+        )
+    play(tmp_path, script, a=server)
+
+
+def test_everything_is_kept_over_a_restart(tmp_path: Path) -> None:
+    async def first(world: World) -> None:
+        await once(world)
+        while world.found._servers["a"].kept is not world.found.catalogues()["a"]:
+            await asyncio.sleep(0.001)
+
+    async def second(world: World) -> None:
+        world.found.watch(world.watched())
+        assert whole(world) == EVERYTHING
+        assert world.found.catalogues()["a"].capabilities == set(ALL)
+
+    play(tmp_path, first, a=full())
+    away = Server("legacy")
+    away.away = Fault(Kind.NO_SERVER)
+    play(tmp_path, second, a=away)
+
+
+@pytest.mark.parametrize("kind", ["prompts", "resources"])
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_a_change_of_any_list_is_fetched_at_once(tmp_path: Path, era: str, kind: str) -> None:
+    async def script(world: World) -> None:
+        server.stream = FakeAnswer(200, SSE, None)
+        await once(world)
+        server.lists[f"{kind}/list"].clear()
+        server.stream.more.put_nowait(event({"jsonrpc": "2.0", "method": f"notifications/{kind}/list_changed"}))
+        while world.keys("a", kind):
+            await asyncio.sleep(0.001)
+
+    server = full(era, {**ALL, kind: {"listChanged": True}})
+    play(tmp_path, script, a=server)
+
+
+def test_a_catalogue_is_as_fresh_as_its_stalest_list(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        await once(world)
+        left = world.found.catalogues()["a"].fresh_until - time.monotonic()
+        assert 20 < left <= 30
+
+    server = full()
+    texts = {"prompts/list": [{"name": "p"}], "resources/list": []}
+    for method, seconds in (("prompts/list", 60_000), ("resources/list", 30_000)):
+        server.lists[method] = lambda request, seconds=seconds: result(
+            request, {LISTS[request.method]: texts[request.method], "ttlMs": seconds}
+        )
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("sheet", lists.SHEETS)
+def test_every_list_has_its_cap_and_a_few_notices(sheet: lists.Sheet) -> None:
+    member = LISTS[sheet.method]
+
+    def one(number: int) -> dict[str, Any]:
+        return {"name": f"n{number}", "uri": f"x:{number}", "uriTemplate": f"x:{number}", **tool(f"n{number}")}
+
+    found = run(fetch(sheet, "a", pages({member: [one(number) for number in range(sheet.most + 1)]})))
+    assert len(found.items) == sheet.most
+    assert len(found.notices) == 1
+    found = run(fetch(sheet, "a", pages({member: [one(1), *[{}] * 1_000_000]})))
+    assert len(found.items) == 1
+    assert 2 <= len(found.notices) <= lists.MOST_NOTICES
+    huge = {**one(2), "description": "x" * 1_100_000}
+    found = run(fetch(sheet, "a", pages({member: [one(1), huge, one(3)]})))
+    assert len(found.items) == 2
+    assert "bytes" in str(found.notices[0]) and str(found.notices[0])[:4] in ("a/n2", "a/x:")

@@ -27,7 +27,8 @@ from tests.backends.fakes import (
     settle,
 )  # fmt: skip
 
-MODERN = Found(Era.MODERN, "2026-07-28", announces_changes=True)
+MODERN = Found(Era.MODERN, "2026-07-28", announces=("toolsListChanged", "promptsListChanged", "resourcesListChanged"))
+KINDS = ("tools", "prompts", "resources")
 CHANGED = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
 
 
@@ -82,6 +83,22 @@ def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: Fou
     play(monkeypatch, script, stream(opening + CHANGED[:9], CHANGED[9:] + CHANGED))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_modern_server_may_agree_to_a_part(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    async def script(world: World, spawn: Any) -> None:
+        found = Found(Era.MODERN, "2026-07-28", announces=(f"{kind}ListChanged",))
+        spawn(world.listener.run(found), "listen")
+        spawn(world.listener.run(MODERN), "listen")
+        await settle()
+        asked = [sent.json["params"]["notifications"] for sent in world.wire.sent[:2]]
+        assert asked == [{f"{kind}ListChanged": True}, dict.fromkeys(MODERN.announces, True)]
+        assert world.heard == 2
+
+    told = acknowledged(**{f"{kind}ListChanged": True})
+    changed = event({"jsonrpc": "2.0", "method": f"notifications/{kind}/list_changed"})
+    play(monkeypatch, script, stream(told, changed), stream(told, changed))
+
+
 @pytest.mark.parametrize("end", [b"", Fault(Kind.LOST, sent=True), b"data: " + b"x" * 2_000_000])
 @pytest.mark.parametrize("found", [LEGACY, MODERN])
 def test_a_stream_that_is_open_again_counts_as_an_announcement(
@@ -125,7 +142,7 @@ def test_a_modern_server_that_does_not_honour_it_is_left_alone(monkeypatch: pyte
         assert len(world.wire.sent) == 1
         sent = world.wire.sent[0]
         assert sent.headers["mcp-method"] == "subscriptions/listen"
-        assert sent.json["params"]["notifications"] == {"toolsListChanged": True}
+        assert sent.json["params"]["notifications"] == dict.fromkeys(MODERN.announces, True)
 
     play(monkeypatch, script, answer)
 

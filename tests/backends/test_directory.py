@@ -85,6 +85,31 @@ def test_a_session_is_opened_in_order_and_remembered() -> None:
     play(script)
 
 
+def test_what_a_server_declares_is_known_from_the_gateways_own_session() -> None:
+    async def script(world: World) -> None:
+        def opened(request: Sent) -> FakeAnswer:
+            return result(request, {"protocolVersion": "2025-06-18", "capabilities": said}, **{"mcp-session-id": "x"})
+
+        assert world.directory.declared(A) is None
+        said: Any = {"tools": {}, "prompts": None, "logging": {}}
+        world.answer = opened
+        await world.directory.open(A, "agent:a")
+        assert world.directory.declared(A) is None
+        await world.directory.open(A, KEEPER)
+        assert (world.directory.declared(A), world.directory.declared(B)) == ({"tools", "logging"}, None)
+        said = None
+        await world.directory.open(A, KEEPER, "x")
+        assert world.directory.declared(A) is None
+        said = {f"c{number}": {} for number in range(1000)}
+        await world.directory.open(A, KEEPER, "x")
+        assert len(world.directory.declared(A) or ()) == 64
+        world.known.clear()
+        world.directory.reap()
+        assert world.directory.declared(A) is None
+
+    play(script)
+
+
 def test_a_hundred_who_ask_at_once_cause_one_opening() -> None:
     async def script(world: World) -> None:
         found = await asyncio.gather(*(world.directory.open(A, "agent:a") for _ in range(100)))

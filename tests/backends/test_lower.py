@@ -141,3 +141,39 @@ def test_the_small_messages() -> None:
     assert (refused["id"], refused["error"]["code"]) == ("3", -32601)
     resumed = head(lower_legacy.stream_headers(backend(), UpstreamSession("s", "2025-11-25"), "e9"))
     assert (resumed["last-event-id"], resumed["accept"]) == ("e9", "text/event-stream")
+
+
+def test_a_resource_goes_by_its_uri_and_a_completion_by_no_name() -> None:
+    found = call(method="resources/read", params={})
+    target = Target("shop", "file:///x", b'"file:///x"', member="uri")
+    headers, body = lower_modern.request(found, target, ID, backend(), OURS)
+    assert json.loads(body)["params"]["uri"] == "file:///x"
+    assert (head(headers)["mcp-method"], head(headers)["mcp-name"]) == ("resources/read", "file:///x")
+    _, body = lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    assert json.loads(body)["params"] == {"uri": "file:///x"}
+    ref = {"ref": b'{"type":"ref/prompt","name":"p"}', "argument": b'{"name":"a","value":""}'}
+    found, target = call(method="completion/complete", params=ref), Target("shop", "p", b'"p"', member="")
+    headers, body = lower_modern.request(found, target, ID, backend(), OURS)
+    assert "mcp-name" not in head(headers)
+    assert set(json.loads(body)["params"]) == {"ref", "argument", "_meta"}
+    _, body = lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    assert set(json.loads(body)["params"]) == set(found.params) == {"ref", "argument"}
+
+
+def test_a_modern_server_is_offered_what_the_agent_can_be_asked_and_gets_its_answers() -> None:
+    answers = {"inputResponses": b'{"k":{ "roots":[]}}', "requestState": b'"it\\u0073"'}
+    found = call(offered=b'{"roots":{ }}', params={"arguments": b"{}", **answers})
+    _, body = lower_modern.request(found, TARGET, ID, backend(), OURS)
+    assert b'"inputResponses":{"k":{ "roots":[]}},"requestState":"it\\u0073"' in body
+    assert b'clientCapabilities":{"roots":{ }}' in body
+    _, body = lower_legacy.request(found, TARGET, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    assert json.loads(body)["params"] == {"name": "buy", "arguments": {}}
+
+
+def test_a_session_is_told_a_level() -> None:
+    assert json.loads(lower_legacy.set_level("debug", ID)) == {
+        "jsonrpc": "2.0",
+        "id": "abc-1",
+        "method": "logging/setLevel",
+        "params": {"level": "debug"},
+    }

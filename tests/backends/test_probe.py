@@ -14,7 +14,8 @@ from tests.backends.fakes import OURS, SSE, FakeAnswer, FakeWire, asker, error, 
 
 MODERN = Found(Era.MODERN, "2026-07-28")
 LEGACY = Found(Era.LEGACY, "")
-TELLS = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}}}
+TELLS = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}, "completions": {}}}
+TOLD = Found(Era.MODERN, "2026-07-28", ("toolsListChanged",), frozenset(("tools", "completions")))
 
 
 def reply(status: int = 200, error: Any = None, result: Any = None, body: bytes = b"") -> Reply:
@@ -36,7 +37,7 @@ def wrong(code: int, data: Any = None) -> dict[str, Any]:
     ("given", "found"),
     [
         (reply(result={"supportedVersions": ["2026-07-28", "2025-11-25"]}), MODERN),
-        (reply(result=TELLS), Found(Era.MODERN, "2026-07-28", announces_changes=True)),
+        (reply(result=TELLS), TOLD),
         (reply(result={"supportedVersions": ["2025-11-25"]}), LEGACY),
         (reply(result={"supportedVersions": "2026-07-28"}), LEGACY),
         (reply(result={}), LEGACY),
@@ -113,4 +114,4 @@ def test_the_configurations_word_stands() -> None:
     found, wire = probed(FakeAnswer(500), "legacy")
     assert (found, wire.sent) == (LEGACY, [])
     assert probed(lambda request: error(request, -32601, 404), "modern")[0] == MODERN
-    assert probed(lambda request: result(request, TELLS), "modern")[0].announces_changes
+    assert probed(lambda request: result(request, TELLS), "modern")[0] == TOLD

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastgw.backends.line import NO_SESSION, Line
-from fastgw.backends.upstream import Upstream, refuse_unfinished
+from fastgw.backends.upstream import Upstream
 from fastgw.faults import Fault, Kind
 from fastgw.mcp.envelope import Message
 from fastgw.mcp.names import Era
@@ -241,35 +241,3 @@ def test_a_modern_server_sees_the_connection_close_and_nothing_else(how: str) ->
 def test_closing_after_the_answer_tells_nobody_and_keeps_the_connection(session: UpstreamSession) -> None:
     answer, wire, ends = run(left(session, "close", event(DONE)))
     assert (wire.sent, answer.closed, ends) == ([], False, [1])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b'{"content":[]}',
-        b'{"resultType":"complete","content":[]}',
-        b'{"content":[],"resultType":"complete"}',
-        b'{ "content":[], "resultType" : "\\u0063omplete", "_meta":{} }',
-        b'{"content":[{"type":"text","text":"resultType input_required"}]}',
-    ],
-)
-def test_a_complete_result_passes(text: bytes) -> None:
-    refuse_unfinished(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        (b'{"resultType":"input_required","inputRequests":{}}', Kind.INTERNAL),
-        (b'{"a":1,"resultType":"input\\u005frequired"}', Kind.INTERNAL),
-        (b'{"resultType":"task"}', Kind.INTERNAL),
-        (b'{"resultType":"input_required","structuredContent":{"a":1,"resultType":"complete"}}', Kind.INTERNAL),
-        (b'{"resultType":1}', Kind.LOST),
-        (b'{"a":1,"resultType":"input_required","resultType":"complete","b":1}', Kind.LOST),
-        (b"[]", Kind.LOST),
-    ],
-)
-def test_a_result_that_is_not_the_last_word_is_refused(text: bytes, kind: Kind) -> None:
-    with pytest.raises(Fault) as wrong:
-        refuse_unfinished(text)
-    assert (wrong.value.kind, wrong.value.sent) == (kind, True)

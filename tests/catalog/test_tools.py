@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from fastgw.catalog.definitions import Sort, parse_definitions
 from fastgw.catalog.listing import PAGE, encoded, entry, page_at
 from fastgw.catalog.route import ParamHeader
 from fastgw.catalog.tools import Catalogue, InvalidTool, dump, load, parse_tool, parse_tools
@@ -119,6 +120,38 @@ def test_a_kept_catalogue_comes_back() -> None:
     back = load(dump(Catalogue("s", tools, 55.0, 1700000000.25)))
     assert (back.server, back.fetched_at, back.fresh_until) == ("s", 1700000000.25, 0.0)
     assert back.tools[0].tails == tools[0].tails
+
+
+def test_all_of_a_kept_catalogue_comes_back() -> None:
+    lists = {
+        "prompts": (Sort.PROMPT, b'[{"description":"\\u00e9","name":"p"}]'),
+        "resources": (Sort.RESOURCE, b'[{"name":"a","uri":"file:///a","size":12345678901234567890123}]'),
+        "templates": (Sort.TEMPLATE, b'[{"uriTemplate":"a:{b}","name":"b"}]'),
+    }
+    found = {place: parse_definitions(sort, "s", array)[0] for place, (sort, array) in lists.items()}
+    kept = Catalogue("s", (), 5.0, 1.0, **found, capabilities=frozenset(("prompts", 'x"')))
+    assert [len(definitions) for definitions in found.values()] == [1, 1, 1]
+    back = load(dump(kept))
+    for place, definitions in found.items():
+        assert [one.tails for one in getattr(back, place)] == [one.tails for one in definitions]
+        assert [one.key for one in getattr(back, place)] == [one.key for one in definitions]
+    assert back.capabilities == kept.capabilities
+    assert load(dump(back)) == back
+
+
+def test_what_an_earlier_version_kept_still_gives_names() -> None:
+    text = b'{"format":1,"server":"s","fetchedAt":1.500,"tools":[%b]}' % tool()
+    back = load(text)
+    assert ([one.name for one in back.tools], back.fetched_at) == (["t"], 1.5)
+    assert (back.prompts, back.resources, back.templates, back.capabilities) == ((), (), (), {"tools"})
+
+
+@pytest.mark.parametrize("member", ["prompts", "resources", "templates", "capabilities"])
+def test_a_kept_catalogue_is_whole(member: str) -> None:
+    whole = json.loads(dump(Catalogue("s", ())))
+    for broken in ({**whole, member: 1}, {**whole, member: None}, {k: v for k, v in whole.items() if k != member}):
+        with pytest.raises(ValueError, match="damaged"):
+            load(json.dumps(broken).encode())
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\xff", b'{"format":9,"server":"s","fetchedAt":1,"tools":[]}'])

@@ -1,0 +1,121 @@
+"""The elements of a server's lists: read with suspicion, kept word for word, one bad one left out alone.
+
+Knows: what every element must keep to, whatever it defines, and the dialects of agents. Refuses to know: what tools,
+prompts and resources are made of, and how a list was fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from fastgw.catalog.notice import Notice
+from fastgw.mcp.envelope import NotJson, check_utf8, emit, members
+
+MODERN: Final = "modern"
+DIALECTS: Final = (MODERN, "2025-11-25", "2025-06-18", "2025-03-26")
+"""What lists are encoded for: modern agents, and each legacy revision."""
+
+LARGEST: Final = 1024 * 1024
+"""Bytes of one element."""
+MOST: Final = 10_000
+"""Elements of one array that are read: each costs the keeper some ten microseconds."""
+_SHOWN: Final = 128
+"""Characters of a key in a notice."""
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+"""One escape of a JSON text, a surrogate pair at once; the group is half a pair alone."""
+
+T = TypeVar("T")
+
+
+class Unfit(ValueError):
+    """An element that cannot stand in a list: its key (empty where it has none) and why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+
+class _Keys(msgspec.Struct):
+    name: str = ""
+    uri: str = ""
+    template: str = msgspec.field(default="", name="uriTemplate")
+
+
+def parse_each(
+    server: str, array: bytes, what: str, parse: Callable[[str, bytes], T]
+) -> tuple[tuple[T, ...], tuple[Notice, ...]]:
+    """The elements of one page, and what was left out.
+
+    Args:
+        server: the server's name.
+        array: JSON text of the array.
+        what: the member of the result that it is.
+        parse: reads one element, given the server's name and the element; raises Unfit.
+
+    Raises:
+        ValueError: not a JSON array.
+    """
+    try:
+        texts = _ARRAY(array)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
+        raise ValueError(f"{what} is no JSON array: {wrong}") from None
+    found: list[T] = []
+    notices: list[Notice] = []
+    for text in texts[:MOST]:
+        try:
+            found.append(parse(server, _bounded(bytes(text))))
+        except Unfit as wrong:
+            notices.append(Notice(f"{server}/{wrong.key[:_SHOWN]}", f"left out: {wrong.reason}"))
+    if len(texts) > MOST:
+        notices.append(Notice(server, f"{what}: only the first {MOST} of {len(texts)} on one page are read"))
+    return tuple(found), tuple(notices)
+
+
+def read(text: bytes, known: frozenset[str]) -> dict[str, bytes]:
+    """The members of one element.
+
+    Args:
+        text: JSON text.
+        known: member names with a meaning.
+
+    Raises:
+        NotJson, NotAMessage: as `envelope.members`; also text that is no UTF-8, or half a surrogate pair anywhere in
+            it: strict clients would refuse the whole list.
+    """
+    if not text.isascii():
+        check_utf8(text)
+    if b"\\u" in text and any(found[1] for found in _ESCAPE.finditer(text)):
+        raise NotJson("half a surrogate pair")
+    return members(text, known)
+
+
+def misfit(found: dict[str, bytes], opens: dict[str, bytes]) -> str:
+    """The first member whose JSON text does not open as it must; empty where all do.
+
+    Args:
+        found: an element's members.
+        opens: member name to the first byte of its value.
+    """
+    return next((member for member, first in opens.items() if found.get(member, first)[:1] != first), "")
+
+
+def tail(found: dict[str, bytes]) -> bytes:
+    """What follows the key of an element in a list: the other members, and the closing brace."""
+    return b"," + emit(found)[1:] if found else b"}"
+
+
+def _bounded(text: bytes) -> bytes:
+    if len(text) <= LARGEST:
+        return text
+    try:
+        keys = msgspec.json.decode(text, type=_Keys)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        keys = _Keys()
+    raise Unfit(keys.uri or keys.template or keys.name, f"{len(text)} bytes, more than {LARGEST}")
