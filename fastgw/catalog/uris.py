@@ -1,6 +1,17 @@
 """Whose a URI is on one endpoint, and how agents see it: its server's own, or `alias+uri`.
 
 Knows: what servers list, their templates, and the law below. Refuses to know: agents, policies, and who is up.
+
+The law, for one endpoint:
+1. `none`: nothing is rewritten; of two servers with one URI the one written first keeps it, the other's is hidden.
+   `on_collision`: what two servers list becomes `alias+uri` for both. `always`: everything does. `ui://x` becomes
+   `ui://alias/x` (MCP Apps know their pages by the scheme); web addresses are never rewritten: the first keeps them.
+2. Except in `none`, `alias+rest` leads to that server, listed or not. So what a server names that would not lead back
+   to it is shown with its alias, and every worker shows it alike.
+3. A URI leads where it is listed just so; else where its alias says; else to the first server with a template that
+   agents see as it is and that it fits; else, where one server alone has resources, to that one.
+4. A template that may expand into any scheme, or into some server's alias, or into what an earlier server's template
+   takes first, is shown with its own server's alias.
 """
 
 from __future__ import annotations
@@ -8,56 +19,87 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fastgw.catalog.notice import Notice
+from fastgw.catalog.uri_layout import Layout, Owned, UriShelf
 from fastgw.policy.patterns import Patterns
+from fastgw.policy.uris import UriRules
 
-
-@dataclass(frozen=True, slots=True)
-class UriShelf:
-    """One server's URIs on an endpoint.
-
-    Args:
-        server: its name in the configuration.
-        alias: what stands before `+` in a URI that leads to it.
-        uris: of the resources it lists, in its order.
-        templates: texts of its templates, in its order.
-        only: what the configuration takes of it: tried on its own URIs and template texts; None for all.
-    """
-
-    server: str
-    alias: str
-    uris: tuple[str, ...] = ()
-    templates: tuple[str, ...] = ()
-    only: Patterns | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """Where a URI leads: a server, and its own spelling of the URI there."""
-
-    server: str
-    uri: str
+__all__ = ["Owned", "UriNaming", "UriShelf", "Uris", "assign_uris"]
 
 
 @dataclass(frozen=True, slots=True)
 class Uris:
-    """The URIs of one endpoint. Immutable, pickled to the workers.
+    """The URIs of one endpoint. Immutable, pickled to the workers; what is derived is derived at its first use.
 
     Args:
         mode: `none`, `on_collision` or `always`.
         shelves: of the servers that declare resources, in the order of the configuration.
+        only: what the endpoint takes: tried on exposed URIs and on `server/own`; None for all.
     """
 
     mode: str = "on_collision"
     shelves: Sequence[UriShelf] = field(default=())
+    only: Patterns | None = None
+    _rewritten: frozenset[str] = field(init=False, compare=False, repr=False)
+    _laid: list[Layout] = field(init=False, compare=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        moving = () if self.mode == "none" else [shelf.server for shelf in self.shelves]
+        object.__setattr__(self, "_rewritten", frozenset(moving))
+
+    def __reduce__(self) -> tuple[type[Uris], tuple[str, Sequence[UriShelf], Patterns | None]]:
+        return Uris, (self.mode, self.shelves, self.only)
 
     def owner(self, uri: str) -> Owned | None:
         """Where the URI that an agent names leads; None where it leads nowhere."""
-        raise NotImplementedError
+        return self.layout.owner(uri)
 
     def exposed(self, server: str, uri: str) -> str:
         """The URI, or the text of a template, by which agents know what is `uri` at that server."""
-        raise NotImplementedError
+        if server not in self._rewritten:
+            return uri
+        return self.layout.exposed(server, uri)
 
     def rewrites(self, server: str) -> bool:
         """Whether any URI of this server may look different to agents."""
-        raise NotImplementedError
+        return server in self._rewritten
+
+    @property
+    def layout(self) -> Layout:
+        """The tables, worked out once."""
+        if not self._laid:
+            self._laid.append(Layout(self.mode, self.shelves, self.only))
+        return self._laid[0]
+
+
+@dataclass(frozen=True, slots=True)
+class UriNaming:
+    """What an endpoint lists.
+
+    Args:
+        resources, templates: exposed URI or text by (server, its own one); what is missing is hidden or not taken.
+        notices: what the operator should hear.
+    """
+
+    uris: Uris
+    resources: dict[tuple[str, str], str]
+    templates: dict[tuple[str, str], str]
+    notices: tuple[Notice, ...]
+
+
+def assign_uris(mode: str, shelves: Sequence[UriShelf], only: Patterns | None = None) -> UriNaming:
+    """The URIs of one endpoint, and what of it is listed.
+
+    Args:
+        mode, shelves, only: as of `Uris`.
+    """
+    uris = Uris(mode, tuple(shelves), only)
+    laid = uris.layout
+    rules = UriRules(only)
+    resources = {own: shown for own, shown in laid.resources.items() if rules.permit(shown, *own)}
+    taken = {own: shown for own, shown in laid.templates.items() if _is_taken(only, shown, "/".join(own))}
+    return UriNaming(uris, resources, taken, tuple(laid.notices))
+
+
+def _is_taken(only: Patterns | None, *names: str) -> bool:
+    return only is None or only.fit_any(names)

@@ -3,6 +3,8 @@
 Knows: on which names of a tool each side is tried, and what has to wait for the arguments. Refuses to know: servers,
 routes, and how a refusal is told (a tool that is not there must look like any other that is not there).
 
+Prompts are judged as tools are, by their own patterns (`prompt:`); what `resource:` patterns say becomes `UriRules`.
+
 An allow is tried on the name agents see; with a `/` in the pattern on `server/tool` of *every* target the agent could
 reach, so that allowing one server's tool opens no other. A deny is tried on every name the tool has anywhere, so that
 no rename and no collision opens a door. Without policies everything is allowed, with an empty list nothing.
@@ -15,8 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fastgw.policy.match import Match
-from fastgw.policy.patterns import PROMPT, RESOURCE, Masks
+from fastgw.policy.patterns import PROMPT, RESOURCE, Masks, Patterns
 from fastgw.policy.principal import Principal
+from fastgw.policy.uris import ANY_URI, UriRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +106,25 @@ FREE = Verdict(True)
 
 
 class Rules:
-    """The enforced policies, their patterns compiled; tells tools apart by bits.
+    """The enforced policies, their patterns compiled; tells tools (or prompts) apart by bits.
 
     Args:
         policies: in the order of the configuration; None where there is no `policies` key.
+        kind: which patterns are asked, what they begin with: nothing for tools, `prompt:` for prompts.
     """
 
-    __slots__ = ("policies", "_names", "_sources", "_denies")
+    __slots__ = ("policies", "_names", "_sources", "_denies", "_about_uris", "_uri_rules")
 
-    def __init__(self, policies: Sequence[Policy] | None) -> None:
+    def __init__(self, policies: Sequence[Policy] | None, kind: str = "") -> None:
         self.policies = policies
         rows = [(1 << at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
-        allows = [(text, bit) for bit, policy in rows for text in policy.allow if _about_tools(text)]
+        allows = [(text, bit) for bit, policy in rows for text in _of_kind(kind, policy.allow)]
         self._names = Masks(row for row in allows if "/" not in row[0])
         self._sources = Masks(row for row in allows if "/" in row[0])
-        self._denies = Masks((text, bit) for bit, policy in rows for text in policy.deny if _about_tools(text))
+        self._denies = Masks((text, bit) for bit, policy in rows for text in _of_kind(kind, policy.deny))
+        about = ((bit, _of_kind(RESOURCE, policy.allow), _of_kind(RESOURCE, policy.deny)) for bit, policy in rows)
+        self._about_uris = [(bit, allow, deny) for bit, allow, deny in about if allow or deny]
+        self._uri_rules: dict[tuple[Patterns, Patterns], UriRules] = {}
 
     def bits(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> Bits:
         """The policies that speak of a tool.
@@ -169,6 +176,24 @@ class Rules:
             return FREE if allowed else None
         return _conditional(None if allowed else allow, bits.deny, applying)
 
+    def uri_rules(self, applying: Applying) -> UriRules:
+        """What one class may read: the same object for all classes to which the same patterns apply.
+
+        A policy that looks at arguments says nothing of resources: a read has none.
+
+        Args:
+            applying: of the class, by `applying`.
+        """
+        if self.policies is None:
+            return ANY_URI
+        rows = [(allow, deny) for bit, allow, deny in self._about_uris if bit & applying.outright]
+        allowed = Patterns(dict.fromkeys(text for allow, _ in rows for text in allow))
+        denied = Patterns(dict.fromkeys(text for _, deny in rows for text in deny))
+        found = self._uri_rules.get((allowed, denied))
+        if found is None:
+            found = self._uri_rules[allowed, denied] = UriRules(allowed, denied)
+        return found
+
     @property
     def shadows(self) -> tuple[Policy, ...]:
         """The policies that are only counted."""
@@ -203,8 +228,11 @@ def _conditional(allow: int | None, deny: int, applying: Applying) -> Verdict | 
     return Verdict(allow is None, (*denying, *allowing)) if denying or allowing else FREE
 
 
-def _about_tools(pattern: str) -> bool:
-    return not pattern.startswith((PROMPT, RESOURCE))
+def _of_kind(kind: str, patterns: Sequence[str]) -> list[str]:
+    """The patterns of one kind, without what they begin with."""
+    if kind:
+        return [text.removeprefix(kind) for text in patterns if text.startswith(kind)]
+    return [text for text in patterns if not text.startswith((PROMPT, RESOURCE))]
 
 
 def _common(by_source: dict[str, int], sources: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 WILD = frozenset("*?")
 PROMPT = "prompt:"
 RESOURCE = "resource:"
+_MOST_KNOWN = 100_000
+"""Names whose bits are remembered: they are servers' names, and these change without end."""
 
 
 def is_wild(pattern: str) -> bool:
@@ -101,6 +103,8 @@ class Masks:
         """The bits of every pattern that fits the whole of `name`."""
         found = self._known.get(name)
         if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             found = self._known[name] = self._search(name)
         return found
 

@@ -8,6 +8,7 @@ from fastgw.policy.authorise import FREE, Policy, Rules, Verdict, refused_by
 from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Principal
+from fastgw.policy.uris import ANY_URI
 
 ANN = Principal("ann", {"team": "qa"})
 QA = Match(claims=(("team", Patterns(["qa"])),))
@@ -111,3 +112,51 @@ def test_an_outright_allow_needs_no_other() -> None:
 
 def test_a_deny_with_arguments_alone_allows_nothing() -> None:
     assert verdict([deny("*", match=staging())]) is None
+
+
+def test_prompts_have_patterns_of_their_own() -> None:
+    policies = [allow("*"), allow("prompt:sum*", "prompt:s/own"), deny("prompt:t/*")]
+    rules, applying = Rules(policies, "prompt:"), Rules(policies).applying(ANN, "/mcp")
+
+    def judged(name: str, source: str) -> Verdict | None:
+        known = (name, source, source.partition("/")[2])
+        return rules.judge(rules.bits(name, (source,), known), (source,), applying)
+
+    assert judged("summary", "s/summary") is FREE
+    assert judged("moved", "s/own") is FREE
+    assert judged("summary", "t/summary") is None
+    assert judged("other", "s/other") is None
+
+
+def test_resources_have_rules_by_class_and_equal_classes_share_them() -> None:
+    policies = [
+        allow("*", "resource:help://*"),
+        deny("resource:help://secret*", match=QA),
+        allow("resource:x:1", match=QA),
+    ]
+    rules = Rules(policies)
+    anyone, qa = (rules.uri_rules(rules.applying(who, "/mcp")) for who in (Principal("bob"), ANN))
+    assert anyone.permit("help://secret", "s", "help://secret")
+    assert not anyone.permit("x:1", "s", "x:1")
+    assert not qa.permit("help://secret", "s", "help://secret")
+    assert qa.permit("x:1", "s", "x:1")
+    assert rules.uri_rules(rules.applying(Principal("eve", {"team": "x"}), "/mcp")) is anyone
+
+
+def test_without_policies_every_resource_and_with_none_about_them_not_one() -> None:
+    applying = Rules(None).applying(ANN, "/mcp")
+    assert Rules(None).uri_rules(applying) is ANY_URI
+    rules = Rules([allow("*"), deny("x")])
+    assert not rules.uri_rules(rules.applying(ANN, "/mcp")).permit("x:1", "s", "x:1")
+
+
+def test_a_policy_that_looks_at_arguments_says_nothing_of_resources() -> None:
+    rules = Rules([allow("resource:*", match=staging()), deny("resource:*", match=staging()), allow("resource:x:*")])
+    found = rules.uri_rules(rules.applying(ANN, "/mcp"))
+    assert found.permit("x:1", "s", "x:1")
+    assert not found.permit("y:1", "s", "y:1")
+
+
+def test_a_shadow_policy_says_nothing_of_resources() -> None:
+    rules = Rules([allow("resource:*"), Policy("soon", None, (), ("resource:*",), shadow=True)])
+    assert rules.uri_rules(rules.applying(ANN, "/mcp")).permit("x:1", "s", "x:1")
