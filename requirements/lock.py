@@ -17,7 +17,7 @@ SOURCES = {  # in this order: a later list keeps the versions of the earlier one
     "demo": ["pyproject.toml", BUILD, "--extra", "demo", "-c", "requirements/run.txt"],
     "dev": ["pyproject.toml", BUILD, "--extra", "demo", "--extra", "dev", "-c", "requirements/demo.txt"],
     "legacy-client": ["requirements/legacy-client.in"],
-    "conformance": ["requirements/conformance.in"],
+    "node": ["requirements/node.in"],
     "load": ["pyproject.toml", BUILD, "requirements/load.in", "-c", "requirements/run.txt"],
 }
 FLAGS = "--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate"

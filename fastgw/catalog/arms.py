@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fastgw.catalog.arguments import filled
 from fastgw.catalog.route import Arm
+from fastgw.mcp.envelope import NotAMessage, NotJson
+from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
 
 
@@ -37,16 +40,25 @@ def arm_for(arms: Sequence[Arm], arguments: bytes) -> Arm | None:
     """The arm that a call takes; None where none does, and the tool does not exist for this call.
 
     Arguments that cannot be judged take no arm, not even a later one: whoever splits calls by their arguments must not
-    be deceived by a member that stands twice.
+    be deceived by a member that stands twice. An arm looks at what it would send: its fixed and default arguments too.
 
     Args:
         arms: of the grant, from `arms_for`.
         arguments: JSON text of `params.arguments`; empty where the call has none.
     """
     for arm in arms:
-        judgement = True if arm.match is None else arm.match.judge(arguments)
+        judgement = True if arm.match is None else _judged(arm, arm.match, arguments)
         if judgement is None:
             return None
         if judgement:
             return arm
     return None
+
+
+def _judged(arm: Arm, match: Match, arguments: bytes) -> bool | None:
+    if not (arm.fixed or arm.defaults):
+        return match.judge(arguments)
+    try:
+        return match.judge(filled(arguments, arm.fixed, arm.defaults))
+    except (NotAMessage, NotJson):
+        return None

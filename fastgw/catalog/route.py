@@ -77,7 +77,7 @@ class Arm:
     match: Match | None
     targets: tuple[Target, ...]
     deadlines: Deadlines = field(default_factory=Deadlines)
-    fixed: tuple[tuple[str, bytes], ...] = ()
+    fixed: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     defaults: tuple[tuple[str, bytes], ...] = ()
     checks: Checks | None = None
 

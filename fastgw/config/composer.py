@@ -14,10 +14,12 @@ from math import isinf
 import yaml
 
 from fastgw.config.complaint import ConfigError, complaint_at
-from fastgw.config.tree import Entry, Number, Position, Scalar
+from fastgw.config.tree import Digits, Entry, Number, Position, Scalar
 
 DEEPEST = 64
 """Levels of nesting; our own form needs 8."""
+LONGEST = 400
+"""Characters of a number; anything longer is text."""
 HEAVIEST = 100_000
 """Values in one file with aliases written out: what an alias bomb runs into."""
 
@@ -192,7 +194,8 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
         return text.lower() == "true"
     if INTEGER.fullmatch(text):
         return int(text)
-    if len(text) < 40 and NUMBER.fullmatch(text) and not INTEGER.fullmatch(text):
+    if len(text) <= LONGEST and NUMBER.fullmatch(text):
         number = Number(text)
-        return text if isinf(number) or re.fullmatch(r"[-+]?\d+", text) else number
+        digits = len(text) >= 40 or isinf(number) or re.fullmatch(r"[-+]?\d+", text)
+        return Digits(text) if digits else number
     return text

@@ -1,7 +1,7 @@
 """What agents are shown of a tool: its server's definition, under the exposed name and with the operator's words.
 
-Knows: which members the configuration may replace, and how renamed arguments show in a schema. Refuses to know: who
-may see the tool.
+Knows: which members the configuration may replace, and how renamed, fixed and default arguments show in a schema.
+Refuses to know: who may see the tool.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastgw.catalog.listing import Entry, entry
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import ParamHeader, Target
 from fastgw.catalog.tools import ToolDefinition, tails
+from fastgw.config.curation import curation_of, shown_schema
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote
 
 _TEXTS = msgspec.json.Decoder(list[str]).decode
@@ -23,10 +24,17 @@ _TEXTS = msgspec.json.Decoder(list[str]).decode
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A tool as it is listed, and the headers its callers must mirror by that definition."""
+    """A tool as agents see it.
+
+    Args:
+        entry: as it is listed.
+        param_headers: the headers its callers must mirror, by the schema they see.
+        schema: the input schema they see, JSON text; empty for what has none.
+    """
 
     entry: Entry
     param_headers: tuple[ParamHeader, ...]
+    schema: bytes = b""
 
 
 def face_of(name: str, definition: ToolDefinition, chain: Sequence[Given], target: Target) -> Face:
@@ -37,15 +45,26 @@ def face_of(name: str, definition: ToolDefinition, chain: Sequence[Given], targe
         definition: of the first target, as its server wrote it.
         chain: the settings that speak of it, nearest first.
         target: the first target; the shown schema has our names of its renamed arguments.
+
+    Raises:
+        Unusable: fixed or default arguments cannot be told from its input schema: it must be left out.
     """
     changed = _overrides(definition.members, chain)
     headers = definition.param_headers
+    schema = own = definition.members["inputSchema"]
     if target.renamed:
         ours = {theirs: our for our, theirs in target.renamed}
-        changed["inputSchema"] = _renamed(definition.members["inputSchema"], ours)
+        schema = _renamed(schema, ours)
         headers = tuple(_moved(header, ours) for header in headers)
+    curation = curation_of(chain)
+    if curation.fixed or curation.defaults:
+        schema = shown_schema(schema, curation)
+        fixed = dict(curation.fixed)
+        headers = tuple(header for header in headers if header.path[0] not in fixed)
+    if schema is not own:
+        changed["inputSchema"] = schema
     ends = tails({**definition.members, **changed}) if changed else definition.tails
-    return Face(entry(quote(name), ends), headers)
+    return Face(entry(quote(name), ends), headers, schema)
 
 
 def _overrides(members_: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str, bytes]:

@@ -75,10 +75,8 @@ RESTRICTING = (
     Row(("servers", "*", "credential", "oauth"), "no token is fetched, so the server refuses calls"),
     Row(("servers", "*", "credential", "match"), "one credential is sent for all agents"),
     Row(("servers", "*", "credential"), "one credential is sent for all agents", _several),
-    Row(("endpoints", "*", "origins"), "the origins of public_url and localhost are let in"),
     Row(("endpoints", "*", "auth"), "agents come in by API key only", _other_way_in),
     Row(("tools", "*", "scopes"), "no scope is asked for"),
-    Row(("tools", "*", "validate"), "arguments and results are passed on as they are"),
 )
 HARMLESS = (
     Row(("policies", "mode"), "what it would do is neither counted nor logged", _says("shadow")),

@@ -19,6 +19,7 @@ from fastgw.config.references import fill, resolve
 from fastgw.config.settings import Settings
 from fastgw.config.telling import told
 from fastgw.config.tree import Entry, Position
+from fastgw.config.tree import Path as Path_
 
 LARGEST = 16 * 2**20
 """Bytes of one configuration file."""
@@ -100,8 +101,13 @@ def _text(path: Path) -> str:
 def _absent(root: Entry) -> Iterator[Complaint]:
     """A key without a value is refused: `policies:` with all its lines commented out must not open every door."""
     for path, entry in root.walk():
-        if entry.content is None and not str(path[0]).startswith("x-"):
+        if entry.content is None and not str(path[0]).startswith("x-") and not _may_be_null(path, entry):
             yield complaint_at(entry.position, f'"{path[-1]}" has no value: write one, or leave the key out')
+
+
+def _may_be_null(path: Path_, entry: Entry) -> bool:
+    """Inside `fixed` and `defaults` of a tool a written `null` is the JSON value."""
+    return len(path) > 3 and path[0] == "tools" and path[2] in ("fixed", "defaults") and bool(entry.written)
 
 
 def _include(root: Entry, path: Path, environ: Mapping[str, str]) -> Iterator[Complaint]:

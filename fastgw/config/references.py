@@ -92,7 +92,7 @@ def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
             return _file(FilePath(file).parent / name)
         raise ValueError("a reference is ${env:NAME} or ${file:path}; a plain ${ is written $${")
 
-    return REFERENCE.sub(one, text)
+    return REFERENCE.sub(one, text) if "${" in text else text
 
 
 def _file(path: FilePath) -> str:

@@ -116,6 +116,10 @@ class Tool(BaseModel):
     description: str | None = None
     title: str | None = None
     annotations: dict[str, bool | str] | None = None
+    fixed: dict[str, Any] | None = Field(default=None, repr=False)
+    """Arguments that are always sent, by our names: agents neither see nor send them. Any JSON value."""
+    defaults: dict[str, Any] | None = None
+    """Arguments that are sent where the agent leaves them out, by our names. Agents see them."""
     hidden: Flag | None = None
     scopes: Many[str] = ()
     timeout: Duration | None = None

@@ -41,6 +41,12 @@ class Number(float):
         return self.written
 
 
+class Digits(str):
+    """A plain number that no machine number holds: text everywhere, but known to have been written as a number."""
+
+    __slots__ = ()
+
+
 Scalar = str | int | Number | bool | None
 
 

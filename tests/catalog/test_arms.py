@@ -26,3 +26,15 @@ def test_arguments_choose_when_the_call_comes() -> None:
         arm_for(arms, text) for text in (b'{"env":"staging"}', b'{"env":"x"}', b"", b'{"env":"x","env":"staging"}')
     ]
     assert [arm and arm.targets for arm in taken] == [SAFE, REST, REST, None]
+
+
+def test_an_arm_looks_at_what_it_would_send() -> None:
+    pinned = (Arm(STAGING, SAFE, fixed=(("env", b'"staging"'),)), Arm(None, REST))
+    assert arm_for(pinned, b"{}") is pinned[0]
+    assert arm_for(pinned, b'{"env":"x"}') is None  # no way round it: the argument is not the agent's to send
+    usual = (Arm(STAGING, SAFE, defaults=(("env", b'"staging"'),)), Arm(None, REST))
+    assert [arm_for(usual, text) for text in (b"", b'{"env":"x"}')] == list(usual)
+
+
+def test_what_is_fixed_is_not_printed() -> None:
+    assert "hunter2" not in repr(Arm(None, REST, fixed=(("key", b'"hunter2"'),)))

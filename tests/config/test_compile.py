@@ -5,63 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import random
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.instances import instance_key
 from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Listing, Page, Snapshot, View
 from fastgw.ports import Deadlines
-
-HASH = "sha256:" + "ab" * 32
-
-
-def catalogue(server: str, *tools: str | dict[str, Any], fresh_until: float = 0.0) -> Catalogue:
-    written = [tool if isinstance(tool, dict) else {"name": tool} for tool in tools]
-    array = [{"inputSchema": {"type": "object"}, **tool} for tool in written]
-    return Catalogue(server, parse_tools(server, json.dumps(array).encode())[0], fresh_until)
-
-
-def compiled(bring: Mapping[str, Sequence[Any] | None], **keys: Any) -> Snapshot:
-    """A snapshot of servers that bring these tools (None: has never answered), all else as in the file."""
-    servers = {name: {"url": f"http://127.0.0.1:9/{name}", **keys.pop(name, {})} for name in bring}
-    settings = Settings.model_validate({"servers": servers, "agents": {"bot": {"key": HASH}}, **keys})
-    known = {name: None if tools is None else catalogue(name, *tools) for name, tools in bring.items()}
-    return compile_snapshot(settings, Learned(catalogues=known), 1)[0]
-
-
-def view(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> View:
-    endpoint = snapshot.endpoints[path]
-    return endpoint.views[endpoint.view_of[agent]]
-
-
-def pages(shown: View) -> tuple[Page, ...]:
-    return listed(shown).pages
-
-
-def listed(shown: View | Snapshot) -> Listing:
-    return (view(shown) if isinstance(shown, Snapshot) else shown).lists["tools/list"]
-
-
-def names(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> list[str]:
-    shown = view(snapshot, agent, path)
-    found = [tool["name"] for page in pages(shown) for tool in json.loads(page.items["modern"])]
-    assert found == list(shown.grants)
-    return found
-
-
-def targets(snapshot: Snapshot, name: str, agent: str = "bot") -> list[str]:
-    arms = view(snapshot, agent).grants[name].arms
-    return [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
-
-
-def shown(snapshot: Snapshot, name: str, agent: str = "bot") -> dict[str, Any]:
-    tools = json.loads(pages(view(snapshot, agent))[0].items["modern"])
-    return next(dict(tool) for tool in tools if tool["name"] == name)
+from tests.config.compiling import HASH, catalogue, compiled, listed, names, pages, shown, targets, view
 
 
 def test_servers_in_their_order_then_their_own() -> None:
@@ -83,6 +36,7 @@ def test_an_endpoint_shows_its_servers_and_tools() -> None:
 
 def test_a_server_gives_only_the_tools_that_are_taken() -> None:
     assert names(compiled({"a": ["x-1", "y-1"], "b": ["y-1"]}, a={"tools": "x-*"})) == ["x-1", "y-1"]
+    assert names(compiled({"a": ["p/q", "x", "y", "a"]}, a={"tools": ["p/*", "a/x"]})) == ["p/q", "x"]
 
 
 def test_what_an_entry_points_at_has_no_other_name() -> None:
@@ -255,6 +209,18 @@ def test_policies_decide_what_is_listed() -> None:
     assert names(compiled({"a": ["x"]}, policies=[])) == []
 
 
+def test_an_allow_by_server_opens_no_neighbour() -> None:
+    policies = [{"name": "p", "allow": ["a/x", "b/x", "prompt:y"]}]
+    tools = {"both-x": {"to": ["a/x", "b/x"]}, "both-y": {"to": ["a/y", "b/y"]}}
+    bring = {"a": ["x", "y", "prompt:y"], "b": ["x", "y"]}
+    assert names(compiled(bring, policies=policies, tools=tools)) == ["both-x"]
+    assert names(compiled(bring, policies=policies)) == ["a__x", "b__x"]
+
+
+def test_a_pattern_about_prompts_takes_no_tool_of_that_name() -> None:
+    assert names(compiled({"a": ["x", "prompt:x"]}, a={"tools": ["x", "prompt:*"]})) == ["x"]
+
+
 def test_agents_who_see_the_same_share_one_view() -> None:
     agents = {f"agent-{at}": {"key": HASH, "claims": {"team": f"t{at % 3}", "at": at}} for at in range(60)}
     policies = [{"name": "p", "match": {"claims": {"team": ["t0", "t1"]}}, "allow": "*"}]
@@ -322,6 +288,36 @@ def test_hosts_and_origins() -> None:
     assert {"http://localhost:8080", "https://127.0.0.1", "https://mcp.example.com"} <= snapshot.origins
     assert "http://mcp.example.com" not in snapshot.origins
     assert not {"0.0.0.0", "evil.example"} & compiled({"a": []}, listen="0.0.0.0:8080").hosts
+
+
+def test_an_endpoint_lets_in_exactly_the_origins_that_are_written() -> None:
+    endpoints = {
+        "/app": {"origins": ["https://App.example.com:443", "http://localhost:5173", "vscode-webview://abc"]},
+        "/nobody": {"origins": []},
+        "/mcp": {},
+    }
+    found = compiled({"a": []}, endpoints=endpoints).endpoints
+    assert set(found["/app"].origins or ()) == {
+        "https://app.example.com",
+        "http://localhost:5173",
+        "vscode-webview://abc",
+    }
+    assert found["/nobody"].origins == frozenset()
+    assert found["/mcp"].origins is None
+
+
+@pytest.mark.parametrize(
+    "written", ["https://a.example/", "https://*.example", "a.example", "null", "https://a:b@c", ""]
+)
+def test_what_no_browser_sends_is_no_origin(written: str) -> None:
+    with pytest.raises(ValidationError, match="scheme, host and port only"):
+        compiled({"a": []}, endpoints={"/mcp": {"origins": written}})
+
+
+@pytest.mark.parametrize("pattern", ["", "prompt:", "resource:"])
+def test_a_pattern_says_something(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="a pattern is empty"):
+        compiled({"a": []}, policies=[{"name": "p", "deny": [pattern]}])
 
 
 def test_it_is_the_same_every_time_and_survives_pickling() -> None:

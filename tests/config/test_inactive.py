@@ -33,9 +33,7 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, max_in_flight: 1}}\n", 2, 41, "servers.a.max_in_flight"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
-        ("endpoints:\n  /mcp: {origins: [https://o]}\n", 2, 10, "endpoints./mcp.origins"),
         ("tools:\n  a: {scopes: [x]}\n", 2, 7, "tools.a.scopes"),
-        ("tools:\n  a: {validate: arguments}\n", 2, 17, "tools.a.validate"),
     ],
 )
 def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str) -> None:
@@ -63,6 +61,8 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
         "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",
         "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: enforce}]\n",
+        "endpoints:\n  /mcp: {origins: [https://o]}\n",
+        "tools:\n  a: {validate: [arguments, results], fixed: {x: 1}, defaults: {y: [2]}}\n",
         "x-limits: [{name: a}]\n",
     ],
 )

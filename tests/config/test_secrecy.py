@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from fastgw.config.references import SECRETS
 from fastgw.config.settings import Settings
 
-MAY_BE_WRITTEN = {("servers", "*", "env"), ("servers", "*", "headers"), ("alerts", "webhook")}
+MAY_BE_WRITTEN = {("servers", "*", "env"), ("servers", "*", "headers"), ("alerts", "webhook"), ("tools", "*", "fixed")}
 """Kept out of logs all the same."""
 
 

@@ -1,0 +1,221 @@
+"""Arguments and results against JSON Schemas, where the operator asks for it.
+
+Knows: JSON Schema 2020-12, and older drafts where `$schema` names one. Refuses to know: networks and files: a schema
+that refers to anything outside itself is not used. What does not fit is told by its place, never by its value.
+
+Bounded: schemas by their size and by what work they make (`effort`), values by size, depth and the same measure.
+Patterns run on a linear-time engine, so those with look-around or back-references cannot be used. `format` is an
+annotation and is not checked (2020-12, Validation, section 7). Integers keep every digit; a number beyond a double's
+range, `1e400`, fits no type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import jsonschema_rs
+
+from fastgw.catalog.effort import DEEPEST, TooMuch, Work, effort
+
+LARGEST_SCHEMA = 256 * 2**10
+LARGEST_VALUE = 2**20
+"""Bytes of JSON text."""
+BUDGET = 4_000_000
+"""Units of `effort` for one value: at most a tenth of a second or two."""
+MOST_LONG = 100
+"""Integers of 19 digits and more in one value: the validator compares them pair by pair."""
+KEPT = 1_000
+LONGEST_WORDS = 200
+
+_REGEX = {"size_limit": 256 * 2**10, "dfa_size_limit": 2**20}
+_LONG = re.compile(rb"[0-9]{19,}")
+_VALUE = "the value"
+
+
+class Unusable(ValueError):
+    """A schema that nothing can be validated against; the message says why, in plain words."""
+
+
+class Unfit(ValueError):
+    """A value that cannot be looked at: no JSON, a member twice, too large, too deep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """One schema, ready to judge.
+
+    Args:
+        rules: the compiled schema.
+        work: by depth, the most that it makes: see `effort`.
+        most: the largest of these together.
+    """
+
+    rules: jsonschema_rs.Validator
+    work: tuple[Work, ...]
+    most: float
+
+
+@lru_cache(maxsize=16 * KEPT)
+def objection(schema: bytes) -> str | None:
+    """Why nothing can be validated against this schema, in plain words; None where that can be done."""
+    try:
+        _built(schema)
+    except Unusable as wrong:
+        return str(wrong)
+    return None
+
+
+@lru_cache(maxsize=KEPT)
+def validator(schema: bytes) -> Validator:
+    """The validator of a schema; the last thousand are kept.
+
+    Args:
+        schema: JSON text.
+
+    Raises:
+        Unusable: it is no schema, refers to anything outside itself, or goes beyond the bounds.
+    """
+    return _built(schema)
+
+
+def _built(schema: bytes) -> Validator:
+    if len(schema) > LARGEST_SCHEMA:
+        raise Unusable(f"it is larger than {LARGEST_SCHEMA // 1024} KiB")
+    try:
+        root = _decoded(schema)
+        work = effort(root)
+        if work[0][0] > BUDGET:
+            raise Unfit("it makes more work than any value is given")
+        options = jsonschema_rs.RegexOptions(**_REGEX)
+        rules = jsonschema_rs.validator_for(schema.decode(), offline=True, pattern_options=options, mask=_VALUE)
+    except (TooMuch, Unfit) as wrong:
+        raise Unusable(str(wrong)) from None
+    except jsonschema_rs.ValidationError as wrong:
+        raise Unusable(_words("it is no schema that can be used", _place(wrong.instance_path), wrong.message)) from None
+    except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as wrong:
+        raise Unusable(_words("it is no schema that can be used", "", str(wrong))) from None
+    return Validator(rules, work, max(one for one, _ in work) + max(one for _, one in work))
+
+
+def check_arguments(schema: bytes, arguments: bytes) -> str | None:
+    """What is wrong with the arguments of a call, in at most 200 characters; None where they fit.
+
+    Args:
+        schema: the input schema as agents see it.
+        arguments: JSON text as the agent wrote it; empty where the call has none, which is an empty object.
+
+    Raises:
+        Unusable: see `validator`.
+    """
+    return _wrong(validator(schema), arguments or b"{}", "arguments")
+
+
+def check_result(schema: bytes, structured: bytes | None) -> str | None:
+    """What is wrong with a result, in at most 200 characters; None where it fits.
+
+    Args:
+        schema: the tool's output schema.
+        structured: JSON text of `structuredContent`; None where the result has none, which a tool with an output
+            schema must not do (2025-11-25, Tools, Output Schema).
+
+    Raises:
+        Unusable: see `validator`.
+    """
+    if structured is None:
+        return "structuredContent is missing"
+    return _wrong(validator(schema), structured, "structuredContent")
+
+
+def _wrong(by: Validator, text: bytes, what: str) -> str | None:
+    try:
+        value = _decoded(text)
+        _check_effort(by, text, value)
+        if not by.rules.is_valid(value):
+            by.rules.validate(value)
+    except Unfit as unfit:
+        return _words(what, "", str(unfit))
+    except jsonschema_rs.ValidationError as wrong:
+        return _words(what, _place(wrong.instance_path), wrong.message)
+    except (ValueError, RecursionError):  # half a surrogate pair
+        return _words(what, "", "cannot be read as JSON")
+    return None
+
+
+def _decoded(text: bytes) -> Any:
+    """The value of a JSON text, integers exact.
+
+    Raises:
+        Unfit: no JSON, a member twice at any depth, or larger than values may be.
+    """
+    if len(text) > LARGEST_VALUE:
+        raise Unfit(f"larger than {LARGEST_VALUE // 2**20} MiB, which is the most that is validated")
+    try:
+        return _DECODE(text.decode())
+    except RecursionError:
+        raise Unfit(f"nested more than {DEEPEST} levels deep") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise Unfit("cannot be read as JSON") from None
+    except Unfit:
+        raise
+    except ValueError:  # the interpreter's own bound, 4,300 digits
+        raise Unfit("has an integer of too many digits") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Unfit("a member stands twice")
+    return found
+
+
+def _no_number(_: str) -> NoReturn:
+    raise Unfit("cannot be read as JSON")
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number).decode
+
+
+def _check_effort(by: Validator, text: bytes, value: Any) -> None:
+    """Refuse what would take too long. Short texts pass at once."""
+    opened = text.count(b"[") + text.count(b"{")
+    deep = _depth(value) if opened > DEEPEST else opened
+    if deep > DEEPEST:
+        raise Unfit(f"nested more than {DEEPEST} levels deep")
+    if len(text) > 19 * MOST_LONG and len(_LONG.findall(text)) > MOST_LONG:
+        raise Unfit(f"has more than {MOST_LONG} integers of 19 digits and more")
+    if len(text) * by.most <= BUDGET:
+        return
+    values = opened + text.count(b",") + text.count(b":") + 1
+    reached = by.work[: (_depth(value) if len(by.work) > 1 else 0) + 1]
+    units = values * max(one for one, _ in reached) + len(text) * max(one for _, one in reached)
+    if units > BUDGET:
+        raise Unfit("too large to be validated against its schema")
+
+
+def _depth(value: Any) -> int:
+    """How many lists and maps stand around the innermost value; more than DEEPEST is not counted."""
+    deep, level = 0, [value]
+    while level and deep <= DEEPEST:
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner.extend(one.values())
+            elif isinstance(one, list):
+                inner.extend(one)
+        level = inner
+        deep += bool(level)
+    return deep
+
+
+def _place(path: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+
+
+def _words(what: str, place: str, message: str) -> str:
+    where = place if len(place) <= LONGEST_WORDS // 2 else place[: LONGEST_WORDS // 2] + "..."
+    words = f"{what}{where}: {message}".splitlines()[0]
+    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 3] + "..."

@@ -1,0 +1,44 @@
+"""What the operator has settled about a tool's arguments, done to those of one call.
+
+Knows: the order: fill in, then check. Refuses to know: where settings come from, and servers.
+"""
+
+from __future__ import annotations
+
+from fastgw.catalog import validation
+from fastgw.catalog.arguments import filled
+from fastgw.catalog.route import Arm
+from fastgw.faults import Fault, Kind
+from fastgw.mcp.envelope import NotAMessage, NotJson
+from fastgw.mcp.results import Result
+
+
+def settled(arm: Arm, arguments: bytes) -> bytes:
+    """The arguments as they are sent: checked as the agent wrote them, then filled in.
+
+    Raises:
+        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say.
+    """
+    if arm.checks is not None and arm.checks.arguments is not None:
+        wrong = validation.check_arguments(arm.checks.arguments, arguments)
+        if wrong is not None:
+            raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}")
+    if not (arm.fixed or arm.defaults):
+        return arguments
+    try:
+        return filled(arguments, arm.fixed, arm.defaults)
+    except (NotAMessage, NotJson) as unfit:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
+
+
+def checked(arm: Arm | None, result: Result) -> None:
+    """Make sure that a result is what its tool has promised, where the operator wants that checked.
+
+    Raises:
+        Fault: LOST where it is not. What a tool says of its own failure is not checked.
+    """
+    if arm is None or arm.checks is None or arm.checks.results is None or result.is_error:
+        return
+    wrong = validation.check_result(arm.checks.results, result.members.get("structuredContent"))
+    if wrong is not None:
+        raise Fault(Kind.LOST, "The tool's result is not what its schema promises", detail=wrong, sent=True)
