@@ -22,7 +22,7 @@ class Places:
         entries: key (`server/tool`, a name, or a pattern) to what is written there, in the order of the file.
     """
 
-    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "can_hide")
+    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "_hides_by_pattern", "can_hide")
 
     def __init__(self, entries: Mapping[str, Given]) -> None:
         self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
@@ -33,6 +33,7 @@ class Places:
         self._sources = Masks(row for row in bits if "/" in row[0])
         hiding = [(key, 1 << at) for at, (key, given) in enumerate(wild) if given.get("hidden") is True]
         self._hiding = Masks(hiding)
+        self._hides_by_pattern = bool(hiding)
         self.can_hide = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
         """Whether any entry hides anything at all."""
 
@@ -65,6 +66,8 @@ class Places:
         return self._hidden_by_pattern(name, sources, known_as)
 
     def _hidden_by_pattern(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
+        if not self._hides_by_pattern:
+            return False
         hiding = 0
         for known in known_as:
             hiding |= self._hiding.of(known)

@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
-from fastgw.config.conditions import policies_of
 from fastgw.config.instances import instance_key
-from fastgw.config.offers import Shelves, Stock, offers_of
+from fastgw.config.making import Making, making_of
+from fastgw.config.offers import tool_blocks
+from fastgw.config.prompts import prompt_blocks
+from fastgw.config.resources import reading_of
 from fastgw.config.servers import Server
 from fastgw.config.settings import Endpoint as EndpointSettings
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Backend, Endpoint, Instance, KeyEntry, Snapshot, fresh_until
-from fastgw.config.views import Views
+from fastgw.config.stock import Stock
+from fastgw.config.views import Parts, Views
+from fastgw.config.workshop import Workshop
 from fastgw.mcp.names import MODERN_VERSION, Era
-from fastgw.policy.authorise import Rules
 from fastgw.policy.principal import ANONYMOUS, Principal
 
 DEFAULT_ENDPOINT = "/mcp"
+COMPLETIONS = "completions"
+LOGGING = "logging"
 BODY = 30.0
 """Seconds an agent has to send its body, at most."""
 
@@ -51,17 +56,28 @@ class Learned:
     gateway: str = ""
 
 
-def compile_snapshot(settings: Settings, learned: Learned, generation: int) -> tuple[Snapshot, tuple[Notice, ...]]:
-    """The snapshot, and what the operator should hear about it."""
-    stock = Stock(settings, learned.catalogues)
-    rules = Rules(policies_of(settings.policies))
-    agents = _agents(settings)
-    making = [offers_of(stock, path, endpoint) for path, endpoint in _endpoints(settings).items()]
-    notices = [*stock.notices, *(notice for one in making for notice in one.notices)]
+def compile_snapshot(
+    settings: Settings, learned: Learned, generation: int, workshop: Workshop | None = None
+) -> tuple[Snapshot, tuple[Notice, ...]]:
+    """The snapshot, and what the operator should hear about it.
+
+    Args:
+        settings: the file as read.
+        learned: what is known beside it.
+        generation: of the snapshot.
+        workshop: of the compile before, for the same settings: what has not changed since is not made again.
+    """
+    if workshop is None or workshop.settings is not settings:
+        workshop = Workshop(settings)
+    stock, agents = workshop.stock, workshop.agents
+    stock.take(learned.catalogues)
+    made = [_endpoint(making_of(workshop, path, one), learned) for path, one in _endpoints(settings).items()]
+    notices = [*stock.notices, *(notice for goods in stock.goods.values() for notice in goods.notices)]
+    notices.extend(notice for _, found in made for notice in found)
     snapshot = Snapshot(
         generation=generation,
-        endpoints={one.path: _endpoint(one, rules, agents, learned) for one in making},
-        backends={name: _backend(name, server, learned) for name, server in settings.servers.items()},
+        endpoints={endpoint.path: endpoint for endpoint, _ in made},
+        backends={name: _backend(name, server, learned, stock) for name, server in settings.servers.items()},
         keys=_keys(settings, agents),
         hosts=hosts(settings),
         origins=origins(settings),
@@ -82,38 +98,33 @@ def _endpoints(settings: Settings) -> Mapping[str, EndpointSettings]:
     return {DEFAULT_ENDPOINT: EndpointSettings()} if settings.endpoints is None else settings.endpoints
 
 
-def _endpoint(making: Shelves, rules: Rules, agents: Mapping[str, Principal], learned: Learned) -> Endpoint:
-    views = Views(making.path, making.offers, rules)
-    auth = making.endpoint.auth
-    view_of = {ANONYMOUS.agent: views.index(ANONYMOUS)}
+def _endpoint(making: Making, learned: Learned) -> tuple[Endpoint, list[Notice]]:
+    """One endpoint, and what the operator should hear about it."""
+    reading = reading_of(making)
+    tools, prompts = tool_blocks(making), list(prompt_blocks(making))
+    views = Views(making, Parts(tools, prompts, reading.resources, reading.templates))
+    settings, agents = making.endpoint, making.workshop.agents
     # Where API keys are no way in, their agents have no view: they are strangers here.
-    if auth is None or "keys" in auth or "none" in auth:
-        view_of.update({name: views.index(principal) for name, principal in agents.items()})
-    return Endpoint(
+    known = agents if settings.auth is None or not {"keys", "none"}.isdisjoint(settings.auth) else ()
+    endpoint = Endpoint(
         path=making.path,
-        routes={offer.route.name: offer.route for offer in making.offers},
+        routes={name: route for block in tools for name, route in block.routes.items()},
+        view_of={agent: views.index(agent) for agent in (ANONYMOUS.agent, *known)},
         views=tuple(views.built),
-        view_of=view_of,
-        anonymous=auth == ("none",),
+        anonymous=settings.auth == ("none",),
         fresh_until=fresh_until(making.servers, _freshness(learned)),
         servers=making.servers,
-        instructions=making.endpoint.instructions,
+        instructions=settings.instructions,
+        uris=reading.uris,
+        readers=reading.readers,
+        completes=frozenset(server for server in making.servers if COMPLETIONS in making.goods(server).declares),
+        origins=None if settings.origins is None else frozenset(settings.origins),
     )
+    return endpoint, [*making.notices, *(notice for block in tools for notice in block.notices)]
 
 
 def _freshness(learned: Learned) -> dict[str, float]:
     return {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
-
-
-def _agents(settings: Settings) -> dict[str, Principal]:
-    """Every agent that may come in, by name; which key it showed is added per key."""
-    return {
-        name: Principal(
-            name, {claim: values[0] if len(values) == 1 else values for claim, values in agent.claims.items()}
-        )
-        for name, agent in settings.agents.items()
-        if not agent.disabled
-    }
 
 
 def _keys(settings: Settings, agents: Mapping[str, Principal]) -> dict[str, KeyEntry]:
@@ -124,7 +135,7 @@ def _keys(settings: Settings, agents: Mapping[str, Principal]) -> dict[str, KeyE
     }
 
 
-def _backend(name: str, server: Server, learned: Learned) -> Backend:
+def _backend(name: str, server: Server, learned: Learned, stock: Stock) -> Backend:
     lines = "".join(f"{header}: {value}\r\n" for header, value in server.headers.items()).encode("latin-1")
     tls = server.tls
     return Backend(
@@ -137,6 +148,7 @@ def _backend(name: str, server: Server, learned: Learned) -> Backend:
         session_idle=server.session_idle,
         max_sessions=server.max_sessions,
         maintenance=server.maintenance,
+        logs=LOGGING in stock.goods[name].declares,
     )
 
 

@@ -5,20 +5,23 @@ Knows: entries of `tools:`, kept catalogues, and the order of both. Refuses to k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from fastgw.catalog.naming import Shelf, assign, prefixed
+from fastgw.catalog.naming import Naming, Shelf, assign
 from fastgw.catalog.notice import Notice
-from fastgw.catalog.precedence import Given, Places, first
+from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.catalog.tools import Catalogue, ToolDefinition, placeholder
+from fastgw.catalog.tools import ToolDefinition, placeholder
+from fastgw.catalog.validation import Unusable
+from fastgw.config.blocks import Block, Offer, Row, row_of
 from fastgw.config.conditions import match_of
+from fastgw.config.curation import curated
 from fastgw.config.faces import Face, face_of
-from fastgw.config.settings import Endpoint, Settings
+from fastgw.config.making import Making
+from fastgw.config.stock import Own, timeout
 from fastgw.config.toolsettings import RouteArm, TargetSettings, Tool
 from fastgw.mcp.envelope import quote
-from fastgw.policy.patterns import Patterns, is_wild
 from fastgw.ports import Deadlines
 
 CONNECT = 5.0
@@ -26,103 +29,29 @@ CONNECT = 5.0
 COMFORTABLE = 48
 """Characters of a name up to which clients that put a prefix of their own before it stay within 64."""
 
-Own = tuple[str, str]
-"""A server's name and its own name for a tool."""
+Arms = dict[str, list[RouteArm]]
+"""Entries of `tools:` that lead somewhere: name to arms with the targets of this endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One tool of an endpoint.
-
-    Args:
-        sources: for each arm of the route, `server/tool` of every target.
-        faces: for each arm, how the tool looks to those whose first arm it is; None for an arm without a target here.
-    """
-
-    route: Route
-    sources: tuple[tuple[str, ...], ...]
-    faces: tuple[Face | None, ...]
-
-
-class Stock:
-    """What holds on every endpoint: definitions by server, and where settings are written.
-
-    Args:
-        catalogues: by server; None or missing where the server has never answered.
-    """
-
-    def __init__(self, settings: Settings, catalogues: Mapping[str, Catalogue | None]) -> None:
-        self.settings = settings
-        self.notices: list[Notice] = []
-        self.tools = {server: self._taken(server, catalogues.get(server)) for server in settings.servers}
-        self.places = Places({key: _given(tool) for key, tool in settings.tools.items()})
-        self.can_hide = self.places.can_hide
-        self.by_server = {name: _timeout(server.timeout) for name, server in settings.servers.items()}
-        self.top = _timeout(settings.timeout)
-        self.deadlines: dict[Deadlines, Deadlines] = {}
-        """Equal ones are one object: a snapshot of 10,000 tools travels with a handful."""
-        self.entries = {key: tool for key, tool in settings.tools.items() if tool.to or tool.route}
-        for key in [key for key in self.entries if is_wild(key) or "/" in key]:
-            self.notices.append(Notice(key, "left out: `to` and `route` need a plain name"))
-            del self.entries[key]
-
-    def alias(self, server: str) -> str:
-        """What stands before `__` in names."""
-        return self.settings.servers[server].alias or server
-
-    def known_as(self, name: str, targets: Iterable[Own]) -> tuple[str, ...]:
-        """Every name a deny is tried on: as agents see it (empty: none yet), and all it has or could have had."""
-        known = dict.fromkeys((name,) if name else ())
-        for server, tool in targets:
-            known.update(dict.fromkeys((f"{server}/{tool}", tool, f"{self.alias(server)}__{tool}")))
-            known[prefixed(self.alias(server), tool)] = None
-        return tuple(known)
-
-    def _taken(self, server: str, catalogue: Catalogue | None) -> dict[str, ToolDefinition] | None:
-        if catalogue is None:
-            return None
-        self.notices.extend(catalogue.notices)
-        found: dict[str, ToolDefinition] = {}
-        for tool in catalogue.tools:
-            if found.setdefault(tool.name, tool) is not tool:
-                self.notices.append(Notice(f"{server}/{tool.name}", "listed twice: the first is used"))
-        return found
-
-
-@dataclass(slots=True)
-class Shelves:
-    """One endpoint in the making.
-
-    Args:
-        servers: its servers in the order of the configuration.
-        offers: what is found, in the order of lists.
-    """
-
-    stock: Stock
-    path: str
-    endpoint: Endpoint
-    servers: tuple[str, ...]
-    offers: list[Offer] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-
-    def note(self, subject: str, text: str) -> None:
-        """Leave a remark for the operator."""
-        self.notices.append(Notice(subject, text, self.path))
-
-
-def offers_of(stock: Stock, path: str, endpoint: Endpoint) -> Shelves:
+def tool_blocks(making: Making) -> list[Block]:
     """Every tool of an endpoint that is not hidden: entries of `tools:` first, then server by server."""
-    names = stock.settings.servers if endpoint.servers is None else endpoint.servers
-    making = Shelves(stock, path, endpoint, tuple(server for server in stock.settings.servers if server in names))
-    here = {key: arms for key, tool in stock.entries.items() if (arms := _arms(making, tool))}
+    kept, path = making.workshop.kept, making.path
+    here: Arms = kept(("arms", path), (), lambda: _entries(making))
     pointed_at: set[Own] = {(to.server, to.tool) for arms in here.values() for arm in arms for to in arm.to}
-    for key, arms in here.items():
-        _offer_entry(making, key, arms)
-    _offer_own(making, pointed_at, here)
-    return making
+    led_to = dict.fromkeys(server for server, _ in sorted(pointed_at))
+    definitions = tuple(making.tools[server] for server in led_to)
+    blocks = [kept(("entries", path), definitions, lambda: _entry_block(making, here))]
+    return [*blocks, *_own_blocks(making, pointed_at, here)]
 
 
-def _arms(making: Shelves, tool: Tool) -> list[RouteArm]:
+# -- entries of `tools:` ------------------------------------------------------------------------------------------
+
+
+def _entries(making: Making) -> Arms:
+    return {key: arms for key, tool in making.stock.entries.items() if (arms := _arms(making, tool))}
+
+
+def _arms(making: Making, tool: Tool) -> list[RouteArm]:
     """The entry's arms with the targets of this endpoint; none where no arm has any."""
     arms = tool.route or (RouteArm.model_construct(match=None, except_=None, to=tool.to),)
     here = [[to for to in arm.to if to.server in making.servers] for arm in arms]
@@ -134,141 +63,202 @@ def _arms(making: Shelves, tool: Tool) -> list[RouteArm]:
     ]
 
 
-def _offer_entry(making: Shelves, name: str, arms: Sequence[RouteArm]) -> None:
-    rows = [(arm, [to for to in arm.to if _exists(making, name, to)]) for arm in arms]
+def _entry_block(making: Making, here: Arms) -> Block:
+    notices: list[Notice] = []
+    rows = [row for key, arms in here.items() if (row := _entry_row(making, key, arms, notices))]
+    return Block(making.workshop.rules, rows, notices)
+
+
+def _entry_row(making: Making, name: str, arms: Sequence[RouteArm], notices: list[Notice]) -> Row | None:
+    for arm in arms:
+        for to in arm.to:
+            if not _exists(making, to):
+                text = f"{to.server}/{to.tool} is passed over: the server does not bring it"
+                notices.append(making.note(name, text))
     built = tuple(
-        Arm(match_of(arm.match, arm.except_), tuple(_target(making.stock, to) for to in targets))
-        for arm, targets in rows
+        Arm(match_of(arm.match, arm.except_), tuple(_target(making, to) for to in arm.to if _exists(making, to)))
+        for arm in arms
     )
     if any(arm.targets for arm in built):
-        _offer(making, name, built)
-    else:
-        making.note(name, "left out: no server brings a tool it points at")
+        return _row(making, name, built, notices)
+    notices.append(making.note(name, "left out: no server brings a tool it points at"))
+    return None
 
 
-def _exists(making: Shelves, name: str, to: TargetSettings) -> bool:
-    tools = making.stock.tools[to.server]
-    if tools is None or to.tool in tools:
-        return True
-    making.note(name, f"{to.server}/{to.tool} is passed over: the server does not bring it")
-    return False
+def _exists(making: Making, to: TargetSettings) -> bool:
+    return not making.answered(to.server) or to.tool in making.tools[to.server]
 
 
-def _offer_own(making: Shelves, pointed_at: set[Own], entries: Iterable[str]) -> None:
-    shelves = [
-        Shelf(server, making.stock.alias(server), tuple(_asking(making, server, pointed_at)))
-        for server in making.servers
-    ]
-    naming = assign(making.endpoint.naming, shelves, entries)
-    making.notices.extend(Notice(one.subject, one.text, making.path) for one in naming.notices)
+def _target(making: Making, to: TargetSettings) -> Target:
+    headers = _definition(making, to.server, to.tool).param_headers
+    return Target(to.server, to.tool, quote(to.tool), headers, tuple(to.arguments.items()))
+
+
+# -- every server's own -------------------------------------------------------------------------------------------
+
+
+def _own_blocks(making: Making, pointed_at: set[Own], entries: Iterable[str]) -> Iterator[Block]:
+    workshop, path, mode = making.workshop, making.path, making.endpoint.naming
+    shelves = workshop.as_before(
+        ("shelves", path), tuple(_shelf(making, server, pointed_at) for server in making.servers)
+    )
+    naming = workshop.kept(("naming", path), (shelves,), lambda: assign(mode, shelves, entries))
+    making.notices.extend(making.note(one.subject, one.text) for one in naming.notices)
     for shelf in shelves:
-        for tool in shelf.tools:
-            name = naming.names.get((shelf.server, tool))
-            if name is not None:
-                definition = _definition(making.stock, shelf.server, tool)
-                target = Target(shelf.server, tool, quote(tool), definition.param_headers)
-                _offer(making, name, (Arm(None, (target,)),))
+        yield _own(making, shelf, naming)
 
 
-def _asking(making: Shelves, server: str, pointed_at: set[Own]) -> Iterable[str]:
+def _own(making: Making, shelf: Shelf, naming: Naming) -> Block:
+    workshop, server, place = making.workshop, shelf.server, ("own", making.path, shelf.server)
+    names = workshop.as_before(("names", making.path, server), _named(naming, shelf))
+    before: Block | None = workshop.last(place)
+    return workshop.kept(place, (names, making.tools[server]), lambda: _own_block(making, server, names, before))
+
+
+def _shelf(making: Making, server: str, pointed_at: set[Own]) -> Shelf:
+    definitions = making.tools[server]
+    asking = making.workshop.kept(
+        ("asking", making.path, server), (definitions,), lambda: tuple(_asking(making, server, pointed_at))
+    )
+    return Shelf(server, making.stock.alias(server), asking)
+
+
+def _named(naming: Naming, shelf: Shelf) -> tuple[tuple[str, str], ...]:
+    """Of every tool that has a name here its own and that name."""
+    names, server = naming.names, shelf.server
+    return tuple([(tool, name) for tool in shelf.tools if (name := names.get((server, tool))) is not None])
+
+
+def _own_block(making: Making, server: str, names: Sequence[tuple[str, str]], before: Block | None) -> Block:
+    """One server's tools; what has neither another name nor another definition than before is taken from there."""
+    notices: list[Notice] = []
+    rows = []
+    earlier = before.rows if before is not None else {}
+    definitions = making.tools[server]
+    for tool, name in names:
+        definition = definitions[tool]
+        row = earlier.get(name)
+        if row is None or row.origin is not definition:
+            arm = Arm(None, (Target(server, tool, quote(tool), definition.param_headers),))
+            row = _row(making, name, (arm,), notices, definition)
+        if row is not None:
+            rows.append(row)
+    return Block(making.workshop.rules, rows, notices)
+
+
+def _asking(making: Making, server: str, pointed_at: set[Own]) -> Iterable[str]:
     """The server's tools that want a name of their own. What is hidden by a name it has anyway moves no other."""
     stock = making.stock
-    wanted = stock.settings.servers[server].tools
-    only = Patterns(wanted) if wanted is not None else None
-    for tool in stock.tools[server] or ():
-        if (server, tool) in pointed_at or (only is not None and not only.fits(tool)):
+    taken = stock.filters[server]
+    for tool in making.tools[server]:
+        if (server, tool) in pointed_at or not taken.gives_tool(server, tool):
             continue
         sources = (f"{server}/{tool}",)
         if not stock.can_hide or not stock.places.hidden("", sources, (*sources, tool)):
             yield tool
 
 
-def _offer(making: Shelves, name: str, arms: tuple[Arm, ...]) -> None:
-    """Add the tool unless it is hidden, or not among the tools of this endpoint."""
+# -- one tool -----------------------------------------------------------------------------------------------------
+
+
+def _row(making: Making, name: str, arms: tuple[Arm, ...], notices: list[Notice], origin: object = None) -> Row | None:
+    """The tool unless it is hidden, not among the tools of this endpoint, or cannot be as the operator wants it."""
     stock = making.stock
     targets = [(target.server, target.tool) for arm in arms for target in arm.targets]
-    sources = tuple(tuple(f"{target.server}/{target.tool}" for target in arm.targets) for arm in arms)
+    sources = tuple(tuple([f"{target.server}/{target.tool}" for target in arm.targets]) for arm in arms)
     flat = [source for row in sources for source in row]
     known_as = stock.known_as(name, targets)
     if stock.can_hide and stock.places.hidden(name, flat, known_as):
-        return
-    if making.endpoint.tools is not None and not _is_wanted(making.endpoint.tools, name, flat):
-        return
-    if len(name) > COMFORTABLE:
-        making.note(name, f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it")
-    settled = [_settled(making, name, arm) for arm in arms]
-    faces = tuple(face for _, face in settled)
-    times = [arm.deadlines for arm, _ in settled if arm.targets]
-    route = Route(
+        return None
+    if not making.taken.takes_tool(name, flat):
+        return None
+    try:
+        settled = [_settled(making, name, arm) for arm in arms]
+    except Unusable as wrong:
+        notices.append(making.note(name, f"left out: {wrong}"))
+        return None
+    faces = tuple([one.face for one in settled])
+    route = route_of(name, tuple([one.arm for one in settled]), known_as, faces)
+    bits = making.workshop.rules.bits(name, flat, known_as)
+    remarks = dict.fromkeys((*_long(name), *(remark for one in settled for remark in one.remarks)))
+    return row_of(Offer(route, sources, faces), bits, origin, tuple([making.note(name, text) for text in remarks]))
+
+
+def route_of(name: str, arms: tuple[Arm, ...], known_as: tuple[str, ...], faces: Sequence[Face | None]) -> Route:
+    """The route over these arms, at least one of which has a target and a face."""
+    times = [arm.deadlines for arm in arms if arm.targets]
+    return Route(
         name=name,
-        arms=tuple(arm for arm, _ in settled),
+        arms=arms,
         known_as=known_as,
         param_headers=next(face.param_headers for face in faces if face is not None),
         hidden=False,
-        total=max(one.total for one in times),
-        attempt=max(one.first_byte for one in times),
-        idle=max(one.idle for one in times),
+        total=max([one.total for one in times]),
+        attempt=max([one.first_byte for one in times]),
+        idle=max([one.idle for one in times]),
     )
-    making.offers.append(Offer(route, sources, faces))
 
 
-def _settled(making: Shelves, name: str, arm: Arm) -> tuple[Arm, Face | None]:
-    """The arm with its deadlines, and the tool as it looks to those who take it: each by what is said of its target."""
+def _long(name: str) -> Iterator[str]:
+    if len(name) > COMFORTABLE:
+        yield f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """An arm as the settings of its first target say, how the tool looks to those who take it, and remarks."""
+
+    arm: Arm
+    face: Face | None
+    remarks: tuple[str, ...] = ()
+
+
+def _settled(making: Making, name: str, arm: Arm) -> _Settled:
+    """Raises: Unusable: something is asked for that cannot be done for this tool."""
     if not arm.targets:
-        return arm, None
+        return _Settled(arm, None)
     target = arm.targets[0]
     chain = making.stock.places.chain(name, f"{target.server}/{target.tool}")
-    deadlines = _deadlines(making, target.server, chain)
-    return replace(arm, deadlines=deadlines), _face(making.stock, name, arm, chain)
+    known = [target for target in arm.targets if making.answered(target.server)]
+    # While the first one's server has never answered, agents see the next one's that is known.
+    shown = known[0] if known else target
+    definition = _definition(making, shown.server, shown.tool)
+    face = face_of(name, definition, chain, shown)
+    timed = Arm(arm.match, arm.targets, deadlines_of(making, target.server, chain))
+    if not chain:
+        return _Settled(timed, face)
+    settled, remarks = curated(timed, chain, definition, face.schema)
+    return _Settled(settled, face, remarks)
 
 
-def _deadlines(making: Shelves, server: str, chain: Sequence[Given]) -> Deadlines:
+def deadlines_of(making: Making, server: str, chain: Sequence[Given] = ()) -> Deadlines:
     """How long calls of an arm may take: what is said of its first target, nearest place first.
 
     Args:
         server: of that target.
         chain: the entries of `tools:` that speak of it.
     """
+    known = making.stock.deadlines
+    # The entries live as long as the stock, so that each is known by its place in memory.
+    key = making.path, server, *map(id, chain)
+    found = known.get(key)
+    if found is None:
+        made = _deadlines(making, server, chain)
+        found = known[key] = known.setdefault(made, made)
+    return found
+
+
+def _deadlines(making: Making, server: str, chain: Sequence[Given]) -> Deadlines:
     stock = making.stock
-    given = (*chain, stock.by_server[server], _timeout(making.endpoint.timeout), stock.top)
+    given = (*chain, stock.by_server[server], timeout(making.endpoint.timeout), stock.top)
     total = first(given, "timeout", 0.0)
-    found = Deadlines(
+    return Deadlines(
         connect=min(CONNECT, stock.settings.servers[server].timeout or CONNECT),
         first_byte=min(total, first(given, "attempt_timeout", total)),
         idle=min(total, first(given, "idle_timeout", total)),
         total=total,
     )
-    return stock.deadlines.setdefault(found, found)
 
 
-def _is_wanted(texts: Sequence[str], name: str, sources: Sequence[str]) -> bool:
-    """Whether the endpoint's `tools` take it: a pattern with `/` must fit every target."""
-    if Patterns(text for text in texts if "/" not in text).fits(name):
-        return True
-    return all(map(Patterns(text for text in texts if "/" in text).fits, sources))
-
-
-def _face(stock: Stock, name: str, arm: Arm, chain: Sequence[Given]) -> Face:
-    """The first target's definition; while its server has never answered, the next one's that is known."""
-    known = [target for target in arm.targets if stock.tools[target.server] is not None]
-    shown = known[0] if known else arm.targets[0]
-    return face_of(name, _definition(stock, shown.server, shown.tool), chain, shown)
-
-
-def _definition(stock: Stock, server: str, tool: str) -> ToolDefinition:
-    tools = stock.tools[server]
-    return placeholder(server, tool) if tools is None else tools[tool]
-
-
-def _target(stock: Stock, to: TargetSettings) -> Target:
-    headers = _definition(stock, to.server, to.tool).param_headers
-    return Target(to.server, to.tool, quote(to.tool), headers, tuple(to.arguments.items()))
-
-
-def _given(tool: Tool) -> Given:
-    """What is written in an entry of `tools:`, less where it leads."""
-    return {key: getattr(tool, key) for key in tool.model_fields_set - {"to", "route"}}
-
-
-def _timeout(seconds: float | None) -> Given:
-    return {} if seconds is None else {"timeout": seconds}
+def _definition(making: Making, server: str, tool: str) -> ToolDefinition:
+    return making.tools[server][tool] if making.answered(server) else placeholder(server, tool)

@@ -99,7 +99,7 @@ class Policy(BaseModel):
     def _says_something(self) -> Policy:
         if not {"allow", "deny"} & self.model_fields_set:
             raise ValueError("a policy needs allow or deny")
-        if any(not pattern for pattern in (*self.allow, *self.deny)):
+        if not {"", "prompt:", "resource:"}.isdisjoint((*self.allow, *self.deny)):
             raise ValueError("a pattern is empty")
         return self
 

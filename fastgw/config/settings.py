@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from fastgw.config.agents import Agent, Issuer
 from fastgw.config.rules import Limit, Policy, Quota
@@ -21,6 +21,10 @@ from fastgw.config.toolsettings import Tool
 from fastgw.config.units import STRICT, Duration, Many, Pause, Secret, Short, Size
 
 __all__ = ["Admin", "Endpoint", "Log", "Settings", "Sink", "Store", "Tls", "Traces", "Usage", "host_of", "is_loopback"]
+
+
+_UNWRITTEN = {"http": ":80", "https": ":443"}
+"""Ports that browsers leave out."""
 
 
 def address(value: str) -> str:
@@ -64,6 +68,19 @@ def public(value: str) -> str:
     if parts.path not in ("", "/") or parts.query:
         raise ValueError("must be scheme, host and port only, such as https://mcp.example.com")
     return value.rstrip("/")
+
+
+def origin(value: str) -> str:
+    """Scheme, host and port as browsers write them in `Origin` (RFC 6454, section 6.2), lower case.
+
+    Raises:
+        ValueError: a path, a pattern, or anything else that no browser sends.
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", value.lower())
+    if not found:
+        raise ValueError("must be scheme, host and port only, such as https://app.example.com or http://localhost:5173")
+    scheme, host, port = found.groups("")
+    return f"{scheme}://{host}{port if port != _UNWRITTEN.get(scheme) else ''}"
 
 
 def _workers(value: object) -> int | Literal["auto"]:
@@ -123,7 +140,8 @@ class Endpoint(BaseModel):
     naming: Literal["none", "on_collision", "always"] = "on_collision"
     auth: Many[str] | None = None
     """Ways in: `keys` and names of issuers; `none` alone: anonymous. None: every way there is."""
-    origins: Many[str] = ()
+    origins: Many[Annotated[str, AfterValidator(origin)]] | None = None
+    """Pages that may ask, as browsers say it in `Origin`: exactly these. None: of `public_url` and this machine."""
     refusals: Literal["error", "result"] = "error"
     timeout: Duration | None = None
     instructions: str = ""

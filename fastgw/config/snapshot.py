@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
+from fastgw.catalog.elements import DIALECTS, MODERN
 from fastgw.catalog.route import Arm, Route
-from fastgw.catalog.tools import DIALECTS
 from fastgw.catalog.uris import Uris
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
@@ -116,6 +116,9 @@ class Listing:
     pages: tuple[Page, ...]
     fingerprint: int = 0
 
+    def __bool__(self) -> bool:
+        return self.pages[0].more or self.pages[0].items[MODERN] != b"[]"
+
 
 NOTHING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
 """The list of nothing."""
@@ -154,6 +157,7 @@ class Endpoint:
         uris: whose each URI is here.
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
         completes: names of the servers that complete arguments.
+        longest: seconds the longest call may take.
         origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
     """
 
@@ -169,6 +173,7 @@ class Endpoint:
     readers: dict[str, Arm] = field(default_factory=dict)
     completes: frozenset[str] = frozenset()
     origins: frozenset[str] | None = None
+    longest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,141 +1,181 @@
-"""What each class of agents sees on one endpoint: grants, and `tools/list` encoded.
+"""What each class of agents sees on one endpoint: grants, and its lists encoded.
 
 Knows: agents, policies, and that agents who see the same share one view. Refuses to know: names, catalogues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from fastgw.catalog.arms import arms_for
 from fastgw.catalog.listing import PAGE, Entry, encoded, fingerprint
-from fastgw.catalog.route import Arm
-from fastgw.config.faces import Face
-from fastgw.config.offers import Offer
-from fastgw.config.snapshot import Condition, Grant, Listing, Page, View
+from fastgw.config.blocks import Arms, Block, Part, UriBlock
+from fastgw.config.making import Making
+from fastgw.config.snapshot import Grant, Listing, Page, View
+from fastgw.config.workshop import Workshop
 from fastgw.mcp import names
-from fastgw.policy.authorise import FREE, Applying, Bits, Rules, Verdict
+from fastgw.policy.authorise import Applying, Rules
 from fastgw.policy.match import Match
-from fastgw.policy.principal import Principal
-from fastgw.policy.traits import Traits
+from fastgw.policy.principal import ANONYMOUS, Principal
+from fastgw.policy.traits import Seen, Traits
+from fastgw.policy.uris import UriRules
 
-Shown = tuple[Grant, Face]
-Row = tuple[Offer, Bits, Shown | None]
-"""A tool, the policies that speak of it, and what it looks like to all alike (None: that depends on who asks)."""
+Pages = dict[tuple[int, bool, tuple[Entry, ...]], Page]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything an endpoint has, in the order of lists.
+
+    Args:
+        tools: the first block is that of the entries of `tools:`, the only one that tells agents apart.
+    """
+
+    tools: Sequence[Block]
+    prompts: Sequence[Block]
+    resources: Sequence[UriBlock]
+    templates: Sequence[UriBlock]
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """Agents that no policy and no route tells apart, and the arms that they could take."""
+
+    applying: Applying
+    uri_rules: UriRules
+    arms: Arms
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Whatever makes a view: views with equal ones are one."""
+
+    tools: tuple[Part, ...]
+    prompts: tuple[Part, ...]
+    resources: tuple[Part, ...]
+    templates: tuple[Part, ...]
+    uri_rules: UriRules
+
+
+class Classes:
+    """The classes of one endpoint's agents.
+
+    Args:
+        workshop: has the agents and the policies.
+        path: of the endpoint.
+        entries: the block of the entries of `tools:`.
+    """
+
+    def __init__(self, workshop: Workshop, path: str, entries: Block) -> None:
+        self.of: dict[str, Class] = {}
+        """By name of the agent; agents of one class have one object."""
+        rules, split = workshop.rules, entries.split
+        traits = Traits([*_matches(rules), *(arm.match for offer in split for arm in offer.route.arms if arm.match)])
+        by_traits: dict[Seen, Class] = {}
+        for principal in (ANONYMOUS, *workshop.agents.values()):
+            seen = traits.of(principal)
+            if seen not in by_traits:
+                by_traits[seen] = _class(rules, path, entries, principal)
+            self.of[principal.agent] = by_traits[seen]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A view, and its pages by what stands on them."""
+
+    view: View
+    pages: Pages
 
 
 class Views:
-    """The views of one endpoint, each built once.
+    """The views of one endpoint, each built once; those of the last compile that are still the same are taken over.
 
     Args:
-        path: of the endpoint.
-        offers: its tools in the order of lists.
-        rules: the policies.
+        making: the endpoint.
+        parts: all it has.
     """
 
-    def __init__(self, path: str, offers: Sequence[Offer], rules: Rules) -> None:
+    def __init__(self, making: Making, parts: Parts) -> None:
+        workshop, path = making.workshop, making.path
         self.built: list[View] = []
-        self._path = path
-        self._rules = rules
-        self._rows: list[Row] = [(offer, _bits(rules, offer), _alike(offer)) for offer in offers]
-        self._split = [offer for offer, _, alike in self._rows if alike is None]
-        self._traits = Traits(_matches(rules, self._split))
-        self._by_traits: dict[object, int] = {}
-        self._by_class: dict[object, int] = {}
-        self._by_grants: dict[tuple[int, ...], int] = {}
-        self._made: dict[object, Shown] = {}
-        self._pages: dict[object, Page] = {}
+        self._parts = parts
+        entries = parts.tools[0]
+        self._classes = workshop.kept(("classes", path), (entries,), lambda: Classes(workshop, path, entries))
+        self._by_class: dict[int, int] = {}
+        self._places: dict[Sight, int] = {}
+        self._pages: Pages = {}
+        self._before = workshop.exchanged(("views", path), dict[Sight, Built]())
+        self._now: dict[Sight, Built] = workshop.last(("views", path))
+        for built in self._before.values():
+            self._pages.update(built.pages)
 
-    def index(self, principal: Principal) -> int:
+    def index(self, agent: str) -> int:
         """The place in `built` of what this agent sees."""
-        traits = self._traits.of(principal)
-        found = self._by_traits.get(traits)
-        if found is None:
-            found = self._by_traits[traits] = self._classified(principal)
-        return found
+        found = self._classes.of[agent]
+        place = self._by_class.get(id(found))
+        if place is None:
+            place = self._by_class[id(found)] = self._placed(self._sight(found))
+        return place
 
-    def _classified(self, principal: Principal) -> int:
-        applying = self._rules.applying(principal, self._path)
-        arms = {offer.route.name: arms_for(offer.route.arms, principal, self._path) for offer in self._split}
-        key = applying, tuple(arms.values())
-        found = self._by_class.get(key)
-        if found is None:
-            found = self._by_class[key] = self._placed(list(self._shown(applying, arms)))
-        return found
+    def _sight(self, seen: Class) -> Sight:
+        parts, applying, rules = self._parts, seen.applying, seen.uri_rules
+        return Sight(
+            tuple([block.part(applying, seen.arms) for block in parts.tools]),
+            tuple([block.part(applying, seen.arms) for block in parts.prompts]),
+            tuple([block.part(rules) for block in parts.resources]),
+            tuple([block.part(rules) for block in parts.templates]),
+            rules,
+        )
 
-    def _placed(self, shown: Sequence[Shown]) -> int:
-        grants = tuple([id(grant) for grant, _ in shown])
-        found = self._by_grants.get(grants)
-        if found is None:
-            found = self._by_grants[grants] = len(self.built)
-            pages = tuple(self._paged([face.entry for _, face in shown]))
-            by_name = {grant.route.name: grant for grant, _ in shown}
-            self.built.append(View(by_name, lists={names.TOOLS_LIST: Listing(pages, fingerprint(by_name))}))
-        return found
+    def _placed(self, sight: Sight) -> int:
+        place = self._places.get(sight)
+        if place is None:
+            built = self._now[sight] = self._before.get(sight) or self._build(sight)
+            place = self._places[sight] = len(self.built)
+            self.built.append(built.view)
+        return place
 
-    def _shown(self, applying: Applying, arms: dict[str, tuple[Arm, ...]]) -> Iterator[Shown]:
-        judge = self._rules.judge
-        for offer, bits, alike in self._rows:
-            if alike is not None:
-                verdict = judge(bits, offer.sources[0], applying)
-                if verdict is FREE:
-                    yield alike
-                elif verdict is not None:
-                    yield self._grant(offer, offer.route.arms, verdict)
-            elif own := arms[offer.route.name]:
-                verdict = judge(bits, _sources(own), applying)
-                if verdict is not None:
-                    yield self._grant(offer, own, verdict)
+    def _build(self, sight: Sight) -> Built:
+        pages: Pages = {}
+        shown = {
+            names.TOOLS_LIST: sight.tools,
+            names.PROMPTS_LIST: sight.prompts,
+            names.RESOURCES_LIST: sight.resources,
+            names.TEMPLATES_LIST: sight.templates,
+        }
+        lists = {method: self._listing(parts, pages) for method, parts in shown.items()}
+        return Built(View(_grants(sight.tools), _grants(sight.prompts), sight.uri_rules, lists), pages)
 
-    def _grant(self, offer: Offer, arms: tuple[Arm, ...], verdict: Verdict) -> Shown:
-        key = offer.route.name, arms, verdict
-        found = self._made.get(key)
-        if found is None:
-            policies = self._rules.policies or ()
-            face = _face(offer, arms[0])
-            route = offer.route
-            if face.param_headers != route.param_headers:
-                route = replace(route, param_headers=face.param_headers)
-            conditions = tuple(Condition(policies[at].name, allow, match) for at, allow, match in verdict.conditions)
-            found = self._made[key] = Grant(route, arms, verdict.allowed, conditions), face
-        return found
+    def _listing(self, parts: Sequence[Part], pages: Pages) -> Listing:
+        entries = [entry for part in parts for entry in part.entries]
+        listed = [name for part in parts for name in part.names]
+        return Listing(tuple(self._paged(entries, pages)), fingerprint(listed))
 
-    def _paged(self, entries: Sequence[Entry]) -> Iterator[Page]:
-        """The pages of a list; an empty list has one empty page. Views share pages with the same tools."""
+    def _paged(self, entries: Sequence[Entry], pages: Pages) -> Iterator[Page]:
+        """The pages of a list; an empty list has one empty page. Views share pages with the same items."""
         for start in range(0, max(len(entries), 1), PAGE):
-            part = entries[start : start + PAGE]
-            more = start + PAGE < len(entries)
-            key = start, more, tuple([id(one) for one in part])
-            found = self._pages.get(key)
-            if found is None:
-                found = self._pages[key] = Page(encoded(part), start, more)
-            yield found
+            part = tuple(entries[start : start + PAGE])
+            key = start, start + PAGE < len(entries), part
+            page = self._pages.get(key)
+            if page is None:
+                page = self._pages[key] = Page(encoded(part), start, key[1])
+            pages[key] = page
+            yield page
 
 
-def _alike(offer: Offer) -> Shown | None:
-    arms = offer.route.arms
-    face = offer.faces[0]
-    if len(arms) == 1 and arms[0].match is None and face is not None:
-        return Grant(offer.route, arms, True, ()), face
-    return None
+def _grants(parts: Sequence[Part]) -> dict[str, Grant]:
+    found: dict[str, Grant] = {}
+    for part in parts:
+        found.update(part.grants)
+    return found
 
 
-def _bits(rules: Rules, offer: Offer) -> Bits:
-    flat = [source for row in offer.sources for source in row]
-    return rules.bits(offer.route.name, flat, offer.route.known_as)
+def _class(rules: Rules, path: str, entries: Block, principal: Principal) -> Class:
+    applying = rules.applying(principal, path)
+    arms = {offer.route.name: arms_for(offer.route.arms, principal, path) for offer in entries.split}
+    return Class(applying, rules.uri_rules(applying), arms)
 
 
-def _matches(rules: Rules, split: Iterable[Offer]) -> Iterator[Match]:
-    yield from (policy.match for policy in rules.policies or () if policy.match and not policy.shadow)
-    yield from (arm.match for offer in split for arm in offer.route.arms if arm.match)
-
-
-def _sources(arms: Iterable[Arm]) -> list[str]:
-    return [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
-
-
-def _face(offer: Offer, taken: Arm) -> Face:
-    """How the tool looks to those whose first arm this is; arms left over for a class keep their targets."""
-    pairs = zip(offer.route.arms, offer.faces, strict=True)
-    return next(face for arm, face in pairs if face is not None and arm.targets is taken.targets)
+def _matches(rules: Rules) -> Iterator[Match]:
+    return (policy.match for policy in rules.policies or () if policy.match and not policy.shadow)

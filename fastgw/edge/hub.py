@@ -8,8 +8,8 @@ Messages, worker to keeper:
     usage count lines
     delta Delta | loaded generation | state name | known ticket
 Keeper to worker:
-    load generation snapshot | activate generation | fresh until | answer id value | fault id kind message detail retry
-    cancelled session request |
+    begin generation, grants, pages, view, load generation shell: a snapshot, see `parcels` | activate generation |
+    fresh until | answer id value | fault id kind message detail retry | cancelled session request |
     ended ticket [(session, seconds)] | levels ticket [(session, level)] (the worker answers `known ticket`)
 """
 
@@ -23,7 +23,7 @@ import struct
 from itertools import count
 from typing import Any, Protocol
 
-from fastgw.edge import frames
+from fastgw.edge import frames, parcels
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 
@@ -82,6 +82,11 @@ class Worker:
             return
         self._writer.write(frame)
 
+    def send_all(self, load: list[bytes]) -> None:
+        """Queue the frames of a snapshot, which belong together."""
+        for frame in load:
+            self.send(frame)
+
     def owe(self, what: object) -> asyncio.Future[None]:
         """Done when the worker has acknowledged `what`, or has gone."""
         return self.owed.setdefault(what, asyncio.get_running_loop().create_future())
@@ -109,7 +114,7 @@ class Hub:
         self._tickets = count(1)
         self._generation = 0
         self._active = 0
-        self._load: bytes = b""
+        self._load: list[bytes] = []
         self._fresh: bytes = b""
 
     async def listen(self, listener: socket.socket, ears: Ears) -> asyncio.Server:
@@ -127,13 +132,17 @@ class Hub:
 
         One push at a time; a worker that connects in between is given the newest.
         """
-        self._load = frames.pack(("load", generation, snapshot))
+        load = []
+        for parcel in parcels.packed(generation, snapshot):
+            load.append(frames.pack(parcel))
+            await asyncio.sleep(0)  # workers that ask something meanwhile are not kept waiting
+        self._load = load
         self._fresh = b""  # what was known of freshness is in the snapshot
         self._generation = generation
         waits = []
         for worker in self.workers:
             waits.append(worker.owe(("load", generation)))
-            worker.send(self._load)
+            worker.send_all(load)
         if waits:
             await asyncio.wait(waits, timeout=LOAD_WITHIN)
         self._active = generation
@@ -190,8 +199,7 @@ class Hub:
         self.workers.add(worker)
         worker.send(frames.pack(("ended", 0, self.ears.ended())))
         worker.send(frames.pack(("levels", 0, self.ears.levels())))
-        if self._load:
-            worker.send(self._load)
+        worker.send_all(self._load)
         if self._fresh:
             worker.send(self._fresh)
         if self._active:

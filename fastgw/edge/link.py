@@ -13,8 +13,10 @@ import os
 from itertools import count
 from typing import Any
 
+from fastgw.config.snapshot import Grant
 from fastgw.edge import frames
 from fastgw.edge.life import Life
+from fastgw.edge.parcels import GRANTS, Unpacking
 from fastgw.edge.plan import Served
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
@@ -35,6 +37,9 @@ TELL_EVERY = 0.25
 """Seconds between two deltas of the counters."""
 AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
+LET_GO = 16
+"""Parcels of an old snapshot that are freed each time."""
+_PARCELS = frozenset(("begin", "grants", "pages", "view"))
 MOST_UNSENT = 32 * 1024 * 1024
 """Bytes that may wait in the socket of a keeper that does not read; more stays in the spool, whose loss is counted."""
 
@@ -66,6 +71,9 @@ class KeeperLink:
         self._generation = 0
         self._there = asyncio.Event()
         self._early: list[tuple[str, float]] = []
+        self._coming = Unpacking()
+        self._parts: list[Grant] = []
+        self._old: list[Grant] = []
         self._spool = Spool(self._send_usage, self._lost_usage)
         self.loaded = asyncio.Event()
         """Set once a snapshot has been loaded."""
@@ -165,7 +173,10 @@ class KeeperLink:
         try:
             while (message := await frames.read(reader)) is not None:
                 heard = True
-                self._take(message)
+                if message[0] in _PARCELS:
+                    await self._unpack(message)
+                else:
+                    self._take(message)
         except frames.BadFrame as wrong:
             log.error("the keeper's socket: %s", wrong)
         finally:
@@ -174,6 +185,15 @@ class KeeperLink:
             writer.close()
             self._give_up()
         return heard
+
+    async def _unpack(self, message: frames.Message) -> None:
+        """Take a part of a snapshot, with calls in between."""
+        if message[0] == "begin":
+            self._coming = Unpacking()
+            return
+        for _ in self._coming.take(message):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def _take(self, message: frames.Message) -> None:
         try:
@@ -186,6 +206,7 @@ class KeeperLink:
         while True:
             await asyncio.sleep(TELL_EVERY)
             self._tell_now()
+            await self._let_go()
 
     def say_state(self) -> None:
         """The life has moved on."""
@@ -302,7 +323,7 @@ class KeeperLink:
                 # A keeper that was started again counts on from a later time: only what is newer is taken.
                 if generation > self._generation:
                     self._generation = generation
-                    served.load(snapshot)
+                    served.load(self._whole(snapshot))
                 self._heed_early(served)
                 self.loaded.set()
                 self._send(("loaded", generation))
@@ -322,6 +343,21 @@ class KeeperLink:
                 self._send(("known", ticket))
             case ("cancelled", session, request):
                 served.cancelled(session, request)
+
+    def _whole(self, shell: Any) -> Any:
+        """The snapshot, of which what many calls look up is held here too: see `_let_go`."""
+        self._old.extend(self._parts)
+        self._parts = self._coming.grants
+        found, self._coming = self._coming.whole(shell), Unpacking()
+        return found
+
+    async def _let_go(self) -> None:
+        """Free some of what older snapshots held: ten thousand grants at once would hold up calls for 10 ms."""
+        for _ in range(LET_GO):
+            if not self._old:
+                return
+            del self._old[-GRANTS:]
+            await asyncio.sleep(0)
 
     def _heed_early(self, served: Served) -> None:
         """Hand over ended sessions. Before the first snapshot nothing can be opened, nor is anything served."""

@@ -24,6 +24,7 @@ from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.instances import label
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Backend, Snapshot
+from fastgw.config.workshop import Workshop
 from fastgw.credentials.static import header_lines
 from fastgw.edge import garbage
 from fastgw.edge.plan import Plan, plan_of
@@ -47,6 +48,7 @@ class Thinking:
 
     def __init__(self, plan: Plan, keys: tuple[bytes, ...], registry: Registry) -> None:
         self._settings: Settings = plan.settings
+        self._workshop: Workshop
         self._keys = keys
         self._registry = registry
         self._urls: dict[str, tuple[Backend, str]] = {}
@@ -75,9 +77,10 @@ class Thinking:
             gateway=platform.node(),
         )
         with garbage.undisturbed():
-            snapshot, notices = compile_snapshot(self._settings, learned, generation)
+            snapshot, notices = compile_snapshot(self._settings, learned, generation, self._workshop)
+        known = set(self._notices)
         for notice in notices:
-            if notice not in self._notices:
+            if notice not in known:
                 log.warning("%s", notice)
         self._snapshot, self._notices = snapshot, notices
         return snapshot
@@ -87,6 +90,7 @@ class Thinking:
         # As the configuration alone says: what is learned of eras must not look like a change of the server.
         backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
         self._settings = settings
+        self._workshop = Workshop(settings)
         self._urls = {
             instance.key: (backend, instance.url) for backend in backends.values() for instance in backend.instances
         }
