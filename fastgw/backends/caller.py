@@ -19,7 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 
-from fastgw.backends import lower_legacy, lower_modern
+from fastgw.backends import levels, lower_legacy, lower_modern
+from fastgw.backends.inquiry import Asker
+from fastgw.backends.levels import Levels
 from fastgw.backends.line import NO_SESSION, Line, Spawn, remaining
 from fastgw.backends.upstream import Upstream, withdraw
 from fastgw.backends.verdict import Means, Verdict, judge
@@ -92,6 +94,7 @@ class Caller:
         self._ours = ours
         self.max_reply = max_reply
         self._sessions: dict[tuple[str, str], UpstreamSession] = {}
+        self._levels = Levels(spawn)
         self._in_use: Counter[tuple[str, str]] = Counter()
         self._beating: asyncio.TimerHandle | None = None
         self._eras: dict[str, tuple[str | None, Era]] = {}
@@ -113,7 +116,7 @@ class Caller:
 
         Args:
             call: the lifted request.
-            target: the tool by its server's own name.
+            target: the tool, prompt or resource by its server's own name.
             backend: the server.
             instance: the address to use.
             identity: whose session, where the server has sessions.
@@ -144,7 +147,7 @@ class Caller:
     def forget(self, instances: set[str]) -> None:
         """Drop what is known of instances that are in `instances` no more."""
         for key in [key for key in self._sessions if key[0] not in instances]:
-            del self._sessions[key]
+            self._drop(key)
         for name in [name for name in self._eras if name not in instances]:
             del self._eras[name]
 
@@ -157,6 +160,8 @@ class Caller:
             headers, body = lower_modern.request(call, target, upstream_id, backend, self._ours)
         else:
             attempt.session = self._sessions.get(attempt.key) or await self._open(attempt, None)
+            if call.log_level_set and backend.logs:
+                await self._tell_level(attempt)
             headers, body = lower_legacy.request(call, target, upstream_id, backend, attempt.session)
         line = Line(
             upstream_id, attempt.era, self._wires(attempt.instance.key), backend, attempt.session,
@@ -174,6 +179,13 @@ class Caller:
         if answer.body is not None:
             self._release(attempt)
         return line, answer
+
+    async def _tell_level(self, attempt: _Attempt) -> None:
+        """The session knows which log messages this call wants, or its server has been asked in vain."""
+        asker = Asker(self._wires(attempt.instance.key), attempt.backend, self._spawn, levels.PATIENCE)
+        level = levels.wanted(attempt.call, attempt.identity, attempt.session)
+        left = remaining(attempt.deadlines, attempt.started).total
+        await self._levels.tell(attempt.key, level, attempt.session, asker, left)
 
     def _upstream(self, attempt: _Attempt, line: Line, answer: Answer, verdict: Verdict) -> Upstream:
         if verdict.means is not Means.RELAY and verdict.message is None:
@@ -200,7 +212,7 @@ class Caller:
         return attempt.era is not was
 
     async def _open(self, attempt: _Attempt, dead: str | None) -> UpstreamSession:
-        self._sessions.pop(attempt.key, None)
+        self._drop(attempt.key)
         left = remaining(attempt.deadlines, attempt.started).total
         try:
             async with asyncio.timeout(left):
@@ -213,9 +225,13 @@ class Caller:
             self._eras.pop(attempt.instance.key, None)
             raise
         while len(self._sessions) >= MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+            self._drop(next(iter(self._sessions)))
         self._sessions[attempt.key] = session
         return session
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        self._sessions.pop(key, None)
+        self._levels.forget(key)
 
     async def _refreshed(self, attempt: _Attempt) -> bool:
         """Fetch the tool's headers by its newest definition."""

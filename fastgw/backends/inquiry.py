@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from fastgw.backends.line import NO_SESSION, Line, Spawn
+from fastgw.backends.outcome import lost
 from fastgw.backends.upstream import Upstream
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
-from fastgw.mcp.envelope import Message
+from fastgw.mcp import results
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, string
 from fastgw.mcp.names import Era
 from fastgw.ports import Deadlines, UpstreamSession, Wire
 
@@ -78,7 +80,8 @@ class Asker:
             session: of a legacy server; None asks a modern one.
 
         Raises:
-            Fault: as `ports.Wire.request` and `Upstream.next` say.
+            Fault: as `ports.Wire.request` and `Upstream.next` say; INTERNAL where a modern server wants something
+                before it answers: nothing was offered to it.
         """
         began = asyncio.get_running_loop().time()
         answer = await self.wire.request("POST", headers, body, self.deadlines)
@@ -93,6 +96,8 @@ class Asker:
                 message = await upstream.next()
                 while message.method is not None:
                     message = await upstream.next()
+            if message.result is not None and upstream.may_ask:
+                refuse_unfinished(message.result)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, detail="the answer took too long", sent=True) from None
         except Fault as fault:
@@ -102,6 +107,27 @@ class Asker:
         finally:
             upstream.close()
         return Reply(answer.status, answer.headers, message, b"")
+
+
+def refuse_unfinished(result: bytes) -> None:
+    """Raise unless this result of a modern server is its last word.
+
+    Raises:
+        Fault: INTERNAL for another `resultType`, LOST for a result that cannot be read.
+    """
+    # A result that begins or ends so says it at its top level: inside a string the quotes would be escaped.
+    if result.startswith(b'{"resultType":"complete"') or result.endswith(b',"resultType":"complete"}'):
+        return
+    try:
+        kind = members(result, _RESULT).get("resultType")
+        if kind is None or string(kind, "resultType") == results.COMPLETE:
+            return
+    except (NotJson, NotAMessage) as wrong:
+        raise lost(f"unusable result: {wrong}") from None
+    raise Fault(Kind.INTERNAL, detail=f"resultType {kind[:64]!r} was not offered", sent=True)
+
+
+_RESULT = frozenset(("resultType",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from fastgw.backends.lower_modern import message, renamed
 from fastgw.catalog.route import Target
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
-from fastgw.mcp import names
+from fastgw.mcp import names, rounds
 from fastgw.mcp.call import Call
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, quote
 from fastgw.ports import UpstreamSession
@@ -20,6 +20,8 @@ _FIXED = (
 )
 _NO_VERSION_HEADER = "2025-03-26"
 """Up to this revision no header names the version (2025-06-18 brought it)."""
+_UNKNOWN = frozenset((rounds.RESPONSES, rounds.STATE))
+"""Members of `params` that came with 2026-07-28: a server that has never asked has no use for an answer."""
 SPOKEN = (*names.LEGACY_VERSIONS, "2024-11-05")
 """Revisions we accept in an answer to `initialize`. Servers that settle on 2024-11-05 over one endpoint speak, as far
 as tools go, what 2025-03-26 says."""
@@ -28,11 +30,11 @@ as tools go, what 2025-03-26 says."""
 def request(
     call: Call, target: Target, upstream_id: bytes, backend: Backend, session: UpstreamSession
 ) -> tuple[bytes, bytes]:
-    """Header lines and body of a tool's call.
+    """Header lines and body of a call.
 
     Args:
         call: the agent's call.
-        target: the tool by its server's own name.
+        target: the tool, prompt or resource by its server's own name.
         upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
         backend: whose credential goes along.
         session: the session it belongs to.
@@ -40,7 +42,9 @@ def request(
     Raises:
         Fault: BAD_PARAMS where the arguments cannot be sent as they are.
     """
-    params = {"name": target.name_json, **call.params}
+    params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
+    if not _UNKNOWN.isdisjoint(params):
+        params = {name: value for name, value in params.items() if name not in _UNKNOWN}
     if target.renamed and "arguments" in params:
         try:
             params["arguments"] = renamed(params["arguments"], target.renamed)
@@ -77,9 +81,14 @@ def initialize(upstream_id: bytes, ours: bytes) -> bytes:
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 
 
-def listing(cursor: bytes | None, upstream_id: bytes) -> bytes:
-    """A request for one page of tools; `cursor` as the server wrote it."""
-    return message(names.TOOLS_LIST, {} if cursor is None else {"cursor": cursor}, upstream_id)
+def listing(method: str, cursor: bytes | None, upstream_id: bytes) -> bytes:
+    """A request for one page of a list; `cursor` as the server wrote it."""
+    return message(method, {} if cursor is None else {"cursor": cursor}, upstream_id)
+
+
+def set_level(level: str, upstream_id: bytes) -> bytes:
+    """The request that tells a session from which level on it wants log messages (2025-11-25, Logging)."""
+    return message(names.SET_LEVEL, {"level": quote(level)}, upstream_id)
 
 
 def cancelled(upstream_id: bytes, reason: str) -> bytes:

@@ -24,11 +24,11 @@ _VERSION = quote(names.MODERN_VERSION)
 
 
 def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ours: bytes) -> tuple[bytes, bytes]:
-    """Header lines and body of a tool's call.
+    """Header lines and body of a call.
 
     Args:
         call: the agent's call.
-        target: the tool by its server's own name.
+        target: the tool, prompt or resource by its server's own name.
         upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
         backend: whose credential goes along.
         ours: our `clientInfo` as JSON text, for agents that gave none.
@@ -36,7 +36,7 @@ def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ou
     Raises:
         Fault: BAD_PARAMS where the arguments cannot be sent as they are.
     """
-    params = {"name": target.name_json, **call.params}
+    params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
     mirrored = b""
     if target.renamed or target.param_headers:
         try:
@@ -48,20 +48,20 @@ def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ou
             params["arguments"] = arguments
     if call.passed:
         mirrored += others(call.passed, target.param_headers)
-    meta = {**call.meta, **_reserved(call.client or ours)}
+    meta = {**call.meta, **_reserved(call.client or ours, call.offered)}
     if call.log_level is not None:
         meta[names.META_LOG_LEVEL] = quote(call.log_level)
     if call.token is not None:
         meta["progressToken"] = upstream_id
     params["_meta"] = emit(meta)
-    name = b"mcp-name: %s\r\n" % encode_name(target.tool)
+    name = b"mcp-name: %s\r\n" % encode_name(target.tool) if target.member else b""
     headers = b"%s%s%s\r\n%s%s" % (backend.headers, _FIXED, call.method.encode("ascii"), name, mirrored)
     return headers, message(call.method, params, upstream_id)
 
 
 def question(method: str, params: dict[str, bytes], upstream_id: bytes, ours: bytes) -> tuple[bytes, bytes]:
     """Header lines, less the credential, and body of a request of the gateway's own."""
-    body = message(method, {**params, "_meta": emit(_reserved(ours))}, upstream_id)
+    body = message(method, {**params, "_meta": emit(_reserved(ours, b"{}"))}, upstream_id)
     return _FIXED + method.encode("ascii") + b"\r\n", body
 
 
@@ -91,6 +91,6 @@ def renamed(arguments: bytes, pairs: tuple[tuple[str, str], ...]) -> bytes:
     return emit({theirs.get(name, name): value for name, value in found.items()})
 
 
-def _reserved(client: bytes) -> dict[str, bytes]:
-    """The members of `_meta` that belong to each hop. No capability is offered while none can be relayed."""
-    return {names.META_VERSION: _VERSION, names.META_CLIENT: client, names.META_CAPABILITIES: b"{}"}
+def _reserved(client: bytes, offered: bytes) -> dict[str, bytes]:
+    """The members of `_meta` that belong to each hop. No capability is offered that could not be relayed."""
+    return {names.META_VERSION: _VERSION, names.META_CLIENT: client, names.META_CAPABILITIES: offered}

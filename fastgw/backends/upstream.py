@@ -93,12 +93,16 @@ class Upstream:
         """Whether the server answers with an event stream, so that there may be silence before its next word."""
         return self._parser is not None
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether its result may ask the agent for input, since it is asked again with the answers."""
+        return self._line.era is Era.MODERN
+
     async def next(self) -> Message:
         """The next notification of this call, or its final response (`method` is None), after which it is over.
 
         Raises:
-            Fault: LOST (no response came, or one to another question), TIMEOUT, INTERNAL (the server asked for input
-                that was not offered); the call is over then too.
+            Fault: LOST (no response came, or one to another question), TIMEOUT; the call is over then too.
         """
         try:
             while not self._ready:
@@ -111,8 +115,6 @@ class Upstream:
         message = self._ready.popleft()
         if message.method is None:
             self._finish()
-            if message.result is not None and self._line.era is Era.MODERN:
-                refuse_unfinished(message.result)
         return message
 
     def cancel(self, reason: str = "the agent has left") -> None:
@@ -285,30 +287,6 @@ async def aside(line: Line, body: bytes) -> None:
         # Nothing was asked that has a response: this one is late.
         answer.distrust()
     answer.close()
-
-
-def refuse_unfinished(result: bytes) -> None:
-    """Raise unless this result of a modern server is its last word.
-
-    Anything but `complete` needs what was never offered: input of the user's, tasks (2026-07-28, MRTR).
-
-    Raises:
-        Fault: INTERNAL for another `resultType`, LOST for a result that cannot be read.
-    """
-    # A result that begins or ends so says it at its top level: inside a string the quotes would be escaped.
-    if result.startswith(b'{"resultType":"complete"') or result.endswith(b',"resultType":"complete"}'):
-        return
-    try:
-        kind = members(result, _RESULT).get("resultType")
-        if kind is None or string(kind, "resultType") == "complete":
-            return
-    except (NotJson, NotAMessage) as wrong:
-        raise lost(f"unusable result: {wrong}") from None
-    words = "The tool needs input from the user in the middle of a call, which cannot be asked for here."
-    raise Fault(Kind.INTERNAL, words, detail=f"resultType {kind[:64]!r} was not offered", sent=True)
-
-
-_RESULT = frozenset(("resultType",))
 
 
 def _answered(body: bytes) -> bytes | None:

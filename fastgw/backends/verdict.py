@@ -107,8 +107,8 @@ def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> V
         return Verdict(Means.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server"))
     if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
         raise _internal(f"the server wants capabilities that are not offered: {str(data)[:200]}")
-    # These two are about the call, whatever words they use.
-    about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND)
+    # These are about the call, whatever words they use.
+    about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND)
     if about_session and answer.status == 404 and era is Era.LEGACY:
         return Verdict(Means.SESSION_DEAD)
     if about_session and answer.status == 400 and _speaks_of_session(answer):

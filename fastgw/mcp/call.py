@@ -17,15 +17,16 @@ class Call:
         id: the JSON-RPC id as JSON text, type kept (`1` is not `"1"`).
         method: the JSON-RPC method.
         version: the protocol revision the agent speaks.
-        name: `params.name` where the method has one.
-        params: members of `params` other than `name` and `_meta`: member name to JSON text.
+        name: `params.name` where the method has one; `params.uri` of `resources/read`.
+        params: members of `params` other than that and `_meta`: member name to JSON text.
         meta: members of `_meta` the gateway does not own: neither reserved ones nor `progressToken`.
         token: `progressToken` as JSON text; None where the agent wants no progress.
         log_level: lowest level of log messages the agent wants on this call; None for none.
         capabilities: the agent's `ClientCapabilities` as JSON text.
         client: the agent's `clientInfo` as JSON text; None if it gave none.
         passed: `Mcp-Param-*` headers as they came; those that a server's tool does not name are handed on unread.
-        log_level_set: the agent itself named that level; one that is only assumed is never told to a server's session.
+        log_level_set: how often the agent has named another level than before, as far as this worker heard; 1 where
+            the call itself names it. 0: the level is only assumed, and such a one is never told to a server's session.
         offered: the part of `capabilities` that may be offered to a server on this call, as JSON text.
         request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
         instance: key of the instance that gave that state; None where any will do.
@@ -44,7 +45,7 @@ class Call:
     client: bytes | None = None
     session: str | None = None
     passed: tuple[tuple[bytes, bytes], ...] = ()
-    log_level_set: bool = False
+    log_level_set: int = 0
     offered: bytes = b"{}"
     request_state: bytes | None = None
     instance: str | None = None

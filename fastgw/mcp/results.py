@@ -6,15 +6,18 @@ Refuses to know: the payload. `content`, `structuredContent` and all other membe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from fastgw.mcp import names
-from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members
+from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, string
 
 _RESULT = frozenset(("resultType", "_meta", "isError", "content", "structuredContent", "ttlMs", "cacheScope"))
 _META = frozenset((names.META_SERVER,))
+COMPLETE = "complete"
+"""The `resultType` of a server's last word."""
 _NO_LINKS = "2025-03-26"
 """The revision before structured content and resource links."""
 
@@ -36,9 +39,19 @@ class Result:
         return self.members.get("isError") == b"true"
 
     @property
-    def kind(self) -> bytes:
-        """`resultType` as JSON text; a server of an older revision has only complete results."""
-        return self.members.get("resultType", b'"complete"')
+    def kind(self) -> str:
+        """`resultType`; a server of an older revision has only complete results.
+
+        Raises:
+            Unusable: it is no string.
+        """
+        found = self.members.get("resultType")
+        if found is None or found == b'"complete"':
+            return COMPLETE
+        try:
+            return string(found, "resultType")
+        except NotAMessage as wrong:
+            raise Unusable(str(wrong)) from None
 
 
 def read(text: bytes) -> Result:
@@ -70,6 +83,25 @@ def legacy(result: Result, version: str) -> bytes:
     Structured content that is no object came with 2026-07-28; structured content itself and resource links came with
     2025-06-18. Servers repeat structured content as text, so nothing is lost to the model.
     """
+    found = _stripped(result)
+    structured = found.get("structuredContent")
+    if structured is not None and (version <= _NO_LINKS or not structured.startswith(b"{")):
+        del found["structuredContent"]
+    if version <= _NO_LINKS:
+        if b"resource_link" in found.get("content", b""):
+            found["content"] = _each(found["content"], _link_as_text)
+        if b"resource_link" in found.get("messages", b""):
+            found["messages"] = _each(found["messages"], _message_without_link)
+    return emit(found)
+
+
+def bare(result: Result) -> bytes:
+    """The result for who speaks no revision: nothing of the protocol in it."""
+    return emit(_stripped(result))
+
+
+def _stripped(result: Result) -> dict[str, bytes]:
+    """The members of the result less those that belong to the protocol of 2026-07-28."""
     found = result.members
     for name in ("resultType", "ttlMs", "cacheScope"):
         found.pop(name, None)
@@ -78,24 +110,40 @@ def legacy(result: Result, version: str) -> bytes:
         found["_meta"] = emit(meta)
     else:
         found.pop("_meta", None)
-    structured = found.get("structuredContent")
-    if structured is not None and (version <= _NO_LINKS or not structured.startswith(b"{")):
-        del found["structuredContent"]
-    if version <= _NO_LINKS and b"resource_link" in found.get("content", b""):
-        found["content"] = _links_as_text(found["content"])
-    return emit(found)
+    return found
 
 
-def _links_as_text(content: bytes) -> bytes:
-    """The content array with every `resource_link` as text holding its URI; other items byte for byte."""
+def keep_private(result: Result) -> None:
+    """Say of a resource that was read how long it stays fresh, and that it is for this agent alone.
+
+    Both are required of it (2026-07-28, Base Protocol, Caching); what one agent may read, another may not.
+    """
+    result.members.setdefault("ttlMs", b"0")
+    result.members["cacheScope"] = b'"private"'
+
+
+def _each(array: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The array with every item changed; what is no array byte for byte."""
     try:
-        items = msgspec.json.decode(content, type=list[msgspec.Raw])
+        items = msgspec.json.decode(array, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):
-        return content
-    return b"[" + b",".join(_link_as_text(bytes(item)) for item in items) + b"]"
+        return array
+    return b"[" + b",".join(change(bytes(item)) for item in items) + b"]"
+
+
+def _message_without_link(message: bytes) -> bytes:
+    """A prompt's message, its content told without a `resource_link`."""
+    try:
+        found = members(message)
+    except (NotJson, NotAMessage):
+        return message
+    if b"resource_link" not in found.get("content", b""):
+        return message
+    return emit({**found, "content": _link_as_text(found["content"])})
 
 
 def _link_as_text(item: bytes) -> bytes:
+    """A `resource_link` as text holding its URI; other content byte for byte."""
     try:
         found = members(item)
     except (NotJson, NotAMessage):

@@ -183,6 +183,111 @@ def test_a_second_name_is_refused() -> None:
     assert refusal(fields, body)[0].kind is Kind.BAD_PARAMS
 
 
+@pytest.mark.parametrize("method", ["prompts/list", "resources/list", "resources/templates/list", "tools/list"])
+def test_all_four_lists_are_asked_alike(method: str) -> None:
+    found = lift(*modern(method, cursor="c"))
+    assert (found.wish, found.call.params) == (Wish.LIST, {"cursor": b'"c"'})
+    for version in ("2025-11-25", "2025-06-18", "2025-03-26"):
+        assert lift({"Mcp-Session-Id": initialize(version)}, request(method)).wish is Wish.LIST
+
+
+NAMED = {
+    "prompts/get": ({"name": "greet", "arguments": {"a": "b"}}, "greet", {"arguments": b'{"a":"b"}'}),
+    "resources/read": ({"uri": "file:///x y"}, "file:///x y", {}),
+    "completion/complete": (
+        {"ref": {"type": "ref/prompt", "name": "greet"}, "argument": {"name": "a", "value": "b"}, "context": {}},
+        None,
+        {
+            "ref": b'{"type":"ref/prompt","name":"greet"}',
+            "argument": b'{"name":"a","value":"b"}',
+            "context": b"{}",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("method", list(NAMED))
+def test_prompts_resources_and_completions_are_calls(method: str) -> None:
+    params, name, kept = NAMED[method]
+    fields, message = modern(method, **params)
+    if name is not None:
+        fields["Mcp-Name"] = name
+    new = lift(fields, message)
+    old = lift({"Mcp-Session-Id": initialize("2025-03-26")}, request(method, **params))
+    for found in (new, old):
+        assert (found.wish, found.call.name, found.call.params) == (Wish.CALL, name, kept)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("prompts/get", {}),
+        ("prompts/get", {"name": 7}),
+        ("prompts/get", {"name": "x", "arguments": []}),
+        ("resources/read", {}),
+        ("resources/read", {"uri": None}),
+        ("resources/read", {"uri": ["a"]}),
+        ("resources/read", {"uri": "a:b", "URI": "c:d"}),
+        ("completion/complete", {"argument": {}}),
+        ("completion/complete", {"ref": {}}),
+        ("completion/complete", {"ref": "x", "argument": {}}),
+        ("completion/complete", {"ref": {}, "argument": []}),
+    ],
+)
+def test_what_they_need_must_be_there(method: str, params: dict[str, Any]) -> None:
+    fields, message = modern(method)
+    message["params"].update(params)
+    fields["Mcp-Name"] = str(params.get("name", params.get("uri")))
+    assert refusal(fields, message)[0].kind is Kind.BAD_PARAMS
+    assert refusal({"Mcp-Session-Id": initialize()}, request(method, **params))[0].kind is Kind.BAD_PARAMS
+
+
+def test_the_uri_in_the_header_must_be_the_one_in_the_body() -> None:
+    fields, message = modern("resources/read", uri="file:///secret")
+    assert refusal({**fields, "Mcp-Name": "file:///public"}, message)[0].kind is Kind.HEADER_MISMATCH
+    assert refusal(fields, message)[0].kind is Kind.HEADER_MISMATCH
+
+
+def test_of_what_a_modern_agent_declares_servers_are_offered_what_can_be_relayed() -> None:
+    fields, message = modern("tools/call", name="deploy")
+    assert lift(fields, message).call.offered == b"{}"
+    declared = {"roots": {}, "elicitation": {"url": {}}, "extensions": {"x": {}}}
+    message["params"]["_meta"] = {**META, "io.modelcontextprotocol/clientCapabilities": declared}
+    assert lift(fields, message).call.offered == b'{"elicitation":{"url":{}},"roots":{}}'
+    text = orjson.dumps(message).replace(b'"roots":{}', b'"roots":{},"roots":{}')
+    assert refusal(fields, text)[0].kind is Kind.BAD_PARAMS
+
+
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
+def test_a_modern_agent_answers_and_brings_its_state_back(method: str) -> None:
+    params = {"uri" if method == "resources/read" else "name": "x:y", "inputResponses": {"k": {}}, "requestState": "s"}
+    fields, message = modern(method, **params)
+    call = lift({**fields, "Mcp-Name": "x:y"}, message).call
+    assert (call.params, call.request_state) == ({"inputResponses": b'{"k":{}}'}, b'"s"')
+    old = lift({"Mcp-Session-Id": initialize()}, request(method, **params)).call
+    assert (old.params, old.request_state, old.offered) == ({}, None, b"{}")
+
+
+def test_no_other_request_has_rounds() -> None:
+    params, _, kept = NAMED["completion/complete"]
+    call = lift(*modern("completion/complete", **params, inputResponses={}, requestState="s")).call
+    assert (call.params, call.request_state, call.offered) == (kept, None, b"{}")
+
+
+@pytest.mark.parametrize("params", [{"requestState": 7}, {"requestState": None}, {"inputResponses": []}])
+def test_answers_and_states_must_be_what_they_are(params: dict[str, Any]) -> None:
+    assert refusal(*modern("tools/call", name="deploy", **params))[0].kind is Kind.BAD_PARAMS
+
+
+def test_a_modern_agent_names_its_level_on_the_call_itself() -> None:
+    fields, message = modern("tools/call", name="deploy")
+    call = lift(fields, message).call
+    assert (call.log_level, call.log_level_set) == (None, 0)
+    message["params"]["_meta"] = {**META, "io.modelcontextprotocol/logLevel": "debug"}
+    call = lift(fields, message).call
+    assert (call.log_level, call.log_level_set) == ("debug", 1)
+
+
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 
@@ -303,11 +408,13 @@ def test_a_broken_initialize_opens_nothing(params: dict[str, Any]) -> None:
 def test_a_session_gets_the_log_messages_it_asked_for() -> None:
     fields = {"Mcp-Session-Id": initialize()}
     call = lift(fields, request("tools/call", name="deploy")).call
-    assert (call.log_level, call.session is not None) == ("info", True)
+    assert (call.log_level, call.log_level_set, call.session is not None) == ("info", 0, True)
     found = lift(fields, request("logging/setLevel", level="error"))
     assert (found.wish, found.call.log_level, found.call.session) == (Wish.LEVEL, "error", call.session)
-    DOOR.set_level(call.session or "", "error")
-    assert lift(fields, request("tools/call", name="deploy")).call.log_level == "error"
+    for level, times in (("error", 1), ("error", 1), ("debug", 2), ("error", 3)):
+        DOOR.set_level(call.session or "", level)
+        again = lift(fields, request("tools/call", name="deploy")).call
+        assert (again.log_level, again.log_level_set) == (level, times)
 
 
 @pytest.mark.parametrize("params", [{}, {"level": "loud"}, {"level": 3}])

@@ -51,3 +51,45 @@ def test_a_result_that_breaks_the_protocol_is_unusable(text: bytes) -> None:
 def test_is_error() -> None:
     assert results.read(b'{"isError":true}').is_error
     assert not results.read(b'{"isError":false}').is_error
+
+
+def test_a_prompts_links_become_text_before_there_were_links() -> None:
+    text = (
+        b'{"messages":[{"role":"user","content":{"type":"resource_link","uri":"a://b","name":"n"}},'
+        b'{"role": "user", "content": {"type":"text","text":"resource_link"}},7]}'
+    )
+    found = members(results.legacy(results.read(text), "2025-03-26"))
+    assert found["messages"] == (
+        b'[{"role":"user","content":{"type":"text","text":"a://b"}},'
+        b'{"role":"user","content":{"type":"text","text":"resource_link"}},7]'
+    )
+    assert members(results.legacy(results.read(text), "2025-06-18"))["messages"] == members(text)["messages"]
+
+
+def test_what_was_read_is_for_one_agent_alone() -> None:
+    for text, fresh in ((b'{"contents":[]}', b"0"), (b'{"contents":[],"ttlMs":50,"cacheScope":"public"}', b"50")):
+        found = results.read(text)
+        results.keep_private(found)
+        told = members(results.modern(found, OURS))
+        assert (told["ttlMs"], told["cacheScope"]) == (fresh, b'"private"')
+        assert not {"ttlMs", "cacheScope"} & set(members(results.legacy(found, "2025-11-25")))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (b"{}", "complete"),
+        (b'{"resultType":"complete"}', "complete"),
+        (b'{"resultType":"\\u0063omplete"}', "complete"),
+        (b'{"resultType":"input_required"}', "input_required"),
+        (b'{"a":{"resultType":"input_required"}}', "complete"),
+    ],
+)
+def test_the_kind_of_a_result(text: bytes, kind: str) -> None:
+    assert results.read(text).kind == kind
+
+
+@pytest.mark.parametrize("kind", [b"5", b"null", b"{}"])
+def test_a_kind_that_is_no_string_is_unusable(kind: bytes) -> None:
+    with pytest.raises(Unusable):
+        _ = results.read(b'{"resultType":' + kind + b"}").kind

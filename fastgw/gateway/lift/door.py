@@ -21,6 +21,8 @@ MOST_ENDED = 200_000
 DEFAULT_LEVEL = "info"
 """Of a session that never set one: the server decides then (2025-11-25, Logging), and most decide so."""
 
+_UNSAID = (DEFAULT_LEVEL, 0)
+
 
 class Door:
     """Opens session ids for one worker, once it has been given the secrets."""
@@ -28,7 +30,7 @@ class Door:
     def __init__(self, secrets: tuple[bytes, ...] = ()) -> None:
         self._opened: dict[tuple[str, str, str], Session] = {}
         self._ended: dict[str, float] = {}
-        self._levels: dict[str, str] = {}
+        self._levels: dict[str, tuple[str, int]] = {}
         self.sealer: Sealer
         if secrets:
             self.renew(secrets)
@@ -70,11 +72,14 @@ class Door:
 
     def set_level(self, session: str, level: str) -> None:
         """From now on this session wants log messages of this level and above."""
-        self._levels.pop(session, None)
-        self._levels[session] = level
+        before, times = self._levels.pop(session, ("", 0))
+        self._levels[session] = level, times + (level != before)
         if len(self._levels) > MOST_ENDED:
             del self._levels[next(iter(self._levels))]
 
-    def level(self, session: str) -> str:
-        """The lowest level of log messages the session wants."""
-        return self._levels.get(session, DEFAULT_LEVEL)
+    def level(self, session: str) -> tuple[str, int]:
+        """The lowest level of log messages the session wants, and how often it has named another one than before.
+
+        Whoever tells servers goes by the number: the same level may have been another in between, on another worker.
+        """
+        return self._levels.get(session, _UNSAID)

@@ -9,11 +9,39 @@ from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import legacy, modern, reading
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Refused
+from fastgw.gateway.lift.face import Face, Recognised, Refused
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import headers, names
 
 _LEGACY = frozenset(version.encode() for version in names.LEGACY_VERSIONS)
+
+
+class AtEndpoint:
+    """The endpoint's own path: JSON-RPC messages of every revision."""
+
+    verb = "POST"
+    face: Face = modern.FACE
+
+    def verbs(self, exchange: Exchange) -> tuple[str, ...]:
+        """See `Entrance.verbs`; sessions are ended by DELETE."""
+        return ("POST", "DELETE") if speaks_sessions(exchange) else ("POST",)
+
+    def brings_body(self, exchange: Exchange) -> bool:
+        """See `Entrance.brings_body`."""
+        found = exchange.headers
+        kind = headers.media_type(found.get(b"content-type", b""))
+        if b"content-type" in exchange.twice or kind != b"application/json":
+            raise Fault(Kind.BAD_MEDIA_TYPE)
+        if not headers.accepts(found.get(b"accept"), b"application/json"):
+            raise Fault(Kind.NOT_ACCEPTABLE)
+        return True
+
+    def lift(self, exchange: Exchange, body: bytes, door: Door) -> Recognised | list[Recognised | Refused]:
+        """See `Entrance.lift`."""
+        return lift(exchange, body, door)
+
+
+MESSAGES = AtEndpoint()
 
 
 def lift(exchange: Exchange, body: bytes, door: Door) -> Recognised | list[Recognised | Refused]:

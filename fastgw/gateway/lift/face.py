@@ -1,6 +1,6 @@
 """How one agent is spoken to: the part of an era that the path needs, behind one shape.
 
-Knows: what the two faces have in common. Refuses to know: which of them it is.
+Knows: what the faces have in common. Refuses to know: which of them it is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from fastgw.faults import Fault
+from fastgw.gateway.lift import wording
 from fastgw.mcp import names
 from fastgw.mcp.call import Call
 from fastgw.mcp.results import Result
@@ -20,6 +21,7 @@ class Wish(Enum):
 
     CALL = auto()
     LIST = auto()
+    DESCRIBE = auto()
     DISCOVER = auto()
     INITIALIZE = auto()
     PING = auto()
@@ -53,17 +55,21 @@ class Shown:
 
 
 class Face(Protocol):
-    """One era's manners towards an agent.
+    """The manners towards one kind of agent.
 
+    `streams`: an answer may be an event stream.
     `leaving_cancels`: a closed connection withdraws the call (2026-07-28, Cancellation; before it, never).
     `mirrors`: headers repeat parts of the body and must agree with it.
+    `rounds`: a result may ask it for input; it then asks again, with the answers (2026-07-28, MRTR).
     `dialect`: which encoding of the prepared lists it reads.
     `version`: the protocol revision.
     `unheard`: error codes of servers that its revision has abolished.
     """
 
+    streams: bool
     leaving_cancels: bool
     mirrors: bool
+    rounds: bool
     dialect: str
     version: str
     unheard: frozenset[int]
@@ -79,6 +85,52 @@ class Face(Protocol):
     def status(self, fault: Fault) -> int:
         """The HTTP status of a refusal."""
         ...
+
+    def code(self, fault: Fault) -> int:
+        """The error code of a refusal."""
+        ...
+
+    def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
+        """The whole body of a refusal; `reply_to` is the JSON-RPC id it answers, as JSON text."""
+        ...
+
+    def reply(self, reply_to: bytes, result: bytes) -> bytes:
+        """The whole body around a result (JSON text)."""
+        ...
+
+    def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
+        """The whole body around a server's own error: the JSON text of an object that has a code and a message."""
+        ...
+
+    def failed(self, code: int) -> int:
+        """The HTTP status of a server's own error with this code."""
+        ...
+
+
+class Messages:
+    """What faces have in common whose agents exchange JSON-RPC messages."""
+
+    streams = True
+
+    def code(self, fault: Fault) -> int:
+        """See `Face.code`."""
+        return fault.told.code
+
+    def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
+        """See `Face.refusal`."""
+        return wording.message(reply_to, wording.error(fault, self.code(fault), request_id), b"error")
+
+    def reply(self, reply_to: bytes, result: bytes) -> bytes:
+        """See `Face.reply`."""
+        return wording.message(reply_to, result)
+
+    def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
+        """See `Face.failure`: passed on, nothing added."""
+        return wording.message(reply_to, error, b"error")
+
+    def failed(self, code: int) -> int:
+        """See `Face.failed`."""
+        return 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import reading
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Shown, Wish
+from fastgw.gateway.lift.face import Messages, Recognised, Shown, Wish
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import envelope, headers, names, results, sessions
 from fastgw.mcp.call import Call
@@ -21,14 +21,15 @@ from fastgw.mcp.results import Result
 from fastgw.mcp.sealing import NONCE
 from fastgw.mcp.sessions import Session
 
-_WISHES = {names.PING: Wish.PING, names.TOOLS_LIST: Wish.LIST, names.TOOLS_CALL: Wish.CALL, names.SET_LEVEL: Wish.LEVEL}
+_WISHES = {**reading.WISHES, names.PING: Wish.PING, names.SET_LEVEL: Wish.LEVEL}
 
 
-class LegacyFace:
+class LegacyFace(Messages):
     """How an agent of one of the older revisions is spoken to."""
 
     leaving_cancels = False
     mirrors = False
+    rounds = False
     unheard: frozenset[int] = frozenset()
 
     def __init__(self, version: str) -> None:
@@ -46,6 +47,10 @@ class LegacyFace:
     def status(self, fault: Fault) -> int:
         """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
         return fault.told.legacy
+
+    def code(self, fault: Fault) -> int:
+        """See `Face.code`: resources had a code of their own (2025-11-25, Resources, Error Handling)."""
+        return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.told.code
 
 
 _FACES = {version: LegacyFace(version) for version in names.LEGACY_VERSIONS}
@@ -80,7 +85,10 @@ def lift(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.capabilities = session.capabilities.encode()
     call.client = session.client.encode()
-    call.log_level = _level(opened) if wish is Wish.LEVEL else door.level(session.id)
+    if wish is Wish.LEVEL:
+        call.log_level = reading.log_level(opened.params.get("level"), "level")
+    else:
+        call.log_level, call.log_level_set = door.level(session.id)
     return Recognised(wish, reading.fill(call, opened), face)
 
 
@@ -137,10 +145,3 @@ def _notification(call: Call, opened: Opened, face: LegacyFace) -> Recognised:
         call.id = request
         return Recognised(Wish.CANCEL, call, face)
     return Recognised(Wish.NOTHING, call, face)
-
-
-def _level(opened: Opened) -> str:
-    level = reading.text(opened.params.get("level"), "level")
-    if level not in names.LOG_LEVELS:
-        raise Fault(Kind.BAD_PARAMS, f"Invalid params: unknown log level {level[:32]!r}")
-    return level

@@ -9,27 +9,30 @@ from __future__ import annotations
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import reading
-from fastgw.gateway.lift.face import Recognised, Shown, Wish
+from fastgw.gateway.lift.face import Messages, Recognised, Shown, Wish
 from fastgw.gateway.lift.reading import Opened
-from fastgw.mcp import headers, names, params, results
+from fastgw.mcp import headers, names, params, results, rounds
 from fastgw.mcp.call import Call
+from fastgw.mcp.envelope import NotAMessage, NotJson
 from fastgw.mcp.results import Result
 
 SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
 """What `server/discover` names: the older revisions are served on the same endpoint by `initialize`."""
 
-_WISHES = {names.DISCOVER: Wish.DISCOVER, names.TOOLS_LIST: Wish.LIST, names.TOOLS_CALL: Wish.CALL}
-_NAMED = {names.TOOLS_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
+_WISHES = {**reading.WISHES, names.DISCOVER: Wish.DISCOVER}
+_NAMED = {names.TOOLS_CALL: "name", names.PROMPTS_GET: "name", names.RESOURCES_READ: "uri"}
 """Which member `Mcp-Name` repeats, per method (2026-07-28, Standard Request Headers)."""
 
+_BROUGHT = frozenset((rounds.RESPONSES, rounds.STATE))
 _ROUTING = frozenset((headers.VERSION, headers.METHOD, headers.NAME))
 
 
-class ModernFace:
+class ModernFace(Messages):
     """How an agent of 2026-07-28 is spoken to."""
 
     leaving_cancels = True
     mirrors = True
+    rounds = True
     dialect = "modern"
     version = names.MODERN_VERSION
     unheard = frozenset((names.URL_ELICITATION, names.RESOURCE_NOT_FOUND))
@@ -49,6 +52,12 @@ class ModernFace:
     def status(self, fault: Fault) -> int:
         """See `Face.status`."""
         return fault.told.modern
+
+    def failed(self, code: int) -> int:
+        """See `Face.failed`. A missing capability is the agent's to declare, so it is told by status too
+        (2026-07-28, Capabilities).
+        """
+        return self.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
 
 
 FACE = ModernFace()
@@ -78,8 +87,16 @@ def lift(exchange: Exchange, opened: Opened) -> Recognised:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.passed = params.passable(exchange.headers)
     call.client = opened.meta.get(names.META_CLIENT)
-    call.log_level = _log_level(opened.meta.get(names.META_LOG_LEVEL))
-    return Recognised(wish, reading.fill(call, opened), FACE)
+    level = opened.meta.get(names.META_LOG_LEVEL)
+    if level is not None:
+        call.log_level, call.log_level_set = reading.log_level(level, names.META_LOG_LEVEL), 1
+    reading.fill(call, opened)
+    if call.method in rounds.METHODS:
+        if call.capabilities != b"{}":
+            _offer(call)
+        if not _BROUGHT.isdisjoint(opened.params):
+            _bring(call, opened.params)
+    return Recognised(wish, call, FACE)
 
 
 def unsupported(version: str) -> Fault:
@@ -116,10 +133,19 @@ def _same(said: str | None, value: str, name: str) -> None:
         raise Fault(Kind.HEADER_MISMATCH, f"The header {name} does not match the body.")
 
 
-def _log_level(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    level = reading.text(value, names.META_LOG_LEVEL)
-    if level not in names.LOG_LEVELS:
-        raise Fault(Kind.BAD_PARAMS, f"Invalid params: unknown log level {level[:32]!r}")
-    return level
+def _offer(call: Call) -> None:
+    """What a server may ask this agent in the middle of the call."""
+    try:
+        call.offered = rounds.offered(call.capabilities)
+    except (NotAMessage, NotJson) as wrong:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: {names.META_CAPABILITIES}: {wrong}") from None
+
+
+def _bring(call: Call, params: dict[str, bytes]) -> None:
+    """What the agent brings of an earlier round."""
+    responses, state = params.get(rounds.RESPONSES), params.get(rounds.STATE)
+    if responses is not None:
+        call.params[rounds.RESPONSES] = reading.an_object(responses, rounds.RESPONSES)
+    if state is not None:
+        reading.text(state, rounds.STATE)
+        call.request_state = state

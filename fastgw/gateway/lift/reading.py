@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fastgw.faults import Fault, Kind
+from fastgw.gateway.lift.face import Wish
 from fastgw.mcp import envelope, names
 from fastgw.mcp.call import Call
 from fastgw.mcp.envelope import Message, NotAMessage, NotJson
 
+WISHES = {
+    **dict.fromkeys(names.LISTS, Wish.LIST),
+    **dict.fromkeys((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE), Wish.CALL),
+}
+"""What every revision knows."""
+
 _PARAMS = frozenset(
-    ("name", "arguments", "_meta", "cursor", "protocolVersion", "capabilities", "clientInfo", "requestId")
-)
+    ("name", "arguments", "_meta", "cursor", "protocolVersion", "capabilities", "clientInfo", "requestId",
+     "uri", "ref", "argument", "requestState", "inputResponses")
+)  # fmt: skip
 _META = frozenset(
     (names.META_VERSION, names.META_CAPABILITIES, names.META_CLIENT, names.META_LOG_LEVEL, "progressToken")
 )
@@ -28,8 +36,8 @@ MOST_IN_BATCH = 1000
 
 
 _NOT_RELAYED = frozenset(("name", "_meta", "task", "requestState", "inputResponses"))
-"""Members of `params` that are written anew or not handed on: servers see one credential for many agents, so state
-that a server gave to one of them must not reach it from another."""
+"""Members of `params` that are written anew or not handed on as they are: servers see one credential for many agents,
+so state that a server gave to one of them must not reach it from another."""
 
 
 @dataclass(slots=True)
@@ -133,6 +141,18 @@ def an_object(value: bytes | None, what: str) -> bytes:
     return value
 
 
+def log_level(value: bytes | None, what: str) -> str:
+    """A member that must be a log level.
+
+    Raises:
+        Fault: BAD_PARAMS where it is missing or something else.
+    """
+    level = text(value, what)
+    if level not in names.LOG_LEVELS:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: unknown log level {level[:32]!r}")
+    return level
+
+
 def fill(call: Call, opened: Opened) -> Call:
     """What every era's request carries: name, payload, progress token, the agent's own `_meta`.
 
@@ -140,14 +160,20 @@ def fill(call: Call, opened: Opened) -> Call:
         Fault: BAD_PARAMS.
     """
     params = opened.params
-    if call.method == names.TOOLS_CALL:
+    call.params = {name: value for name, value in params.items() if name not in _NOT_RELAYED}
+    if call.method == names.TOOLS_CALL or call.method == names.PROMPTS_GET:
         call.name = text(params.get("name"), "name")
         if "arguments" in params:
             an_object(params["arguments"], "arguments")
+    elif call.method == names.RESOURCES_READ:
+        call.name = text(params.get("uri"), "uri")
+        del call.params["uri"]
+    elif call.method == names.COMPLETE:
+        an_object(params.get("ref"), "ref")
+        an_object(params.get("argument"), "argument")
     call.token = opened.meta.get("progressToken")
     if call.token is not None and not envelope.is_id(call.token) and not _is_number(call.token):
         raise Fault(Kind.BAD_PARAMS, "Invalid params: progressToken must be a string or a number")
-    call.params = {name: value for name, value in params.items() if name not in _NOT_RELAYED}
     call.meta = {
         name: value for name, value in opened.meta.items() if name not in _META and not name.startswith(names.RESERVED)
     }

@@ -1,0 +1,102 @@
+"""Requests at any path, as a server hands them on, and stages whose endpoint /mcp is another than usual."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote
+
+from fastgw.config.snapshot import Endpoint, Grant, Listing, Page, Snapshot, View
+from fastgw.edge.asgi import application
+from fastgw.mcp import names
+from tests.backends.fakes import FakeAnswer, Sent
+from tests.gateway.fakes import FakeAgent, Stage, bought
+
+INVOKE = "/mcp/tools/buy/invoke"
+
+
+async def ask(
+    stage: Stage, path: str, body: bytes = b"", fields: dict[str, str] | None = None, verb: str = "POST"
+) -> FakeAgent:
+    """A request as a server hands it on, `path` as it was sent."""
+    agent = FakeAgent(body)
+    await begin(stage, agent, path, fields, verb)
+    return agent
+
+
+def begin(
+    stage: Stage, agent: FakeAgent, path: str, fields: dict[str, str] | None = None, verb: str = "POST"
+) -> asyncio.Task[None]:
+    """The same, for an agent that has not said all."""
+    target, _, query = path.partition("?")
+    usual = {
+        "host": "localhost",
+        **({"content-type": "application/json", "content-length": "9"} if verb == "POST" else {}),
+    }
+    found = {name: value for name, value in {**usual, **(fields or {})}.items() if value}
+    scope = {
+        "type": "http",
+        "method": verb,
+        "path": unquote(target, errors="replace"),
+        "raw_path": target.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in found.items() if name != "content-length"],
+    }
+    if "content-length" in found:
+        length = fields.get("content-length") if fields else None
+        scope["headers"].append(
+            (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length.encode())
+        )
+    return stage.registry.spawn(application(stage.gateway)(scope, agent.receive, agent.send), "a request")
+
+
+def sells(sent: Sent) -> FakeAnswer:
+    """A server whose one tool works."""
+    return FakeAnswer(body=bought(sent)) if sent.method == "tools/call" else FakeAnswer(202)
+
+
+def answers(**members: Any) -> Any:
+    """A server that answers every call with this."""
+
+    def answer(sent: Sent) -> FakeAnswer:
+        return FakeAnswer(body=json.dumps({"jsonrpc": "2.0", "id": sent.json["id"], **members}).encode())
+
+    return answer
+
+
+def changed(stage: Stage, **members: Any) -> None:
+    """Load a snapshot whose endpoint /mcp differs in this."""
+    snapshot = newest(stage)
+    endpoint = replace(snapshot.endpoints["/mcp"], **members)
+    load(stage, replace(snapshot, endpoints={**snapshot.endpoints, "/mcp": endpoint}))
+
+
+def newest(stage: Stage) -> Snapshot:
+    """The snapshot that calls are served from."""
+    return stage.gateway.begin({"headers": []}).snapshot
+
+
+def load(stage: Stage, snapshot: Snapshot) -> None:
+    """Serve and list from this one."""
+    stage.gateway.load(replace(snapshot, generation=snapshot.generation + 1))
+    stage.gateway.activate(snapshot.generation + 1)
+
+
+def view_of(*tools: dict[str, Any], pages: int = 1, grants: dict[str, Grant] | None = None) -> View:
+    """A view that lists these tools on so many pages."""
+    size = max(1, -(-len(tools) // pages))
+    parts = [tools[at : at + size] for at in range(0, len(tools), size)] or [()]
+    made = [
+        Page(
+            dict.fromkeys(("modern", *names.LEGACY_VERSIONS), json.dumps(part).encode()), at * 1000, at < len(parts) - 1
+        )
+        for at, part in enumerate(parts)
+    ]
+    return View(grants or {}, lists={names.TOOLS_LIST: Listing(tuple(made), 7)})
+
+
+def endpoints(*own: str) -> dict[str, Endpoint]:
+    """Endpoints at these paths, with nothing behind them."""
+    return {path: Endpoint(path, {}, (View(),), {}, True, 0.0, (), "") for path in own}
