@@ -32,6 +32,7 @@ class Kind(Enum):
     UNSUPPORTED_VERSION = "unsupported_version"
     UNKNOWN_METHOD = "unknown_method"
     UNKNOWN_NAME = "unknown_name"
+    UNKNOWN_RESOURCE = "unknown_resource"
     BAD_PARAMS = "bad_params"
     INTERNAL = "internal"
     NO_SERVER = "no_server"
@@ -79,6 +80,7 @@ TOLD: dict[Kind, Told] = {
     Kind.UNSUPPORTED_VERSION: Told(-32022, 400, 200, 400, "invalid", "Unsupported protocol version"),
     Kind.UNKNOWN_METHOD: Told(-32601, 404, 200, 404, "invalid", "Method not found"),
     Kind.UNKNOWN_NAME: Told(-32602, 400, 200, 404, "unknown", "Unknown tool"),
+    Kind.UNKNOWN_RESOURCE: Told(-32602, 400, 200, 404, "unknown", "Resource not found"),
     Kind.BAD_PARAMS: Told(-32602, 400, 200, 400, "invalid", "Invalid params"),
     Kind.INTERNAL: Told(-32603, 200, 200, 500, "server_error", "Internal error"),
     Kind.NO_SERVER: Told(-31001, 503, 200, 503, "unavailable", "All MCP backends unavailable"),

@@ -7,10 +7,11 @@ Refuses to know: how any of it is done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastgw.catalog.route import Arm
 from fastgw.config.snapshot import Endpoint, Grant, Instance, Snapshot, View
 from fastgw.mcp.call import Call
 from fastgw.mcp.headers import VERSION
@@ -37,6 +38,7 @@ class Exchange:
         held: bytes of its body that count against the worker's budget.
         over: its answer is complete, or nobody waits for it.
         body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
+        cors: headers that let a browser hand its answer to the page that asked; empty for everybody else.
         when_old: what is to be done once if it takes longer than most.
         outcome: how it ended, in the words of usage events; *cancelled* until something better is known.
     """
@@ -56,6 +58,7 @@ class Exchange:
     face: Face | None = None
     call: Call | None = None
     grant: Grant | None = None
+    arm: Arm | None = None
     instance: Instance | None = None
     tool: str | None = None
     attempts: int = 0
@@ -74,6 +77,7 @@ class Exchange:
     over: bool = False
     body_due: float = 0.0
     too_slow: bool = False
+    cors: Sequence[tuple[bytes, bytes]] = ()
     when_old: Callable[[], None] | None = None
 
     @property

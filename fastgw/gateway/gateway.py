@@ -17,6 +17,7 @@ import orjson
 
 from fastgw.backends.caller import Caller
 from fastgw.config.snapshot import Backend, Endpoint, Instance, Snapshot, View
+from fastgw.faults import Fault, Kind
 from fastgw.gateway.agent import Fields
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
@@ -24,10 +25,11 @@ from fastgw.gateway.ledger import Ledger
 from fastgw.gateway.lift import legacy
 from fastgw.gateway.lift.door import Door
 from fastgw.gateway.lift.face import Recognised, Refused, Wish
+from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.patrol import Patrol
 from fastgw.gateway.registry import Registry
 from fastgw.gateway.wires import Wires
-from fastgw.mcp import headers, sessions
+from fastgw.mcp import headers, rounds, sessions
 from fastgw.mcp.sealing import Sealer
 from fastgw.policy.principal import ANONYMOUS
 from fastgw.ports import Keeper, UpstreamSession
@@ -75,7 +77,9 @@ class Gateway:
         self._patrol = Patrol()
         self._loop = asyncio.get_running_loop()
         self.door = Door()
+        self.descriptions = Descriptions()
         self.cursors: Sealer
+        self.states: Sealer
         self.caller: Caller
 
     @property
@@ -94,6 +98,7 @@ class Gateway:
         if previous is None or previous.seal_keys != snapshot.seal_keys:
             self.door.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
+            self.states = Sealer(snapshot.seal_keys, "state")
         self.caller.max_reply = snapshot.max_reply
         self.caller.forget(self._wires.connect(snapshot))
         if previous is not None:
@@ -155,8 +160,12 @@ class Gateway:
 
     def common(self, exchange: Exchange) -> Fields:
         """The headers of every answer."""
-        name = (b"x-request-id", exchange.request_id.encode())
-        return [name, (b"connection", b"close")] if self._life.draining else [name]
+        found = [(b"x-request-id", exchange.request_id.encode())]
+        if self._life.draining:
+            found.append((b"connection", b"close"))
+        if exchange.cors:
+            found += exchange.cors
+        return found
 
     def track(self, exchange: Exchange) -> None:
         """The call runs: it can be cancelled by its session, and a drain waits for it."""
@@ -178,7 +187,7 @@ class Gateway:
             exchange.expire()
 
     def record(self, exchange: Exchange) -> None:
-        """Count the request; write a usage event where it was for a tool and its agent is known."""
+        """Count the request; write a usage event where it was a call and its agent is known."""
         self._ledger.record(exchange, self.keeper)
 
     # -- sessions and cancels -----------------------------------------------------------------------------------
@@ -235,14 +244,36 @@ class Gateway:
             return f"session:{exchange.principal.agent}:{call.session}"
         return f"agent:{exchange.principal.agent}"
 
-    def choose(self, backend: Backend, identity: str) -> list[Instance]:
+    def resume(self, exchange: Exchange, server: str) -> None:
+        """Open the `requestState` of a call, so that the server that gave it gets its own back.
+
+        Args:
+            server: where the call goes.
+
+        Raises:
+            Fault: BAD_PARAMS where it is altered, expired, or was given to another agent or for something else.
+        """
+        call = exchange.call
+        assert call is not None and call.request_state is not None
+        bound = rounds.bond(exchange.endpoint.path, exchange.principal.agent, call.method, call.name or "")
+        state = rounds.open_state(call.request_state, self.states, bound, time.time())
+        if state is None or state.server != server:
+            raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown or expired requestState")
+        call.params[rounds.STATE] = state.inner
+        call.instance = state.instance
+
+    def choose(self, backend: Backend, identity: str, first: str | None = None) -> list[Instance]:
         """The instances in the order they are to be tried: the same first one for the same identity on every worker.
 
         Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move.
+
+        Args:
+            first: key of the instance to begin with, where there is still such a one.
         """
         if len(backend.instances) == 1:
             return [backend.instances[0]]
-        return sorted(backend.instances, key=lambda instance: crc32(f"{instance.key}\n{identity}".encode()))
+        ranks = {one.key: (one.key != first, crc32(f"{one.key}\n{identity}".encode())) for one in backend.instances}
+        return sorted(backend.instances, key=lambda instance: ranks[instance.key])
 
     async def close(self) -> None:
         """End what runs in the background and every connection."""
@@ -252,7 +283,7 @@ class Gateway:
 
 def _longest(snapshot: Snapshot) -> float:
     """Seconds after which every call that took this snapshot is over."""
-    return max((route.total for end in snapshot.endpoints.values() for route in end.routes.values()), default=0.0)
+    return max((endpoint.longest for endpoint in snapshot.endpoints.values()), default=0.0)
 
 
 def our_client(snapshot: Snapshot) -> bytes:

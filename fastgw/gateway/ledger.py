@@ -1,4 +1,4 @@
-"""Settle's book-keeping: every finished request counted, every request for a tool written down.
+"""Settle's book-keeping: every finished request counted, every call written down.
 
 Knows: which requests get an event, and what an event says of them. Refuses to know: where counts and events go.
 """
@@ -15,9 +15,9 @@ from fastgw.telemetry.counters import Counters
 from fastgw.usage import event
 from fastgw.usage.event import Event
 
-_METHODS = frozenset(
-    (names.TOOLS_CALL, names.TOOLS_LIST, names.DISCOVER, names.INITIALIZE, names.PING, names.SET_LEVEL)
-)
+_CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
+"""Methods whose requests get an event each."""
+_METHODS = _CALLS | frozenset((*names.LISTS, names.DISCOVER, names.INITIALIZE, names.PING, names.SET_LEVEL))
 """Methods that metrics name; all others are `other`, for agents write what they like."""
 
 
@@ -28,11 +28,11 @@ class Ledger:
         self._counters = counters
 
     def record(self, exchange: Exchange, keeper: Keeper) -> None:
-        """The request is over: count it, and write its event if it was for a tool and its agent is known."""
+        """The request is over: count it, and write its event if it was a call and its agent is known."""
         method = exchange.method if exchange.method in _METHODS else "other" if exchange.method else "none"
         counters = self._counters
         counters.inc("fastgw_requests_total", exchange.endpoint.path, method, exchange.outcome)
-        if method != names.TOOLS_CALL:
+        if method not in _CALLS:
             return
         latency = time.monotonic() - exchange.started
         overhead = max(0.0, latency - exchange.waited)

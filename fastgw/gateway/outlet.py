@@ -49,7 +49,9 @@ class HttpOutlet:
         self._exchange = exchange
         self._common = common
         self._registry = registry
-        self._streams = headers.accepts(exchange.headers.get(b"accept"), b"text/event-stream")
+        self._streams = (exchange.face is None or exchange.face.streams) and headers.accepts(
+            exchange.headers.get(b"accept"), b"text/event-stream"
+        )
         self._turn = asyncio.Lock()
         self._pulse: asyncio.TimerHandle | None = None
 

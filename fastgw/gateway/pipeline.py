@@ -29,17 +29,18 @@ from fastgw.catalog.arms import arm_for
 from fastgw.catalog.route import Arm, ParamHeader
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
-from fastgw.gateway import prepared, refusals
+from fastgw.gateway import curation, grants, origins, paths, prepared, refusals
 from fastgw.gateway.agent import JSON, Agent, Receive, Send
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.lift import era
+from fastgw.gateway.lift.entrance import Entrance
+from fastgw.gateway.lift.era import MESSAGES
 from fastgw.gateway.lift.face import Recognised, Refused, Wish
 from fastgw.gateway.outlet import BatchOutlet, HttpOutlet, Outlet
 from fastgw.gateway.relay import relay
 from fastgw.identity.keys import authenticate
-from fastgw.mcp import headers, params
+from fastgw.mcp import names, params
 from fastgw.policy import authorise as policies
 from fastgw.policy.principal import ANONYMOUS
 
@@ -56,14 +57,18 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     agent = Agent(receive, send)
     exchange = gateway.begin(scope)
     try:
-        accept(exchange, scope)
+        entrance, verb = accept(exchange, scope), scope["method"]
+        if verb == "OPTIONS":
+            fields = [*gateway.common(exchange), *origins.permission(exchange, entrance.verbs(exchange))]
+            await agent.answer(204, fields, b"")
+            return
         identify(exchange)
-        if scope["method"] == "DELETE":
+        if verb == "DELETE":
             await gateway.end_session(exchange)
             await agent.answer(200, gateway.common(exchange), b"")
             return
-        body = await read(gateway, exchange, agent)
-        found = recognise(gateway, exchange, body)
+        body = await read(gateway, exchange, agent) if entrance.brings_body(exchange) else b""
+        found = recognise(gateway, exchange, entrance, body)
         if isinstance(found, list):
             await batch(gateway, exchange, found, agent)
         else:
@@ -81,26 +86,33 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         gateway.release(exchange)
 
 
-def accept(exchange: Exchange, scope: Scope) -> None:
-    """Check what the head of the request says before anything is looked up.
+def accept(exchange: Exchange, scope: Scope) -> Entrance:
+    """Find the endpoint and the way in, and check what the head of the request says before all else.
 
     Raises:
         Fault: BAD_HOST, BAD_ORIGIN, NO_ENDPOINT, BAD_VERB.
     """
-    snapshot, found = exchange.snapshot, exchange.headers
+    snapshot, found, path = exchange.snapshot, exchange.headers, scope["path"]
+    entrance: Entrance = MESSAGES
+    endpoint = snapshot.endpoints.get(path)
+    # Of another length than what it stands for: part of it was percent-encoded.
+    if endpoint is None or len(scope.get("raw_path") or path) != len(path):
+        endpoint, entrance = paths.find(snapshot.endpoints, scope)
+        exchange.face = entrance.face
     host = found.get(b"host", b"").decode("latin-1").lower()
     if b"host" in exchange.twice or not host or (snapshot.hosts and host not in snapshot.hosts):
         raise Fault(Kind.BAD_HOST)
-    origin = found.get(b"origin")
-    if origin is not None and (b"origin" in exchange.twice or origin.decode("latin-1").lower() not in snapshot.origins):
-        raise Fault(Kind.BAD_ORIGIN)
-    endpoint = snapshot.endpoints.get(scope["path"])
+    if b"origin" in found:
+        exchange.cors = origins.admitted(exchange, endpoint)
     if endpoint is None:
         raise Fault(Kind.NO_ENDPOINT)
     exchange.endpoint = endpoint
     verb = scope["method"]
-    if verb != "POST" and not (verb == "DELETE" and era.speaks_sessions(exchange)):
-        raise Fault(Kind.BAD_VERB, headers=((b"allow", b"POST, DELETE" if era.speaks_sessions(exchange) else b"POST"),))
+    if verb != entrance.verb and not origins.asks_first(exchange, verb):
+        verbs = entrance.verbs(exchange)
+        if verb not in verbs:
+            raise Fault(Kind.BAD_VERB, headers=((b"allow", ", ".join(verbs).encode()),))
+    return entrance
 
 
 def identify(exchange: Exchange) -> None:
@@ -126,16 +138,11 @@ async def read(gateway: Gateway, exchange: Exchange, agent: Agent) -> bytes:
     """The body, whole.
 
     Raises:
-        Fault: BAD_MEDIA_TYPE, NOT_ACCEPTABLE, BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED; FULL where the bodies
-            of other requests leave no room for this one.
+        Fault: BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED; FULL where the bodies of other requests leave no room for
+            this one.
     """
-    found = exchange.headers
-    if b"content-type" in exchange.twice or headers.media_type(found.get(b"content-type", b"")) != b"application/json":
-        raise Fault(Kind.BAD_MEDIA_TYPE)
-    if not headers.accepts(found.get(b"accept"), b"application/json"):
-        raise Fault(Kind.NOT_ACCEPTABLE)
     limit = exchange.snapshot.max_body
-    declared = found.get(b"content-length")
+    declared = exchange.headers.get(b"content-length")
     length = int(declared) if declared is not None and declared.isdigit() else None
     if length is not None and length > limit:
         raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
@@ -153,13 +160,15 @@ async def read(gateway: Gateway, exchange: Exchange, agent: Agent) -> bytes:
     return body
 
 
-def recognise(gateway: Gateway, exchange: Exchange, body: bytes) -> Recognised | list[Recognised | Refused]:
-    """Whatever revision the agent speaks, from here on there are only calls: one, or a batch of them.
+def recognise(
+    gateway: Gateway, exchange: Exchange, entrance: Entrance, body: bytes
+) -> Recognised | list[Recognised | Refused]:
+    """Whatever the agent speaks, from here on there are only calls: one, or a batch of them.
 
     Raises:
         Fault: the body as a whole is refused.
     """
-    return era.lift(exchange, body, gateway.door)
+    return entrance.lift(exchange, body, gateway.door)
 
 
 async def one(gateway: Gateway, exchange: Exchange, found: Recognised, agent: Agent) -> None:
@@ -234,16 +243,19 @@ async def _answer_fault(exchange: Exchange, fault: Fault, outlet: Outlet) -> Non
 async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, outlet: Outlet) -> None:
     if found.wish is Wish.LEVEL:
         await gateway.set_level(found.call.session or "", found.call.log_level or "")
-    prepared_answer = resolve(gateway, exchange, found)
+    if found.wish is Wish.DESCRIBE:
+        prepared_answer: bytes | None = await gateway.descriptions.of(exchange, gateway.listed(exchange))
+    else:
+        prepared_answer = resolve(gateway, exchange, found)
     if prepared_answer is not None:
         exchange.outcome, exchange.status = "ok", 200
-        await outlet.answer(200, found.headers, refusals.reply(found.call.id, prepared_answer))
+        await outlet.answer(200, found.headers, found.face.reply(found.call.id, prepared_answer))
         return
-    arm = authorise(exchange)
+    arm = authorise(gateway, exchange)
     backend = admit(gateway, exchange, arm)
     upstream = await forward(gateway, exchange, arm, backend)
     try:
-        await relay(exchange, upstream, outlet)
+        await relay(exchange, upstream, outlet, gateway.states)
     finally:
         upstream.close()
 
@@ -254,42 +266,53 @@ def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | 
     A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
 
     Raises:
-        Fault: UNKNOWN_NAME, HEADER_MISMATCH, BAD_PARAMS.
+        Fault: UNKNOWN_NAME, UNKNOWN_RESOURCE, UNKNOWN_METHOD, BAD_PARAMS.
     """
     view = exchange.view
     assert view is not None
     if found.wish is Wish.CALL:
         name = found.call.name or ""
+        if found.call.method != names.TOOLS_CALL:
+            return grants.resolve(exchange, found.call)
         grant = view.grants.get(name)
         if grant is None:
-            raise unknown_tool(name)
+            raise grants.unknown(found.call.method, name)
         exchange.grant, exchange.tool = grant, name
         return None
     if found.wish is Wish.LIST:
         return prepared.listed(exchange, found, gateway.listed(exchange), gateway.cursors)
     if found.wish is Wish.DISCOVER:
-        return prepared.discover(exchange)
-    return prepared.initialize(exchange, found.call.version) if found.wish is Wish.INITIALIZE else b"{}"
+        return prepared.discover(exchange, gateway.listed(exchange))
+    if found.wish is Wish.INITIALIZE:
+        return prepared.initialize(exchange, gateway.listed(exchange), found.call.version)
+    return b"{}"
 
 
-def authorise(exchange: Exchange) -> Arm:
+def authorise(gateway: Gateway, exchange: Exchange) -> Arm:
     """What is left to decide when the arguments are known: their headers, the policies and the arm of the route.
 
     Raises:
-        Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments.
+        Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments; BAD_PARAMS where
+            they, or a `requestState`, are not what they must be.
     """
     grant, call = exchange.grant, exchange.call
     assert grant is not None and call is not None and exchange.face is not None
     arguments = call.params.get("arguments", b"{}")
     if grant.route.param_headers and exchange.face.mirrors:
         _compare(exchange, grant.route.param_headers, arguments)
+    arm = exchange.arm = arm_for(grant.arms, arguments)
+    if arm is not None and (arm.fixed or arm.defaults or arm.checks):
+        arguments = curation.settled(arm, arguments)
+        if arm.fixed or arm.defaults:
+            call.params["arguments"] = arguments
     if grant.conditions:
         exchange.refused_by = policies.refused_by(grant, arguments)
         if exchange.refused_by is not None:
             raise Fault(Kind.ARGUMENTS_DENIED)
-    arm = arm_for(grant.arms, arguments)
     if arm is None:
-        raise unknown_tool(call.name or "")
+        raise grants.unknown(call.method, call.name or "")
+    if call.request_state is not None:
+        gateway.resume(exchange, arm.targets[0].server)
     return arm
 
 
@@ -300,12 +323,6 @@ def _compare(exchange: Exchange, wanted: tuple[ParamHeader, ...], arguments: byt
         wrong = "An Mcp-Param header came twice."
     if wrong is not None:
         raise Fault(Kind.HEADER_MISMATCH, wrong)
-
-
-def unknown_tool(name: str) -> Fault:
-    """No such tool, or none for this agent: the same words and fields."""
-    shown = name[:128]
-    return Fault(Kind.UNKNOWN_NAME, f"Unknown tool: {shown}", data={"name": shown})
 
 
 def admit(gateway: Gateway, exchange: Exchange, arm: Arm) -> Backend:
@@ -333,7 +350,7 @@ async def forward(gateway: Gateway, exchange: Exchange, arm: Arm, backend: Backe
     identity = gateway.identity(exchange, backend)
     deadlines, first = arm.deadlines, asyncio.get_running_loop().time()
     failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
-    for instance in gateway.choose(backend, identity):
+    for instance in gateway.choose(backend, identity, call.instance):
         exchange.instance = instance
         exchange.attempts += 1
         began = time.monotonic()
@@ -375,7 +392,7 @@ async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agen
 def _note(exchange: Exchange, fault: Fault) -> None:
     told = fault.told
     exchange.outcome, exchange.status = told.outcome, told.rest
-    exchange.error_code = told.code
+    exchange.error_code = refusals.code(fault, exchange)
     if fault.detail:
         # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
         log.log(logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG, "%s %s", exchange.request_id, fault)

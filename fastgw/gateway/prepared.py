@@ -21,16 +21,26 @@ from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, string
 from fastgw.mcp.sealing import NONCE, Sealer
 
-_CAPABILITIES: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
-"""What is offered. No `listChanged`: nobody could listen for it yet."""
+
+def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
+    """What is offered to whoever has this view. No `listChanged` and no `subscribe`: nobody could listen for it yet."""
+    found: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
+    resources = any(view.lists.get(method) for method in (names.RESOURCES_LIST, names.TEMPLATES_LIST))
+    if view.prompts:
+        found["prompts"] = {}
+    if resources:
+        found["resources"] = {}
+    if endpoint.completes and (view.prompts or resources):
+        found["completions"] = {}
+    return found
 
 
-def discover(exchange: Exchange) -> bytes:
+def discover(exchange: Exchange, view: View) -> bytes:
     """The result of `server/discover` (2026-07-28, Discovery)."""
     found: dict[str, Any] = {
         "resultType": "complete",
         "supportedVersions": SUPPORTED,
-        "capabilities": _CAPABILITIES,
+        "capabilities": capabilities(exchange.endpoint, view),
         "ttlMs": ttl_ms(exchange.endpoint),
         "cacheScope": "private",
         "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
@@ -40,11 +50,11 @@ def discover(exchange: Exchange) -> bytes:
     return orjson.dumps(found)
 
 
-def initialize(exchange: Exchange, version: str) -> bytes:
+def initialize(exchange: Exchange, view: View, version: str) -> bytes:
     """The result of `initialize` (2025-11-25, Lifecycle)."""
     found: dict[str, Any] = {
         "protocolVersion": version,
-        "capabilities": _CAPABILITIES,
+        "capabilities": capabilities(exchange.endpoint, view),
         "serverInfo": orjson.Fragment(exchange.snapshot.server_info),
     }
     if exchange.endpoint.instructions:

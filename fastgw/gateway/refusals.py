@@ -1,43 +1,33 @@
-"""A fault as the agent hears it.
+"""A fault as whoever asked hears it: status, code, body, headers.
 
-Knows: the body of an error and the headers of a refusal (docs/errors.md). Refuses to know: what led to it.
+Knows: that all but the headers is the asker's face's to say (docs/errors.md). Refuses to know: what led to it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
 from fastgw.faults import Fault
 from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift import wording
 
 _LONGEST_WAIT = 3600
 """Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
 
 
-def error(fault: Fault, request_id: str) -> bytes:
-    """The JSON-RPC `error` object of a fault, as JSON text."""
-    data: dict[str, Any] = {"requestId": request_id, "mayHaveRun": fault.may_have_run}
-    if fault.retry_after is not None:
-        data["retryAfter"] = max(1, fault.retry_after)
-    data.update(fault.data)
-    return orjson.dumps({"code": fault.told.code, "message": fault.message, "data": data})
-
-
 def body(fault: Fault, exchange: Exchange) -> bytes:
-    """The whole JSON-RPC answer of a refusal."""
-    return reply(exchange.reply_to, error(fault, exchange.request_id), b"error")
-
-
-def reply(call_id: bytes, payload: bytes, member: bytes = b"result") -> bytes:
-    """A JSON-RPC answer: `member` is `result` or `error`, `payload` its JSON text."""
-    return b'{"jsonrpc":"2.0","id":%s,"%s":%s}' % (call_id, member, payload)
+    """The whole answer of a refusal."""
+    if exchange.face is None:
+        return wording.message(exchange.reply_to, wording.error(fault, fault.told.code, exchange.request_id), b"error")
+    return exchange.face.refusal(fault, exchange.reply_to, exchange.request_id)
 
 
 def status(fault: Fault, exchange: Exchange) -> int:
-    """The HTTP status of a refusal, by who asks."""
+    """The HTTP status of a refusal."""
     return exchange.face.status(fault) if exchange.face is not None else fault.told.modern
+
+
+def code(fault: Fault, exchange: Exchange) -> int:
+    """The error code of a refusal."""
+    return exchange.face.code(fault) if exchange.face is not None else fault.told.code
 
 
 def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,113 @@
+"""From what a request names to the grant it goes by: a tool, a prompt, a resource, or whoever completes an argument.
+
+Knows: the view of who asks, whose each URI is. Refuses to know: arguments, servers' answers, and how a view came about.
+
+What is not this agent's is as unknown as what is nobody's: the same words and fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastgw.catalog.route import Arm, Route, Target
+from fastgw.config.snapshot import Endpoint, Grant, View
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.exchange import Exchange
+from fastgw.mcp import names, results
+from fastgw.mcp.call import Call
+from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote, string
+
+_SHOWN = 128
+"""Characters of an unknown name that are repeated to who asked."""
+_LONGEST_URI = 8192
+_REF = frozenset(("type", "name", "uri"))
+_NO_VALUES = b'{"completion":{"values":[],"total":0,"hasMore":false}}'
+
+
+def unknown(method: str, name: str) -> Fault:
+    """No such tool or prompt, or none for this agent."""
+    shown = name[:_SHOWN]
+    what = "prompt" if method in (names.PROMPTS_GET, names.COMPLETE) else "tool"
+    return Fault(Kind.UNKNOWN_NAME, f"Unknown {what}: {shown}", data={"name": shown})
+
+
+def unknown_resource(uri: str) -> Fault:
+    """No such resource, or none for this agent."""
+    return Fault(Kind.UNKNOWN_RESOURCE, data={"uri": uri[:_LONGEST_URI]})
+
+
+def resolve(exchange: Exchange, call: Call) -> bytes | None:
+    """As the verb of the same name, for every call but one of a tool.
+
+    Raises:
+        Fault: as `grant_of`.
+    """
+    view, face = exchange.view, exchange.face
+    assert view is not None and face is not None
+    grant = exchange.grant = grant_of(call, exchange.endpoint, view)
+    if call.method != names.RESOURCES_READ and exchange.grant.arms[0].targets[0].member:
+        exchange.tool = call.name
+    if call.method != names.COMPLETE or grant.arms[0].targets[0].server in exchange.endpoint.completes:
+        return None
+    # Its server knows no values; that is no fault (2025-11-25, Completion).
+    return face.result(results.read(_NO_VALUES), exchange.snapshot.server_info)
+
+
+def grant_of(call: Call, endpoint: Endpoint, view: View) -> Grant:
+    """What a call other than of a tool goes by; of a completion, `call.params` then holds the server's own `ref`.
+
+    Raises:
+        Fault: UNKNOWN_NAME, UNKNOWN_RESOURCE; UNKNOWN_METHOD for completions where no server completes; BAD_PARAMS.
+    """
+    if call.method == names.PROMPTS_GET:
+        return _prompt(call.method, call.name or "", view)
+    if call.method == names.RESOURCES_READ:
+        server, uri = _owned(call.name or "", endpoint, view)
+        return _made(call.name or "", endpoint.readers[server], Target(server, uri, quote(uri), member="uri"))
+    return _completion(call, endpoint, view)
+
+
+def _prompt(method: str, name: str, view: View) -> Grant:
+    grant = view.prompts.get(name)
+    if grant is None:
+        raise unknown(method, name)
+    return grant
+
+
+def _owned(uri: str, endpoint: Endpoint, view: View) -> tuple[str, str]:
+    """The server that a URI leads to, and its own spelling of it."""
+    owned = endpoint.uris.owner(uri) if len(uri) <= _LONGEST_URI else None
+    if owned is None or owned.server not in endpoint.readers or not view.uri_rules.permit(uri, owned.server, owned.uri):
+        raise unknown_resource(uri)
+    return owned.server, owned.uri
+
+
+def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
+    if not endpoint.completes:
+        raise Fault(Kind.UNKNOWN_METHOD)
+    try:
+        ref = members(call.params["ref"], _REF)
+        kind = string(ref.get("type", b""), "ref.type")
+        named = string(ref.get("uri" if kind == "ref/resource" else "name", b""), "ref")
+    except (KeyError, NotJson, NotAMessage) as wrong:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
+    if kind == "ref/prompt":
+        grant = _prompt(call.method, named, view)
+        arm, target = grant.arms[0], grant.arms[0].targets[0]
+        own = {**ref, "name": target.name_json}
+    elif kind == "ref/resource":
+        server, uri = _owned(named, endpoint, view)
+        arm, target = endpoint.readers[server], Target(server, uri, quote(uri))
+        own = {**ref, "uri": target.name_json}
+    else:
+        raise Fault(Kind.BAD_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
+    call.params["ref"] = emit(own)
+    return _made(named, arm, replace(target, member=""))
+
+
+def _made(name: str, arm: Arm, target: Target) -> Grant:
+    """A grant made for one call: policies have spoken, nothing is left to ask of its arguments."""
+    arm = replace(arm, match=None, targets=(target,))
+    times = arm.deadlines
+    route = Route(name, (arm,), (), (), False, times.total, times.first_byte, times.idle)
+    return Grant(route, (arm,), True, ())

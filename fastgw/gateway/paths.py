@@ -1,0 +1,56 @@
+"""Which endpoint a path leads to, and by which way in.
+
+Knows: the paths below an endpoint. Refuses to know: HTTP methods, and what happens there.
+
+A path is taken apart as it was sent and decoded once, each part by itself: an encoded slash belongs to a name and
+parts nothing. An endpoint's own path wins over what another one has below its own; of two that fit, the longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote
+
+from fastgw.config.snapshot import Endpoint
+from fastgw.gateway.lift import era, rest
+from fastgw.gateway.lift.entrance import Entrance
+
+_TOOLS, _INVOKE = "tools/", "/invoke"
+
+
+def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[Endpoint | None, Entrance]:
+    """For a path that is not plainly an endpoint's own: look there first, it costs nothing.
+
+    Args:
+        endpoints: by path.
+        scope: ASGI's, with `path`, `raw_path` and `query_string`.
+    """
+    sent = scope.get("raw_path")
+    path = sent.decode("latin-1") if sent is not None else quote(scope["path"])
+    best: tuple[Endpoint | None, Entrance] = None, era.MESSAGES
+    longest = 0
+    for endpoint in endpoints.values():
+        if len(endpoint.path) > longest:
+            entrance = _entrance(path, endpoint.path, scope)
+            if entrance is not None:
+                best, longest = (endpoint, entrance), len(endpoint.path)
+    return best
+
+
+def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> Entrance | None:
+    """The way in that a path means at the endpoint whose own path is `own`; None for none."""
+    count = own.count("/") + 1
+    parts = path.split("/", count)
+    if [unquote(part) for part in parts[:count]] != own.split("/"):
+        return None
+    if len(parts) == count:
+        return era.MESSAGES
+    below = parts[count]
+    if below == "tools":
+        return rest.Tools(scope.get("query_string", b""))
+    if below == "openapi.json":
+        return rest.Description(b"")
+    if below.startswith(_TOOLS) and below.endswith(_INVOKE) and len(below) >= len(_TOOLS) + len(_INVOKE):
+        return rest.Invoke(below[len(_TOOLS) : -len(_INVOKE)].encode("latin-1"))
+    return None
