@@ -15,6 +15,7 @@ from typing import Any
 
 from fastgw.backends.kept import recall
 from fastgw.catalog.notice import Notice
+from fastgw.catalog.tools import Catalogue
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
@@ -61,9 +62,14 @@ def _read(path: Path, environ: Mapping[str, str]) -> Reading | None:
         return None
 
 
-def _catalogue(settings: Settings) -> tuple[Notice, ...]:
-    """What is to be said of names, by the last catalogues kept under `data`; nothing where there are none."""
+def kept(settings: Settings) -> dict[str, Catalogue]:
+    """The last catalogues, as they are kept under `data`; none of a server that has never answered."""
     folder = Path(settings.data) / "catalogue"
     recalled = {server: recall(folder, server, ()) for server in settings.servers}
-    catalogues = {server: found[0] for server, found in recalled.items() if found is not None}
+    return {server: found[0] for server, found in recalled.items() if found is not None}
+
+
+def _catalogue(settings: Settings) -> tuple[Notice, ...]:
+    """What is to be said of names, by the last catalogues; nothing where there are none."""
+    catalogues = kept(settings)
     return compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues else ()

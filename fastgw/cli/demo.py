@@ -27,7 +27,10 @@ from types import FrameType
 HOST = "127.0.0.1"
 WANTED = (8080, 8081)  # listen and admin, where nobody has them yet
 ERAS = {"deployment": "legacy", "data": "modern", "knowledge": "both"}
-RIGHTS = {"engineering": ["*"], "support": ["search-docs", "create-ticket", "db-query"]}
+RIGHTS = {
+    "engineering": ["*", "prompt:*", "resource:*"],
+    "support": ["search-docs", "create-ticket", "db-query", "prompt:summarise-page", "resource:docs://*"],
+}
 READY_WITHIN = 30.0  # seconds
 DRAIN_WITHIN = 35.0  # seconds; the gateway's own drain is 30
 LOOK_EVERY = 0.1  # seconds between two looks at the children
@@ -249,6 +252,7 @@ admin          {told.admin}   /readyz /metrics /backends /catalogue
 servers        {servers}
 configuration  {told.folder / "fastgw.yaml"}
 usage events   {told.folder / "usage.jsonl"}
+beside tools   resources (docs://readme, staging://history, ...) and prompts (summarise-page, incident-report)
 
 keys
 {keys}

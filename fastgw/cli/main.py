@@ -19,10 +19,16 @@ from fastgw import __version__
 COMMANDS = {
     "run": "serve agents until told to stop",
     "check": "say what is wrong with a configuration, and what it would leave out",
+    "explain": "say what would become of a call, and why",
+    "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
+    "tools": "list what an MCP endpoint offers",
+    "call": "call a tool",
     "schema": "print the JSON Schema of the configuration",
     "demo": "three real MCP servers and a gateway in front of them",
 }
+MODULES = {"import": "importing"}
+"""Modules that cannot have the name of their command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = words[0] if words else ""
     for name, line in COMMANDS.items():
         if name == asked:
-            import_module(f"fastgw.cli.{name}").add_parser(subparsers)
+            import_module(f"fastgw.cli.{MODULES.get(name, name)}").add_parser(subparsers)
         elif asked not in COMMANDS:
             subparsers.add_parser(name, help=line)
     args = parser.parse_args(words)

@@ -6,13 +6,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastgw.backends.kept import store
+from fastgw.catalog.definitions import Sort, parse_definition
 from fastgw.catalog.tools import Catalogue, parse_tools
-from fastgw.cli.main import main
+from fastgw.cli.main import COMMANDS, main
 from fastgw.config.reader import read_settings
 from fastgw.identity.keys import digest
 
@@ -57,6 +59,21 @@ def test_check_says_what_the_kept_catalogues_make_of_names(tmp_path: Path, capsy
     )
     assert any(f"note: /mcp: a/{'x' * 70}: is called " in line for line in said)
     assert any(line.endswith("clients that add a prefix may refuse it") for line in said)
+
+
+def test_check_says_what_becomes_of_prompts_and_resources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("servers:\n  a: {url: http://h/}\n  b: {url: http://h/b}\n", encoding="utf-8")
+    prompt = parse_definition(Sort.PROMPT, "a", b'{"name":"greet"}')
+    resource = parse_definition(Sort.RESOURCE, "a", b'{"uri":"https://h/x","name":"x"}')
+    for server in ("a", "b"):
+        prompts, resources = (replace(prompt, server=server),), (replace(resource, server=server),)
+        kept = Catalogue(server, (), prompts=prompts, resources=resources, capabilities=frozenset({"resources"}))
+        store(tmp_path / "data" / "catalogue", kept, {})
+    assert main(["check", "--config", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "note: /mcp: prompt:a/greet: is called a__greet here" in said.splitlines()
+    assert re.search(r"^note: /mcp: .*b.*https://h/x", said, re.MULTILINE)
 
 
 def test_check_says_nothing_of_names_where_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +128,29 @@ def test_two_keys_differ(capsys: pytest.CaptureFixture[str]) -> None:
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_every_command_has_its_page_and_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert re.search(rf"^\| `{command}( new)?` \|", page, re.MULTILINE), command
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: fastgw {command} ")
+
+
+def test_what_the_readme_says_of_explain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of its own configuration: `drop-*` is refused, and why is said."""
+    root = Path(__file__).resolve().parents[2]
+    found = re.search(r"```yaml\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    file = tmp_path / "fastgw.yaml"
+    file.write_text(found[1], encoding="utf-8")
+    tools = parse_tools("search", b'[{"name":"drop-index","inputSchema":{"type":"object"}}]')[0]
+    store(tmp_path / "data" / "catalogue", Catalogue("search", tools), {})
+    monkeypatch.setenv("DEPLOYMENT_TOKEN", "x")
+    assert main(["explain", "--config", str(file), "--agent", "deploy-bot", "--tool", "drop-index"]) == 1
+    assert "  engineering: denies by drop-*; allows by *" in capsys.readouterr().out.splitlines()

@@ -1,0 +1,156 @@
+"""`fastgw explain`: what would become of a call, and why, by the configuration and the kept catalogues alone.
+
+Knows: how a question is typed and an explanation printed. Refuses to know: how it is found; servers are not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastgw.cli import terminal
+from fastgw.cli.check import kept
+from fastgw.config.complaint import ConfigError
+from fastgw.config.explanation import Explanation, explain
+from fastgw.config.question import NoSuch, Question
+from fastgw.config.reader import read_settings
+from fastgw.config.weighing import Considered
+from fastgw.gateway.curation import settled
+from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, members
+from fastgw.policy.principal import Claim
+
+_UNNAMED = "someone"
+"""The agent of `--claims` where `--agent-name` is not given."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this command to the command line."""
+    parser = subparsers.add_parser("explain", help="say what would become of a call, and why")
+    parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")
+    who.add_argument("--claims", metavar="A=1,B=2", type=_claims, help="any agent with these claims")
+    parser.add_argument("--agent-name", metavar="NAME", help=f"what that agent is called ({_UNNAMED})")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tool", metavar="NAME", help="a tool, as agents see it")
+    what.add_argument("--prompt", metavar="NAME", help="a prompt, as agents see it")
+    what.add_argument("--resource", metavar="URI", help="a resource, as agents see it")
+    parser.add_argument("--endpoint", metavar="PATH", default="/mcp", help="where it is called (/mcp)")
+    parser.add_argument("--arguments", metavar="JSON", type=_arguments, default=b"", help="of the call (default: none)")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(run=run, func=run)
+
+
+def _claims(text: str) -> dict[str, Claim]:
+    found: dict[str, tuple[str, ...]] = {}
+    for pair in text.split(",") if text else ():
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise argparse.ArgumentTypeError("must be name=value, several joined by commas; twice for several values")
+        found[name] = (*found.get(name, ()), value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _arguments(text: str) -> bytes:
+    try:
+        given = text.encode()
+        check_utf8(given)
+        members(given)
+    except (NotJson, NotAMessage, UnicodeEncodeError) as wrong:
+        raise argparse.ArgumentTypeError(f"must be a JSON object: {wrong}") from None
+    return given
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain; exit status 0 where the call would be sent, 1 where it would be refused, 2 where it cannot be told."""
+    kind = "tool" if args.tool is not None else "prompt" if args.prompt is not None else "resource"
+    name = args.agent if args.agent is not None else args.agent_name or _UNNAMED
+    if args.agent is not None and args.agent_name is not None:
+        terminal.say("fastgw explain: --agent-name goes with --claims")
+        return terminal.USAGE
+    asked = Question(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
+    try:
+        settings = read_settings(args.config, os.environ)
+        found = explain(settings, kept(settings), asked, settled)
+    except (ConfigError, NoSuch) as wrong:
+        print(wrong, file=sys.stderr)
+        return terminal.USAGE
+    print(terminal.encoded(asdict(found)) if args.json else terminal.plain("\n".join(_lines(found))))
+    return 0 if found.sent else terminal.FAILED
+
+
+def _lines(found: Explanation) -> Iterator[str]:
+    claims = ", ".join(f"{name}={value if isinstance(value, str) else '|'.join(value)}" for name, value in
+                       found.claims.items())  # fmt: skip
+    yield f"{found.kind} {found.name} on {found.endpoint}"
+    yield f"agent {found.agent}{f' ({claims})' if claims else ''}"
+    yield f"verdict: {found.verdict}"
+    yield from (f"  {line}" for line in found.absence)
+    yield from _route(found)
+    yield from _rules(found)
+    yield from _goals(found)
+    if found.limits:
+        yield "would limit it, but is not active in this release:"
+    for one in found.limits:
+        by = f", by {' and '.join(one.by)}" if one.by else ""
+        yield f"  {one.kind} {one.name}{by}{' (shadow)' if one.shadow else ''}"
+
+
+def _route(found: Explanation) -> Iterator[str]:
+    if found.route:
+        yield "route:"
+    for arm in found.route:
+        word = "taken" if arm.taken else f"not taken: {'; '.join(arm.why)}"
+        yield f"  arm {arm.number} to {', '.join(arm.targets) or 'nowhere here'}: {word}"
+
+
+def _rules(found: Explanation) -> Iterator[str]:
+    if found.rules is None:
+        if not found.absence and found.goals:
+            yield "policies: none are written, so everything is allowed"
+        return
+    yield "policies, in order; one deny beats every allow:" if found.rules else "policies: an empty list allows nothing"
+    yield from (f"  {one.policy}: {_rule(one)}" for one in found.rules)
+
+
+def _rule(one: Considered) -> str:
+    if one.applies is False:
+        return f"does not apply: {'; '.join(one.why) or 'it looks at arguments, which a read does not have'}"
+    words = []
+    if one.denies:
+        words.append(f"denies by {', '.join(one.denies)}")
+    if one.allows:
+        part = f", for {', '.join(one.allowed)} alone" if one.effect == "allows in part" else ""
+        words.append(f"allows by {', '.join(one.allows)}{part}")
+    said = "; ".join(words) or "applies, and says nothing of it"
+    if one.applies is None:
+        said = f"cannot be judged ({'; '.join(one.why)}), so it allows nothing; {said}"
+    return f"{said} (shadow: not enforced)" if one.shadow else said
+
+
+def _goals(found: Explanation) -> Iterator[str]:
+    for number, goal in enumerate(found.goals, 1):
+        yield (
+            f"target {number}: {goal.server}, {found.kind} {goal.name}"
+            if number == 1
+            else (f"target {number}, not called in this release: {goal.server}, {found.kind} {goal.name}")
+        )
+        yield f"  instances: {', '.join(goal.instances) or 'none'}; credential: {goal.credential}"
+        if goal.renamed:
+            yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in goal.renamed.items())}"
+        if not goal.known:
+            yield "  it has never answered: whether it brings this is not known"
+        if goal.maintenance is not None:
+            yield f"  maintenance: {goal.maintenance}"
+    if found.seconds:
+        yield f"timeouts: {', '.join(f'{name} {value:g} s' for name, value in found.seconds.items())}"
+    for words, names in (("fixed arguments", found.fixed), ("default arguments", found.defaults)):
+        if names:
+            yield f"{words}: {', '.join(names)}"
+    if found.goals:
+        yield f"validated: {', '.join(found.validates) or 'nothing'}"

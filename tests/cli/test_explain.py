@@ -1,0 +1,362 @@
+"""`fastgw explain`: its verdict is the gateway's, its reasons add up to that verdict, and it shows no secret."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw.backends.kept import store
+from fastgw.catalog.arms import arm_for
+from fastgw.catalog.definitions import Sort, parse_definition
+from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.cli.main import main
+from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.explanation import Explanation, explain
+from fastgw.config.question import Question
+from fastgw.config.settings import Settings
+from fastgw.config.snapshot import Endpoint
+from fastgw.gateway.curation import settled
+from fastgw.policy.authorise import refused_by
+
+HASH = "sha256:" + "ab" * 32
+Said = pytest.CaptureFixture[str]
+Bring = Mapping[str, Sequence[str]]
+
+
+def catalogue(server: str, tools: Sequence[str], prompts: Sequence[str] = (), uris: Sequence[str] = ()) -> Catalogue:
+    array = [{"name": tool, "inputSchema": {"type": "object"}} for tool in tools]
+    return Catalogue(
+        server,
+        parse_tools(server, json.dumps(array).encode())[0],
+        prompts=tuple(parse_definition(Sort.PROMPT, server, json.dumps({"name": one}).encode()) for one in prompts),
+        resources=tuple(
+            parse_definition(Sort.RESOURCE, server, json.dumps({"uri": uri, "name": "n"}).encode()) for uri in uris
+        ),
+        capabilities=frozenset({"tools", "prompts", "resources"}),
+    )
+
+
+def settings_of(bring: Bring, **keys: Any) -> Settings:
+    servers = {name: {"url": f"http://127.0.0.1:9/{name}", **keys.pop(name, {})} for name in bring}
+    agents = {"bot": {"key": HASH, "claims": {"team": "qa", "tier": "gold"}}}
+    return Settings.model_validate({"servers": servers, "agents": agents, **keys})
+
+
+def asked(settings: Settings, catalogues: Mapping[str, Catalogue], name: str, **keys: Any) -> Explanation:
+    question = Question(**{"kind": "tool", "name": name, "agent": "bot", **keys})
+    return explain(settings, catalogues, question, settled)
+
+
+def told(bring: Bring, name: str, *, claims: Any = None, arguments: bytes = b"", **keys: Any) -> Explanation:
+    known = {server: catalogue(server, tools) for server, tools in bring.items()}
+    return asked(settings_of(bring, **keys), known, name, claims=claims, arguments=arguments)
+
+
+# -- the verdict --------------------------------------------------------------------------------------------------
+
+
+def is_sent(endpoint: Endpoint, agent: str, name: str, arguments: bytes) -> bool:
+    """What the path does with a call: `resolve` and `authorise` of the pipeline."""
+    grant = endpoint.views[endpoint.view_of[agent]].grants.get(name)
+    if grant is None or arm_for(grant.arms, arguments) is None:
+        return False
+    return refused_by(grant, arguments) is None
+
+
+def adds_up(found: Explanation) -> bool:
+    """The verdict that follows from the reasons alone."""
+    if not any(arm.taken for arm in found.route):
+        return False
+    if found.rules is None:
+        return True
+    enforced = [rule for rule in found.rules if not rule.shadow]
+    if any(rule.effect == "denies" for rule in enforced):
+        return False
+    return any(rule.effect == "allows" for rule in enforced)
+
+
+CLAIMS = [{"team": "qa"}, {"team": "qa", "tier": "gold"}, {"team": ("ops", "dev")}, {}]
+ARGUMENTS = [b"", b"{}", b'{"env":"prod"}', b'{"env":"prod","n":9}', b'{"env":["prod"]}', b'{"env":1,"env":2}', b"[]"]
+
+
+def match(dice: random.Random) -> dict[str, Any]:
+    keys: dict[str, Any] = {
+        "agent": dice.choice(["bot*", "login:*", "nobody"]),
+        "claims": dice.choice([{"team": "qa"}, {"team": ["ops", "x"]}, {"tier": "*"}]),
+        "endpoint": dice.choice(["/mcp", "/other"]),
+        "arguments": dice.choice([{"env": "prod"}, {"n": {"more_than": 5}}, {"env": "p*", "n": "9"}]),
+    }
+    chosen = dice.sample(sorted(keys), dice.randint(1, 2))
+    return {key: keys[key] for key in chosen}
+
+
+def policy(dice: random.Random, number: int) -> dict[str, Any]:
+    patterns = ["*", "x*", "a/x", "b/*", "go", "a__x", "?y", "nothing", "prompt:*"]
+    found: dict[str, Any] = {"name": f"p{number}"}
+    if dice.random() < 0.7:
+        found["match"] = match(dice)
+    if dice.random() < 0.3:
+        found["except"] = match(dice)
+    if dice.random() < 0.2:
+        found["mode"] = "shadow"
+    found["deny" if dice.random() < 0.25 else "allow"] = dice.sample(patterns, dice.randint(1, 2))
+    return found
+
+
+def test_the_verdict_is_the_gateways_and_the_reasons_add_up_to_it() -> None:
+    dice = random.Random(11)
+    verdicts = {True: 0, False: 0}
+    for _ in range(250):
+        bring = {"a": ["x", "xy"], "b": dice.sample(["x", "y", "xx"], 2), "c": ["y"]}
+        route = [{**({"match": match(dice)} if dice.random() < 0.7 else {}), "to": to} for to in ("a/x", "b/x", "c/y")]
+        tools = {"go": {"route": dice.sample(route, dice.randint(1, 3))}} if dice.random() < 0.6 else {}
+        policies = [policy(dice, number) for number in range(dice.randint(0, 4))]
+        settings = settings_of(bring, tools=tools, policies=policies)
+        known = {server: catalogue(server, names) for server, names in bring.items()}
+        claims = dice.choice(CLAIMS)
+        agent = dice.choice(["bot", "bot-2", "login:me"])
+        here = settings.model_copy(update={"agents": {agent: settings.agents["bot"].model_copy(
+            update={"claims": claims})}})  # fmt: skip
+        endpoint = compile_snapshot(here, Learned(known), 1)[0].endpoints["/mcp"]
+        for name in [*endpoint.routes, "missing"]:
+            arguments = dice.choice(ARGUMENTS)
+            found = asked(settings, known, name, agent=agent, claims=claims, arguments=arguments)
+            assert found.sent == is_sent(endpoint, agent, name, arguments), (found, policies)
+            assert found.seen == (name in endpoint.views[endpoint.view_of[agent]].grants)
+            parts = any(rule.effect == "allows in part" for rule in found.rules or ())
+            assert parts or found.sent == adds_up(found), (found, policies)
+            verdicts[found.sent] += 1
+    assert min(verdicts.values()) > 100
+
+
+def test_the_agent_of_the_configuration_is_that_agent() -> None:
+    policies = [{"name": "p", "match": {"claims": {"tier": "gold"}}, "allow": "*"}]
+    assert told({"a": ["x"]}, "x", policies=policies).sent
+    assert not told({"a": ["x"]}, "x", claims={"tier": "tin"}, policies=policies).sent
+
+
+# -- the reasons --------------------------------------------------------------------------------------------------
+
+
+def test_each_arm_says_why_it_is_not_taken() -> None:
+    route = [
+        {"match": {"claims": {"tier": "tin"}}, "to": "a/x"},
+        {"match": {"arguments": {"n": {"more_than": 5}}}, "to": "a/y"},
+        {"to": "a/z"},
+        {"to": "a/z"},
+    ]
+    found = told({"a": ["x", "y", "z"]}, "go", arguments=b'{"n":1}', tools={"go": {"route": route}})
+    assert [(arm.taken, arm.why) for arm in found.route] == [
+        (False, ("claims.tier: gold is not tin",)),
+        (False, ("arguments.n: does not match, or is missing",)),
+        (True, ()),
+        (False, ("arm 3 comes first",)),
+    ]
+    assert found.goals[0].name == "z"
+    assert not told({"a": ["x", "y", "z"]}, "go", arguments=b"[]", tools={"go": {"route": route}}).sent
+
+
+def test_each_policy_says_what_it_does() -> None:
+    policies = [
+        {"name": "other", "match": {"agent": "else", "claims": {"cost": "1"}}, "allow": "*"},
+        {"name": "taken-out", "except": {"claims": {"team": "qa"}}, "allow": "*"},
+        {"name": "allows", "allow": ["y", "a/*", "x"]},
+        {"name": "denies", "deny": ["a/x", "z"]},
+        {"name": "shadow", "deny": "*", "mode": "shadow"},
+        {"name": "prompts", "allow": "prompt:*"},
+    ]
+    rules = told({"a": ["x"]}, "x", policies=policies).rules
+    assert rules is not None
+    assert [(rule.policy, rule.applies, rule.why, rule.allows, rule.denies, rule.effect) for rule in rules] == [
+        ("other", False, ("agent: bot is not else", "claims.cost: it has no such claim"), ("*",), (), "none"),
+        ("taken-out", False, ("except takes it out",), ("*",), (), "none"),
+        ("allows", True, (), ("x", "a/*"), (), "allows"),
+        ("denies", True, (), (), ("a/x",), "denies"),
+        ("shadow", True, (), (), ("*",), "denies"),
+        ("prompts", True, (), (), (), "none"),
+    ]
+    assert [rule.shadow for rule in rules] == [False, False, False, False, True, False]
+
+
+ABSENT: list[tuple[str, dict[str, Any], str]] = [
+    ("x", {"tools": {"x": {"hidden": True}}}, "a/x is hidden by the entry x of `tools`"),
+    ("x", {"tools": {"a/?": {"hidden": True}}}, "a/x is hidden by the entry a/? of `tools`"),
+    ("x", {"tools": {"go": {"to": "a/x"}}}, "a/x is called go here"),
+    ("a__x", {}, "a/x is called x here"),
+    ("both", {}, "a/both is called a__both here"),
+    ("x", {"a": {"tools": ["z*"]}}, "a/x is left out: it is not among `tools` of the server"),
+    ("x", {"endpoints": {"/mcp": {"servers": ["b"]}}}, "a/x is not on this endpoint: a is not among its servers"),
+    ("x", {"endpoints": {"/mcp": {"tools": ["z*"]}}}, "a/x is left out: it is not among `tools` of this endpoint"),
+    ("b__both", {"endpoints": {"/mcp": {"naming": "none"}}}, "b/both: hidden: its name is taken, and naming is none"),
+    ("nothing", {}, "no server of this endpoint brings a tool of that name"),
+    ("go", {"tools": {"go": {"to": "a/gone"}}}, "left out: no server brings a tool it points at"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "why"), ABSENT, ids=[f"{name}-{at}" for at, (name, _, _) in enumerate(ABSENT)]
+)
+def test_what_is_not_there_says_why(name: str, keys: dict[str, Any], why: str) -> None:
+    found = told({"a": ["x", "both"], "b": ["both"]}, name, **keys)
+    assert not found.sent and not found.seen
+    assert why in found.absence, found.absence
+
+
+def test_a_server_that_never_answered_is_said_to_be_unknown() -> None:
+    found = asked(settings_of({"a": []}), {}, "x")
+    assert any("nothing is kept" in line for line in found.absence)
+
+
+def test_what_would_keep_a_call_from_its_server() -> None:
+    assert "maintenance" in told({"a": ["x"]}, "x", a={"maintenance": "back at noon"}).verdict
+    closed: dict[str, Any] = {"endpoints": {"/mcp": {"auth": "login"}}, "identity": {"login": {"issuer": "https://h/"}}}
+    assert "no API key opens this endpoint" in told({"a": ["x"]}, "x", **closed).verdict
+    assert told({"a": ["x"]}, "x", claims={}, **closed).sent
+    settings = settings_of({"a": ["x"]})
+    locked = settings.model_copy(
+        update={"agents": {"bot": settings.agents["bot"].model_copy(update={"disabled": True})}}
+    )
+    assert "disabled" in asked(locked, {"a": catalogue("a", ["x"])}, "x").verdict
+    assert "without a credential" in asked(settings, {"a": catalogue("a", ["x"])}, "x", agent="anonymous").verdict
+    open_to_all = settings_of({"a": ["x"]}, endpoints={"/mcp": {"auth": "none"}})
+    found = asked(open_to_all, {"a": catalogue("a", ["x"])}, "x")
+    assert (found.sent, found.agent) == (True, "anonymous")
+
+
+def test_limits_that_speak_of_it_are_named() -> None:
+    limits = [
+        {"name": "all", "rate": "1/minute", "by": ["agent"]},
+        {"name": "others", "rate": "1/minute", "match": {"agent": "else"}},
+        {"name": "exports", "rate": "1/minute", "tools": ["export-*"]},
+        {"name": "own", "rate": "1/minute", "tools": ["a/*"]},
+    ]
+    quotas = [{"name": "monthly", "per": "month", "calls": 5, "mode": "shadow"}]
+    found = told({"a": ["x"]}, "x", limits=limits, quotas=quotas)
+    assert found.sent
+    assert [(one.kind, one.name, one.shadow) for one in found.limits] == [
+        ("limit", "all", False), ("limit", "own", False), ("quota", "monthly", True)]  # fmt: skip
+
+
+def test_arguments_that_the_configuration_settles() -> None:
+    curated = {"x": {"fixed": {"env": "prod"}, "defaults": {"n": 1}, "validate": "arguments"}}
+    found = told({"a": ["x"]}, "x", tools=curated)
+    assert (found.sent, found.fixed, found.defaults) == (True, ("env",), ("n",))
+    assert "prod" not in repr(found)
+    refused = told({"a": ["x"]}, "x", tools=curated, arguments=b'{"env":"staging"}')
+    assert (refused.sent, refused.seen) == (False, True)
+    assert refused.verdict.startswith("refused: Invalid arguments")
+    policies = [{"name": "p", "match": {"arguments": {"n": 1}}, "allow": "x"}]
+    filled = told({"a": ["x"]}, "x", tools=curated, policies=policies)
+    assert filled.sent and adds_up(filled), "policies see arguments as they are sent"
+
+
+# -- prompts and resources ----------------------------------------------------------------------------------------
+
+
+def test_prompts() -> None:
+    settings = settings_of(
+        {"a": [], "b": []}, policies=[{"name": "p", "allow": "prompt:greet"}, {"name": "q", "allow": "*"}]
+    )
+    known = {"a": catalogue("a", ["greet"], ["greet", "both"]), "b": catalogue("b", [], ["both"])}
+    found = asked(settings, known, "greet", kind="prompt")
+    assert found.sent and found.rules is not None
+    assert [rule.effect for rule in found.rules] == ["allows", "none"]
+    hidden = asked(settings, known, "a__both", kind="prompt")
+    assert (hidden.sent, hidden.seen, hidden.absence) == (False, False, ())
+    assert "a/both is called a__both here" in asked(settings, known, "both", kind="prompt").absence
+
+
+def test_resources() -> None:
+    policies = [{"name": "p", "allow": "resource:help://*"}, {"name": "q", "deny": "resource:help://secret"}]
+    settings = settings_of({"a": [], "b": []}, policies=policies)
+    known = {"a": catalogue("a", [], [], ["help://one", "help://secret", "other://x"]), "b": catalogue("b", [])}
+    found = asked(settings, known, "help://one", kind="resource")
+    assert found.sent and found.goals[0].server == "a"
+    assert found.rules is not None and [rule.effect for rule in found.rules] == ["allows", "none"]
+    denied = asked(settings, known, "help://secret", kind="resource")
+    assert denied.rules is not None and [rule.effect for rule in denied.rules] == ["allows", "denies"]
+    assert not denied.sent
+    assert not asked(settings, known, "other://x", kind="resource").sent
+    assert not asked(settings, known, "HELP://%73ecret", kind="resource").sent
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+CONFIG = """
+agents:
+  bot: {key: "HASH", claims: {team: qa}}
+policies:
+  - {name: qa, match: {claims: {team: qa}}, allow: ["*", "prompt:*"]}
+servers:
+  a:
+    url: [https://h.example/s/SEKRET/mcp, http://h2.example:99/mcp]
+    credential: {header: {X-Api-Key: "${env:SEKRET_KEY}"}}
+    timeout: 9s
+tools:
+  go: {to: {server: a, tool: x, arguments: {q: query}}, attempt_timeout: 3s}
+  secret-*: {hidden: true}
+""".replace("HASH", HASH)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEKRET_KEY", "SEKRET-value")
+    found = tmp_path / "fastgw.yaml"
+    found.write_text(CONFIG, encoding="utf-8")
+    store(tmp_path / "data" / "catalogue", catalogue("a", ["x", "y", "secret-1", "esc\x1b[2J"]), {})
+    return found
+
+
+def run(file: Path, *words: str) -> int:
+    return main(["explain", "--config", str(file), *words])
+
+
+def test_it_is_printed_for_people(file: Path, capsys: Said) -> None:
+    assert run(file, "--agent", "bot", "--tool", "go") == 0
+    said = capsys.readouterr().out
+    assert "SEKRET" not in said
+    for line in (
+        "verdict: sent to a as x",
+        "  arm 1 to a/x: taken",
+        "  qa: allows by *",
+        "target 1: a, tool x",
+        "  instances: h.example:443, h2.example:99; credential: header",
+        "  arguments renamed: q to query",
+        "timeouts: total 9 s, attempt 3 s, idle 9 s",
+    ):
+        assert line in said.splitlines(), said
+
+
+def test_it_is_printed_for_programs(file: Path, capsys: Said) -> None:
+    assert run(file, "--claims", "team=qa,team=ops,tier=1", "--tool", "y", "--json") == 0
+    said = capsys.readouterr().out
+    found = json.loads(said)
+    assert found["claims"] == {"team": ["qa", "ops"], "tier": "1"} and found["sent"] is True
+    assert "SEKRET" not in said
+    assert run(file, "--claims", "team=ops", "--tool", "y", "--json") == 1
+
+
+def test_statuses(file: Path, capsys: Said) -> None:
+    assert run(file, "--agent", "bot", "--tool", "secret-1") == 1
+    assert "hidden by the entry secret-*" in capsys.readouterr().out
+    assert run(file, "--agent", "nobody", "--tool", "x") == 2
+    assert run(file, "--agent", "bot", "--tool", "x", "--endpoint", "/none") == 2
+    assert run(file, "--agent", "bot", "--agent-name", "x", "--tool", "x") == 2
+    assert run(file.parent / "none.yaml", "--agent", "bot", "--tool", "x") == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 4
+    for words in (["--tool", "x"], ["--agent", "bot"], ["--claims", "x", "--tool", "y"],
+                  ["--agent", "bot", "--tool", "x", "--arguments", "[]"]):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            run(file, *words)
+        assert ended.value.code == 2
+
+
+def test_names_of_servers_do_not_command_the_terminal(file: Path, capsys: Said) -> None:
+    run(file, "--agent", "bot", "--tool", "esc\x1b[2J")
+    assert "\x1b" not in capsys.readouterr().out

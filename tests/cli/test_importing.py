@@ -1,0 +1,197 @@
+"""`fastgw import`: what comes out is a configuration, and nothing that could be a secret stands in it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw.cli.main import main
+from fastgw.config.imported import imported, quoted
+from fastgw.config.inactive import inactive
+from fastgw.config.reader import Reading, read
+
+Said = pytest.CaptureFixture[str]
+
+
+def read_back(text: str, variables: list[str], folder: Path, value: str = "set-later") -> Reading:
+    """The configuration as `check` and `run` read it, every variable it asks for set."""
+    file = folder / "imported.yaml"
+    file.write_text(text, encoding="utf-8")
+    return read(file, dict.fromkeys(variables, value))
+
+
+def servers(document: dict[str, Any], folder: Path, value: str = "set-later") -> dict[str, Any]:
+    found = imported({"mcpServers": document})
+    return dict(read_back(found.text, found.variables, folder, value).settings.servers)
+
+
+def run(document: Any, folder: Path, *more: str) -> int:
+    file = folder / "mcp.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return main(["import", str(file), *more])
+
+
+def test_a_clients_file_becomes_a_configuration(tmp_path: Path, capsys: Said) -> None:
+    headers = {"Authorization": "Bearer ghp_1234567890abcdef", "X-Team": "web"}
+    entry = {"type": "http", "url": "https://h.example/mcp", "headers": headers}
+    assert run({"mcpServers": {"github": entry}}, tmp_path) == 0
+    said = capsys.readouterr()
+    assert "ghp_" not in said.out + said.err
+    assert said.err.splitlines()[-1] == "  GITHUB_TOKEN"
+    found = read_back(said.out, ["GITHUB_TOKEN"], tmp_path).settings.servers["github"]
+    assert (found.url[0].url, found.credential[0].bearer) == ("https://h.example/mcp", "set-later")
+    assert found.headers == {"X-Team": "web"}
+
+
+def test_what_it_writes_passes_check(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "fastgw.yaml"
+    entry = {"url": "http://127.0.0.1:9/mcp", "headers": {"X-Api-Key": "hunter2"}}
+    assert run({"mcpServers": {"a": entry}}, tmp_path, "--out", str(out)) == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("A_X_API_KEY", "v")
+    assert main(["check", "--config", str(out)]) == 0
+    assert run({"mcpServers": {}}, tmp_path, "--out", str(out)) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert "A_X_API_KEY" in out.read_text(encoding="utf-8")
+
+
+def test_a_command_is_taken_over_and_told_to_be_inactive(tmp_path: Path) -> None:
+    args = ["-y", "server-files", "--token=abc", "--api-key", "def", "--header", "Authorization: Bearer ghi", "/srv"]
+    entry = {"command": "npx", "args": args, "env": {"API_KEY": "jkl", "LOG": "debug", "not-a-name": "m"}}
+    found = imported({"mcpServers": {"files": entry}})
+    assert not [one for one in ("abc", "def", "ghi", "jkl", '"debug"') if one in found.text]
+    assert {"FILES_TOKEN", "FILES_API_KEY", "FILES_HEADER", "API_KEY", "LOG"} < set(found.variables)
+    reading = read_back(found.text, found.variables, tmp_path)
+    server = reading.settings.servers["files"]
+    assert server.command[:3] == ("npx", "-y", "server-files") and server.command[3] == "--token=set-later"
+    assert server.command[-1] == "/srv"
+    assert server.env == {"API_KEY": "set-later", "LOG": "set-later", "not-a-name": "set-later"}
+    assert [one.key for one in inactive(reading.settings, reading.root)] == ["servers.files.command"]
+
+
+def test_what_cannot_be_a_server_is_kept_as_a_comment(tmp_path: Path) -> None:
+    document = {
+        "sse": {"type": "sse", "url": "http://h/x", "headers": {"X-Key": "se-cret"}},
+        "sse-by-path": {"url": "http://h/sse"},
+        "ws": {"type": "ws", "url": "http://h/x"},
+        "off": {"url": "http://h/off", "disabled": True},
+        "off-too": {"url": "http://h/off", "enabled": False},
+        "empty": {},
+        "list": [],
+        "half": {"url": "http://h/\ud800"},
+    }
+    found = imported({"mcpServers": document})
+    assert (found.variables, "se-cret" in found.text) == ([], False)
+    assert read_back(found.text, [], tmp_path).settings.servers == {}
+    for name in document:
+        assert re.search(rf"^  # .*\b{name}: ?", found.text, re.MULTILINE), name
+        assert any(note.startswith(f"{name}: left out: ") for note in found.notes)
+
+
+def test_names_are_made_legal_and_stay_apart(tmp_path: Path) -> None:
+    entry = {"url": "http://h/mcp"}
+    given = ["My Server", "My  Server", "My-Server", "ü", "日本", "", "a.b", "x" * 200]
+    found = servers(dict.fromkeys(given, entry), tmp_path)
+    assert len(found) == len(given)
+    assert list(found)[:4] == ["My-Server", "My-Server-2", "My-Server-3", "server"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:pw0rd@h/mcp", "https://h/s/8a7b6c5d4e3f2a1b0c9d/mcp", "https://h/mcp?api_key=pw0rd"]
+)
+def test_secrets_in_addresses_are_not_written(tmp_path: Path, url: str) -> None:
+    found = imported({"mcpServers": {"a": {"url": url}}})
+    assert "pw0rd" not in found.text and "8a7b6c5d" not in found.text
+    read_back(found.text, found.variables, tmp_path, "http://h/")
+
+
+def test_references_of_clients_are_taken_over(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer ${TOKEN:-fallback}", "X-Key": "${input:my key}", "X-Odd": "a ${ b"}
+    found = imported({"mcpServers": {"a": {"url": "https://h/mcp?api_key=${env:KEY}", "headers": headers}}})
+    assert found.variables == ["KEY", "TOKEN", "MY_KEY", "A_X_ODD"] or found.variables == ["KEY", "TOKEN", "MY_KEY"]
+    assert "fallback" not in found.text
+    header = read_back(found.text, found.variables, tmp_path).settings.servers["a"].credential[0].header
+    assert header == {"Authorization": "Bearer set-later", "X-Key": "set-later"} | (
+        {"X-Odd": "set-later"} if "A_X_ODD" in found.variables else {}
+    )
+
+
+def test_one_variable_never_stands_for_two_values(tmp_path: Path) -> None:
+    def entry(value: str) -> dict[str, Any]:
+        return {"command": "x", "env": {"API_KEY": value}}
+
+    found = imported({"mcpServers": {"a": entry("1"), "b": entry("2"), "c": entry("1"), "d": entry("${B_API_KEY}")}})
+    assert found.variables == ["API_KEY", "B_API_KEY_2", "B_API_KEY"]
+    read_back(found.text, found.variables, tmp_path)
+
+
+def test_files_of_editors(tmp_path: Path, capsys: Said) -> None:
+    text = '{ // a comment\n "servers": {"a": {"type": "http", "url": "http://h//x",},}, /* , } */ }'
+    assert run(text, tmp_path) == 0
+    assert 'url: "http://h//x"' in capsys.readouterr().out
+    assert run({"mcp": {"servers": {"b": {"url": "http://h"}}}}, tmp_path) == 0
+    assert "\n  b:\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"mcpServers": 1}', '{"mcpServers": {"a": {}, "a": {}}}', "[" * 100_000]
+)
+def test_what_is_no_such_file(tmp_path: Path, capsys: Said, text: str) -> None:
+    assert run(text, tmp_path) == 1
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert main(["import", str(tmp_path / "none.json")]) == 1
+
+
+HOSTILE = ["\n", "\r\n  agents:\n    x: {}\n", '"', "'", ": ", " #", "\\", "\\n", "${env:HOME}", "$${", "${", "{a: b}",
+           "- x", "&a *a", "!!python/object", "\x1b[2J", "\x85", "\u2028", "\ufeff", "\x7f", "😀", "%", "@", "|", "\t",
+           "---", "...", "<<", "null", "true", "x" * 300]  # fmt: skip
+
+
+def test_no_name_and_no_value_breaks_out(tmp_path: Path) -> None:
+    dice = random.Random(7)
+
+    def word() -> str:
+        return "".join(dice.choices(HOSTILE, k=dice.randint(1, 3)))
+
+    for _ in range(300):
+        document: dict[str, Any] = {
+            word(): {
+                "url": f"http://h/{word()}",
+                "headers": {word(): word(), "X-A": word(), "Authorization": f"Bearer {word()}"},
+                word(): word(),
+            },
+            "remote": {"url": "http://h/mcp", "headers": {"X-Plain": word(), "X-Key" + word(): word()}},
+            "local" + word(): {
+                "command": "c" + word(),
+                "args": [word(), f"--{word()}={word()}"],
+                "env": {word(): word()},
+                "disabled": dice.random() < 0.3,
+            },
+        }
+        found = imported({"mcpServers": document})
+        values = dict.fromkeys(found.variables, "set")
+        file = tmp_path / "f.yaml"
+        file.write_text(found.text, encoding="utf-8")
+        settings = read(file, values).settings
+        assert found.text.isascii()
+        assert settings.model_fields_set <= {"servers", "public_url", "data"}
+        assert len(settings.servers) <= len(document)
+        for name, server in settings.servers.items():
+            if server.command and "${" not in document.get(name, {}).get("command", "${"):
+                assert server.command[0] == document[name]["command"]
+
+
+def test_quoted_text_comes_back_whole(tmp_path: Path) -> None:
+    for text in [*HOSTILE, "".join(HOSTILE)]:
+        if "${" not in text:
+            file = tmp_path / "f.yaml"
+            file.write_text(
+                f"x-a: {quoted(text)}\nservers: {{a: {{url: http://h, maintenance: {quoted('m' + text)}}}}}"
+            )
+            assert read(file, {}).settings.servers["a"].maintenance == "m" + text
