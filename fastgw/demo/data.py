@@ -1,4 +1,4 @@
-"""The *data* server: db-query and export-data, on a small shop's database made afresh at every start."""
+"""The *data* server: a small shop's tables to query, export and read, in a database made afresh at every start."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import csv
 import io
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.resources import FunctionResource
 from mcp_types import CallToolResult, EmbeddedResource, TextContent, TextResourceContents, ToolAnnotations
 from pydantic import Field
 
 from fastgw.demo.sandbox import Table, query
+from fastgw.demo.server import DemoServer
 from fastgw.demo.serving import serve
 
 EXPORT_LIMIT = 10_000  # rows
+TABLES = ("customers", "orders")
+SHEET, CSV = "shop://{}.csv", "text/csv"
 READ_ONLY = ToolAnnotations(read_only_hint=True)
 SHOP = """
 create table customers (id integer primary key, name text not null, country text not null, since text not null);
@@ -51,12 +56,36 @@ def as_csv(table: Table) -> str:
     return text.getvalue()
 
 
+def whole(shop: Path, name: str) -> Table:
+    """A table of ours with all its rows, up to the limit."""
+    return query(shop, f"select * from {name}", limit=EXPORT_LIMIT)  # noqa: S608 - one of TABLES
+
+
+def sheet(shop: Path, name: str) -> str:
+    """A table of ours as CSV."""
+    return as_csv(whole(shop, name))
+
+
+def offer_sheets(server: MCPServer, shop: Path) -> None:
+    """The tables as resources, under the URIs that export-data hands out."""
+    for name in TABLES:
+        server.add_resource(
+            FunctionResource(
+                uri=SHEET.format(name),
+                name=name,
+                title=f"The shop's {name}",
+                description="A whole table as CSV, with a header line.",
+                mime_type=CSV,
+                fn=partial(sheet, shop, name),
+            )
+        )
+
+
 def data(state: Path) -> MCPServer:
     """The server, its database under `state`."""
-    server = MCPServer(
-        "data", version="1.0.0", log_level="WARNING", instructions="A shop's customers and orders, to read."
-    )
+    server = DemoServer("data", "A shop's customers and orders, to read.")
     shop = open_shop(state / "shop.sqlite")
+    offer_sheets(server, shop)
 
     @server.tool("db-query", annotations=READ_ONLY)
     def db_query(
@@ -73,10 +102,10 @@ def data(state: Path) -> MCPServer:
     @server.tool("export-data", annotations=READ_ONLY)
     def export_data(table: Literal["customers", "orders"]) -> CallToolResult:
         """A whole table as CSV, in an embedded resource."""
-        everything = query(shop, f"select * from {table}", limit=EXPORT_LIMIT)  # noqa: S608 - one of two literals
-        sheet = TextResourceContents(uri=f"shop://{table}.csv", mime_type="text/csv", text=as_csv(everything))
-        words = TextContent(type="text", text=f"{len(everything['rows'])} rows of {table}")
-        return CallToolResult(content=[words, EmbeddedResource(type="resource", resource=sheet)])
+        rows = whole(shop, table)
+        csv_text = TextResourceContents(uri=SHEET.format(table), mime_type=CSV, text=as_csv(rows))
+        words = TextContent(type="text", text=f"{len(rows['rows'])} rows of {table}")
+        return CallToolResult(content=[words, EmbeddedResource(type="resource", resource=csv_text)])
 
     return server
 

@@ -18,6 +18,8 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from fastgw.demo.reporting import offer_reports
+from fastgw.demo.server import DemoServer
 from fastgw.demo.serving import serve
 
 STEPS = ("build the image", "push it", "replace the instances", "check their health", "switch the traffic")
@@ -67,6 +69,11 @@ class Ledger:
             rows = table.execute(question, (service, count)).fetchall()
         return [Deployment(**dict(row)) for row in rows]  # type: ignore[typeddict-item]
 
+    def services(self) -> list[str]:
+        """Everything that was ever deployed."""
+        with closing(self._open()) as table:
+            return [row[0] for row in table.execute("select distinct service from deployments order by service")]
+
     def _open(self) -> sqlite3.Connection:
         table = sqlite3.connect(self._file, timeout=5)
         table.row_factory = sqlite3.Row
@@ -83,10 +90,9 @@ async def roll_out(context: Context) -> None:
 
 def deployment(state: Path) -> MCPServer:
     """The server, its table under `state`."""
-    server = MCPServer(
-        "deployment", version="1.0.0", log_level="WARNING", instructions="Deploys services to the staging environment."
-    )
+    server = DemoServer("deployment", "Deploys services to the staging environment.")
     ledger = Ledger(state / "deployment.sqlite")
+    offer_reports(server, ledger.newest, ledger.services)
 
     @server.tool("deploy-to-staging", annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=False))
     async def deploy_to_staging(

@@ -1,4 +1,4 @@
-"""The *knowledge* server: search-docs over this project's own pages, create-ticket."""
+"""The *knowledge* server: search-docs over this project's own pages, the pages themselves, create-ticket."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from fastgw.demo.pages import Found, build, search
+from fastgw.demo.reading import offer_pages
+from fastgw.demo.server import DemoServer
 from fastgw.demo.serving import serve
 
 TABLE = """create table if not exists tickets (
@@ -43,12 +45,8 @@ def file_ticket(tickets: Path, title: str, body: str, priority: str) -> str:
 
 def knowledge(state: Path) -> MCPServer:
     """The server, its index and its tickets under `state`."""
-    server = MCPServer(
-        "knowledge",
-        version="1.0.0",
-        log_level="WARNING",
-        instructions="fastgw's own documentation, and tickets about it.",
-    )
+    server = DemoServer("knowledge", "fastgw's own documentation, and tickets about it.")
+    offer_pages(server)
     index = build(state / "pages.sqlite")
     tickets = state / "tickets.sqlite"
 

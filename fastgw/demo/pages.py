@@ -1,6 +1,6 @@
 """This project's own pages, cut into sections, in a full-text index.
 
-Knows: Markdown headings and SQLite's FTS5. Refuses to know: who searches.
+Knows: Markdown headings and SQLite's FTS5. Refuses to know: who searches or reads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from typing_extensions import TypedDict
@@ -18,6 +20,28 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 INDEX = "create virtual table sections using fts5(page, heading, body, tokenize='porter unicode61')"
 SEARCH = """select page, heading, snippet(sections, 2, '', '', ' … ', 40) as excerpt from sections
             where sections match ? order by bm25(sections, 1.0, 4.0, 1.0), rowid limit ?"""
+
+
+DESCRIPTION_LIMIT = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page as readers know it.
+
+    Args:
+        key: its file's name without the ending, in small letters: `readme`, `errors`.
+        title: its first heading.
+        description: its first paragraph, shortened.
+        text: all of it, Markdown.
+        sections: heading as a key (`two-commands`) -> the section, its heading included.
+    """
+
+    key: str
+    title: str
+    description: str
+    text: str
+    sections: dict[str, str]
 
 
 class Found(TypedDict):
@@ -40,6 +64,23 @@ def sections(text: str) -> Iterator[tuple[str, str]]:
         head, _, body = part.partition("\n")
         if part.strip():
             yield head.lstrip("# ").strip(), body.strip()
+
+
+@cache
+def pages() -> dict[str, Page]:
+    """Every page by its key, read once."""
+    read = (_page(file.stem.lower(), file.read_text(encoding="utf-8")) for file in files())
+    return {page.key: page for page in read}
+
+
+def _page(key: str, text: str) -> Page:
+    cut = list(sections(text))
+    title, first = cut[0] if cut else (key, "")
+    description = " ".join(first.split("\n\n")[0].split())
+    by_heading: dict[str, str] = {}
+    for heading, body in cut:
+        by_heading.setdefault(re.sub(r"\W+", "-", heading.lower()).strip("-"), f"# {heading}\n\n{body}\n")
+    return Page(key, title, description[:DESCRIPTION_LIMIT], text, by_heading)
 
 
 def build(file: Path) -> Path:
