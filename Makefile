@@ -1,4 +1,4 @@
-# make run and make test are all a new machine needs: Python 3.11+, make and a package index.
+# make run and make test are all a new machine needs: Python 3.11+, make, a package index; for the tests an npm registry too.
 # Each target makes the environment it uses under .venv/, once; the second call takes no time.
 
 PYTHON ?= python3
@@ -8,10 +8,11 @@ WORKERS ?= 2
 RUN := .venv/run/bin/python
 DEV := .venv/dev/bin/python
 LEGACY := .venv/legacy/bin/python
-PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) $(DEV) -m pytest
+NODE := .venv/clients
+PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) $(DEV) -m pytest
 
 .PHONY: help run test check format bench bench-edge load conformance soak lock clean
-.PHONY: run-env dev-env legacy-env load-env
+.PHONY: run-env dev-env legacy-env node-env load-env
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,7 +20,7 @@ help: ## what each target does
 run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
-test: dev-env legacy-env ## every test but the minutes-long ones
+test: dev-env legacy-env node-env ## every test but the minutes-long ones
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
@@ -41,10 +42,10 @@ bench-edge: dev-env ## the same for agents and servers of all eras
 load: load-env ## many agents at once, every answer checked
 	.venv/load/bin/python -m loadtests
 
-conformance: dev-env ## the protocol's conformance scenarios, two workers, beside a decoy
-	$(DEV) -m tests.conformance
+conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
+	$(DEV) -m tests.conformance --all
 
-soak: dev-env legacy-env ## the minutes-long tests
+soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)
 
 lock: dev-env ## choose versions anew for requirements/*.txt
@@ -62,6 +63,9 @@ dev-env:
 
 legacy-env:
 	@$(PYTHON) requirements/environment.py legacy-client legacy
+
+node-env:
+	@$(PYTHON) requirements/npm.py tests/e2e/clients clients
 
 load-env:
 	@$(PYTHON) requirements/environment.py load load

@@ -115,7 +115,14 @@ def gateway(servers: dict[str, str], place: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def behind_gateway(era: str, place: Path) -> Iterator[str]:
+def alone(era: str, place: Path) -> Iterator[str]:
+    """The URL of a gateway with a fixture of `era` and nothing else behind it."""
+    with fixture(era, "suite", place) as port, gateway({"fixture": f"http://127.0.0.1:{port}/mcp"}, place) as listen:
+        yield f"http://localhost:{listen}/mcp"
+
+
+@contextlib.contextmanager
+def beside_decoy(era: str, place: Path) -> Iterator[str]:
     """The URL of a whole cell: gateway, fixture of `era`, decoy."""
     with fixture(era, "suite", place) as port, fixture(DECOY_ERA[era], "decoy", place) as other:
         servers = {"fixture": f"http://127.0.0.1:{port}/mcp", "decoy": f"http://127.0.0.1:{other}/mcp"}

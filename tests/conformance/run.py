@@ -18,29 +18,39 @@ from typing import Any
 from tests.conformance import cell, suite
 from tests.conformance.verdict import Outcome, Terms, judge_cell, read_terms
 
-GATED = ("2025-11-25/legacy", "2026-07-28/modern", "2025-11-25/dual", "2026-07-28/dual")
+_SAME_ERA = ("2025-11-25/legacy", "2026-07-28/modern", "2025-11-25/dual", "2026-07-28/dual")
+ALONE = tuple(f"{name}/alone" for name in _SAME_ERA)
+GATED = (*ALONE, *_SAME_ERA)
 REPORTED = ("2025-11-25/modern", "2026-07-28/legacy")
-DECOYS = ("decoy_echo", "decoy_count", "decoy_shout")
+DECOYS = {
+    "tools-list": ("tools", {"decoy_echo", "decoy_count", "decoy_shout"}),
+    "prompts-list": ("prompts", {"decoy_prompt"}),
+    "resources-list": ("resources", {"decoy://notes"}),
+}
+"""Scenarios that show in their `details` what was listed, and what of it is the decoy's."""
 NOT_REQUIRED = "tasks-"
 """Scenarios of an extension that neither the fixture nor the gateway speaks."""
 
 
 def decoy_check(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Adds a check of ours to `tools-list`: the decoy's tools must be there, or nothing was brought together."""
-    for check in list(results.get("tools-list", [])):
-        if check["id"] == "tools-list" and check["status"] == "SUCCESS":
-            missing = sorted(set(DECOYS) - set((check.get("details") or {}).get("tools") or []))
-            status = "FAILURE" if missing else "SUCCESS"
-            results["tools-list"].append({"id": "decoy-listed", "status": status, "errorMessage": f"missing {missing}"})
+    """Adds a check of ours to each list: what the decoy offers must be there, or nothing was brought together."""
+    for scenario, (member, wanted) in DECOYS.items():
+        for check in list(results.get(scenario, [])):
+            if check["id"] == scenario and check["status"] == "SUCCESS":
+                missing = sorted(wanted - set((check.get("details") or {}).get(member) or []))
+                status = "FAILURE" if missing else "SUCCESS"
+                words = f"missing {missing}"
+                results[scenario].append({"id": "decoy-listed", "status": status, "errorMessage": words})
 
 
 def run_cell(name: str, options: argparse.Namespace, place: Path) -> dict[str, list[dict[str, Any]]]:
     """The suite's checks by scenario for one cell."""
-    revision, era = name.split("/")
+    revision, era = name.split("/")[:2]
     place.mkdir(parents=True, exist_ok=True)
-    with (cell.direct if options.direct else cell.behind_gateway)(era, place) as url:
+    before = cell.direct if options.direct else cell.alone if name in ALONE else cell.beside_decoy
+    with before(era, place) as url:
         results = suite.serve_tests(url, revision, place / "results", options.scenario)
-    if not options.direct:
+    if before is cell.beside_decoy:
         decoy_check(results)
     return results
 
@@ -59,7 +69,7 @@ def print_outcomes(name: str, outcomes: list[Outcome]) -> None:
     """The rows of one cell, then what failed and what was excused."""
     for one in outcomes:
         counts = (len(one.passed), len(one.failed), len(one.excused), len(one.other))
-        print(f"{name:20} {one.scenario:40} {counts[0]:6} {counts[1]:6} {counts[2]:7} {counts[3]:6}")
+        print(f"{name:24} {one.scenario:40} {counts[0]:6} {counts[1]:6} {counts[2]:7} {counts[3]:6}")
     for one in outcomes:
         for check, words in one.failed.items():
             print(f"  FAILED  {name} {one.scenario} {check}: {words}")
@@ -69,15 +79,15 @@ def print_rest(name: str, outcomes: list[Outcome]) -> None:
     """The scenarios that are run but not counted, in two lines."""
     whole = [one.scenario for one in outcomes if not one.failed]
     partly = [one.scenario for one in outcomes if one.failed]
-    print(f"{name:20} not in this release, passing: {', '.join(whole) or 'none'}")
-    print(f"{name:20} not in this release, failing: {', '.join(partly) or 'none'}\n")
+    print(f"{name:24} not counted, passing: {', '.join(whole) or 'none'}")
+    print(f"{name:24} not counted, failing: {', '.join(partly) or 'none'}\n")
 
 
 def run_all(options: argparse.Namespace, place: Path) -> tuple[int, int]:
     """Runs the cells and prints them; passed and failed checks of those that are gated."""
     passed = failed = 0
     cells = options.cell or [*GATED, *(REPORTED if options.all else ())]
-    print(f"{'suite/server':20} {'scenario':40} passed failed excused other")
+    print(f"{'suite/server':24} {'scenario':40} passed failed excused other")
     for name in cells:
         try:
             results = run_cell(name, options, place / name.replace("/", "-"))

@@ -20,7 +20,7 @@ class Server:
 
     Args:
         era: `legacy`, `modern` or `dual`; only its name depends on it.
-        offer: `suite` for everything the conformance suite looks for, `decoy` for three tools of other names.
+        offer: `suite` for everything the conformance suite looks for, `decoy` for a few things of other names.
     """
 
     def __init__(self, era: str, offer: str) -> None:
@@ -35,6 +35,8 @@ class Server:
         if self.whole:
             self.capabilities |= {"prompts": {"listChanged": True}, "resources": {"subscribe": True}}
             self.capabilities |= {"completions": {}, "logging": {}}
+        else:
+            self.capabilities |= {"prompts": {}, "resources": {}}
 
     def _suite(self) -> dict[str, Handler]:
         async def listed(key: str, items: list[Json]) -> Json:

