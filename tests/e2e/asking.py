@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e.gateway import KEY, Gateway, until
-from tests.e2e.http import LEGACY, Reply, exchange, legacy, modern, open_session
+from tests.e2e.http import LEGACY, NAMED, Reply, exchange, in_base64, legacy, modern, open_session
 
 ERAS = ("legacy", "modern")
+LISTS = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,40 @@ class Agent:
             asked = legacy(method, params, key=self.key, session=self.session, version=self.version)
         else:
             asked = modern(method, params, key=self.key)
+            name = (params or {}).get(NAMED.get(method, ""))
+            if isinstance(name, str) and not (name.isprintable() and name.isascii() and name.strip() == name):
+                asked = asked.having("Mcp-Name", in_base64(name))
         return await exchange(self.url, asked)
 
     async def call(self, tool: str, arguments: dict[str, Any] | None = None) -> Reply:
         """A tool's call."""
         return await self.ask("tools/call", {"name": tool, "arguments": arguments or {}})
+
+    async def get(self, prompt: str, arguments: dict[str, Any] | None = None) -> Reply:
+        """A prompt."""
+        return await self.ask("prompts/get", {"name": prompt, "arguments": arguments or {}})
+
+    async def read(self, uri: str) -> Reply:
+        """A resource."""
+        return await self.ask("resources/read", {"uri": uri})
+
+    async def complete(self, kind: str, key: str, value: str = "") -> Reply:
+        """Completion for what `ref/prompt` or `ref/resource` names."""
+        ref = {"type": kind, "name" if kind == "ref/prompt" else "uri": key}
+        return await self.ask("completion/complete", {"ref": ref, "argument": {"name": "word", "value": value}})
+
+    async def items(self, method: str) -> list[dict[str, Any]]:
+        """Everything that a list method lists, all pages."""
+        found: list[dict[str, Any]] = []
+        params: dict[str, Any] = {}
+        while True:
+            reply = await self.ask(method, params)
+            assert reply.status == 200, reply
+            result = reply.json()["result"]
+            found += result[LISTS[method]]
+            if "nextCursor" not in result:
+                return found
+            params = {"cursor": result["nextCursor"]}
 
     async def page(self, cursor: str | None = None) -> dict[str, Any]:
         """The result of one page of the list."""

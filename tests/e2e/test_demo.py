@@ -1,145 +1,28 @@
-"""`fastgw demo` as a newcomer meets it: both SDK clients call every tool, the printed call works, Ctrl-C ends all.
+"""`fastgw demo` as a newcomer meets it: the printed call works, servers may die, Ctrl-C ends all.
 
-Each client keeps its own connections, as SDKs do; everything else here is on a fresh one.
+What its servers offer, seen by other people's clients, is in `test_clients_*.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
-import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.clients import modern as modern_client
-from tests.e2e.http import Asked, exchange, modern
-
-LEGACY_CLIENT = Path(__file__).parent / "clients" / "legacy_client.py"
-LEGACY_PYTHON = os.environ.get("FASTGW_LEGACY_PYTHON")
-CALLS: list[tuple[str, dict[str, Any]]] = [
-    ("deploy-to-staging", {"service": "cart", "version": "1.0"}),
-    ("deploy-to-staging", {"service": "cart", "version": "1.1"}),
-    ("rollback", {"service": "cart"}),
-    ("list-deployments", {"service": "cart", "limit": 3}),
-    ("db-query", {"sql": "select name from customers where id = 5"}),
-    ("export-data", {"table": "customers"}),
-    ("search-docs", {"query": "mayHaveRun"}),
-    ("create-ticket", {"title": "A question", "priority": "high"}),
-    ("db-query", {"sql": "drop table customers"}),
-]
-TOOLS = {tool for tool, _ in CALLS}
-SUPPORT = {"search-docs", "create-ticket", "db-query"}
-END_WITHIN = 40.0
-
-
-@dataclass
-class Demo:
-    """A running demo and what it printed."""
-
-    process: subprocess.Popen[str]
-    words: str
-
-    @property
-    def endpoint(self) -> str:
-        return self._found(r"^endpoint +(\S+)")
-
-    def key(self, name: str) -> str:
-        return self._found(rf"^  {name} +(fgw_\S+)")
-
-    def curl(self) -> Asked:
-        """The printed call, as curl would send it."""
-        text = self.words[self.words.index("curl -sS") : self.words.index("for an MCP client")]
-        words = shlex.split(text.replace("\\\n", " "))
-        assert words[:3] == ["curl", "-sS", self.endpoint]
-        options = list(zip(words[3::2], words[4::2], strict=True))
-        headers = [(name, value) for option, text in options if option == "-H" for name, value in [text.split(": ", 1)]]
-        return Asked(next(text for option, text in options if option == "-d").encode(), headers)
-
-    def snippet(self) -> dict[str, Any]:
-        begin = self.words.index("{\n", self.words.index("for an MCP client"))
-        return dict(json.JSONDecoder().raw_decode(self.words[begin:])[0]["mcpServers"]["fastgw"])
-
-    def _found(self, pattern: str) -> str:
-        match = re.search(pattern, self.words, re.MULTILINE)
-        assert match, f"{pattern} is not in:\n{self.words}"
-        return match.group(1)
-
-
-def start() -> Demo:
-    order = [sys.executable, "-m", "fastgw", "demo"]
-    process = subprocess.Popen(order, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("Ctrl-C"):
-            return Demo(process, "".join(lines))
-    raise AssertionError(f"the demo ended with {process.wait()}:\n{''.join(lines)}")
+from tests.e2e.demo import END_WITHIN, Demo, running, start
+from tests.e2e.http import exchange, modern
+from tests.e2e.tour import TOOLS
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    running = start()
-    try:
-        yield running
-    finally:
-        running.process.send_signal(signal.SIGINT)
-        running.process.communicate(timeout=END_WITHIN)
-
-
-def by_legacy_client(demo: Demo, key: str, calls: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    if not LEGACY_PYTHON:
-        pytest.skip("FASTGW_LEGACY_PYTHON names no Python with mcp 1.x; make test sets it")
-    order = [LEGACY_PYTHON, str(LEGACY_CLIENT), demo.endpoint, key, json.dumps(calls)]
-    done = subprocess.run(order, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-def by_modern_client(demo: Demo, key: str, calls: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    return asyncio.run(modern_client.story(demo.endpoint, key, calls))
-
-
-CLIENTS = pytest.mark.parametrize(
-    ("client", "version"),
-    [
-        pytest.param(by_modern_client, "2026-07-28", id="mcp-2"),
-        pytest.param(by_legacy_client, "2025-11-25", id="mcp-1", marks=pytest.mark.legacy_client),
-    ],
-)
-
-
-@CLIENTS
-def test_every_tool_is_listed_and_called(demo: Demo, client: Any, version: str) -> None:
-    seen = client(demo, demo.key("engineering"), CALLS)
-    assert seen["version"] == version
-    assert set(seen["tools"]) == TOOLS
-    first, _, back, history, query, export, found, ticket, refused = seen["results"]
-    assert first["progress"] == [0, 1, 2, 3, 4, 5]
-    assert (back["structured"]["version"], back["structured"]["kind"]) == ("1.0", "rollback")
-    assert [row["version"] for row in history["structured"]["deployments"]] == ["1.0", "1.1", "1.0"]
-    assert query["structured"]["rows"] == [["Zoë Müller"]]
-    assert export["resources"][0].startswith("id,name,country,since\r\n1,Ada Byron,GB,2021-03-01\r\n")
-    assert found["structured"]["results"][0]["page"] == "errors.md"
-    assert ticket["structured"]["priority"] == "high"
-    assert [result["isError"] for result in seen["results"]] == [False] * 8 + [True]
-    assert "refused" in refused["text"][0]
-
-
-@CLIENTS
-def test_support_sees_its_own_tools_only(demo: Demo, client: Any, version: str) -> None:
-    seen = client(demo, demo.key("support"), [("search-docs", {"query": "usage"})])
-    assert set(seen["tools"]) == SUPPORT
-    assert seen["results"][0]["isError"] is False
+    with running() as it:
+        yield it
 
 
 def test_a_tool_of_others_does_not_exist(demo: Demo) -> None:
@@ -152,6 +35,14 @@ def test_the_printed_call_works_as_pasted(demo: Demo) -> None:
     reply = asyncio.run(exchange(demo.endpoint, demo.curl()))
     assert reply.status == 200
     assert reply.json()["result"]["structuredContent"]["results"]
+
+
+def test_the_readme_shows_what_is_printed(demo: Demo) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("```text\n")[1].split("```")[0]
+    pattern = ".*".join(map(re.escape, shown.replace("\n  …\n", "…").split("…")))
+    told = demo.words.replace(demo.endpoint, "http://127.0.0.1:8080/mcp").replace(demo.admin, "http://127.0.0.1:8081")
+    assert re.match(pattern, told.strip(), re.DOTALL), told
 
 
 def test_the_printed_snippet_names_the_endpoint_and_a_key(demo: Demo) -> None:
