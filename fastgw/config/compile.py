@@ -90,6 +90,7 @@ def compile_snapshot(
         currency=settings.usage.currency,
         labels=settings.usage.labels,
         body_deadline=min(BODY, settings.timeout),
+        longest=_longest(settings),
     )
     return snapshot, tuple(notices)
 
@@ -121,6 +122,15 @@ def _endpoint(making: Making, learned: Learned) -> tuple[Endpoint, list[Notice]]
         origins=None if settings.origins is None else frozenset(settings.origins),
     )
     return endpoint, [*making.notices, *(notice for block in tools for notice in block.notices)]
+
+
+def _longest(settings: Settings) -> float:
+    """The longest time that anything in the file grants a call, in seconds."""
+    given = [settings.timeout]
+    given.extend(server.timeout or 0.0 for server in settings.servers.values())
+    given.extend(endpoint.timeout or 0.0 for endpoint in (settings.endpoints or {}).values())
+    given.extend(tool.timeout or 0.0 for tool in settings.tools.values())
+    return max(given)
 
 
 def _freshness(learned: Learned) -> dict[str, float]:

@@ -157,7 +157,6 @@ class Endpoint:
         uris: whose each URI is here.
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
         completes: names of the servers that complete arguments.
-        longest: seconds the longest call may take.
         origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
     """
 
@@ -173,7 +172,6 @@ class Endpoint:
     readers: dict[str, Arm] = field(default_factory=dict)
     completes: frozenset[str] = frozenset()
     origins: frozenset[str] | None = None
-    longest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +198,7 @@ class Snapshot:
         server_name, server_version: of our own `serverInfo`; `server_info` is both as JSON text.
         currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
         body_deadline: seconds an agent has to send its body.
+        longest: seconds after which every call that took this snapshot is over.
     """
 
     generation: int
@@ -217,6 +216,7 @@ class Snapshot:
     currency: str = "USD"
     labels: tuple[str, ...] = ()
     body_deadline: float = 30.0
+    longest: float = 0.0
     server_info: bytes = field(init=False)
 
     def __post_init__(self) -> None:

@@ -102,7 +102,7 @@ class Gateway:
         self.caller.max_reply = snapshot.max_reply
         self.caller.forget(self._wires.connect(snapshot))
         if previous is not None:
-            self._wires.retire(_longest(previous))
+            self._wires.retire(previous.longest)
 
     def activate(self, generation: int) -> None:
         """Every worker has loaded this generation: list from it."""
@@ -279,11 +279,6 @@ class Gateway:
         """End what runs in the background and every connection."""
         await self.registry.close()
         await self._wires.close()
-
-
-def _longest(snapshot: Snapshot) -> float:
-    """Seconds after which every call that took this snapshot is over."""
-    return max((endpoint.longest for endpoint in snapshot.endpoints.values()), default=0.0)
 
 
 def our_client(snapshot: Snapshot) -> bytes:
