@@ -101,7 +101,7 @@ def _start(folder: Path, workers: int, ends: ExitStack) -> tuple[Told, Children]
     servers = {name: _server(name, era, folder, ends) for name, era in ERAS.items()}
     urls = {name: _url(name, child) for name, child in servers.items()}
     keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
-    listen, admin = _ports()
+    listen, admin = _ports(ends)
     file = folder / "fastgw.yaml"
     file.write_text(_config(urls, keys, (listen, admin), workers), encoding="utf-8")
     gateway = _gateway(file, ends)
@@ -161,19 +161,26 @@ def _wait_or_kill(child: subprocess.Popen[str], seconds: float) -> None:
         child.wait()
 
 
-def _ports() -> tuple[int, int]:
-    listen, admin = (_free(port) for port in WANTED)
+def _ports(ends: ExitStack) -> tuple[int, int]:
+    listen, admin = (_free(port, ends) for port in WANTED)
     return listen, admin
 
 
-def _free(port: int) -> int:
+def _free(port: int, ends: ExitStack) -> int:
+    """A port nobody has: the wanted one or any. It is held until the end, so that a second demo takes another."""
     for number in (port, 0):
-        with socket.socket() as tried:
-            try:
-                tried.bind((HOST, number))
-            except OSError:
-                continue
-            return int(tried.getsockname()[1])
+        held = ends.enter_context(socket.socket())
+        try:
+            held.bind((HOST, number))  # without sharing: two that try at once cannot both have it
+        except OSError:
+            continue
+        found = int(held.getsockname()[1])
+        if sys.platform == "linux":  # from here on those that share, as the gateway does, may bind it too
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        else:
+            held.close()
+        return found
     raise DemoFailed("no free port")
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def test_it_ends_all_that_it_started_and_exits_with_0(number: signal.Signals) ->
     running.process.communicate(timeout=END_WITHIN)
     assert running.process.returncode == 0
     assert [pid for pid in family if alive(pid)] == []
+
+
+def test_demos_that_start_at_once_take_ports_of_their_own() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: start(), range(2))
+    try:
+        places = {first.endpoint, first.admin, second.endpoint, second.admin}
+        assert len({place.split(":")[2].split("/")[0] for place in places}) == 4
+        for demo in (first, second):
+            asked = modern("tools/list", key=demo.key("engineering"))
+            assert asyncio.run(exchange(demo.endpoint, asked)).status == 200
+    finally:
+        for demo in (first, second):
+            demo.process.send_signal(signal.SIGINT)
+            demo.process.communicate(timeout=END_WITHIN)
 
 
 def test_a_server_that_is_killed_changes_nothing_for_the_others() -> None:
