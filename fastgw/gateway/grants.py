@@ -21,6 +21,7 @@ _SHOWN = 128
 """Characters of an unknown name that are repeated to who asked."""
 _LONGEST_URI = 8192
 _REF = frozenset(("type", "name", "uri"))
+_NAMING = frozenset(("name", "uri"))
 _NO_VALUES = b'{"completion":{"values":[],"total":0,"hasMore":false}}'
 
 
@@ -34,6 +35,16 @@ def unknown(method: str, name: str) -> Fault:
 def unknown_resource(uri: str) -> Fault:
     """No such resource, or none for this agent."""
     return Fault(Kind.UNKNOWN_RESOURCE, data={"uri": uri[:_LONGEST_URI]})
+
+
+def reads(view: View) -> bool:
+    """Whether any resource or template is there for who has this view."""
+    return any(view.lists.get(method) for method in (names.RESOURCES_LIST, names.TEMPLATES_LIST))
+
+
+def completes(endpoint: Endpoint, view: View) -> bool:
+    """Whether there is anything that could be completed: who sees nothing does not learn that servers would."""
+    return bool(endpoint.completes) and (bool(view.prompts) or reads(view))
 
 
 def resolve(exchange: Exchange, call: Call) -> bytes | None:
@@ -77,13 +88,16 @@ def _prompt(method: str, name: str, view: View) -> Grant:
 def _owned(uri: str, endpoint: Endpoint, view: View) -> tuple[str, str]:
     """The server that a URI leads to, and its own spelling of it."""
     owned = endpoint.uris.owner(uri) if len(uri) <= _LONGEST_URI else None
-    if owned is None or owned.server not in endpoint.readers or not view.uri_rules.permit(uri, owned.server, owned.uri):
+    if owned is None or owned.server not in endpoint.readers:
         raise unknown_resource(uri)
-    return owned.server, owned.uri
+    server, own = owned.server, owned.uri
+    if not view.uri_rules.permit(uri, server, own, endpoint.uris.known_as(server, own)):
+        raise unknown_resource(uri)
+    return server, own
 
 
 def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
-    if not endpoint.completes:
+    if not completes(endpoint, view):
         raise Fault(Kind.UNKNOWN_METHOD)
     try:
         ref = members(call.params["ref"], _REF)
@@ -94,15 +108,22 @@ def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
     if kind == "ref/prompt":
         grant = _prompt(call.method, named, view)
         arm, target = grant.arms[0], grant.arms[0].targets[0]
-        own = {**ref, "name": target.name_json}
+        own = _reference(ref, "name", target)
     elif kind == "ref/resource":
         server, uri = _owned(named, endpoint, view)
+        if not endpoint.uris.lists(server, uri):  # its server would refuse it in other words than we what is hidden
+            raise unknown_resource(named)
         arm, target = endpoint.readers[server], Target(server, uri, quote(uri))
-        own = {**ref, "uri": target.name_json}
+        own = _reference(ref, "uri", target)
     else:
         raise Fault(Kind.BAD_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
     call.params["ref"] = emit(own)
     return _made(named, arm, replace(target, member=""))
+
+
+def _reference(ref: dict[str, bytes], member: str, target: Target) -> dict[str, bytes]:
+    """The server's own reference; the member that names another kind, which nobody has checked, goes no further."""
+    return {**{name: value for name, value in ref.items() if name not in _NAMING}, member: target.name_json}
 
 
 def _made(name: str, arm: Arm, target: Target) -> Grant:

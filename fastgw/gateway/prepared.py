@@ -14,6 +14,7 @@ import orjson
 from fastgw.catalog.listing import PAGE, page_at
 from fastgw.config.snapshot import NOTHING, Endpoint, Listing, Page, View
 from fastgw.faults import Fault, Kind
+from fastgw.gateway import grants
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift.face import Recognised, Shown
 from fastgw.gateway.lift.modern import SUPPORTED
@@ -25,12 +26,11 @@ from fastgw.mcp.sealing import NONCE, Sealer
 def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
     """What is offered to whoever has this view. No `listChanged` and no `subscribe`: nobody could listen for it yet."""
     found: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
-    resources = any(view.lists.get(method) for method in (names.RESOURCES_LIST, names.TEMPLATES_LIST))
     if view.prompts:
         found["prompts"] = {}
-    if resources:
+    if grants.reads(view):
         found["resources"] = {}
-    if endpoint.completes and (view.prompts or resources):
+    if grants.completes(endpoint, view):
         found["completions"] = {}
     return found
 

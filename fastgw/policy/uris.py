@@ -12,6 +12,7 @@ of paths stay as they are.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -24,9 +25,10 @@ ROUNDS = 5
 NONE = Patterns(())
 
 _ONLY_SPELLING = re.compile(
-    r"[a-z][a-z0-9+.\-]*+:(?!\.)(?://(?!\.)[a-z0-9.\-_~*]*+(?=[/?#]|\Z))?(?:/(?![./])|[^/\\%])*+"
+    r"[a-z][a-z0-9+.\-]*+:(?!\.|/(?!/)|//localhost)(?://(?!\.)[a-z0-9.\-_~*]*+(?=[/?#]|\Z))?(?:/(?![./])|[^/\\%])*+"
 )
-"""No encoding, no dots or nothing at the beginning of a segment, no capitals, port or user: most URIs."""
+"""No encoding, no dots or nothing at the beginning of a segment, no capitals, port or user, one way to say that there
+is no host: most URIs."""
 _PARTS = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(.*)", re.DOTALL)
 """Scheme, authority, path, and the rest (RFC 3986, appendix B)."""
 _DOTS = re.compile(r"(?:^|[/:])\.\.?(?:[/?#]|\Z)")
@@ -52,31 +54,49 @@ class UriRules:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "free", self.allow is None and not self.deny.texts)
-        object.__setattr__(self, "_allow", _spelled_out(self.allow or NONE))
-        object.__setattr__(self, "_deny", _spelled_out(self.deny))
+        object.__setattr__(self, "_allow", _spelled_out(self.allow or NONE, spellings))
+        object.__setattr__(self, "_deny", _spelled_out(self.deny, normal_forms))
 
     def __reduce__(self) -> tuple[type[UriRules], tuple[Patterns | None, Patterns]]:
         return UriRules, (self.allow, self.deny)
 
-    def permit(self, exposed: str, server: str, own: str) -> bool:
+    def permit(self, exposed: str, server: str, own: str, known_as: Sequence[str] = ()) -> bool:
         """Whether the class may read a URI.
 
         Args:
             exposed: as the agent names it.
             server, own: where it leads, and how that server spells it.
+            known_as: what else it is called, or could be: no other name of it leads round a deny.
         """
         if self.free:
             return True
-        shown = normal_forms(exposed)
-        known = shown if own == exposed else normal_forms(own)
+        shown = spellings(exposed)
+        known = shown if own == exposed else spellings(own)
         if shown is None or known is None:
             return False
         here = [f"{server}/{form}" for form in (own, *known)]
-        if self.deny.texts and self._deny.fit_any((exposed, *shown, own, *known, *here)):
+        if self.deny.texts and self._refuses([exposed, *shown, own, *known, *here, *_all_spellings(known_as)]):
             return False
         if self.allow is None or (self.allow.fits(exposed) and all(map(self._allow.fits, shown))):
             return True
         return self.allow.fits(here[0]) and all(map(self._allow.fits, here[1:]))
+
+    def _refuses(self, names: list[str]) -> bool:
+        """Whether a deny fits any of them, as it is or less its query: many servers look at the path alone."""
+        return self._deny.fit_any(names) or self._deny.fit_any([one.partition("?")[0] for one in names if "?" in one])
+
+
+def spellings(uri: str) -> tuple[str, ...] | None:
+    """The normal forms, and all without a fragment: what is retrieved is the same (RFC 3986, section 3.5)."""
+    forms = normal_forms(uri)
+    cut = [form.partition("#")[0] for form in (uri, *(forms or ())) if "#" in form]
+    return forms if forms is None or not cut else tuple(dict.fromkeys((*forms, *cut)))
+
+
+def _all_spellings(uris: Sequence[str]) -> Iterator[str]:
+    for uri in uris:
+        yield uri
+        yield from spellings(uri) or ()
 
 
 def normal_forms(uri: str) -> tuple[str, ...] | None:
@@ -108,6 +128,8 @@ def _cleaned(uri: str) -> tuple[str, ...]:
     uri = uri.replace("\\", "/")
     scheme, authority, path, rest = _PARTS.fullmatch(uri).groups()  # type: ignore[union-attr]
     scheme = f"{scheme.lower()}:" if scheme else ""
+    if path[:1] == "/" and (not authority or _is_here(scheme, authority)):
+        authority = ""
     start = scheme if authority is None else f"{scheme}//{_host(scheme, authority)}"
     normal = f"{start}{_without_dots(path)}{rest}"
     if not _DOTS.search(uri):
@@ -119,6 +141,11 @@ def _cleaned(uri: str) -> tuple[str, ...]:
         f"{start}{_without_dots(_SLASHES.sub('/', path))}{rest}",
         f"{scheme}{slashes}{_without_dots('/' + _SLASHES.sub('/', below))[1:]}",
     )
+
+
+def _is_here(scheme: str, authority: str) -> bool:
+    """Whether a file's host is the one that has none: `file:/x`, `file:///x`, `file://localhost/x` (RFC 8089, B)."""
+    return (scheme == "file:" or scheme.endswith("+file:")) and _host(scheme, authority) == "localhost"
 
 
 def _host(scheme: str, authority: str) -> str:
@@ -144,12 +171,16 @@ def _without_dots(path: str) -> str:
     return "/".join(kept)
 
 
-def _spelled_out(patterns: Patterns) -> Patterns:
+def _spelled_out(patterns: Patterns, forms_of: Callable[[str], tuple[str, ...] | None]) -> Patterns:
     """The patterns and their other spellings; none that would be wider for a wildcard that was encoded."""
     found = dict.fromkeys(patterns.texts)
     for text in patterns.texts:
         wild = _wild(text)
-        found.update(dict.fromkeys(form for form in normal_forms(text) or () if _wild(form) <= wild))
+        forms = [*(forms_of(text) or ())]
+        server, slash, own = text.partition("/")
+        if slash and ":" not in server:
+            forms += [f"{server}/{form}" for form in forms_of(own) or ()]
+        found.update(dict.fromkeys(form for form in forms if _wild(form) <= wild))
     return Patterns(found) if len(found) > len(patterns.texts) else patterns
 
 

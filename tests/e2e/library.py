@@ -45,10 +45,10 @@ class Heard:
 class Library(Toolbox):
     """A toolbox with prompts, resources, templates and completions.
 
-    `prompts` maps names to the JSON text of the result; `resources` URIs to that of `contents`, listed or (in `unlisted`)
-    not; `values` what a completion's `ref` names to that of `completion`. `heard` is the ledger of all but lists;
-    `told` the levels that sessions were set to. `mute` are methods that are never answered, `broken` those answered by
-    an error. `noisy`: before each answer there is a log message of every level that whoever asks wants to hear.
+    `prompts` maps names to the JSON text of the result; `resources` URIs to that of `contents` (`unlisted` has those
+    that no list names); `values` what a completion's `ref` names to that of `completion`. `heard` is the ledger of all
+    but lists; `told` the levels that sessions were set to. `mute` are methods that are never answered, `broken` those
+    answered by an error. `noisy`: before each answer comes a log message of every level that whoever asks wants.
     """
 
     prompts: dict[str, bytes] = field(default_factory=dict)
@@ -234,3 +234,32 @@ async def offered(url: str, method: str, keys: Iterable[str], key: str = KEY) ->
         return all(wanted <= {item[member] for item in reply[kind]} for reply in replies)
 
     await until(all_there)
+
+
+def shelf(era: str) -> Library:
+    """One of each, named after `era`; it reads whatever its template fits."""
+    return Library(
+        era,
+        {f"{era}-tool": done},
+        prompts={f"{era}-one": said("one")},
+        resources={f"{era}:one": text(f"{era}:one")},
+        templates=[f"{era}://{{x}}"],
+        unlisted=lambda uri: text(uri) if uri.startswith(f"{era}:") else None,
+    )
+
+
+def shelf_names(era: str) -> dict[str, str]:
+    """What it offers, by the method that lists it."""
+    return {
+        "tools/list": f"{era}-tool",
+        "prompts/list": f"{era}-one",
+        "resources/list": f"{era}:one",
+        "resources/templates/list": f"{era}://{{x}}",
+    }
+
+
+async def shelf_listed(url: str, *eras: str) -> None:
+    """Return when all that these offer is listed."""
+    for era in eras:
+        for method, key in shelf_names(era).items():
+            await offered(url, method, [key])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -185,6 +184,31 @@ def test_a_missing_one_is_told_as_each_era_wants_it(pair: Pair, stage: Scene) ->
     stage.loop.run(story())
 
 
+@pytest.mark.parametrize("completing", [True, False])
+def test_a_server_that_completes_nothing_is_not_asked(completing: bool, tmp_path: Path) -> None:
+    """Where another one completes it knows no values; where none does there is no such method."""
+    quiet, other = library("legacy"), library("modern")
+    for box in (quiet,) if completing else (quiet, other):
+        del box.capabilities["completions"]
+
+    async def story() -> None:
+        async with libraries(tmp_path, {"quiet": quiet, "other": other}, agents=AGENTS) as gateway:
+            await offered(gateway.url, "prompts/list", ["legacy-hello", "modern-hello"])
+            for pair in PAIRS[::2]:
+                who = await agent(pair.agent, gateway.url)
+                for kind, key in (("ref/prompt", "legacy-hello"), ("ref/resource", "legacy://pages/{page}/text")):
+                    reply = await who.complete(kind, key)
+                    if completing:
+                        values = shaped(reply, pair.agent, hints=False)["completion"]["values"]
+                        assert values == []
+                    else:
+                        assert reply.json()["error"]["code"] == -32601
+                        assert reply.status == (404 if pair.agent == "modern" else 200)
+        assert quiet.heard == []
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("agent_era", ["modern", "legacy"])
 def test_capabilities_say_what_is_offered(agent_era: str, stage: Scene) -> None:
     async def story() -> None:
@@ -282,20 +306,22 @@ def test_levels_reach_the_server_for_their_agent_alone(era: str, tmp_path: Path)
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-def test_who_wants_no_messages_gets_none_and_an_own_id(pair: Pair, tmp_path: Path) -> None:
-    box = library(pair.server)
-    box.noisy = True
+def test_who_says_no_level_hears_what_its_era_gives_it(tmp_path: Path) -> None:
+    """A session from info on (the gateway's choice; the revision leaves it open), a request without a level nothing."""
+    boxes = {era: library(era) for era in ("modern", "legacy")}
+    for box in boxes.values():
+        box.noisy = True
 
     async def story() -> None:
-        async with libraries(tmp_path, {"shelf": box}, agents=AGENTS) as gateway:
-            await offered(gateway.url, "prompts/list", [f"{pair.server}-hello"])
-            who = await agent(pair.agent, gateway.url)
-            for asked in asking(who, pair.server, None).values():
-                levels, _ = await heard(who, asked)
-                # Sessions hear from info on until they say otherwise; a modern request that names no level, nothing.
-                assert levels == (from_on("info") if pair == ("legacy", "legacy") else [])
-            assert box.told == {}
-            assert {one.level for one in box.heard} == {None}
+        async with libraries(tmp_path, boxes, agents=AGENTS) as gateway:
+            await offered(gateway.url, "prompts/list", ["modern-hello", "legacy-hello"])
+            for pair in PAIRS:
+                who = await agent(pair.agent, gateway.url)
+                for asked in asking(who, pair.server, None).values():
+                    levels, _ = await heard(who, asked)
+                    assert levels == (from_on("info") if pair.agent == "legacy" else []), pair
+                    said = boxes[pair.server].heard[-1].level
+                    assert said == ("info" if pair == ("legacy", "modern") else None)
+        assert boxes["legacy"].told == {}, "nobody has set a level"
 
     asyncio.run(story())

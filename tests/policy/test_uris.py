@@ -63,6 +63,55 @@ def test_no_spelling_leads_into_what_is_denied(uri: str) -> None:
     assert not may(None, uri, ("s/file:///etc/*",))
 
 
+@pytest.mark.parametrize(
+    "uri",
+    ["file:/etc/x", "file://localhost/etc/x", "FILE://LocalHost:/etc/x", "file:/pub/../etc/x", "file:/%65tc/x",
+     "file://localhost//etc/x", "a+file:/etc/x", "a+file://localhost/etc/x"],
+)  # fmt: skip
+def test_there_are_three_ways_to_say_that_a_file_has_no_host(uri: str) -> None:
+    """RFC 8089, section 2 and appendix B; and a path without a host is to most parsers one with an empty host."""
+    own = uri.removeprefix("a+")
+    for deny in ("file:///etc/*", "s/file:///etc/*", "file:/etc/*", "s/file:/etc/*", "file://localhost/etc/*"):
+        assert not rules(["*"], (deny,)).permit(uri, "s", own), deny
+    assert not rules(["s/file:/*"], ("file:///etc/*",)).permit(uri, "s", own)
+    assert not may(["*"], "db:/secret/x", ("db:///secret/*",))
+    assert may(["*"], "db://localhost/secret/x", ("db:///secret/*",))
+
+
+@pytest.mark.parametrize("uri", ["file:/pub/x", "file://localhost/pub/x", "db:/x", "HELP://Docs/x"])
+def test_a_pattern_that_names_the_server_means_what_it_says(uri: str) -> None:
+    assert rules([f"s/{uri}"]).permit(f"a+{uri}", "s", uri)
+    assert not rules([f"s/{uri}"]).permit(f"a+{uri}", "t", uri)
+    assert not rules(["*"], (f"s/{uri}",)).permit(f"a+{uri}", "s", uri)
+
+
+@pytest.mark.parametrize("end", ["#", "#x", "%23x", "%2523.md", "?#", "?x", "?x#.md"])
+def test_what_hangs_on_a_path_leads_round_no_deny(end: str) -> None:
+    for deny in ("*.key", "file:///a/x.key", "s/file:///a/x.key"):
+        assert not may(["*"], f"file:///a/x.key{end}", (deny,))
+    assert may(["*"], f"file:///a/x.md{end}", ("*.key",))
+
+
+def test_a_fragment_does_not_make_another_resource() -> None:
+    assert not may(["*.md"], "file:///a/x.key#.md")
+    assert not may(["*.md"], "file:///a/x.key%23.md")
+    assert may(["memo://n#1"], "memo://n#1")
+    assert not may(["memo://n#1"], "memo://n")
+    assert not may(["memo://n#1"], "memo://n#2")
+    assert may(["*"], "memo://n#2", ("memo://n#1",)), "a deny of one fragment is about no other"
+    assert may(["db://q?t=*"], "db://q?t=users#top")
+
+
+def test_no_other_name_leads_round_a_deny() -> None:
+    one = rules(["*"], ("a+file:///etc/*", "ui://a/x"))
+    assert not one.permit("file:///etc/x", "s", "file:///etc/x", ("a+file:///etc/x",))
+    assert not one.permit("a-12345678+file:///etc/x", "s", "file:///etc/x", ("a+file:///etc/x",))
+    assert not one.permit("file:///pub/%2e%2e/etc/x", "s", "file:///pub/%2e%2e/etc/x", ("a+file:///pub/%2e%2e/etc/x",))
+    assert not one.permit("ui://x", "s", "ui://x", ("ui://a/x",))
+    assert one.permit("file:///pub/x", "s", "file:///pub/x", ("a+file:///pub/x",))
+    assert not rules(["a+file:*"]).permit("file:///pub/x", "s", "file:///pub/x", ("a+file:///pub/x",)), "of denies alone"
+
+
 def test_folded_slashes_do_not_hide_a_way_up() -> None:
     assert not may(["*"], "x://h/b////../../etc/x", ("x://h/etc/*",))
 
