@@ -28,6 +28,7 @@ from fastgw.backends.verdict import Means, Verdict, judge
 from fastgw.catalog.route import ParamHeader, Target
 from fastgw.config.snapshot import Backend, Instance
 from fastgw.faults import Fault, Kind
+from fastgw.mcp import names
 from fastgw.mcp.call import Call
 from fastgw.mcp.names import Era
 from fastgw.ports import Answer, Deadlines, Keeper, UpstreamSession, Wire
@@ -206,7 +207,8 @@ class Caller:
                 await self._open(attempt, dead)
             return True
         if verdict.means is Means.HEADER_MISMATCH:
-            return await self._refreshed(attempt)
+            # Only a tool's definition says which headers its calls need.
+            return attempt.call.method == names.TOOLS_CALL and await self._refreshed(attempt)
         was, attempt.era = attempt.era, await self._doubt(attempt.instance, attempt.era.value)
         attempt.session = NO_SESSION
         return attempt.era is not was

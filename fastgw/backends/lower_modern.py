@@ -78,16 +78,17 @@ def renamed(arguments: bytes, pairs: tuple[tuple[str, str], ...]) -> bytes:
         pairs: (ours, theirs).
 
     Raises:
-        NotAMessage: no object, a member twice, or one under the server's own name: policies look at ours, so that
-            would be a way round them.
+        NotAMessage: no object, a member twice, or one under the server's own name, or under that in another case,
+            which some servers take for the same: policies look at ours, so that would be a way round them.
     """
     if not pairs:
         return arguments
     theirs = dict(pairs)
     found = members(arguments)
-    for name in theirs.values():
-        if name in found and name not in theirs:
-            raise NotAMessage(f"there is no argument {name!r}")
+    taken = {name.casefold() for name in theirs.values()}
+    for name in found:
+        if name not in theirs and name.casefold() in taken:
+            raise NotAMessage(f"there is no argument {name[:64]!r}")
     return emit({theirs.get(name, name): value for name, value in found.items()})
 
 

@@ -38,6 +38,11 @@ _BYTES = 8
 """One unit takes this many bytes of text past one state of a pattern's machine."""
 _INTEGER, _ODD = 8, 100
 """Units for one member of an `enum` that is no text: such members are compared one by one."""
+_DIVIDED, _FRACTION = 80, 1_000
+"""Units for dividing one number by an integer, and by a fraction: that is done exactly, whatever the exponents."""
+_HASHED = 3.0
+"""Units for each byte of a list whose items must be unique."""
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 Node = dict[str, Any]
 Work = tuple[float, float]
@@ -192,7 +197,16 @@ def _own(node: Node) -> Work:
     others = [one for one in choices if not isinstance(one, str)]
     compared = sum(_INTEGER if isinstance(one, int) and abs(one) < 2**63 else _ODD for one in others)
     per_byte = sum(_states(one) for one in patterns if isinstance(one, str)) / _BYTES
-    return len(patterns) + compared + len(_listed(node.get("required"))) / 8, per_byte
+    if node.get("uniqueItems") is True:
+        per_byte += _HASHED
+    return len(patterns) + compared + _counted(node) + len(_listed(node.get("required"))) / 8, per_byte
+
+
+def _counted(node: Node) -> int:
+    """What the keywords about numbers cost for one number."""
+    divisor = node.get("multipleOf")
+    long = sum(1 for word in _BOUNDS if isinstance(node.get(word), int) and abs(node[word]) >= 2**63)
+    return _ODD * long + (_FRACTION if isinstance(divisor, float) else _DIVIDED if divisor is not None else 0)
 
 
 def _states(pattern: str) -> float:

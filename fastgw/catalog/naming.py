@@ -98,7 +98,8 @@ def _tools(shelves: Sequence[Shelf], naming: Naming) -> Iterable[tuple[Shelf, st
             if is_visible(tool):
                 yield shelf, tool
             else:
-                naming.notices.append(Notice(f"{shelf.server}/{tool!r}", "left out: no name of 1 to 128 characters"))
+                subject = f"{shelf.server}/{tool[:LONGEST_OWN]!r}"
+                naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
 
 
 def _place(made: Sequence[tuple[Shelf, str, str]], taken: set[str], naming: Naming) -> None:

@@ -18,6 +18,9 @@ from fastgw.policy.uris import LONGEST, UriRules
 
 ROUTED = 65536
 """Characters of one server's templates that are tried on URIs: what a stranger's URI may cost."""
+MOST_COMPARED = 500_000
+"""Templates, and steps of those that begin alike, that are compared with others for one endpoint: a quarter of a second
+at worst. Whatever is left then is shown with its server's alias. Thirty servers with thirty each stay below it."""
 LONGEST_ALIAS = 1024
 """Characters by which a URI that agents name may be longer than its server's own."""
 
@@ -55,8 +58,10 @@ class Owned:
 
 
 def is_visible(uri: str, longest: int = LONGEST) -> bool:
-    """Whether it may be asked for: 1 to 8,192 characters, none of them a control character."""
-    return 0 < len(uri) <= longest and _CONTROL.search(uri) is None
+    """Whether it may be asked for: 1 to 8,192 characters, none of them a control character, and no space at either end,
+    which most parsers drop (WHATWG URL, 4.4): to the server it would be another URI than to the policies.
+    """
+    return 0 < len(uri) <= longest and _CONTROL.search(uri) is None and uri == uri.strip()
 
 
 class Layout:
@@ -67,7 +72,7 @@ class Layout:
     """
 
     __slots__ = ("resources", "templates", "notices", "_mode", "_aliases", "_takes", "_only", "_raw", "_moved",
-                 "_routed", "_shelves")  # fmt: skip
+                 "_routed", "_steps", "_spent", "_shelves")  # fmt: skip
 
     def __init__(self, mode: str, shelves: Sequence[UriShelf], only: Patterns | None) -> None:
         self.resources: dict[tuple[str, str], str] = {}
@@ -81,6 +86,8 @@ class Layout:
         self._raw: dict[str, Owned] = {}
         self._moved: set[str] = set()
         self._routed: dict[str, list[tuple[str, Template]]] = {}
+        self._steps: Counter[str] = Counter()
+        self._spent = 0
         listed = [(shelf.server, uri) for shelf in shelves for uri in self._asking(shelf, shelf.uris)]
         read = [(shelf.server, one) for shelf in shelves for one in self._read(shelf)]
         brought = Counter(
@@ -98,15 +105,31 @@ class Layout:
         found = self._raw.get(uri) or self._unlisted(uri)
         return found if found is not None and self._only.permit(uri, found.server, found.uri) else None
 
-    def exposed(self, server: str, uri: str) -> str:
-        """As of `Uris`, for servers of this endpoint where URIs are rewritten."""
+    def exposed(self, server: str, uri: str, effort: int) -> tuple[str, int]:
+        """As of `Uris`, for servers of this endpoint where URIs are rewritten; and what is left of the effort.
+
+        Args:
+            effort: steps of templates that may be tried. Where they are too many, the URI is shown with its alias:
+                such a one leads to its server whatever its templates are.
+        """
         own = server, uri
         listed = self.resources.get(own) or self.templates.get(own)
         if listed is not None:
-            return listed
+            return listed, effort
         if _WEB.match(uri) or not is_visible(uri):
-            return uri
-        return uri if self._leads(uri) == Owned(server, uri) else self._made(server, uri)
+            return uri, effort
+        effort -= self._effort(uri)
+        if effort >= 0 and self._leads(uri) == Owned(server, uri):
+            return uri, effort
+        return self._made(server, uri), effort
+
+    def known_as(self, server: str, uri: str) -> tuple[str, ...]:
+        """As of `Uris`."""
+        return () if self._mode == "none" else (self._aliases.form(server, uri),)
+
+    def _effort(self, uri: str) -> int:
+        """Steps that it may take to look for the template of a URI; on a long one each costs more."""
+        return self._steps.get(uri.partition(":")[0], 0) * (1 + len(uri) // 4096)
 
     def _asking(self, shelf: UriShelf, texts: Sequence[str]) -> Iterator[str]:
         """What of a shelf asks to be listed, each once."""
@@ -164,6 +187,7 @@ class Layout:
             self._raw.setdefault(one.text, Owned(*own))
             if one.scheme:
                 self._routed.setdefault(one.scheme, []).append((server, one))
+                self._steps[one.scheme] += 1 + len(one.steps or ())
 
     def _stays(self, text: str) -> bool:
         """Whether nothing ever rewrites it."""
@@ -174,7 +198,13 @@ class Layout:
         if self._aliases.read(one.text) is not None or (_UI.match(one.text) and not _UI_HOST.match(one.text)):
             return True
         marks = Marks(one.sample)
-        return any(by != server and other.fits(marks) for by, other in self._routed.get(one.scheme, ()))
+        for by, other in self._routed.get(one.scheme, ()):
+            if by == server:  # its own come last
+                return False
+            self._spent += 1 + (len(other.steps or ()) if marks.text.startswith(other.prefix) else 0)
+            if self._spent > MOST_COMPARED or other.fits(marks):
+                return True
+        return False
 
     def _hidden(self, text: str) -> str:
         reason = "naming is none" if self._mode == "none" else "web addresses are never renamed"

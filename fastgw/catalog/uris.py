@@ -16,13 +16,16 @@ The law, for one endpoint:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.uri_layout import Layout, Owned, UriShelf
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import UriRules
+
+MOST_EFFORT = 1_000_000
+"""Steps of templates that are tried on the URIs of one result: half a second at worst. Real ones take some thousand."""
 
 __all__ = ["Owned", "UriNaming", "UriShelf", "Uris", "assign_uris"]
 
@@ -56,9 +59,33 @@ class Uris:
 
     def exposed(self, server: str, uri: str) -> str:
         """The URI, or the text of a template, by which agents know what is `uri` at that server."""
+        return self.exposing(server)(uri)
+
+    def exposing(self, server: str) -> Callable[[str], str]:
+        """`exposed` for all URIs of one result of that server.
+
+        Together they cost no more than `MOST_EFFORT`: 10,000 links against a server's worst templates would hold up a
+        worker for two minutes. From there on those that no list names are shown with their server's alias.
+        """
         if server not in self._rewritten:
-            return uri
-        return self.layout.exposed(server, uri)
+            return str
+        left = MOST_EFFORT
+
+        def exposed(uri: str) -> str:
+            nonlocal left
+            shown, left = self.layout.exposed(server, uri, left)
+            return shown
+
+        return exposed
+
+    def known_as(self, server: str, uri: str) -> tuple[str, ...]:
+        """What a URI of a server of this endpoint is called with its alias, whether it is shown so or not."""
+        return self.layout.known_as(server, uri)
+
+    def lists(self, server: str, uri: str) -> bool:
+        """Whether that server lists this URI of its own, or a template with this text, and it is taken here."""
+        own = server, uri
+        return own in self.layout.resources or own in self.layout.templates
 
     def rewrites(self, server: str) -> bool:
         """Whether any URI of this server may look different to agents."""

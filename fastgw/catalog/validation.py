@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, NoReturn
 
 import jsonschema_rs
@@ -24,11 +25,19 @@ from fastgw.catalog.effort import DEEPEST, TooMuch, Work, effort
 LARGEST_SCHEMA = 256 * 2**10
 LARGEST_VALUE = 2**20
 """Bytes of JSON text."""
+LARGEST_TOLD = 64 * 2**10
+"""Bytes of a value of which the place of what is wrong is told: under `anyOf` and its like, the validator writes down
+what is wrong in each alternative at every level, which takes 25 times as long as to say that it does not fit.
+"""
 BUDGET = 4_000_000
 """Units of `effort` for one value: at most a tenth of a second or two."""
 MOST_LONG = 100
 """Integers of 19 digits and more in one value: the validator compares them pair by pair."""
-KEPT = 1_000
+SMALL = 16 * 2**10
+"""Bytes of the schemas of which many are kept; a large one may take some megabytes when it is compiled."""
+KEPT, KEPT_LARGE = 1_000, 50
+MOST_TOLD = 16_000
+"""Schemas of which it is remembered whether they can be used: servers may change theirs without end."""
 LONGEST_WORDS = 200
 
 _REGEX = {"size_limit": 256 * 2**10, "dfa_size_limit": 2**20}
@@ -59,9 +68,20 @@ class Validator:
     most: float
 
 
-@lru_cache(maxsize=16 * KEPT)
 def objection(schema: bytes) -> str | None:
     """Why nothing can be validated against this schema, in plain words; None where that can be done."""
+    key = sha256(schema).digest()  # the schemas themselves would take gigabytes
+    if key not in _told:
+        if len(_told) >= MOST_TOLD:
+            _told.clear()
+        _told[key] = _objection(schema)
+    return _told[key]
+
+
+_told: dict[bytes, str | None] = {}
+
+
+def _objection(schema: bytes) -> str | None:
     try:
         _built(schema)
     except Unusable as wrong:
@@ -69,9 +89,8 @@ def objection(schema: bytes) -> str | None:
     return None
 
 
-@lru_cache(maxsize=KEPT)
 def validator(schema: bytes) -> Validator:
-    """The validator of a schema; the last thousand are kept.
+    """The validator of a schema; the last ones are kept, fewer of the large ones.
 
     Args:
         schema: JSON text.
@@ -79,6 +98,16 @@ def validator(schema: bytes) -> Validator:
     Raises:
         Unusable: it is no schema, refers to anything outside itself, or goes beyond the bounds.
     """
+    return _small(schema) if len(schema) <= SMALL else _large(schema)
+
+
+@lru_cache(maxsize=KEPT)
+def _small(schema: bytes) -> Validator:
+    return _built(schema)
+
+
+@lru_cache(maxsize=KEPT_LARGE)
+def _large(schema: bytes) -> Validator:
     return _built(schema)
 
 
@@ -135,6 +164,8 @@ def _wrong(by: Validator, text: bytes, what: str) -> str | None:
         value = _decoded(text)
         _check_effort(by, text, value)
         if not by.rules.is_valid(value):
+            if len(text) > LARGEST_TOLD:
+                return _words(what, "", f"{_VALUE} does not fit; where is told up to {LARGEST_TOLD // 1024} KiB only")
             by.rules.validate(value)
     except Unfit as unfit:
         return _words(what, "", str(unfit))
@@ -182,33 +213,37 @@ _DECODE = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number).d
 def _check_effort(by: Validator, text: bytes, value: Any) -> None:
     """Refuse what would take too long. Short texts pass at once."""
     opened = text.count(b"[") + text.count(b"{")
-    deep = _depth(value) if opened > DEEPEST else opened
+    deep = _shape(value)[0] if opened > DEEPEST else opened
     if deep > DEEPEST:
         raise Unfit(f"nested more than {DEEPEST} levels deep")
     if len(text) > 19 * MOST_LONG and len(_LONG.findall(text)) > MOST_LONG:
         raise Unfit(f"has more than {MOST_LONG} integers of 19 digits and more")
     if len(text) * by.most <= BUDGET:
         return
-    values = opened + text.count(b",") + text.count(b":") + 1
-    reached = by.work[: (_depth(value) if len(by.work) > 1 else 0) + 1]
+    deep, values = _shape(value)
+    reached = by.work[: deep + 1]
     units = values * max(one for one, _ in reached) + len(text) * max(one for _, one in reached)
     if units > BUDGET:
         raise Unfit("too large to be validated against its schema")
 
 
-def _depth(value: Any) -> int:
-    """How many lists and maps stand around the innermost value; more than DEEPEST is not counted."""
-    deep, level = 0, [value]
+def _shape(value: Any) -> tuple[int, int]:
+    """How many lists and maps stand around the innermost value, and how many values and names of members there are;
+    beyond DEEPEST levels nothing is counted.
+    """
+    deep, count, level = 0, 1, [value]
     while level and deep <= DEEPEST:
         inner: list[Any] = []
         for one in level:
             if isinstance(one, dict):
                 inner.extend(one.values())
+                count += len(one)
             elif isinstance(one, list):
                 inner.extend(one)
         level = inner
+        count += len(level)
         deep += bool(level)
-    return deep
+    return deep, count
 
 
 def _place(path: list[str | int]) -> str:

@@ -142,10 +142,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UriRow:
-    """A resource or a template: as agents know it, how its server spells it, and how it is listed."""
+    """A resource or a template: as agents know it, how its server spells it, what else it is called, and how it is
+    listed.
+    """
 
     exposed: str
     own: str
+    known_as: tuple[str, ...]
     entry: Entry
 
 
@@ -163,7 +166,7 @@ class UriBlock:
         found = self._parts.get(rules)
         if found is None:
             permit, server = rules.permit, self._server
-            shown = [row for row in self._rows if permit(row.exposed, server, row.own)]
+            shown = [row for row in self._rows if permit(row.exposed, server, row.own, row.known_as)]
             names = tuple([row.exposed for row in shown])
             part = Part(names, tuple([row.entry for row in shown]), {})
             found = self._parts[rules] = self._by_names.setdefault(names, part)

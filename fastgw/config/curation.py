@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ class Curation:
         defaults: sent where the agent leaves them out; agents see them.
     """
 
-    fixed: Pairs = ()
+    fixed: Pairs = field(default=(), repr=False)
     defaults: Pairs = ()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from fastgw.catalog.arguments import filled
 from fastgw.catalog.arms import arm_for
 from fastgw.catalog.route import Arm, Route, Target
 from fastgw.catalog.tools import Catalogue
@@ -24,8 +25,12 @@ from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Grant
 from fastgw.config.weighing import Asked, Considered, Limiting, Names, considered, limiting, outcome, reasons
 from fastgw.faults import Fault
+from fastgw.mcp.envelope import NotAMessage, NotJson
 from fastgw.policy.authorise import refused_by
 from fastgw.policy.principal import Claim
+
+_UNJUDGED = b"[]"
+"""Arguments that no condition can judge."""
 
 Settle = Callable[[Arm, bytes], bytes]
 """Fills in and checks arguments as the gateway does; raises `Fault` where it would refuse them."""
@@ -147,7 +152,7 @@ def _called(found: Case, start: Explanation, settle: Settle) -> Explanation:
 
 
 def _settled(asked: Asked, arm: Arm | None, settle: Settle) -> tuple[Asked, Fault | None]:
-    """The call with its arguments as they would be sent, which is how policies see them; arms see the agent's own."""
+    """The call with its arguments as they would be sent, which is how policies see them."""
     if arm is None or not (arm.fixed or arm.defaults or arm.checks):
         return asked, None
     try:
@@ -203,8 +208,9 @@ def _takings(route: Route, asked: Asked) -> tuple[Taking, ...]:
     for number, arm in enumerate(route.arms, 1):
         targets = tuple(f"{target.server}/{target.tool}" for target in arm.targets)
         is_for = arm.match is None or arm.match.static_holds(asked.principal, asked.endpoint)
-        holds = outcome(arm.match, asked)
-        why = (stopped,) if stopped else reasons(arm.match, asked) if holds is not True else ()
+        sent = _as_sent(arm, asked)
+        holds = outcome(arm.match, sent)
+        why = (stopped,) if stopped else reasons(arm.match, sent) if holds is not True else ()
         taken = not stopped and holds is True and bool(targets)
         if taken:
             stopped = f"arm {number} comes first"
@@ -217,6 +223,16 @@ def _takings(route: Route, asked: Asked) -> tuple[Taking, ...]:
     return tuple(found)
 
 
+def _as_sent(arm: Arm, asked: Asked) -> Asked:
+    """The call as an arm looks at it: with its own fixed and default arguments."""
+    if not (arm.fixed or arm.defaults):
+        return asked
+    try:
+        return replace(asked, arguments=filled(asked.arguments, arm.fixed, arm.defaults))
+    except (NotAMessage, NotJson):
+        return replace(asked, arguments=_UNJUDGED)
+
+
 # -- resources ----------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +241,14 @@ def _read(found: Case, start: Explanation) -> Explanation:
     owned = found.compiled.uris.owner(uri)
     if owned is None or owned.server not in found.compiled.readers:
         return replace(start, verdict="refused: the URI leads nowhere here", absence=absent_uri(_here(found, {}), uri))
-    names = Names("resource", uri, (f"{owned.server}/{owned.uri}",), (owned.server, owned.uri))
+    known_as = found.compiled.uris.known_as(owned.server, owned.uri)
+    names = Names("resource", uri, (f"{owned.server}/{owned.uri}",), (owned.server, owned.uri, *known_as))
     told = replace(
         start, rules=_rules(found, names, found.asked), limits=tuple(limiting(found.settings, names, found.asked))
     )
     arm = found.compiled.readers[owned.server]
     told = _aimed(found, told, arm, (Target(owned.server, owned.uri, b"", member="uri"),))
-    if not found.view.uri_rules.permit(uri, owned.server, owned.uri):
+    if not found.view.uri_rules.permit(uri, owned.server, owned.uri, known_as):
         return replace(told, verdict="refused: the policies do not let this agent read it")
     return _unless_closed(replace(told, seen=True))
 

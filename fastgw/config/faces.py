@@ -6,7 +6,7 @@ Refuses to know: who may see the tool.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,8 +54,9 @@ def face_of(name: str, definition: ToolDefinition, chain: Sequence[Given], targe
     schema = own = definition.members["inputSchema"]
     if target.renamed:
         ours = {theirs: our for our, theirs in target.renamed}
-        schema = _renamed(schema, ours)
-        headers = tuple(_moved(header, ours) for header in headers)
+        covered = set(ours.values()) - set(ours)
+        schema = _renamed(schema, ours, covered)
+        headers = tuple(_moved(header, ours) for header in headers if header.path[0] not in covered)
     curation = curation_of(chain)
     if curation.fixed or curation.defaults:
         schema = shown_schema(schema, curation)
@@ -81,15 +82,23 @@ def _overrides(members_: Mapping[str, bytes], chain: Sequence[Given]) -> dict[st
     return changed
 
 
-def _renamed(schema: bytes, ours: Mapping[str, str]) -> bytes:
-    """An input schema whose top-level properties have our names; left as it is where it cannot be read."""
+def _renamed(schema: bytes, ours: Mapping[str, str], covered: Set[str]) -> bytes:
+    """An input schema whose top-level properties have our names; left as it is where it cannot be read.
+
+    Args:
+        ours: server's name to our name.
+        covered: the server's own arguments whose names are now ours for others: nothing reaches them any more.
+    """
     try:
         found = members(schema)
         if "properties" in found:
             properties = members(found["properties"])
-            found["properties"] = emit({ours.get(theirs, theirs): value for theirs, value in properties.items()})
+            found["properties"] = emit(
+                {ours.get(one, one): properties[one] for one in properties if one not in covered}
+            )
         if "required" in found:
-            found["required"] = msgspec.json.encode([ours.get(name, name) for name in _TEXTS(found["required"])])
+            needed = [ours.get(one, one) for one in _TEXTS(found["required"]) if one not in covered]
+            found["required"] = msgspec.json.encode(needed)
     except (NotJson, NotAMessage, msgspec.MsgspecError):
         return schema
     return emit(found)

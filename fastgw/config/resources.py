@@ -23,6 +23,9 @@ from fastgw.mcp.envelope import quote
 DECLARED = "resources"
 _META = "_meta"
 
+Place = tuple[str, str, tuple[str, ...]]
+"""A URI or the text of a template: its server's own, as agents know it, and what else it is called."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -74,14 +77,18 @@ def _block(making: Making, sort: Sort, shelf: UriShelf, naming: UriNaming) -> Ur
     listed, shown = goods.resources, naming.resources
     if sort is Sort.TEMPLATE:
         listed, shown = goods.templates, naming.templates
-    named = tuple([(own, uri) for own in listed if (uri := shown.get((server, own))) is not None])
+    known_as = naming.uris.known_as
+    named = tuple(
+        [(own, uri, known_as(server, own)) for own in listed if (uri := shown.get((server, own))) is not None]
+    )
     workshop, path = making.workshop, making.path
     places = workshop.as_before((sort, "uris", path, server), named)
     return workshop.kept((sort, path, server), (places, listed), lambda: _made(server, sort, places, listed))
 
 
-def _made(server: str, sort: Sort, places: Iterable[tuple[str, str]], listed: Mapping[str, Definition]) -> UriBlock:
-    return UriBlock(server, [UriRow(uri, own, entry(quote(uri), listed[own].tails, sort.key)) for own, uri in places])
+def _made(server: str, sort: Sort, places: Iterable[Place], listed: Mapping[str, Definition]) -> UriBlock:
+    rows = [UriRow(uri, own, also, entry(quote(uri), listed[own].tails, sort.key)) for own, uri, also in places]
+    return UriBlock(server, rows)
 
 
 # -- tools --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Backend:
 
     name: str
     instances: tuple[Instance, ...]
-    headers: bytes
+    headers: bytes = field(repr=False)
     tls: tuple[str | None, str | None, str | None]
     transport: str
     shared_session: bool
@@ -209,7 +209,7 @@ class Snapshot:
     origins: frozenset[str]
     max_body: int
     max_reply: int
-    seal_keys: tuple[bytes, ...]
+    seal_keys: tuple[bytes, ...] = field(repr=False)
     server_name: str
     server_version: str
     gateway: str

@@ -39,7 +39,7 @@ class Names:
         kind: `tool`, `prompt` or `resource`.
         name: as agents see it; of a resource the URI.
         sources: `server/name` of every target that could be reached.
-        known_as: every name a deny is tried on; of a resource its server and own URI.
+        known_as: every name a deny is tried on; of a resource its server, own URI, and what else it is called.
     """
 
     kind: str
@@ -89,6 +89,12 @@ def outcome(match: Match | None, asked: Asked) -> bool | None:
     return False if left is None else left.judge(asked.arguments)
 
 
+def _outright(match: Match | None, asked: Asked) -> bool:
+    """Whether a match holds whatever the arguments: a read has none, so what looks at them says nothing of it."""
+    left = match.for_class(asked.principal, asked.endpoint) if match is not None else Match()
+    return left is not None and not left.looks_at_arguments
+
+
 def reasons(match: Match | None, asked: Asked) -> tuple[str, ...]:
     """Which keys of a match do not hold; none where all do."""
     if match is None:
@@ -103,15 +109,15 @@ def considered(policy: Policy, names: Names, asked: Asked) -> Considered:
     """What one policy says of a call."""
     fitting = _uri_fitting if names.kind == "resource" else _fitting
     allows, allowed, denies = fitting(policy, names)
-    applies = outcome(policy.match, asked)
-    if names.kind == "resource" and policy.match is not None and policy.match.looks_at_arguments and applies:
-        applies = False  # a read has no arguments, so what looks at them says nothing of it
+    applies = outcome(policy.match, asked) if names.kind != "resource" else _outright(policy.match, asked)
     effect = "none"
     if denies and applies is not False:
         effect = "denies"
     elif allowed and applies is True:
         effect = "allows" if len(allowed) == len(names.sources) else "allows in part"
     why = reasons(policy.match, asked) if applies is not True else ()
+    if applies is False and not why:
+        why = ("it looks at arguments, and a read has none",)
     return Considered(policy.name, applies, why, policy.shadow, allows, allowed, denies, effect)
 
 
@@ -174,13 +180,13 @@ def _fitting(policy: Policy, names: Names) -> tuple[tuple[str, ...], tuple[str, 
 
 def _uri_fitting(policy: Policy, names: Names) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The same of a URI, whose spellings the gateway's own rules know."""
-    server, own = names.known_as[:2]
+    server, own, *known_as = names.known_as
 
     def permits(text: str) -> bool:
-        return UriRules(Patterns([text])).permit(names.name, server, own)
+        return UriRules(Patterns([text])).permit(names.name, server, own, known_as)
 
     def refuses(text: str) -> bool:
-        return not UriRules(None, Patterns([text])).permit(names.name, server, own)
+        return not UriRules(None, Patterns([text])).permit(names.name, server, own, known_as)
 
     allow = about(policy.allow, names.kind)
     allowed = names.sources if allow and UriRules(Patterns(allow)).permit(names.name, server, own) else ()

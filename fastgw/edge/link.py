@@ -13,10 +13,9 @@ import os
 from itertools import count
 from typing import Any
 
-from fastgw.config.snapshot import Grant
 from fastgw.edge import frames
 from fastgw.edge.life import Life
-from fastgw.edge.parcels import GRANTS, Unpacking
+from fastgw.edge.parcels import GRANTS, KINDS, Unpacking
 from fastgw.edge.plan import Served
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
@@ -39,7 +38,7 @@ AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
 LET_GO = 16
 """Parcels of an old snapshot that are freed each time."""
-_PARCELS = frozenset(("begin", "grants", "pages", "view"))
+_PARCELS = frozenset(("begin", "gone", *KINDS))
 MOST_UNSENT = 32 * 1024 * 1024
 """Bytes that may wait in the socket of a keeper that does not read; more stays in the spool, whose loss is counted."""
 
@@ -72,8 +71,7 @@ class KeeperLink:
         self._there = asyncio.Event()
         self._early: list[tuple[str, float]] = []
         self._coming = Unpacking()
-        self._parts: list[Grant] = []
-        self._old: list[Grant] = []
+        self._old: list[Any] = []
         self._spool = Spool(self._send_usage, self._lost_usage)
         self.loaded = asyncio.Event()
         """Set once a snapshot has been loaded."""
@@ -177,8 +175,9 @@ class KeeperLink:
                     await self._unpack(message)
                 else:
                     self._take(message)
-        except frames.BadFrame as wrong:
-            log.error("the keeper's socket: %s", wrong)
+        except (frames.BadFrame, LookupError) as wrong:
+            # Whoever connects anew is sent everything.
+            log.error("the keeper's socket: %r", wrong)
         finally:
             self._writer = None
             self._there.clear()
@@ -188,9 +187,6 @@ class KeeperLink:
 
     async def _unpack(self, message: frames.Message) -> None:
         """Take a part of a snapshot, with calls in between."""
-        if message[0] == "begin":
-            self._coming = Unpacking()
-            return
         for _ in self._coming.take(message):
             await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -320,10 +316,11 @@ class KeeperLink:
             return
         match message:
             case ("load", generation, snapshot):
+                found = self._whole(generation, snapshot)
                 # A keeper that was started again counts on from a later time: only what is newer is taken.
                 if generation > self._generation:
                     self._generation = generation
-                    served.load(self._whole(snapshot))
+                    served.load(found)
                 self._heed_early(served)
                 self.loaded.set()
                 self._send(("loaded", generation))
@@ -344,11 +341,10 @@ class KeeperLink:
             case ("cancelled", session, request):
                 served.cancelled(session, request)
 
-    def _whole(self, shell: Any) -> Any:
+    def _whole(self, generation: int, shell: Any) -> Any:
         """The snapshot, of which what many calls look up is held here too: see `_let_go`."""
-        self._old.extend(self._parts)
-        self._parts = self._coming.grants
-        found, self._coming = self._coming.whole(shell), Unpacking()
+        found = self._coming.whole(generation, shell)
+        self._old.extend(self._coming.left())
         return found
 
     async def _let_go(self) -> None:

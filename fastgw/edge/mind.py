@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import orjson
@@ -33,6 +33,9 @@ from fastgw.gateway.registry import Registry
 from fastgw.ports import UpstreamSession, Wire
 
 log = logging.getLogger("fastgw")
+
+MOST_LOGGED = 50
+"""Notices of one compile that are logged."""
 
 _WireKey = tuple[str, TLSFiles, str, int]
 
@@ -78,10 +81,7 @@ class Thinking:
         )
         with garbage.undisturbed():
             snapshot, notices = compile_snapshot(self._settings, learned, generation, self._workshop)
-        known = set(self._notices)
-        for notice in notices:
-            if notice not in known:
-                log.warning("%s", notice)
+        _log_new(notices, set(self._notices))
         self._snapshot, self._notices = snapshot, notices
         return snapshot
 
@@ -189,6 +189,17 @@ class Thinking:
                 for notice in self._notices
             ],
         }
+
+
+def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
+    """Write down what was not known, as far as a reader could take it in: a server whose list changes every second
+    with ten thousand collisions must not fill a disk.
+    """
+    new = [notice for notice in notices if notice not in known]
+    for notice in new[:MOST_LOGGED]:
+        log.warning("%s", notice)
+    if len(new) > MOST_LOGGED:
+        log.warning("%d more notices like these: all are on /catalogue", len(new) - MOST_LOGGED)
 
 
 def _nobody(*_: Any) -> None:

@@ -93,6 +93,11 @@ class Descriptions:
         self._size = 0
         self._turn = asyncio.Lock()
 
+    def forget(self) -> None:
+        """Other lists are in force: nobody asks for these documents again, and each holds on to its whole list."""
+        self._kept.clear()
+        self._size = 0
+
     async def of(self, exchange: Exchange, view: View) -> bytes:
         """The document for who has this view of the exchange's endpoint; others get their turn while it is made."""
         listing = view.lists.get(names.TOOLS_LIST, NOTHING)

@@ -244,7 +244,9 @@ async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, ou
     if found.wish is Wish.LEVEL:
         await gateway.set_level(found.call.session or "", found.call.log_level or "")
     if found.wish is Wish.DESCRIBE:
-        prepared_answer: bytes | None = await gateway.descriptions.of(exchange, gateway.listed(exchange))
+        prepared_answer: bytes | tuple[bytes, ...] | None = await gateway.descriptions.of(
+            exchange, gateway.listed(exchange)
+        )
     else:
         prepared_answer = resolve(gateway, exchange, found)
     if prepared_answer is not None:
@@ -260,8 +262,8 @@ async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, ou
         upstream.close()
 
 
-def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | None:
-    """An answer made here, as JSON text; or None, and the call's grant stands in `exchange.grant`.
+def resolve(gateway: Gateway, exchange: Exchange, found: Recognised) -> bytes | tuple[bytes, ...] | None:
+    """An answer made here, as JSON text or the pieces of it; or None, and the call's grant stands in `exchange.grant`.
 
     A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
 

@@ -16,8 +16,9 @@ from fastgw.config.snapshot import NOTHING, Endpoint, Listing, Page, View
 from fastgw.faults import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift.face import Recognised, Shown
+from fastgw.gateway.lift.face import Recognised
 from fastgw.gateway.lift.modern import SUPPORTED
+from fastgw.gateway.lift.wording import Shown
 from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, string
 from fastgw.mcp.sealing import NONCE, Sealer
@@ -62,8 +63,8 @@ def initialize(exchange: Exchange, view: View, version: str) -> bytes:
     return orjson.dumps(found)
 
 
-def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> bytes:
-    """The result of a list: one page, encoded when the snapshot was compiled.
+def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> tuple[bytes, ...]:
+    """The result of a list in pieces: one page, encoded when the snapshot was compiled.
 
     Raises:
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 
 from fastgw.backends.upstream import Upstream
 from fastgw.backends.verdict import agent_lacks
@@ -28,6 +27,8 @@ _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
 _LOG = frozenset(("level", "logger", "data"))
 _ERROR = frozenset(("code", "message", "data"))
 _ASKING = {names.TOOLS_CALL: "tool", names.PROMPTS_GET: "prompt", names.RESOURCES_READ: "resource"}
+_LARGEST_CODE = 2**53 - 1
+"""Beyond it most readers of JSON see another number, and a usage event cannot hold it (RFC 8259, section 6)."""
 _NOT_HERE = "which cannot be asked for here."
 
 
@@ -92,7 +93,7 @@ def _told(exchange: Exchange, face: Face, result: Result) -> bytes:
     """The result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
     uris, server = exchange.endpoint.uris, _server(exchange)
     if uris.rewrites(server):
-        exposed = partial(uris.exposed, server)
+        exposed = uris.exposing(server)
         result.members = links.rewritten(result.members, exposed)
         result.meta = links.meta(result.meta, exposed)
     return face.result(result, exchange.snapshot.server_info)
@@ -150,7 +151,7 @@ async def _failure(exchange: Exchange, call: Call, error: bytes, outlet: Outlet)
     exchange.outcome, exchange.status, exchange.error_code = "server_error", 502, code
     uris, server = exchange.endpoint.uris, _server(exchange)
     if uris.rewrites(server):
-        error = _with_our_uri(error, partial(uris.exposed, server))
+        error = _with_our_uri(error, uris.exposing(server))
     failure = exchange.face.failure(call.id, error, exchange.request_id)
     await outlet.answer(exchange.face.failed(code), [], failure)
 
@@ -195,7 +196,10 @@ def _error_code(error: bytes) -> int:
     try:
         found = envelope.members(error, _ERROR)
         envelope.string(found.get("message", b"null"), "message")
-        return int(found.get("code", b""))
+        code = int(found.get("code", b""))
+        if abs(code) > _LARGEST_CODE:
+            raise ValueError
+        return code
     except (NotAMessage, NotJson, ValueError):
         raise Fault(Kind.LOST, detail="an error without code and message", sent=True) from None
 

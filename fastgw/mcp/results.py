@@ -13,6 +13,7 @@ import msgspec
 
 from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, string
+from fastgw.mcp.links import is_handy
 
 _RESULT = frozenset(("resultType", "_meta", "isError", "content", "structuredContent", "ttlMs", "cacheScope"))
 _META = frozenset((names.META_SERVER,))
@@ -124,6 +125,8 @@ def keep_private(result: Result) -> None:
 
 def _each(array: bytes, change: Callable[[bytes], bytes]) -> bytes:
     """The array with every item changed; what is no array byte for byte."""
+    if not is_handy(array):
+        return array
     try:
         items = msgspec.json.decode(array, type=list[msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):

@@ -16,6 +16,7 @@ import msgspec
 
 from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, string
+from fastgw.mcp.links import is_handy
 from fastgw.mcp.results import Unusable
 from fastgw.mcp.sealing import Sealer
 
@@ -115,7 +116,7 @@ def check(found: dict[str, bytes], capabilities: bytes) -> None:
         raise Unusable("neither inputRequests nor requestState")
     if state is not None and not state.startswith(b'"'):
         raise Unusable("requestState must be a string")
-    if len(state or b"") > LARGEST_STATE or len(requests or b"") > _LARGEST_REQUESTS:
+    if len(state or b"") > LARGEST_STATE or len(requests or b"") > _LARGEST_REQUESTS or not is_handy(requests or b""):
         raise Unusable("requestState or inputRequests is too large")
     if requests is None:
         return

@@ -16,7 +16,9 @@ WILD = frozenset("*?")
 PROMPT = "prompt:"
 RESOURCE = "resource:"
 _MOST_KNOWN = 100_000
-"""Names whose bits are remembered: they are servers' names, and these change without end."""
+_LONGEST_KNOWN = 512
+"""Names whose bits are remembered, and their characters: they are servers' names, which change without end and of which
+one may have a megabyte."""
 
 
 def is_wild(pattern: str) -> bool:
@@ -103,9 +105,11 @@ class Masks:
         """The bits of every pattern that fits the whole of `name`."""
         found = self._known.get(name)
         if found is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            found = self._known[name] = self._search(name)
+            found = self._search(name)
+            if len(name) <= _LONGEST_KNOWN:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[name] = found
         return found
 
     def _search(self, name: str) -> int:

@@ -405,6 +405,15 @@ def test_a_header_mismatch_fetches_the_definition_and_repeats_once() -> None:
     assert [sent.headers.get("mcp-param-n") for sent in world.wire.sent] == [None, "1"]
 
 
+def test_a_header_mismatch_of_what_is_no_tool_fetches_no_tool_and_repeats_nothing() -> None:
+    keeper = FakeKeeper(headers=(("mcp-param-n", ("n",), "integer"),))
+    world = World(in_turn(lambda request: error(request, -32020, 400)), keeper)
+    asked = call()
+    asked.method = "prompts/get"
+    assert world.fault("modern", call=asked).kind is Kind.INTERNAL
+    assert (keeper.refreshed, len(world.wire.sent)) == ([], 1)
+
+
 @pytest.mark.parametrize("fail", [None, Fault(Kind.NO_SERVER)])
 def test_a_header_mismatch_that_stays_is_our_fault(fail: Fault | None) -> None:
     world = World(in_turn(lambda request: error(request, -32020, 400)), FakeKeeper("modern", fail=fail))

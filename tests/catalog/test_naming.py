@@ -61,6 +61,11 @@ def test_names_that_cannot_be_shown_are_left_out() -> None:
     assert len(found.notices) == 4
 
 
+def test_a_name_of_a_megabyte_makes_a_short_notice() -> None:
+    (notice,) = assign("none", [shelf("a", "\0" * 2**20)], ()).notices
+    assert len(str(notice)) < 1000
+
+
 def test_every_tool_has_its_own_name_whatever_the_servers_bring() -> None:
     dice = random.Random(11)
     parts = ["a", "b", "a__b", "b__c", "c", "x" * 61, "x" * 70, "a__" + "x" * 61]

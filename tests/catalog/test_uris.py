@@ -286,3 +286,39 @@ def test_whatever_is_shown_leads_back(mode: str) -> None:
                 shown = found.uris.exposed(server, uri)
                 stays = mode == "none" or uri.startswith("https:")
                 assert shown == uri if stays else owner(found.uris, shown) == (server, uri)
+
+
+def test_the_uris_of_one_result_cost_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = assign_uris("on_collision", (shelf("a", "q:listed", templates=("q:{x}", "q:{x}/{y}")), shelf("b")))
+    monkeypatch.setattr("fastgw.catalog.uris.MOST_EFFORT", 12)
+    expose = found.uris.exposing("a")
+    assert [expose(uri) for uri in ("q:1", "q:2", "q:3", "q:listed", "r:1", "https://e/1")] == [
+        "q:1", "q:2", "a+q:3", "q:listed", "a+r:1", "https://e/1",
+    ]  # fmt: skip
+    assert owner(found.uris, "a+q:3") == ("a", "q:3")
+    assert found.uris.exposing("a")("q:3") == "q:3", "each result has its own"
+    monkeypatch.setattr("fastgw.catalog.uris.MOST_EFFORT", 8)
+    assert found.uris.exposing("a")(f"q:{'1' * 5000}").startswith("a+"), "a long one costs more"
+
+
+@pytest.mark.parametrize("mode", ["none", "on_collision"])
+@pytest.mark.parametrize(
+    "uri", [" file:///etc/x", "file:///etc/x ", "file:///etc/x\u00a0", "a+ file:///etc/x", " a+file:///x"]
+)
+def test_no_space_hides_where_a_uri_begins_or_ends(mode: str, uri: str) -> None:
+    alone = assign_uris(mode, [shelf("a", templates=("file:///{+x}",))]).uris
+    assert (owner(alone, uri) is None) == (mode == "on_collision" or not uri.startswith("a+"))
+    assert owner(alone, "file:///my file") == ("a", "file:///my file")
+
+
+def test_templates_beyond_what_can_be_compared_are_shown_with_their_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelves = [shelf(name, templates=(f"q:{name}/{{x}}", f"q:{name}/{{x}}/y")) for name in "abc"]
+    free = assign_uris("on_collision", shelves)
+    assert all(shown == text for (_, text), shown in free.templates.items())
+    monkeypatch.setattr("fastgw.catalog.uri_layout.MOST_COMPARED", 4)
+    found = assign_uris("on_collision", shelves)
+    assert {own: shown for own, shown in found.templates.items() if shown != own[1]} == {
+        ("c", "q:c/{x}"): "c+q:c/{x}", ("c", "q:c/{x}/y"): "c+q:c/{x}/y",
+    }  # fmt: skip
+    assert owner(found.uris, "c+q:c/1") == ("c", "q:c/1")
+    assert found.uris.exposed("c", "q:c/1") == "c+q:c/1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -187,12 +188,25 @@ def test_schemas_that_are_not_used(schema: bytes, why: str) -> None:
         validator(schema)
 
 
+def test_what_was_said_of_a_schema_is_remembered_without_it() -> None:
+    tracemalloc.start()
+    for number in range(50):
+        assert objection(text({"description": f"{number}{'x' * 100_000}"})) is None
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
         ({"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}, nested(40)),  # 2^40, by depth
         ({"items": {"enum": list(range(4000))}}, text([3999] * 10000)),
         ({"items": {"pattern": "[01]*1[01]{200}2"}}, text(["01" * 300000])),
+        ({"items": {"multipleOf": 1e-300}}, text([1e308] * 100_000)),  # 3 s: divided exactly, one by one
+        ({"items": {"allOf": [{"multipleOf": 7}] * 20}}, text([1e308] * 10_000)),
+        ({"items": {"allOf": [{"minimum": -(10**4000)}] * 20}}, text([1.5] * 200_000)),
+        ({"items": {"allOf": [{"uniqueItems": True}] * 11}}, text([[[j] for j in range(15)]] * 8000)),
     ],
 )
 def test_work_without_measure_is_refused(schema: Any, value: bytes) -> None:
@@ -221,7 +235,15 @@ def test_values_beyond_the_bounds(value: bytes, why: str) -> None:
         ({"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}, nested(12)),
         ({"items": {"required": ["id"], "properties": {"id": {"type": "integer"}}}}, text([{"id": 1}] * 50_000)),
         ({"properties": {"t": {}, "u": {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}$"}}}, text({"t": "word, " * 100_000})),
+        ({"properties": {"t": {}, "p": {"multipleOf": 0.01}}}, text({"t": "words: a, b, " * 70_000, "p": 1.25})),
     ],
 )
 def test_large_values_are_still_judged(schema: Any, value: bytes) -> None:
     assert told(schema, value) is None
+
+
+def test_where_a_large_value_does_not_fit_is_not_told() -> None:
+    tree = {"anyOf": [{"type": "number"}, {"type": "array", "items": {"$ref": "#"}}]}
+    small, large = (b"[%s,true]" % b",".join([b"[1,[2]]"] * count) for count in (1_000, 20_000))
+    assert "anyOf" in str(told(tree, small))
+    assert told(tree, large) == "arguments: the value does not fit; where is told up to 64 KiB only"

@@ -161,6 +161,26 @@ def test_each_arm_says_why_it_is_not_taken() -> None:
     assert not told({"a": ["x", "y", "z"]}, "go", arguments=b"[]", tools={"go": {"route": route}}).sent
 
 
+def test_arms_look_at_what_is_sent() -> None:
+    arms = [{"match": {"arguments": {"env": "prod"}}, "to": "a/t"}, {"to": "b/t"}]
+    tools = {"go": {"route": arms, "fixed": {"env": "prod"}}}
+    bring = {"a": ["t"], "b": ["t"]}
+    found = told(bring, "go", tools=tools)
+    assert (found.verdict, [arm.taken for arm in found.route]) == ("sent to a as t", [True, False])
+    stolen = told(bring, "go", tools=tools, arguments=b'{"env": "test"}')
+    assert (stolen.sent, [arm.taken for arm in stolen.route]) == (False, [False, False])
+
+
+def test_a_read_has_no_arguments_to_look_at() -> None:
+    never = {"agent": "b*", "claims": {"team": "none"}, "arguments": {"a": "1"}}
+    mine = {"name": "mine", "match": {"agent": "bot"}, "except": never, "allow": "resource:*"}
+    other = {"name": "other", "except": {"arguments": {"a": "1"}}, "deny": "resource:*"}
+    known = {"a": catalogue("a", [], uris=["docs://x"])}
+    found = asked(settings_of({"a": []}, policies=[mine, other]), known, "docs://x", kind="resource")
+    assert (found.sent, [one.effect for one in found.rules or ()]) == (True, ["allows", "none"])
+    assert (found.rules or ())[1].why == ("it looks at arguments, and a read has none",)
+
+
 def test_each_policy_says_what_it_does() -> None:
     policies = [
         {"name": "other", "match": {"agent": "else", "claims": {"cost": "1"}}, "allow": "*"},

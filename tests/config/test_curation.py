@@ -72,6 +72,16 @@ def test_both_take_our_names() -> None:
     assert told(tools) == []
 
 
+def test_a_name_that_is_ours_now_says_nothing_of_the_server_s_own() -> None:
+    """Ours is validated and mirrored as what it becomes, not as what the server calls so."""
+    to = {"server": "a", "tool": "find", "arguments": {"limit": "region"}}
+    snapshot = compiled({"a": [FIND]}, tools={"seek": {"to": to, "validate": "arguments"}})
+    found = json.loads(view(snapshot).grants["seek"].arms[0].checks.arguments)
+    assert found["properties"]["limit"]["type"] == "string"
+    assert found["required"] == ["q", "limit"]
+    assert [one.header for one in view(snapshot).grants["seek"].route.param_headers] == ["mcp-param-region"]
+
+
 def test_a_server_s_name_of_a_renamed_argument_leaves_the_tool_out() -> None:
     to = {"server": "a", "tool": "find", "arguments": {"area": "region"}}
     for key in ("fixed", "defaults"):

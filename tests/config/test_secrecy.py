@@ -6,8 +6,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.curation import curation_of
 from fastgw.config.references import SECRETS
 from fastgw.config.settings import Settings
+from tests.config.compiling import catalogue, settings
 
 MAY_BE_WRITTEN = {("servers", "*", "env"), ("servers", "*", "headers"), ("alerts", "webhook"), ("tools", "*", "fixed")}
 """Kept out of logs all the same."""
@@ -24,6 +27,16 @@ def secret_keys(annotation: Any, path: tuple[str, ...] = ()) -> set[tuple[str, .
     named = getattr(annotation, "__origin__", None) is dict
     below = (*path, "*") if named else path
     return {one for part in get_args(annotation) for one in secret_keys(part, below)}
+
+
+def test_no_secret_stands_in_the_repr_of_what_is_compiled() -> None:
+    told = settings({"a": ["t"]}, a={"headers": {"X-Token": "hush-1"}}, tools={"t": {"fixed": {"k": "hush-2"}}})
+    learned = Learned(
+        {"a": catalogue("a", "t")}, credentials={"a": b"Authorization: hush-3\r\n"}, seal_keys=(b"hush-4",)
+    )
+    snapshot, notices = compile_snapshot(told, learned, 1)
+    assert b"hush-1" in snapshot.backends["a"].headers
+    assert "hush" not in repr((told, learned, snapshot, notices, curation_of([{"fixed": {"k": "hush-5"}}])))
 
 
 def test_every_hidden_field_comes_by_reference() -> None:

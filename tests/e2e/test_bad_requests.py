@@ -233,7 +233,7 @@ def test_an_unknown_method_and_an_unknown_tool(place: Place, session: str) -> No
     is_refused(place.ask(legacy("tools/call", nothing, key=KEY, id="l", session=session)), 200, -32602, "l", **nothing)
 
 
-@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "prompts/list"])
+@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"])
 def test_methods_the_modern_revision_does_not_have_here(place: Place, method: str) -> None:
     is_refused(place.ask(modern(method, {}, key=KEY)), 404, -32601, 1)
 

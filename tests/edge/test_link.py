@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastgw.config.snapshot import Snapshot
 from fastgw.edge import frames, hub, link
 from fastgw.edge.hub import Hub, Worker
 from fastgw.edge.life import Life
@@ -18,6 +20,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 from fastgw.ports import UpstreamSession
 from fastgw.telemetry.counters import Counters
+from tests.config.compiling import compiled, view
 
 
 class Ears:
@@ -406,5 +409,39 @@ def test_a_snapshot_that_a_worker_cannot_load_does_not_cost_the_link(tmp_path: P
         stage.hub.broadcast(("load", 2, "sound"))
         await made.loaded.wait()
         assert served.order == ["a loads sound"]
+
+    play(scene, tmp_path)
+
+
+class Keeping(Served):
+    """A gateway that keeps what it was given, with its link."""
+
+    def __init__(self, stage: Stage, name: str, number: int) -> None:
+        super().__init__(stage.order, name)
+        self.snapshots: list[Snapshot] = []
+        self.link = KeeperLink(stage.path, number, Counters(), Life())
+        self.link.attach(self)
+        stage.registry.spawn(self.link.run(), name)
+
+    def load(self, snapshot: Any) -> None:
+        self.snapshots.append(snapshot)
+
+
+def test_early_and_late_workers_have_the_same_after_every_change(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        early = Keeping(stage, "a", 1)
+        await until(lambda: len(stage.hub.workers) == 1)
+        await stage.hub.push(1, compiled({"a": ["x"]}))
+        second = compiled({"a": ["x", "y"]})
+        await stage.hub.push(2, second)
+        late = Keeping(stage, "b", 2)
+        await until(late.link.loaded.is_set)
+        await stage.hub.push(3, replace(second, generation=3))
+        await until(lambda: early.snapshots[-1].generation == late.snapshots[-1].generation == 3)
+
+        assert early.snapshots[-1] == late.snapshots[-1]
+        assert set(view(late.snapshots[-1]).grants) == {"x", "y"}
+        for one in (early, late):
+            assert view(one.snapshots[-1]) is view(one.snapshots[-2]), "what has not changed is not sent again"
 
     play(scene, tmp_path)

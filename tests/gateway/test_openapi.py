@@ -163,6 +163,19 @@ def test_a_document_is_made_once_while_there_is_room(monkeypatch: pytest.MonkeyP
     run(story())
 
 
+def test_no_document_outlives_the_lists_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, sells) as stage:
+            await described(stage, {"name": "a", "inputSchema": {}}, instructions="Before.")
+            assert len(stage.gateway.descriptions._kept) == 1
+            changed(stage, instructions="After.")
+            assert (len(stage.gateway.descriptions._kept), stage.gateway.descriptions._size) == (0, 0)
+            agent = await ask(stage, "/mcp/openapi.json", verb="GET")
+            assert agent.json()["info"]["description"] == "After."
+
+    run(story())
+
+
 def test_others_get_their_turn_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openapi, "STEP", 1)
     turns = 0

@@ -306,6 +306,17 @@ def test_other_errors_of_a_read_are_the_servers_own(monkeypatch: pytest.MonkeyPa
     run(story())
 
 
+@pytest.mark.parametrize("code", [2**53, -(10**30)])
+def test_a_code_that_is_no_code_is_a_lost_call_and_counted_once(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    async def story() -> None:
+        async with shop(monkeypatch, lambda sent: error(sent, code, 200)) as stage:
+            agent = await ask(stage, "prompts/get")
+            assert agent.json()["error"]["code"] == -31003
+            assert outcomes(stage) == ["server_error"]
+
+    run(story())
+
+
 # -- URIs -----------------------------------------------------------------------------------------------------------
 
 

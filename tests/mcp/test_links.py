@@ -151,6 +151,18 @@ def _expected(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
+def test_a_reply_full_of_names_is_left_alone_before_it_costs_seconds() -> None:
+    names = {f"n{number}": 1 for number in range(900)}
+    item = json.dumps({**names, "uri": "x:1"}).encode()
+    most = links.MOST_QUOTES // item.count(b'"')
+    for count in (most, most + 1):
+        text = b"[" + b",".join([item] * count) + b"]"
+        found = links.rewritten({"contents": text}, moved)["contents"]
+        assert found.count(b"a+x:1") == (count if count == most else 0)
+    quoted = json.dumps([{"uri": "x:1", "text": '"' * links.MOST_QUOTES}]).encode()
+    assert links.rewritten({"contents": quoted}, moved)["contents"] == quoted.replace(b"x:1", b"a+x:1")
+
+
 def test_a_reply_full_of_items_is_left_alone_before_it_costs_seconds() -> None:
     link = json.dumps(LINK).encode()
     for count in (links.MOST_ITEMS, links.MOST_ITEMS + 1):

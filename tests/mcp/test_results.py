@@ -6,6 +6,7 @@ import pytest
 
 from fastgw.mcp import results
 from fastgw.mcp.envelope import members
+from fastgw.mcp.links import MOST_QUOTES
 from fastgw.mcp.results import Unusable
 
 OURS = b'{"name":"fastgw","version":"0"}'
@@ -64,6 +65,14 @@ def test_a_prompts_links_become_text_before_there_were_links() -> None:
         b'{"role":"user","content":{"type":"text","text":"resource_link"}},7]'
     )
     assert members(results.legacy(results.read(text), "2025-06-18"))["messages"] == members(text)["messages"]
+
+
+def test_a_reply_full_of_links_is_left_alone_before_it_costs_seconds() -> None:
+    link = b'{"type":"resource_link","uri":"a:b"}'
+    for count in (MOST_QUOTES // 8, MOST_QUOTES // 8 + 1):
+        text = b'{"content":[' + b",".join([link] * count) + b"]}"
+        found = members(results.legacy(results.read(text), "2025-03-26"))["content"]
+        assert found.count(b'"text":"a:b"') == (count if count == MOST_QUOTES // 8 else 0)
 
 
 def test_what_was_read_is_for_one_agent_alone() -> None:

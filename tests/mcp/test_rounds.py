@@ -6,6 +6,7 @@ import pytest
 
 from fastgw.mcp import rounds
 from fastgw.mcp.envelope import NotAMessage, NotJson
+from fastgw.mcp.links import MOST_QUOTES
 from fastgw.mcp.results import Unusable
 from fastgw.mcp.rounds import NotOffered, State
 from fastgw.mcp.sealing import NONCE, Sealer
@@ -143,6 +144,7 @@ def test_one_among_many_is_enough_to_refuse_all() -> None:
         {"inputRequests": asking(*[FORM] * 65)},
         {"inputRequests": asking(FORM).replace("k0", "k" * 1025)},
         {"requestState": '"' + "x" * rounds.LARGEST_STATE + '"'},
+        {"inputRequests": asking(FORM[:-1] + ',"x":{' + ",".join(f'"{n}":1' for n in range(MOST_QUOTES // 2)) + "}}")},
     ],
 )
 def test_a_result_that_breaks_the_protocol_or_bursts_is_unusable(members: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import pickle
 import random
+import tracemalloc
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_equal_texts_are_equal_and_survive_pickling() -> None:
 def test_masks_say_which_patterns_fit() -> None:
     masks = Masks([("a*", 1), ("a*", 2), ("ab", 4), ("*b", 8)])
     assert [masks.of(name) for name in ("ab", "a", "b", "c")] == [15, 3, 8, 0]
+
+
+def test_masks_do_not_remember_what_is_no_name() -> None:
+    masks = Masks([("a*", 1), ("*b", 8)])
+    tracemalloc.start()
+    assert {masks.of(f"a{number}{'x' * 100_000}b") for number in range(100)} == {9}
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000
 
 
 def test_masks_agree_with_patterns() -> None:

@@ -109,7 +109,9 @@ def test_no_other_name_leads_round_a_deny() -> None:
     assert not one.permit("file:///pub/%2e%2e/etc/x", "s", "file:///pub/%2e%2e/etc/x", ("a+file:///pub/%2e%2e/etc/x",))
     assert not one.permit("ui://x", "s", "ui://x", ("ui://a/x",))
     assert one.permit("file:///pub/x", "s", "file:///pub/x", ("a+file:///pub/x",))
-    assert not rules(["a+file:*"]).permit("file:///pub/x", "s", "file:///pub/x", ("a+file:///pub/x",)), "of denies alone"
+    assert not rules(["a+file:*"]).permit("file:///pub/x", "s", "file:///pub/x", ("a+file:///pub/x",)), (
+        "of denies alone"
+    )
 
 
 def test_folded_slashes_do_not_hide_a_way_up() -> None:

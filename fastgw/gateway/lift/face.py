@@ -37,23 +37,6 @@ def reaches(level: str, wanted: str | None) -> bool:
     return names.LOG_LEVELS.index(level) >= names.LOG_LEVELS.index(wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One page of a list as it is told.
-
-    Args:
-        member: what holds the items: `tools`, `prompts`, ...
-        items: the JSON array.
-        cursor: of the next page; None after the last.
-        ttl_ms: milliseconds it stays fresh.
-    """
-
-    member: str
-    items: bytes
-    cursor: str | None
-    ttl_ms: int
-
-
 class Face(Protocol):
     """The manners towards one kind of agent.
 
@@ -78,8 +61,8 @@ class Face(Protocol):
         """A server's result as this agent's revision has it, as JSON text."""
         ...
 
-    def page(self, shown: Shown, server_info: bytes) -> bytes:
-        """The result of a list, as JSON text."""
+    def page(self, shown: wording.Shown, server_info: bytes) -> tuple[bytes, ...]:
+        """The result of a list, as JSON text in pieces: they can be large, and are joined by `reply`."""
         ...
 
     def status(self, fault: Fault) -> int:
@@ -94,8 +77,8 @@ class Face(Protocol):
         """The whole body of a refusal; `reply_to` is the JSON-RPC id it answers, as JSON text."""
         ...
 
-    def reply(self, reply_to: bytes, result: bytes) -> bytes:
-        """The whole body around a result (JSON text)."""
+    def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
+        """The whole body around a result (JSON text, or the pieces of it)."""
         ...
 
     def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
@@ -120,7 +103,7 @@ class Messages:
         """See `Face.refusal`."""
         return wording.message(reply_to, wording.error(fault, self.code(fault), request_id), b"error")
 
-    def reply(self, reply_to: bytes, result: bytes) -> bytes:
+    def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
         """See `Face.reply`."""
         return wording.message(reply_to, result)
 

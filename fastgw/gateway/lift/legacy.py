@@ -11,9 +11,9 @@ import time
 
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift import reading
+from fastgw.gateway.lift import reading, wording
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Messages, Recognised, Shown, Wish
+from fastgw.gateway.lift.face import Messages, Recognised, Wish
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import envelope, headers, names, results, sessions
 from fastgw.mcp.call import Call
@@ -39,10 +39,9 @@ class LegacyFace(Messages):
         """See `Face.result`."""
         return results.legacy(result, self.dialect)
 
-    def page(self, shown: Shown, server_info: bytes) -> bytes:
+    def page(self, shown: wording.Shown, server_info: bytes) -> tuple[bytes, ...]:
         """See `Face.page`; these revisions know no freshness."""
-        following = b',"nextCursor":"%s"' % shown.cursor.encode() if shown.cursor else b""
-        return b'{"%s":%s%s}' % (shown.member.encode(), shown.items, following)
+        return wording.page(shown)
 
     def status(self, fault: Fault) -> int:
         """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""

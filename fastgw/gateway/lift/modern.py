@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift import reading
-from fastgw.gateway.lift.face import Messages, Recognised, Shown, Wish
+from fastgw.gateway.lift import reading, wording
+from fastgw.gateway.lift.face import Messages, Recognised, Wish
 from fastgw.gateway.lift.reading import Opened
 from fastgw.mcp import headers, names, params, results, rounds
 from fastgw.mcp.call import Call
@@ -41,13 +41,14 @@ class ModernFace(Messages):
         """See `Face.result`."""
         return results.modern(result, server_info)
 
-    def page(self, shown: Shown, server_info: bytes) -> bytes:
+    def page(self, shown: wording.Shown, server_info: bytes) -> tuple[bytes, ...]:
         """See `Face.page`. Lists depend on who asks, so no cache may share them (`cacheScope`)."""
-        following = b',"nextCursor":"%s"' % shown.cursor.encode() if shown.cursor else b""
-        return (
-            b'{"resultType":"complete","%s":%s%s,"ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}}'
-            % (shown.member.encode(), shown.items, following, shown.ttl_ms, names.META_SERVER.encode(), server_info)
-        )  # fmt: skip
+        rest = b',"resultType":"complete","ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}' % (
+            shown.ttl_ms,
+            names.META_SERVER.encode(),
+            server_info,
+        )
+        return wording.page(shown, rest)
 
     def status(self, fault: Fault) -> int:
         """See `Face.status`."""

@@ -18,7 +18,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import reading, wording
 from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Shown, Wish
+from fastgw.gateway.lift.face import Recognised, Wish
 from fastgw.mcp import envelope, headers, names, results
 from fastgw.mcp.call import Call
 from fastgw.mcp.envelope import NotJson
@@ -52,10 +52,9 @@ class RestFace:
         """See `Face.result`: less what belongs to the protocol."""
         return results.bare(result)
 
-    def page(self, shown: Shown, server_info: bytes) -> bytes:
+    def page(self, shown: wording.Shown, server_info: bytes) -> tuple[bytes, ...]:
         """See `Face.page`."""
-        following = b',"nextCursor":"%s"' % shown.cursor.encode() if shown.cursor else b""
-        return b'{"%s":%s%s}' % (shown.member.encode(), shown.items, following)
+        return wording.page(shown)
 
     def status(self, fault: Fault) -> int:
         """See `Face.status`."""
@@ -70,9 +69,9 @@ class RestFace:
         told = {"error": fault.message, "code": fault.told.code, **wording.about(fault, request_id)}
         return orjson.dumps(told)
 
-    def reply(self, reply_to: bytes, result: bytes) -> bytes:
+    def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
         """See `Face.reply`."""
-        return result
+        return b"".join(result) if isinstance(result, tuple) else result
 
     def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
         """See `Face.failure`. The server's `data` keeps to itself: it could say anything in our name."""
