@@ -55,10 +55,12 @@ class Checks:
     Args:
         arguments: JSON Schema, as agents are shown it, that `arguments` must fit; None where it is not asked for.
         results: JSON Schema that `structuredContent` must fit; None where it is not asked for.
+        pending: the server has never said what the schemas are: no call goes through unchecked.
     """
 
     arguments: bytes | None = None
     results: bytes | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from fastgw.config.explanation import Explanation, explain
 from fastgw.config.question import NoSuch, Question
 from fastgw.config.reader import read_settings
 from fastgw.config.weighing import Considered
-from fastgw.gateway.curation import settled
+from fastgw.gateway.curation import sendable
 from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, members
 from fastgw.policy.principal import Claim
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     asked = Question(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
     try:
         settings = read_settings(args.config, os.environ)
-        found = explain(settings, kept(settings), asked, settled)
+        found = explain(settings, kept(settings), asked, sendable)
     except (ConfigError, NoSuch) as wrong:
         print(wrong, file=sys.stderr)
         return terminal.USAGE

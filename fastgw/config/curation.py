@@ -123,12 +123,14 @@ def _checks(chain: Sequence[Given], definition: ToolDefinition, shown: bytes) ->
     wanted: Sequence[str] = first(chain, "validate_", ())
     if not wanted:
         return None, ()
+    if not definition.size:
+        return Checks(pending=True), ()
     arguments = _usable(shown, "inputSchema") if "arguments" in wanted else None
     results: bytes | None = None
     remarks: tuple[str, ...] = ()
     if "results" in wanted and (own := definition.members.get("outputSchema")):
         results = _usable(own, "outputSchema")
-    elif "results" in wanted and definition.size:
+    elif "results" in wanted:
         remarks = ("its results are not validated: it has no outputSchema",)
     return (Checks(arguments, results) if arguments or results else None), remarks
 

@@ -153,7 +153,7 @@ def _called(found: Case, start: Explanation, settle: Settle) -> Explanation:
 
 def _settled(asked: Asked, arm: Arm | None, settle: Settle) -> tuple[Asked, Fault | None]:
     """The call with its arguments as they would be sent, which is how policies see them."""
-    if arm is None or not (arm.fixed or arm.defaults or arm.checks):
+    if arm is None or not (arm.fixed or arm.defaults or arm.checks or arm.targets[0].renamed):
         return asked, None
     try:
         return replace(asked, arguments=settle(arm, asked.arguments or b"{}")), None

@@ -13,6 +13,7 @@ import os
 from itertools import count
 from typing import Any
 
+from fastgw.catalog.uris import Uris
 from fastgw.edge import frames
 from fastgw.edge.life import Life
 from fastgw.edge.parcels import GRANTS, KINDS, Unpacking
@@ -175,9 +176,8 @@ class KeeperLink:
                     await self._unpack(message)
                 else:
                     self._take(message)
-        except (frames.BadFrame, LookupError) as wrong:
-            # Whoever connects anew is sent everything.
-            log.error("the keeper's socket: %r", wrong)
+        except Exception:  # whoever connects anew is sent everything
+            log.exception("the keeper's socket")
         finally:
             self._writer = None
             self._there.clear()
@@ -187,6 +187,10 @@ class KeeperLink:
 
     async def _unpack(self, message: frames.Message) -> None:
         """Take a part of a snapshot, with calls in between."""
+        match message:
+            case ("uris", _, Uris() as uris):
+                # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
+                await asyncio.to_thread(lambda: uris.layout)
         for _ in self._coming.take(message):
             await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -5,6 +5,7 @@ Knows: the order: fill in, then check. Refuses to know: where settings come from
 
 from __future__ import annotations
 
+from fastgw.backends.lower_modern import renamed
 from fastgw.catalog import validation
 from fastgw.catalog.arguments import filled
 from fastgw.catalog.route import Arm
@@ -17,8 +18,11 @@ def settled(arm: Arm, arguments: bytes) -> bytes:
     """The arguments as they are sent: checked as the agent wrote them, then filled in.
 
     Raises:
-        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say.
+        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say;
+            NO_SERVER while that schema is not known yet.
     """
+    if arm.checks is not None and arm.checks.pending:
+        raise Fault(Kind.NO_SERVER, detail="its schema is not known yet", data={"reason": "down"}, retry_after=1)
     if arm.checks is not None and arm.checks.arguments is not None:
         wrong = validation.check_arguments(arm.checks.arguments, arguments)
         if wrong is not None:
@@ -29,6 +33,20 @@ def settled(arm: Arm, arguments: bytes) -> bytes:
         return filled(arguments, arm.fixed, arm.defaults)
     except (NotAMessage, NotJson) as unfit:
         raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
+
+
+def sendable(arm: Arm, arguments: bytes) -> bytes:
+    """As `settled`, where nothing is sent: also whether the server's own names for them leave room.
+
+    Raises:
+        Fault: as `settled`.
+    """
+    found = settled(arm, arguments)
+    try:
+        renamed(found, arm.targets[0].renamed if arm.targets else ())
+    except (NotAMessage, NotJson) as unfit:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
+    return found
 
 
 def checked(arm: Arm | None, result: Result) -> None:

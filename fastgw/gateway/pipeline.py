@@ -48,9 +48,6 @@ log = logging.getLogger("fastgw")
 
 Scope = Mapping[str, Any]
 
-_SERVERS_FAULT = 500
-"""The lowest `statusCode` that is not the agent's doing."""
-
 
 async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """One HTTP request, from its head to the last byte of its answer."""
@@ -235,7 +232,7 @@ async def carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, out
 
 
 async def _answer_fault(exchange: Exchange, fault: Fault, outlet: Outlet) -> None:
-    _note(exchange, fault)
+    refusals.note(exchange, fault)
     status = refusals.status(fault, exchange)
     await outlet.answer(status, refusals.headers(fault, status), refusals.body(fault, exchange))
 
@@ -378,7 +375,7 @@ def settle(gateway: Gateway, exchange: Exchange) -> None:
 
 async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agent) -> None:
     """Answer a request that was refused before it became a call."""
-    _note(exchange, fault)
+    refusals.note(exchange, fault)
     gateway.record(exchange)
     if agent.started:
         return
@@ -389,12 +386,3 @@ async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agen
     await agent.answer(status, fields, refusals.body(fault, exchange))
     if fault.kind is Kind.BODY_TOO_LARGE:
         await agent.throw_away(exchange.snapshot.body_deadline)
-
-
-def _note(exchange: Exchange, fault: Fault) -> None:
-    told = fault.told
-    exchange.outcome, exchange.status = told.outcome, told.rest
-    exchange.error_code = refusals.code(fault, exchange)
-    if fault.detail:
-        # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
-        log.log(logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG, "%s %s", exchange.request_id, fault)

@@ -5,12 +5,28 @@ Knows: that all but the headers is the asker's face's to say (docs/errors.md). R
 
 from __future__ import annotations
 
+import logging
+
 from fastgw.faults import Fault
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.lift import wording
 
+log = logging.getLogger("fastgw")
+
+_SERVERS_FAULT = 500
+"""The lowest `statusCode` that is not the agent's doing."""
 _LONGEST_WAIT = 3600
 """Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
+
+
+def note(exchange: Exchange, fault: Fault) -> None:
+    """Write down in the exchange how it has ended, and in the log what only operators may read of it."""
+    told = fault.told
+    exchange.outcome, exchange.status = told.outcome, told.rest
+    exchange.error_code = code(fault, exchange)
+    if fault.detail:
+        # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
+        log.log(logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG, "%s %s", exchange.request_id, fault)
 
 
 def body(fault: Fault, exchange: Exchange) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import re
 import sys
 import threading
 import time
@@ -48,8 +49,11 @@ def _one_line(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     text = record.getMessage()
     if record.exc_info:
         text += " | " + formatter.formatException(record.exc_info)
-    # What a server said may stand in a message: nobody writes a second line into the log.
-    return text.replace("\r", "\\r").replace("\n", " | ")
+    # What a server said may stand in a message: nobody writes a second line into the log, nor orders a terminal about.
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r", "\\r").replace("\n", " | "))
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 ROOM = 10_000

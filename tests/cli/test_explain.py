@@ -20,7 +20,7 @@ from fastgw.config.explanation import Explanation, explain
 from fastgw.config.question import Question
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Endpoint
-from fastgw.gateway.curation import settled
+from fastgw.gateway.curation import sendable
 from fastgw.policy.authorise import refused_by
 
 HASH = "sha256:" + "ab" * 32
@@ -49,7 +49,7 @@ def settings_of(bring: Bring, **keys: Any) -> Settings:
 
 def asked(settings: Settings, catalogues: Mapping[str, Catalogue], name: str, **keys: Any) -> Explanation:
     question = Question(**{"kind": "tool", "name": name, "agent": "bot", **keys})
-    return explain(settings, catalogues, question, settled)
+    return explain(settings, catalogues, question, sendable)
 
 
 def told(bring: Bring, name: str, *, claims: Any = None, arguments: bytes = b"", **keys: Any) -> Explanation:
@@ -273,6 +273,13 @@ def test_arguments_that_the_configuration_settles() -> None:
     policies = [{"name": "p", "match": {"arguments": {"n": 1}}, "allow": "x"}]
     filled = told({"a": ["x"]}, "x", tools=curated, policies=policies)
     assert filled.sent and adds_up(filled), "policies see arguments as they are sent"
+
+
+def test_a_servers_own_name_of_a_renamed_argument_is_refused_as_the_gateway_does() -> None:
+    renamed = {"x": {"to": {"server": "a", "tool": "own", "arguments": {"statement": "sql"}}}}
+    assert told({"a": ["own"]}, "x", tools=renamed, arguments=b'{"statement":"1"}').sent
+    refused = told({"a": ["own"]}, "x", tools=renamed, arguments=b'{"sql":"1"}')
+    assert (refused.sent, refused.verdict.startswith("refused: Invalid arguments")) == (False, True)
 
 
 # -- prompts and resources ----------------------------------------------------------------------------------------

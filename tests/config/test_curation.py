@@ -13,6 +13,8 @@ from fastgw.catalog.route import Arm
 from fastgw.config.curation import json_text
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import Digits, Number
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.curation import settled
 from tests.config.compiling import compiled, names, noticed, settings, shown, view
 
 SCHEMA = {
@@ -154,6 +156,19 @@ def test_results_are_checked_against_what_the_server_promises() -> None:
         checks = arm({"find": {"validate": validate}}).checks
         assert checks is not None
         assert json.loads(checks.results or b"") == FIND["outputSchema"]
+
+
+@pytest.mark.parametrize("validate", ["arguments", "results"])
+def test_no_call_goes_unchecked_while_the_server_has_never_said_what_to_check(validate: str) -> None:
+    tools = {"find": {"to": "a/find", "validate": validate}}
+    [waiting] = view(compiled({"a": None}, tools=tools)).grants["find"].arms
+    assert waiting.checks is not None and waiting.checks.pending
+    with pytest.raises(Fault) as refused:
+        settled(waiting, b"{}")
+    assert (refused.value.kind, refused.value.data, refused.value.sent) == (Kind.NO_SERVER, {"reason": "down"}, False)
+    known = arm(tools)
+    assert known.checks is not None and not known.checks.pending
+    assert settled(known, b'{"q":"","region":"","limit":1}') == b'{"q":"","region":"","limit":1}'
 
 
 def test_nothing_is_checked_unasked() -> None:

@@ -23,6 +23,11 @@ def test_a_servers_words_cannot_write_a_second_line() -> None:
         assert "\n" not in formatter.format(record("bad\r\n2026-01-01 info keeper: forged"))
 
 
+def test_a_servers_words_cannot_order_a_terminal_about() -> None:
+    said = logs._Plain("keeper").format(record("bad \x1b[2Jname \x9b1m\tand é"))
+    assert said.endswith("bad \\x1b[2Jname \\x9b1m\tand é")
+
+
 def test_json_says_time_level_and_process() -> None:
     said = json.loads(logs._Json("worker-2").format(record("é")))
     assert (said["level"], said["process"], said["message"]) == ("error", "worker-2", "é")
