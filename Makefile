@@ -11,7 +11,7 @@ LEGACY := .venv/legacy/bin/python
 NODE := .venv/clients
 PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) $(DEV) -m pytest
 
-.PHONY: help run test check format bench bench-edge load conformance soak lock clean
+.PHONY: help run test check format bench bench-changes bench-edge load conformance soak lock clean
 .PHONY: run-env dev-env legacy-env node-env load-env
 
 help: ## what each target does
@@ -35,6 +35,11 @@ format: dev-env ## put the format right, and what lint can mend
 
 bench: dev-env ## CPU per call beside a reference in the same run
 	$(DEV) -m bench
+	$(DEV) -m bench compile
+	$(DEV) -m bench lists
+
+bench-changes: dev-env ## latency of calls while a server's list changes once a second
+	$(DEV) -m bench changes
 
 bench-edge: dev-env ## the same for agents and servers of all eras
 	$(DEV) -m bench edge --pairs all

@@ -1,12 +1,20 @@
-"""`python -m bench edge | load | backend`: the three things that can be started here; left out, `edge`."""
+"""`python -m bench edge | compile | lists | changes | load`, and servers for them; left out, `edge`."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import backend, edge, load
+from bench import backend, changes, compile, edge, lists, load, servers
 
-COMMANDS = {"edge": edge.main, "load": load.main, "backend": backend.main}
+COMMANDS = {
+    "edge": edge.main,
+    "compile": compile.main,
+    "lists": lists.main,
+    "changes": changes.main,
+    "load": load.main,
+    "backend": backend.main,
+    "servers": servers.main,
+}
 
 
 def main() -> int:

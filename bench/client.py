@@ -14,7 +14,7 @@ from typing import Protocol
 
 import httptools
 
-from bench.messages import Expectation, Target, Template, template
+from bench.messages import Expectation, ListExpectation, Target, Template, expectation, template
 
 
 class Desk(Protocol):
@@ -45,7 +45,9 @@ class Numbers:
 class Connection(asyncio.Protocol):
     """See the module. One instance is one TCP connection; after a wrong answer it is not used again."""
 
-    def __init__(self, desk: Desk, numbers: Numbers, request: Template, expected: Expectation) -> None:
+    def __init__(
+        self, desk: Desk, numbers: Numbers, request: Template, expected: Expectation | ListExpectation
+    ) -> None:
         self.desk = desk
         self.numbers = numbers
         self.request = request
@@ -130,7 +132,7 @@ async def connect(desk: Desk, target: Target, count: int) -> list[Connection]:
         OSError: the target does not listen.
     """
     loop = asyncio.get_running_loop()
-    numbers, expected = Numbers(), Expectation.of(target)
+    numbers, expected = Numbers(), expectation(target)
     sessions = itertools.cycle(target.sessions or ("",))
     made = []
     for session in itertools.islice(sessions, count):

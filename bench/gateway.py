@@ -143,12 +143,13 @@ def _agent(key: str, number: int) -> dict[str, Any]:
 
 def _ready(admin: int, targets: list[Target]) -> bool:
     try:
-        return _says_ready(admin) and all(call(target, target.tool)[0] == 200 for target in targets)
+        return says_ready(admin) and all(call(target, target.tool)[0] == 200 for target in targets)
     except (OSError, http.client.HTTPException):
         return False
 
 
-def _says_ready(admin: int) -> bool:
+def says_ready(admin: int) -> bool:
+    """Whether the gateway calls itself ready on its admin port."""
     connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=2)
     try:
         connection.request("GET", "/readyz")

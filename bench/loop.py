@@ -156,14 +156,19 @@ class Open(Closed):
             self.idle.append(connection)
 
 
-async def run(target: Target, plan: Plan, meter: Callable[[], processes.Reading | None] = lambda: None) -> Outcome:
-    """Load the target; `meter` is read when the measured time begins and when it ends.
+async def run(
+    target: Target,
+    plan: Plan,
+    meter: Callable[[], processes.Reading | None] = lambda: None,
+    open_loop: type[Open] = Open,
+) -> Outcome:
+    """Load the target; `meter` is read when the measured time begins and when it ends, `open_loop` keeps a rate.
 
     Raises:
         OSError: the target does not listen.
         processes.LostProcess: a metered process ended.
     """
-    desk = Open() if plan.rate else Closed()
+    desk = open_loop() if plan.rate else Closed()
     connections = await connect(desk, target, plan.connections)
     desk.start(connections, plan)
     await _until(desk.stopped, plan.warm)

@@ -35,6 +35,7 @@ class Target:
         key: API key, empty for none.
         size: bytes of text the backend was told to add to every result.
         sessions: legacy only: ids that `bench.handshake` opened, given to connections in turn.
+        method: `tools/call`, or a list method; then `items` is what must be listed, the JSON array as it is sent.
     """
 
     port: int
@@ -44,6 +45,8 @@ class Target:
     key: str = ""
     size: int = 0
     sessions: tuple[str, ...] = field(default=())
+    method: str = "tools/call"
+    items: bytes = field(default=b"", repr=False)
 
 
 def modern_meta() -> dict[str, Any]:
@@ -90,14 +93,17 @@ class Template:
 
 
 def template(target: Target, session: str = "") -> Template:
-    """The `tools/call` of this agent, in this session where it has one."""
-    params: dict[str, Any] = {"name": target.tool, "arguments": {"nonce": _NONCE, "text": ""}}
+    """The request of this agent, in this session where it has one."""
+    arguments = {"nonce": _NONCE, "text": ""}
+    calls = target.method == "tools/call"
+    # In a list nobody heeds arguments; they stand there so that all requests are alike.
+    params: dict[str, Any] = {"name": target.tool, "arguments": arguments} if calls else {"arguments": arguments}
     if target.era == "modern":
         params["_meta"] = modern_meta()
-    message = {"jsonrpc": "2.0", "id": int(_ID), "method": "tools/call", "params": params}
-    params["arguments"]["text"] = "x" * max(0, BODY - len(_text(message)))
+    message = {"jsonrpc": "2.0", "id": int(_ID), "method": target.method, "params": params}
+    arguments["text"] = "x" * max(0, BODY - len(_text(message)))
     body = _text(message)
-    lines = headers(target, "tools/call", target.tool, session) | {"Content-Length": str(len(body))}
+    lines = headers(target, target.method, target.tool if calls else "", session) | {"Content-Length": str(len(body))}
     head = f"POST {target.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     before, rest = body.split(_ID, 1)
     between, after = rest.split(_NONCE, 1)
@@ -157,3 +163,24 @@ class Expectation:
         if reply.result.is_error or reply.result.result_type != self.result_type:
             return f"resultType {reply.result.result_type!r}, isError {reply.result.is_error}"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ListExpectation:
+    """What every answer to a list must hold: the items, byte for byte, and the id unless the peer knows but one."""
+
+    items: bytes
+    echoes: bool = True
+
+    def fault(self, id: int, nonce: str, body: bytes) -> str | None:
+        """See `Expectation.fault`."""
+        if self.echoes and b'"id":%d,' % id not in body[:64]:
+            return f"not the answer to {id}: {body[:200]!r}"
+        return None if self.items in body else f"another list: {len(body)} bytes, {body[:200]!r}"
+
+
+def expectation(target: Target) -> Expectation | ListExpectation:
+    """What this agent must hear. A peer without a key answers lists with what it was given, whatever the id."""
+    if target.method == "tools/call":
+        return Expectation.of(target)
+    return ListExpectation(target.items, bool(target.key))

@@ -11,12 +11,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange."""
+    """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange.
+
+    `granted` is what the whole call had, of which `total` is left; 0.0 where that is the same.
+    """
 
     connect: float = 5.0
     first_byte: float = 55.0
     idle: float = 55.0
     total: float = 55.0
+    granted: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        """Seconds that agents are told of where the total has passed: the one the configuration grants."""
+        return self.granted or self.total
 
 
 @dataclass(frozen=True, slots=True)

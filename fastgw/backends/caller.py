@@ -220,7 +220,7 @@ class Caller:
             async with asyncio.timeout(left):
                 session = await self._keeper.open_session(attempt.instance.key, attempt.identity, dead)
         except TimeoutError:
-            data = {"timeoutMs": round(left * 1000)}
+            data = {"timeoutMs": round(attempt.deadlines.whole * 1000)}
             raise Fault(Kind.TIMEOUT, detail="a session was not opened in time", data=data) from None
         except Fault:
             # If it no longer speaks as we heard, the snapshot's word counts again.

@@ -223,10 +223,10 @@ class LeanAnswer:
         if self._stream:
             # Silence counts against the server only while somebody waits for it.
             next_piece = (self._moved if self.waiter is not None and not self._pieces else now) + limits.idle
-            return (next_piece, limits.idle, "idle") if next_piece < total else (total, limits.total, "total")
+            return (next_piece, limits.idle, "idle") if next_piece < total else (total, limits.whole, "total")
         head = self._sent + limits.first_byte
         if self.status or total <= head:
-            return total, limits.total, "total"
+            return total, limits.whole, "total"
         return head, limits.first_byte, "first byte"
 
     def _expire(self) -> None:

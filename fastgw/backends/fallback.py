@@ -117,7 +117,7 @@ class SessionAnswer:
             async with asyncio.timeout_at(min(idle, total)):
                 return await self._response.content.readany()
         except TimeoutError:
-            self._fault = late(self._deadlines.total, "total") if total <= idle else late(self._deadlines.idle, "idle")
+            self._fault = late(self._deadlines.whole, "total") if total <= idle else late(self._deadlines.idle, "idle")
         except (ClientError, OSError) as wrong:
             self._fault = lost(f"answer cut short: {type(wrong).__name__}")
         except BaseException:
@@ -172,7 +172,7 @@ class SessionWire:
         except TimeoutError as wrong:
             if response is not None:
                 response.close()
-            raise late(deadlines.total, "total") from wrong
+            raise late(deadlines.whole, "total") from wrong
         except BaseException:
             if response is not None:
                 response.close()

@@ -60,4 +60,4 @@ def remaining(deadlines: Deadlines, started: float) -> Deadlines:
     if spent < 0.001:
         return deadlines
     left = max(0.01, deadlines.total - spent)
-    return replace(deadlines, total=left, connect=min(deadlines.connect, left))
+    return replace(deadlines, total=left, connect=min(deadlines.connect, left), granted=deadlines.whole)

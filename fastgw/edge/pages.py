@@ -117,23 +117,22 @@ def _whole(texts: Sequence[bytes]) -> bytes:
 
 def _alike(one: bytes, other: bytes) -> int:
     """How many bytes at the beginning are the same."""
-    most = min(len(one), len(other))
-    for at in range(0, most, STEP):
-        if one[at : at + STEP] != other[at : at + STEP]:
-            pairs = zip(one[at : at + STEP], other[at : at + STEP], strict=False)
-            return at + next((near for near, (a, b) in enumerate(pairs) if a != b), most - at)
-    return most
+    most, size, step = min(len(one), len(other)), 0, STEP
+    while step:
+        while size + step <= most and one[size : size + step] == other[size : size + step]:
+            size += step
+        step //= 4
+    return size
 
 
 def _alike_at_end(one: bytes, other: bytes) -> int:
-    """How many bytes at the end are the same; whole steps only, nearly."""
-    most = min(len(one), len(other))
-    size, step = 0, STEP
+    """How many bytes at the end are the same."""
+    most, size, step = min(len(one), len(other)), 0, STEP
+    first, second = len(one), len(other)
     while step:
-        while (
-            size + step <= most
-            and one[len(one) - size - step : len(one) - size] == other[len(other) - size - step : len(other) - size]
-        ):
+        while size + step <= most:
+            if one[first - size - step : first - size] != other[second - size - step : second - size]:
+                break
             size += step
         step //= 4
     return size

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastgw.catalog.elements import MODERN
 from fastgw.catalog.uris import Uris
 from fastgw.config.snapshot import Listing, Page, Snapshot, View
 from fastgw.edge.pages import PagePlan, page_of, plans
@@ -172,7 +171,7 @@ def _told(snapshot: Snapshot, before: Packed, pages: Numbers) -> Iterator[tuple[
     for new, old in _listings(snapshot, before.snapshot):
         if any(pages.known(page, 1)[1] for page in new.pages):
             for page, plan in zip(new.pages, plans(new, old, number), strict=True):
-                if 2 * plan.size < len(page.items[MODERN]):
+                if 2 * plan.size < sum(len(page.items[dialect]) for dialect, _ in plan.texts):
                     yield id(page), plan
 
 

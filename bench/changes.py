@@ -1,0 +1,127 @@
+"""`python -m bench changes`: whether calls notice that one of thirty servers lists something else once a second.
+
+Knows: two workers, a steady rate of calls far below what they can carry, quiet and changing stretches in turn.
+Refuses to know: what the gateway does about a change. Latencies are of this machine with all that runs on it: what
+counts is the ratio of a changing stretch to the quiet one beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import uvloop
+
+from bench import loop, processes
+from bench.catalogues import Size
+from bench.client import Connection
+from bench.loop import Open, Outcome, Plan, now
+from bench.rounds import Wrong
+from bench.servers import Crowd, crowd
+from bench.started import NotStarted
+from bench.versions import versions
+
+AGAIN = 1000
+"""Milliseconds that the lists of the server which changes look fresh: the keeper looks once a second."""
+SETTLE = 1.5
+"""Seconds for the last change to be over."""
+
+
+class Paced(Open):
+    """An open loop that sleeps between calls: it leaves the machine to what is measured. How late its own timer wakes
+    it (a millisecond) is in `late` and not in the latencies.
+    """
+
+    async def run(self, rate: float) -> None:
+        """See `Open.run`."""
+        dice = random.Random(rate)
+        due = now()
+        while not self.stopped.is_set():
+            await asyncio.sleep(max(0.0, due - now()))
+            if self.stopped.is_set():
+                return
+            instant = now()
+            while due <= instant:
+                self.count.late.record(instant - due)
+                self.due.append(instant)
+                due += dice.expovariate(rate)
+            while self.due and self.idle:
+                self.send(self.idle.popleft())
+
+    def send(self, connection: Connection) -> None:
+        """The oldest call that is due."""
+        connection.send(self.due.popleft())
+
+
+def stretch(running: Crowd, plan: Plan) -> Outcome:
+    """One stretch.
+
+    Raises:
+        Wrong: an answer was wrong.
+    """
+    outcome = uvloop.run(loop.run(running.target(), plan, partial(processes.read, running.gateway), Paced))
+    if outcome.errors:
+        raise Wrong(f"{outcome.errors} wrong answers: {'; '.join(outcome.samples)}")
+    return outcome
+
+
+def turns(running: Crowd, plan: Plan, count: int) -> list[tuple[Outcome, Outcome]]:
+    """Quiet and changing stretches in turn."""
+    found = []
+    for _ in range(count):
+        quiet = stretch(running, plan)
+        os.kill(running.servers, signal.SIGUSR1)
+        changing = stretch(running, plan)
+        os.kill(running.servers, signal.SIGUSR1)
+        time.sleep(SETTLE)
+        found.append((quiet, changing))
+    return found
+
+
+def show(found: list[tuple[Outcome, Outcome]]) -> list[str]:
+    """The table: microseconds, medians over the turns, and the ratio within each turn."""
+    lines = ["       quiet us  changing us   ratio   min - max"]
+    for share in (50, 90, 99, 99.9):
+        pairs = [(one.latencies.percentile(share), other.latencies.percentile(share)) for one, other in found]
+        ratios = [other / one for one, other in pairs]
+        quiet, changing = (median(column) for column in zip(*pairs, strict=True))
+        spread = f"{min(ratios):.2f} - {max(ratios):.2f}"
+        lines.append(f"p{share:<5g} {quiet:8.0f}  {changing:11.0f}  {median(ratios):6.2f}  {spread:>12}")
+    quiet, changing = (median(pair[at].cpu_per_call for pair in found) for at in (0, 1))
+    lines.append(f"CPU    {quiet:8.0f}  {changing:11.0f}  of the whole gateway, per call")
+    late = max(outcome.late.percentile(99) for pair in found for outcome in pair)
+    lines.append(f"\nthe generator's own timer was late by {late} us at p99, which is not counted")
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    """Measure and print; 0 measured, 1 no figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench changes", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each stretch")
+    parser.add_argument("--rate", type=float, default=300.0, help="calls per second")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args(argv)
+    plan = Plan(16, args.seconds, 0.3, args.rate)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-") as folder,
+            crowd(Path(folder), Size(), args.workers, AGAIN) as running,
+        ):
+            found = turns(running, plan, args.rounds)
+    except (Wrong, processes.LostProcess, NotStarted, OSError) as exc:
+        print(f"no figures: {type(exc).__name__}: {exc}", file=sys.stderr)
+        return 1
+    print("\n".join(show(found)))
+    print("versions: " + ", ".join(f"{name} {value}" for name, value in versions().items()))
+    print("load average when it ended: " + " ".join(f"{value:.2f}" for value in os.getloadavg()))
+    return 0
