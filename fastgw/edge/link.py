@@ -37,7 +37,10 @@ TELL_EVERY = 0.25
 """Seconds between two deltas of the counters."""
 AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
-LET_GO = 16
+BREATH = 0.002
+"""Seconds between two stretches of work on a change: a call, which needs several rounds of the loop, meets one of them
+at most. A whole snapshot, which all wait for, is taken without."""
+LET_GO = 32
 """Parcels of an old snapshot that are freed each time."""
 _PARCELS = frozenset(("begin", "gone", *KINDS))
 MOST_UNSENT = 32 * 1024 * 1024
@@ -72,6 +75,7 @@ class KeeperLink:
         self._there = asyncio.Event()
         self._early: list[tuple[str, float]] = []
         self._coming = Unpacking()
+        self._breath = 0.0
         self._old: list[Any] = []
         self._spool = Spool(self._send_usage, self._lost_usage)
         self.loaded = asyncio.Event()
@@ -191,9 +195,11 @@ class KeeperLink:
             case ("uris", _, Uris() as uris):
                 # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
                 await asyncio.to_thread(lambda: uris.layout)
+        if message[0] == "begin":
+            self._breath = BREATH if message[2] else 0.0
         for _ in self._coming.take(message):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+            await asyncio.sleep(self._breath)
+        await asyncio.sleep(self._breath)
 
     def _take(self, message: frames.Message) -> None:
         try:
