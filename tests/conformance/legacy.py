@@ -121,7 +121,10 @@ class LegacyFace:
             else:
                 outcome = await self.server.answer(turn)
             if (outcome.get("error") or {}).get("code") == -32021:  # unknown before 2026-07-28: here the tool fails
-                outcome = {"result": {**tools.text(outcome["error"]["message"]), "isError": True}}
+                words = outcome["error"]["message"]
+                outcome = {"error": {"code": -32603, "message": words}}
+                if turn.method == "tools/call":
+                    outcome = {"result": {**tools.text(words), "isError": True}}
             stream.put({"jsonrpc": "2.0", "id": message["id"], **outcome})
         finally:
             stream.end()

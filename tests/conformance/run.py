@@ -70,9 +70,10 @@ def print_outcomes(name: str, outcomes: list[Outcome]) -> None:
     for one in outcomes:
         counts = (len(one.passed), len(one.failed), len(one.excused), len(one.other))
         print(f"{name:24} {one.scenario:40} {counts[0]:6} {counts[1]:6} {counts[2]:7} {counts[3]:6}")
+    verdict = "reported" if name in REPORTED else "FAILED"
     for one in outcomes:
         for check, words in one.failed.items():
-            print(f"  FAILED  {name} {one.scenario} {check}: {words}")
+            print(f"  {verdict}  {name} {one.scenario} {check}: {words}")
 
 
 def print_rest(name: str, outcomes: list[Outcome]) -> None:
