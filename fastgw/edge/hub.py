@@ -30,13 +30,19 @@ from fastgw.gateway.registry import Registry
 log = logging.getLogger("fastgw")
 
 LOAD_WITHIN = 2.0
-"""Seconds in which a worker must have loaded a snapshot; a stopped one does not hold the others up."""
+"""Seconds in which a worker must have loaded a snapshot or read more of it; a stopped one does not hold the others
+up, and one that has much to read is waited for: lists name what it does not know yet.
+"""
+LOAD_AT_MOST = 30.0
+"""Seconds for the slowest worker, however steadily it reads."""
 BREATH, PAUSE = 1024 * 1024, 0.005
 """Bytes of a snapshot that are sent without a pause, and seconds of the pause: a worker reads them in 2 to 3 ms."""
 KNOW_WITHIN = 1.0
 """Seconds in which workers must have taken note of an ended session."""
 MOST_UNSENT = 128 * 1024 * 1024
-"""Bytes that may wait for one worker; one that does not read loses its link, and gets all anew when it is back."""
+"""Bytes that may wait for one worker besides a snapshot, which is as large as it is; one that does not read loses its
+link, and gets all anew when it is back.
+"""
 
 
 class Ears(Protocol):
@@ -74,12 +80,18 @@ class Worker:
         self.sent = 0
         self.owed: dict[object, asyncio.Future[None]] = {}
         self._writer = writer
+        self._room = MOST_UNSENT
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for it to read."""
+        return self._writer.transport.get_write_buffer_size()
 
     def send(self, frame: bytes) -> None:
         """Queue a packed frame; cuts the link of a worker that has stopped reading."""
         if self._writer.is_closing():
             return
-        if self._writer.transport.get_write_buffer_size() > MOST_UNSENT:
+        if self.unsent > self._room:
             log.warning("worker %d does not read; its link is cut", self.number)
             self._writer.transport.abort()
             return
@@ -87,6 +99,7 @@ class Worker:
 
     def send_all(self, load: list[bytes]) -> None:
         """Queue the frames of a snapshot."""
+        self._make_room(load)
         for frame in load:
             self.send(frame)
 
@@ -95,12 +108,17 @@ class Worker:
         wait.
         """
         passed = 0
+        self._make_room(load)
         for frame in load:
             self.send(frame)
             passed += len(frame)
             if passed >= BREATH:
                 passed = 0
                 await asyncio.sleep(PAUSE)
+
+    def _make_room(self, load: list[bytes]) -> None:
+        # A link that was cut over one snapshot would be cut over the same one again, for ever.
+        self._room = max(self._room, MOST_UNSENT + sum(map(len, load)))
 
     def owe(self, what: object) -> asyncio.Future[None]:
         """Done when the worker has acknowledged `what`, or has gone."""
@@ -147,23 +165,40 @@ class Hub:
 
         One push at a time; a worker that connects in between is given the newest.
         """
-        packed = parcels.Packed(generation, snapshot, self._packed)
+        self._fresh = b""  # what was known of freshness is in the snapshot, what comes from here on is not
+        # Beside what workers ask: 30,000 tools for 20 classes take more than a second.
+        packed = await asyncio.to_thread(parcels.Packed, generation, snapshot, self._packed)
         load = []
         for parcel in packed.changes():
             load.append(frames.pack(parcel))
             await asyncio.sleep(0)  # workers that ask something meanwhile are not kept waiting
         self._packed, self._whole = packed, [] if packed.base else load
-        self._fresh = b""  # what was known of freshness is in the snapshot
+        try:
+            await self._load(packed, load)
+        finally:
+            self._active = generation
+            self.broadcast(("activate", generation))
+
+    async def _load(self, packed: parcels.Packed, load: list[bytes]) -> None:
+        """Send it to all who are here; returns when all have it, or do not go on reading it."""
         now = list(self.workers)
-        waits = [worker.owe(("load", generation)) for worker in now]
         loads = [load if worker.sent == packed.base else self._all() for worker in now]
+        waits = {worker.owe(("load", packed.generation)): worker for worker in now}
         for worker in now:
-            worker.sent = generation
-        await asyncio.gather(*(worker.send_slowly(one) for worker, one in zip(now, loads, strict=True)))
-        if waits:
-            await asyncio.wait(waits, timeout=LOAD_WITHIN)
-        self._active = generation
-        self.broadcast(("activate", generation))
+            worker.sent = packed.generation
+        await asyncio.gather(*(self._bring(worker, one) for worker, one in zip(now, loads, strict=True)))
+        end = asyncio.get_running_loop().time() + LOAD_AT_MOST
+        while waits and asyncio.get_running_loop().time() < end:
+            unsent = {wait: worker.unsent for wait, worker in waits.items()}
+            done, _ = await asyncio.wait(waits, timeout=LOAD_WITHIN)
+            waits = {wait: worker for wait, worker in waits.items() if wait not in done}
+            if not done and all(worker.unsent >= unsent[wait] for wait, worker in waits.items()):
+                return
+
+    async def _bring(self, worker: Worker, load: list[bytes]) -> None:
+        await worker.send_slowly(load)
+        if self._fresh:  # what was told while parcels were on their way was told of the snapshot before
+            worker.send(self._fresh)
 
     def _all(self) -> list[bytes]:
         """The newest snapshot for one that has none; kept for the next such one, until there is a newer snapshot."""
@@ -227,8 +262,8 @@ class Hub:
             worker.send_all(self._all())
         if self._fresh:
             worker.send(self._fresh)
-        if self._active:
-            # Older than what was loaded while a push is under way; the push's own activation follows.
+        if self._packed is not None and self._active == self._packed.generation:
+            # While a push is under way the others have not all loaded it: the push's own activation follows.
             worker.send(frames.pack(("activate", self._active)))
 
     def _hear(self, worker: Worker, message: frames.Message) -> None:

@@ -118,6 +118,9 @@ class Keeping:
         except frames.BadFrame as wrong:
             log.error("the snapshot is too large for a frame; the one before is kept: %s", wrong)
             self._sums.inc("fastgw_snapshot_failures_total")
+        except Exception:  # the keeper would never compile again
+            log.exception("the snapshot could not be sent to all; the next one goes to them whole")
+            self._sums.inc("fastgw_snapshot_failures_total")
 
     def _reload(self) -> None:
         try:
@@ -198,7 +201,8 @@ class Keeping:
         found["fastgw_snapshot_generation",] = self._hub.generation
         found["fastgw_sessions_ended",] = len(self._ended)
         for server, known in self._mind.backends().items():
-            found["fastgw_server_tools", server] = known.get("tools", 0)
+            for kind in ("tools", "prompts", "resources", "templates"):
+                found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
         return found
 
 

@@ -179,7 +179,7 @@ class KeeperLink:
                 if message[0] in _PARCELS:
                     await self._unpack(message)
                 else:
-                    self._take(message)
+                    self._take(self._put_together(message))
         except Exception:  # whoever connects anew is sent everything
             log.exception("the keeper's socket")
         finally:
@@ -325,8 +325,7 @@ class KeeperLink:
         if served is None:
             return
         match message:
-            case ("load", generation, snapshot):
-                found = self._whole(generation, snapshot)
+            case ("load", generation, found):
                 # A keeper that was started again counts on from a later time: only what is newer is taken.
                 if generation > self._generation:
                     self._generation = generation
@@ -351,15 +350,22 @@ class KeeperLink:
             case ("cancelled", session, request):
                 served.cancelled(session, request)
 
-    def _whole(self, generation: int, shell: Any) -> Any:
-        """The snapshot, of which what many calls look up is held here too: see `_let_go`."""
-        found = self._coming.whole(generation, shell)
-        self._old.extend(self._coming.left())
-        return found
+    def _put_together(self, message: frames.Message) -> frames.Message:
+        """The message, where it is the last of a snapshot with the whole of it. What is replaced goes in `_let_go`.
+
+        Raises:
+            LookupError: a parcel is missing: with a new link all come again.
+        """
+        match message:
+            case ("load", generation, shell):
+                message = "load", generation, self._coming.whole(generation, shell)
+                self._old.extend(self._coming.left())
+        return message
 
     async def _let_go(self) -> None:
         """Free some of what older snapshots held: ten thousand grants at once would hold up calls for 10 ms."""
-        for _ in range(LET_GO):
+        # A quarter of it at least: however fast servers change their lists, it does not pile up.
+        for _ in range(max(LET_GO, len(self._old) // (4 * GRANTS))):
             if not self._old:
                 return
             del self._old[-GRANTS:]

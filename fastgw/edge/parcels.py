@@ -33,13 +33,15 @@ GRANTS = 64
 """Grants in one parcel: about half a millisecond to unpack."""
 PLACED = 2000
 """Names placed in a view without a pause: about 0.2 ms."""
+MOST_NUMBER = 1 << 31
+"""From here on numbering begins anew, with a whole snapshot: numbers have 32 bits in a parcel."""
 KINDS = ("grants", "pages", "uris", "view")
 """What is numbered, in the order in which it is sent: whatever refers to another comes after it."""
 NO_URIS = Uris()
 
 
 class Stale(LookupError):
-    """The snapshot that these parcels are based on is not here."""
+    """The snapshot that these parcels are based on, or one of themselves, is not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ class Numbers:
         self._following: int = start + len(new)
         self.gone = array("I", [number for key, number in known.items() if key not in self._items])
 
+    @property
+    def used_up(self) -> bool:
+        """Whether those who come next must begin anew."""
+        return self._following > MOST_NUMBER
+
     def numbered(self, items: Iterable[Any]) -> array[int]:
         """The numbers of these."""
         of = self._of
@@ -101,7 +108,7 @@ class Packed:
 
     def __init__(self, generation: int, snapshot: Any, before: Packed | None = None) -> None:
         self.generation = generation
-        if not isinstance(snapshot, Snapshot) or before is None or not before.numbers:
+        if not isinstance(snapshot, Snapshot) or before is None or not before.numbers or before.used_up:
             before = None
         self.base = before.generation if before is not None else 0
         self.numbers: dict[str, Numbers] = {}
@@ -119,6 +126,11 @@ class Packed:
         known = before.numbers if before is not None else {}
         self.numbers = {kind: Numbers(items, known.get(kind)) for kind, items in found.items()}
         self._told = dict(_told(snapshot, before, self.numbers["pages"])) if before is not None else {}
+
+    @property
+    def used_up(self) -> bool:
+        """Whether there are no numbers left for what comes next."""
+        return any(numbers.used_up for numbers in self.numbers.values())
 
     def whole(self) -> Iterator[Message]:
         """The messages that bring it to those who have nothing."""
@@ -246,6 +258,8 @@ class Unpacking:
         """
         if not isinstance(shell, Snapshot):
             return shell
+        if len(self._uris) != len(shell.endpoints) or len(self._views) != len(_views(shell)):
+            raise Stale(f"of snapshot {generation} parcels are missing")
         views, uris = iter(self._views), iter(self._uris)
         endpoints = {
             path: replace(endpoint, views=tuple([next(views) for _ in endpoint.views]), uris=next(uris))

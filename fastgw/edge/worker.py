@@ -81,7 +81,8 @@ class Running:
         self._registry.spawn(self._link.run(), "link to the keeper")
         self._registry.spawn(self._link.tell(), "telling the keeper")
         self._registry.spawn(self._watch_lag(), "watching the loop")
-        await self._first(self._link.loaded.wait())
+        # What was loaded is listed at once where nothing was before: by then every other worker must have it.
+        await self._first(self._link.activated.wait())
         if self._leave.done():
             return
         server = embedded(self._application, address)

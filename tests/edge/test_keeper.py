@@ -90,3 +90,17 @@ def test_an_ended_session_is_ended_at_the_servers_too(tmp_path: Path) -> None:
         assert [session for session, _ in kept.ended()] == ["one"]
 
     asyncio.run(story())
+
+
+def test_a_snapshot_that_cannot_be_sent_does_not_end_the_compiling(tmp_path: Path) -> None:
+    async def main() -> None:
+        made = keeping(tmp_path)
+        learner, right = made._mind, made._mind.compile
+        learner.compile = lambda _: lambda: "not to be pickled"  # type: ignore[method-assign, assignment, return-value]
+        await made._compile()
+        assert made._hub.generation == 0
+        learner.compile = right  # type: ignore[method-assign]
+        await made._compile()
+        assert made._hub.generation == made._generation
+
+    asyncio.run(main())

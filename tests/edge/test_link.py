@@ -200,6 +200,107 @@ def test_freshness_reaches_every_worker_and_those_that_come_later(tmp_path: Path
     play(scene, tmp_path)
 
 
+def test_freshness_told_while_a_snapshot_is_on_its_way_is_that_of_this_snapshot_too(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.join("a", 1)
+        under_way = asyncio.ensure_future(stage.hub.push(7, "seven"))
+        await asyncio.sleep(0)
+        stage.hub.freshen({"s": 9.0})
+        await under_way
+        await until(lambda: "a activates 7" in stage.order)
+        assert "a is fresh until {'s': 9.0}" in stage.order[stage.order.index("a loads seven") :]
+
+    play(scene, tmp_path)
+
+
+def test_whoever_comes_while_others_still_load_lists_nothing_before_they_have(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.hub.push(7, "seven")
+        _, slow = await asyncio.open_unix_connection(stage.path)
+        slow.write(frames.pack(("hello", 2, 0, "warming")))
+        await until(lambda: len(stage.hub.workers) == 1)
+        under_way = asyncio.ensure_future(stage.hub.push(8, "eight"))
+        (first,) = stage.hub.workers
+        await until(lambda: ("load", 8) in first.owed)
+        made, _, _ = await stage.join("late", 3)
+        await made.loaded.wait()
+        await made.open_session("i", "agent:a")  # whatever was said before the answer has been heard
+        assert not made.activated.is_set()
+
+        slow.write(frames.pack(("loaded", 8)))
+        await under_way
+        await made.activated.wait()
+        assert stage.order == ["late loads eight", "late activates 8"]
+        slow.close()
+
+    play(scene, tmp_path)
+
+
+def test_a_snapshot_may_be_larger_than_what_may_wait_for_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "MOST_UNSENT", 1000)
+    large = compiled({"a": [{"name": f"t{at}", "description": "x" * 50_000} for at in range(100)]})
+
+    async def scene(stage: Stage) -> None:
+        early = Keeping(stage, "a", 1)
+        await until(lambda: len(stage.hub.workers) == 1)
+        await stage.hub.push(1, large)
+        late = Keeping(stage, "b", 2)
+        await until(late.link.activated.is_set)
+        assert len(early.snapshots) == len(late.snapshots) == 1
+        assert {worker.number for worker in stage.hub.workers} == {1, 2}, "no link was cut"
+
+    play(scene, tmp_path)
+
+
+def test_a_worker_that_goes_on_reading_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LOAD_WITHIN", 0.2)
+
+    async def scene(stage: Stage) -> None:
+        reader, slow = await asyncio.open_unix_connection(stage.path)
+        slow.write(frames.pack(("hello", 2, 0, "warming")))
+        await until(lambda: len(stage.hub.workers) == 1)
+        under_way = asyncio.ensure_future(stage.hub.push(7, "x" * 8_000_000))
+        heard = 0
+        while heard < 8_000_000:
+            heard += len(await reader.read(1 << 18))
+            await asyncio.sleep(0.02)  # all of it takes three times as long as one may be silent
+            assert not under_way.done()
+        slow.write(frames.pack(("loaded", 7)))
+        await under_way
+        slow.close()
+
+    play(scene, tmp_path)
+
+
+def test_a_snapshot_that_lacks_parcels_costs_the_link_and_comes_again_whole(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        one = Keeping(stage, "a", 1)
+        await until(lambda: len(stage.hub.workers) == 1)
+        await stage.hub.push(1, compiled({"a": ["x"]}))
+        (first,) = stage.hub.workers
+        stage.hub.broadcast(("load", 2, compiled({"a": ["y"]})))
+        await until(lambda: stage.hub.workers and first not in stage.hub.workers)
+        await stage.hub.push(3, replace(compiled({"a": ["z"]}), generation=3))
+        assert [set(view(snapshot).grants) for snapshot in one.snapshots] == [{"x"}, {"z"}]
+
+    play(scene, tmp_path)
+
+
+def test_what_is_replaced_does_not_pile_up_however_fast_servers_change(tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        made, _, _ = await stage.join("a", 1)
+        most = 0
+        for _ in range(60):
+            made._old.extend(range(20_000))
+            await made._let_go()
+            most = max(most, len(made._old))
+        assert most < 100_000
+
+    play(scene, tmp_path)
+
+
 def test_an_older_generation_is_not_taken(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         await stage.join("a", 1)

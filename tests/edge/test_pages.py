@@ -76,6 +76,24 @@ def test_dialects_that_differ_keep_their_own_texts_and_those_that_agree_share_on
     assert shared.items["modern"] is shared.items["old"]
 
 
+ITEMS = ["[", "]", ",", '","', "],[", "}{", "\\u0000", "ü", "日本", "", "a", "b" * 300]
+
+
+def test_any_edits_of_any_items_for_any_dialects_arrive_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(400):
+        dice = random.Random(seed)
+        monkeypatch.setattr("fastgw.edge.pages.STEP", dice.choice([1, 4, 64, STEP]))
+        before = [dice.choice(ITEMS) for _ in range(dice.randrange(45))]
+        after = list(before)
+        for _ in range(dice.randrange(5)):
+            begin = dice.randrange(len(after) + 1)
+            after[begin : begin + dice.randrange(12)] = [dice.choice(ITEMS) for _ in range(dice.randrange(12))]
+        if dice.random() < 0.2:
+            dice.shuffle(after)
+        old, new = (listing(one, dice.choice([None, one[::-1]])) for one in (before, after))
+        assert sent(new, old)[0] == new.pages, seed
+
+
 def test_texts_that_repeat_themselves_are_not_taken_twice() -> None:
     for seed in range(200):
         dice = random.Random(seed)

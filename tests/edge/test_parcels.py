@@ -14,7 +14,7 @@ import pytest
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.snapshot import Grant, Snapshot
 from fastgw.config.workshop import Workshop
-from fastgw.edge import garbage
+from fastgw.edge import garbage, parcels
 from fastgw.edge.parcels import GRANTS, Message, Packed, Stale, Unpacking
 from tests.config.compiling import HASH, brought, compiled, settings, view
 
@@ -178,6 +178,17 @@ def test_a_snapshot_that_broke_off_half_way_is_no_base() -> None:
         unpacked(line.worker, [("begin", 2, 1)])
     with pytest.raises(Stale):
         line.send(a=SERVER[1:])
+
+
+def test_when_numbers_run_out_counting_begins_anew_with_a_whole_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcels, "MOST_NUMBER", 4 * GRANTS)
+    line, bases = Line(a=SERVER, b=["x"]), set()
+    for number in range(1, 20):
+        sent, found = line.send(b=[f"x{number}"], a=SERVER[number:])
+        assert found == sent
+        assert line.packed is not None
+        bases.add(line.packed.base)
+    assert 0 < len([base for base in bases if base]) < 19
 
 
 def test_no_stretch_of_unpacking_is_long() -> None:
