@@ -106,7 +106,7 @@ def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> V
     if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION):
         return Verdict(Means.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server"))
     if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
-        raise _internal(f"the server wants capabilities that are not offered: {str(data)[:200]}")
+        raise not_offered(f"the server wants capabilities that are not offered: {str(data)[:200]}")
     # These are about the call, whatever words they use.
     about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND)
     if about_session and answer.status == 404 and era is Era.LEGACY:
@@ -152,6 +152,7 @@ def _response(answer: Answer, upstream_id: bytes) -> Message | None:
     return None
 
 
+_NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
 _ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
 
 
@@ -175,6 +176,11 @@ def retry_after(value: str | None) -> int | None:
 
 def _speaks_of_session(answer: Answer) -> bool:
     return b"session" in (answer.body or b"")[:4096].lower()
+
+
+def not_offered(detail: str) -> Fault:
+    """A server requires (-32021) what its agent has and cannot be handed on: the agent is told that much."""
+    return Fault(Kind.INTERNAL, _NOT_OFFERED, detail=detail, sent=True)
 
 
 def _internal(detail: str) -> Fault:

@@ -91,6 +91,8 @@ def _lines(found: Explanation) -> Iterator[str]:
     yield f"agent {found.agent}{f' ({claims})' if claims else ''}"
     yield f"verdict: {found.verdict}"
     yield from (f"  {line}" for line in found.absence)
+    if found.led:
+        yield f"leads there because {found.led}"
     yield from _route(found)
     yield from _rules(found)
     yield from _goals(found)

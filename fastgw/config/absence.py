@@ -1,6 +1,6 @@
-"""Why a name leads nowhere on an endpoint, for the operator: an agent is never told.
+"""Why a name leads nowhere on an endpoint, or by what a URI leads to its server, for the operator: no agent is told.
 
-Knows: everything that takes a tool or prompt away: servers, filters, entries of `tools:`, names that moved.
+Knows: everything that takes a tool, prompt or URI away: servers, filters, entries of `tools:`, names that moved.
 Refuses to know: agents and policies.
 """
 
@@ -13,10 +13,13 @@ from fastgw.catalog.naming import prefixed
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.precedence import Places
 from fastgw.catalog.route import Route
+from fastgw.catalog.templates import Marks, compiled
 from fastgw.catalog.tools import Catalogue
+from fastgw.catalog.uris import Owned, Uris
 from fastgw.config.filters import Filter
 from fastgw.config.settings import Endpoint, Settings
 from fastgw.policy.patterns import Patterns, is_wild
+from fastgw.policy.uris import UriRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +56,62 @@ def hiding(settings: Settings, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(key for key, tool in settings.tools.items() if tool.hidden is True and Patterns([key]).fit_any(names))
 
 
-def absent_uri(here: Here, uri: str) -> tuple[str, ...]:
-    """Why a URI leads nowhere here."""
-    found = []
-    for server, catalogue in here.catalogues.items():
-        if uri in [one.key for one in catalogue.resources]:
-            found.append(f"{server} lists it, but " + (
-                "it is not among `tools` of the server, or another server's" if server in here.servers
-                else "is not among the servers of this endpoint"
-            ))  # fmt: skip
+def absent_uri(here: Here, uris: Uris, uri: str) -> tuple[str, ...]:
+    """Why a URI leads nowhere here: all that is known, at least one reason.
+
+    Args:
+        uri: as an agent would name it, or the text of a template.
+    """
+    found = [
+        line
+        for server, catalogue in here.catalogues.items()
+        if uri in [one.key for one in (*catalogue.resources, *catalogue.templates)]
+        for line in _uri_taken_away(here, uris, server, uri)
+    ]
     return tuple(found) or _unknown(here, "no server of this endpoint lists it, and no template or alias leads to one")
+
+
+def _uri_taken_away(here: Here, uris: Uris, server: str, uri: str) -> Iterator[str]:
+    """What became of a URI, or of a template, that this server lists."""
+    source = f"{server}/{uri}"
+    if server not in here.servers:
+        yield f"{source} is not on this endpoint: {server} is not among its servers"
+        return
+    if not _takes_uri(here.settings.servers[server].tools, uri, server, uri):
+        yield f"{source} is left out: it is not among `tools` of the server"
+        return
+    own = server, uri
+    shown = uris.layout.resources.get(own) or uris.layout.templates.get(own)
+    if not _takes_uri(here.endpoint.tools, shown or uri, server, uri):
+        yield f"{source} is left out: it is not among `tools` of this endpoint"
+    elif shown is not None and shown != uri:
+        yield f"{source} is called {shown} here"
+    else:
+        yield from (f"{source}: {one.text}" for one in here.notices if one.subject == source)
+
+
+def _takes_uri(texts: Sequence[str] | None, shown: str, server: str, uri: str) -> bool:
+    return UriRules(Filter(texts).uris).permit(shown, server, uri)
+
+
+def led(uris: Uris, uri: str, owned: Owned) -> str:
+    """By what a URI leads to its server, in words.
+
+    Args:
+        uri: as the agent names it.
+        owned: where it leads.
+    """
+    server, own = owned.server, owned.uri
+    listed = uris.layout.resources.get((server, own)) == uri
+    if listed or (server, uri) in uris.layout.templates:
+        return f"{server} lists it"
+    if uri != own:
+        return f"it carries the alias of {server}"
+    marks = Marks(uri)
+    for (by, text), shown in uris.layout.templates.items():
+        if by == server and shown == text and compiled(text).fits(marks):
+            return f"it fits {text} of {server}"
+    return f"{server} alone has resources here"
 
 
 def _unknown(here: Here, words: str) -> tuple[str, ...]:

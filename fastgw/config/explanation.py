@@ -16,7 +16,7 @@ from fastgw.catalog.arguments import filled
 from fastgw.catalog.arms import arm_for
 from fastgw.catalog.route import Arm, Route, Target
 from fastgw.catalog.tools import Catalogue
-from fastgw.config.absence import Here, absent, absent_uri
+from fastgw.config.absence import Here, absent, absent_uri, led
 from fastgw.config.conditions import policies_of
 from fastgw.config.instances import place
 from fastgw.config.question import Case, Question
@@ -73,6 +73,7 @@ class Explanation:
         verdict: why, in one line.
         seen: whether the agent finds the name at all.
         absence: where nobody finds it, why.
+        led: of a resource: by what its URI leads to the server.
         route: the arms.
         rules: every policy, in order; None where no `policies` are written: everything is allowed.
         goals: targets of the arm that is taken; the first is called.
@@ -91,6 +92,7 @@ class Explanation:
     verdict: str = ""
     seen: bool = False
     absence: tuple[str, ...] = ()
+    led: str = ""
     route: tuple[Taking, ...] = ()
     rules: tuple[Considered, ...] | None = None
     goals: tuple[Goal, ...] = ()
@@ -240,11 +242,15 @@ def _read(found: Case, start: Explanation) -> Explanation:
     uri = found.question.name
     owned = found.compiled.uris.owner(uri)
     if owned is None or owned.server not in found.compiled.readers:
-        return replace(start, verdict="refused: the URI leads nowhere here", absence=absent_uri(_here(found, {}), uri))
+        why = absent_uri(_here(found, {}), found.compiled.uris, uri)
+        return replace(start, verdict="refused: the URI leads nowhere here", absence=why)
     known_as = found.compiled.uris.known_as(owned.server, owned.uri)
     names = Names("resource", uri, (f"{owned.server}/{owned.uri}",), (owned.server, owned.uri, *known_as))
     told = replace(
-        start, rules=_rules(found, names, found.asked), limits=tuple(limiting(found.settings, names, found.asked))
+        start,
+        led=led(found.compiled.uris, uri, owned),
+        rules=_rules(found, names, found.asked),
+        limits=tuple(limiting(found.settings, names, found.asked)),
     )
     arm = found.compiled.readers[owned.server]
     told = _aimed(found, told, arm, (Target(owned.server, owned.uri, b"", member="uri"),))

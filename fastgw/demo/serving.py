@@ -6,6 +6,7 @@ Knows: ports and processes. Refuses to know: tools.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
@@ -32,6 +33,8 @@ def serve(make: Callable[[Path], MCPServer]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN, lifespan="on")
     )
+    # Streams that are open to the end are cut off then, which is nothing to report; uvicorn would, at great length.
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
     with socket.create_server(("127.0.0.1", asked.port)) as listening:
         if asked.lifeline:
             threading.Thread(target=_end_with_standard_input, args=(server,), daemon=True).start()

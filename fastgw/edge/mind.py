@@ -20,10 +20,11 @@ from fastgw.backends.inquiry import Asker, Reach
 from fastgw.backends.seen import Watched
 from fastgw.backends.wire import TLSFiles, open_wire
 from fastgw.catalog.notice import Notice
+from fastgw.catalog.uris import Uris
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.instances import label
-from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Backend, Snapshot
+from fastgw.config.settings import Settings, is_loopback
+from fastgw.config.snapshot import Backend, Endpoint, Snapshot
 from fastgw.config.workshop import Workshop
 from fastgw.credentials.static import header_lines
 from fastgw.edge import garbage
@@ -86,7 +87,18 @@ class Thinking:
         return snapshot
 
     def reload(self, settings: Settings) -> None:
-        """See `plan.Mind`."""
+        """See `plan.Mind`.
+
+        Raises:
+            ValueError: the file lets anybody in, which was checked against an address that is not the one in use.
+        """
+        # The socket stays where it is: by another address, every `Host` that agents can write would be a strange one.
+        settings = settings.model_copy(update={"listen": self._settings.listen})
+        open_to_all = [path for path, one in (settings.endpoints or {}).items() if one.auth == ("none",)]
+        if open_to_all and not is_loopback(settings.listen):
+            raise ValueError(
+                f"{open_to_all[0]}: auth: none is for loopback only, and listen is {settings.listen} still"
+            )
         # As the configuration alone says: what is learned of eras must not look like a change of the server.
         backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
         self._settings = settings
@@ -184,11 +196,33 @@ class Thinking:
                 }
                 for path, endpoint in endpoints.items()
             },
+            "prompts": {path: _prompts(endpoint) for path, endpoint in endpoints.items()},
+            "resources": {path: _places(endpoint.uris, "resources") for path, endpoint in endpoints.items()},
+            "templates": {path: _places(endpoint.uris, "templates") for path, endpoint in endpoints.items()},
             "notices": [
                 {"subject": notice.subject, "text": notice.text, "endpoint": notice.endpoint or None}
                 for notice in self._notices
             ],
         }
+
+
+def _prompts(endpoint: Endpoint) -> dict[str, list[str]]:
+    """`server/prompt` by the names of prompts that anybody may use."""
+    found = {name: grant.route for view in endpoint.views for name, grant in view.prompts.items()}
+    return {
+        name: [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]
+        for name, route in found.items()
+    }
+
+
+def _places(uris: Uris, which: str) -> dict[str, str]:
+    """`server/uri` by what agents know it as, policies apart.
+
+    Args:
+        which: `resources` or `templates`.
+    """
+    named: dict[tuple[str, str], str] = getattr(uris.layout, which)
+    return {shown: f"{server}/{own}" for (server, own), shown in named.items() if uris.owner(shown) is not None}
 
 
 def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:

@@ -15,6 +15,8 @@ log = logging.getLogger("fastgw")
 
 _SERVERS_FAULT = 500
 """The lowest `statusCode` that is not the agent's doing."""
+_SHOWN = 200
+"""Characters of a name that the log shows."""
 _LONGEST_WAIT = 3600
 """Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
 
@@ -26,7 +28,9 @@ def note(exchange: Exchange, fault: Fault) -> None:
     exchange.error_code = code(fault, exchange)
     if fault.detail:
         # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
-        log.log(logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG, "%s %s", exchange.request_id, fault)
+        level = logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG
+        name = exchange.call.name if exchange.call is not None else None
+        log.log(level, "%s %s %s: %s", exchange.request_id, exchange.method, (name or "")[:_SHOWN], fault)
 
 
 def body(fault: Fault, exchange: Exchange) -> bytes:

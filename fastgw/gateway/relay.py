@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from fastgw.backends.upstream import Upstream
-from fastgw.backends.verdict import agent_lacks
+from fastgw.backends.verdict import agent_lacks, not_offered
 from fastgw.faults import Fault, Kind
 from fastgw.gateway import curation, grants
 from fastgw.gateway.exchange import Exchange
@@ -186,9 +186,11 @@ def _relayable(error: bytes, call: Call, face: Face) -> int:
         Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone.
     """
     code = _error_code(error)
-    ours = code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in face.unheard
-    if ours or (code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities)):
-        raise Fault(Kind.INTERNAL, detail=f"the server answered {code}: {error[:200]!r}", sent=True)
+    detail = f"the server answered {code}: {error[:200]!r}"
+    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in face.unheard:
+        raise Fault(Kind.INTERNAL, detail=detail, sent=True)
+    if code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities):
+        raise not_offered(detail)
     return code
 
 

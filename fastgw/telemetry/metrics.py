@@ -42,6 +42,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_reloads_total": Family("counter", "Reloads of the configuration, by outcome.", ("outcome",)),
     "fastgw_sessions_ended": Family("gauge", "Ended agent sessions that are remembered."),
     "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
+    "fastgw_server_prompts": Family("gauge", "Prompts in the last catalogue of a server.", ("server",)),
+    "fastgw_server_resources": Family("gauge", "Resources in the last catalogue of a server.", ("server",)),
+    "fastgw_server_templates": Family("gauge", "Resource templates in the last catalogue of a server.", ("server",)),
 }
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets shown, in seconds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,35 @@ def test_resources() -> None:
     assert not denied.sent
     assert not asked(settings, known, "other://x", kind="resource").sent
     assert not asked(settings, known, "HELP://%73ecret", kind="resource").sent
+
+
+def test_by_what_a_uri_leads_to_its_server_or_why_nowhere() -> None:
+    known = {
+        "a": catalogue("a", [], [], ["help://one", "both://x", "b://cut"]),
+        "b": catalogue("b", [], [], ["both://x"]),
+        "c": catalogue("c", [], [], ["far://x"]),
+    }
+    template = parse_definition(Sort.TEMPLATE, "b", b'{"uriTemplate": "page://{p}", "name": "n"}')
+    known["b"] = replace(known["b"], templates=(template,))
+    taken = ["resource:help:*", "resource:page:*", "resource:both:*", "resource:a+*", "resource:b+*"]
+    here = {"servers": ["a", "b"], "tools": taken}
+    settings = settings_of({"a": [], "b": [], "c": []}, endpoints={"/mcp": here}, c={"tools": ["prompt:*"]})
+
+    def led(uri: str) -> tuple[str, str]:
+        found = asked(settings, known, uri, kind="resource")
+        return found.led, "; ".join(found.absence)
+
+    assert led("help://one") == ("a lists it", "")
+    assert led("b+both://x") == ("b lists it", "")
+    assert led("page://7") == ("it fits page://{p} of b", "")
+    assert led("a+help://two") == ("it carries the alias of a", "")
+    assert led("both://x") == ("", "a/both://x is called a+both://x here; b/both://x is called b+both://x here")
+    assert led("b://cut") == ("", "a/b://cut is left out: it is not among `tools` of this endpoint")
+    assert led("far://x") == ("", "c/far://x is not on this endpoint: c is not among its servers")
+    alone = settings_of({"a": []}, a={"tools": ["resource:help:*"]})
+    assert asked(alone, known, "help://none", kind="resource").led == "a alone has resources here"
+    absence = asked(alone, known, "b://cut", kind="resource").absence
+    assert absence == ("a/b://cut is left out: it is not among `tools` of the server",)
 
 
 # -- the command --------------------------------------------------------------------------------------------------

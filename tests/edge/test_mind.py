@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 
 from fastgw import __version__
 from fastgw.backends import kept
+from fastgw.catalog.definitions import Sort, parse_definition
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.reader import read_settings
+from fastgw.config.settings import Endpoint
 from fastgw.edge.assembly import parts
 from fastgw.edge.life import Life
 from fastgw.edge.mind import Thinking
@@ -28,6 +31,7 @@ from tests.e2e.http import Asked, modern
 KEY = "fgw_a_key"
 DOWN = "http://127.0.0.1:1/mcp"
 """Nobody listens there."""
+OFFERS = ("prompts", "resources")
 TOOLS = b'[{"name":"echo","inputSchema":{"type":"object"}}]'
 
 
@@ -85,6 +89,49 @@ def test_a_reload_takes_servers_away_and_brings_others(tmp_path: Path) -> None:
         assert list(mind.backends()) == ["two"]
 
     thinking(before, scene)
+
+
+def test_a_reload_with_another_address_goes_on_serving_the_hosts_of_the_one_that_is_open(tmp_path: Path) -> None:
+    before = plan(tmp_path, one={"url": DOWN})
+    after = before.settings.model_copy(update={"listen": "127.0.0.1:9"})
+
+    async def scene(mind: Thinking) -> None:
+        first = mind.compile(1)
+        mind.reload(after)
+        second = mind.compile(2)
+        assert (second.hosts, second.origins) == (first.hosts, first.origins)
+
+    thinking(before, scene)
+
+
+def test_a_reload_cannot_let_anybody_in_by_an_address_that_is_not_in_use(tmp_path: Path) -> None:
+    before = plan(tmp_path, one={"url": DOWN})
+    beyond = replace(before, settings=before.settings.model_copy(update={"listen": "0.0.0.0:9"}))
+    after = before.settings.model_copy(update={"endpoints": {"/open": Endpoint(auth=("none",))}})
+
+    async def scene(mind: Thinking) -> None:
+        with pytest.raises(ValueError, match="loopback"):
+            mind.reload(after)
+        assert list(mind.compile(2).endpoints) == ["/mcp"]
+
+    thinking(beyond, scene)
+
+
+def test_the_catalogue_says_whose_prompts_and_uris_are_there(tmp_path: Path) -> None:
+    for server in ("one", "two"):
+        prompt = parse_definition(Sort.PROMPT, server, b'{"name": "greet"}')
+        resource = parse_definition(Sort.RESOURCE, server, b'{"uri": "x://a", "name": "a"}')
+        offers = Catalogue(server, (), prompts=(prompt,), resources=(resource,), capabilities=frozenset(OFFERS))
+        kept.store(tmp_path / "data" / "catalogue", offers, {})
+
+    async def scene(mind: Thinking) -> None:
+        mind.compile(1)
+        said = mind.catalogue()
+        assert said["prompts"] == {"/mcp": {"one__greet": ["one/greet"], "two__greet": ["two/greet"]}}
+        assert said["resources"] == {"/mcp": {"one+x://a": "one/x://a", "two+x://a": "two/x://a"}}
+        assert said["templates"] == {"/mcp": {}}
+
+    thinking(plan(tmp_path, one={"url": DOWN}, two={"url": DOWN}), scene)
 
 
 def test_a_session_of_a_server_that_was_taken_away_is_refused(tmp_path: Path) -> None:

@@ -79,6 +79,16 @@ def needs(text: str) -> Any:
     return answers
 
 
+def refusing(error: dict[str, Any], status: int) -> Any:
+    """A server that answers with this error."""
+
+    def answers(sent: Sent) -> FakeAnswer:
+        body = {"jsonrpc": "2.0", "id": sent.json["id"], "error": error}
+        return FakeAnswer(status=status, body=json.dumps(body).encode())
+
+    return answers
+
+
 def input_required(**requests: Any) -> str:
     return '{"resultType":"input_required","inputRequests":%s,"requestState":"%s","own":1.50}' % (  # noqa: UP031
         json.dumps(requests),
@@ -191,6 +201,19 @@ def test_a_broken_result_is_a_lost_call(monkeypatch: pytest.MonkeyPatch, text: s
 
 STATE_ALONE = '{"resultType":"input_required","requestState":"S3CRET"}'
 EITHER = pytest.mark.parametrize("text", [input_required(k=FORM), STATE_ALONE])
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_capability_that_cannot_be_handed_on_is_said_to_be_that(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    error = {"code": -32021, "message": "S3CRET", "data": {"requiredCapabilities": {"elicitation": {"form": {}}}}}
+
+    async def story() -> None:
+        async with shop(monkeypatch, refusing(error, status)) as stage:
+            told = (await ask(stage, "tools/call", ALL)).json()["error"]
+            assert (told["code"], told["data"]["mayHaveRun"]) == (-32603, True)
+            assert "needs a capability of the client" in told["message"] and "S3CRET" not in told["message"]
+
+    run(story())
 
 
 @EITHER
