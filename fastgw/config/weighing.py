@@ -118,7 +118,8 @@ def considered(policy: Policy, names: Names, asked: Asked) -> Considered:
     why = reasons(policy.match, asked) if applies is not True else ()
     if applies is False and not why:
         why = ("it looks at arguments, and a read has none",)
-    return Considered(policy.name, applies, why, policy.shadow, allows, allowed, denies, effect)
+    as_written = [tuple(_PREFIX[names.kind] + text for text in texts) for texts in (allows, denies)]
+    return Considered(policy.name, applies, why, policy.shadow, as_written[0], allowed, as_written[1], effect)
 
 
 def limiting(settings: Settings, names: Names, asked: Asked) -> Iterator[Limiting]:
@@ -132,11 +133,15 @@ def limiting(settings: Settings, names: Names, asked: Asked) -> Iterator[Limitin
             yield Limiting(kind, one.name, one.by, one.mode == "shadow")
 
 
+_PREFIX = {"tool": "", "prompt": PROMPT, "resource": RESOURCE}
+"""What stands before the patterns of each kind in the file."""
+
+
 def about(texts: Iterable[str], kind: str) -> list[str]:
     """The patterns that speak of one kind of thing, less the word that says so."""
     if kind == "tool":
         return [text for text in texts if not text.startswith((PROMPT, RESOURCE))]
-    prefix = PROMPT if kind == "prompt" else RESOURCE
+    prefix = _PREFIX[kind]
     return [text.removeprefix(prefix) for text in texts if text.startswith(prefix)]
 
 

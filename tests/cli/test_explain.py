@@ -294,6 +294,7 @@ def test_prompts() -> None:
     found = asked(settings, known, "greet", kind="prompt")
     assert found.sent and found.rules is not None
     assert [rule.effect for rule in found.rules] == ["allows", "none"]
+    assert [rule.allows for rule in found.rules] == [("prompt:greet",), ()], "as they stand in the file"
     hidden = asked(settings, known, "a__both", kind="prompt")
     assert (hidden.sent, hidden.seen, hidden.absence) == (False, False, ())
     assert "a/both is called a__both here" in asked(settings, known, "both", kind="prompt").absence
