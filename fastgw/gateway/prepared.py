@@ -42,7 +42,7 @@ def discover(exchange: Exchange, view: View) -> bytes:
         "resultType": "complete",
         "supportedVersions": SUPPORTED,
         "capabilities": capabilities(exchange.endpoint, view),
-        "ttlMs": ttl_ms(exchange.endpoint),
+        "ttlMs": _ttl_ms(exchange.endpoint),
         "cacheScope": "private",
         "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
     }
@@ -76,7 +76,7 @@ def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Seale
     if page.more:
         plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
         following = sealer.seal(plain, bond, os.urandom(NONCE))
-    shown = Shown(names.LISTS[call.method], page.items[face.dialect], following, ttl_ms(exchange.endpoint))
+    shown = Shown(names.LISTS[call.method], page.items[face.dialect], following, _ttl_ms(exchange.endpoint))
     return face.page(shown, exchange.snapshot.server_info)
 
 
@@ -100,6 +100,6 @@ def _bond(exchange: Exchange, method: str) -> bytes:
     return f"{exchange.endpoint.path}\n{exchange.principal.agent}\n{method}".encode()
 
 
-def ttl_ms(endpoint: Endpoint) -> int:
+def _ttl_ms(endpoint: Endpoint) -> int:
     """Milliseconds the lists stay fresh: what the least patient server granted, less the age of our copy."""
     return max(0, int((endpoint.fresh_until - time.monotonic()) * 1000))

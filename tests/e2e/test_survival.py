@@ -20,9 +20,9 @@ from tests.e2e.gateway import KEY, Gateway, running_beside, until
 from tests.e2e.http import PATIENCE, Asked, exchange, legacy, modern, open_session
 from tests.e2e.ports import free_port
 from tests.e2e.servers import Call, Toolbox, serving
+from tests.e2e.tour import given
 
 CLIENT = Path(__file__).parent / "clients" / "legacy_agent.py"
-PYTHON = os.environ.get("FASTGW_LEGACY_PYTHON")
 CONNECTIONS = 20
 
 
@@ -68,8 +68,8 @@ class Agent:
 async def agent(gateway: Gateway) -> AsyncIterator[Agent]:
     """The client in its environment; it must end by itself, without an error."""
     pipe = asyncio.subprocess.PIPE
-    assert PYTHON is not None
-    process = await asyncio.create_subprocess_exec(PYTHON, str(CLIENT), gateway.url, KEY, stdin=pipe, stdout=pipe)
+    python = given("FASTGW_LEGACY_PYTHON", "Python with mcp 1.x")
+    process = await asyncio.create_subprocess_exec(python, str(CLIENT), gateway.url, KEY, stdin=pipe, stdout=pipe)
     try:
         yield Agent(process)
         assert process.stdin is not None
@@ -100,8 +100,7 @@ async def restart(gateway: Gateway) -> None:
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 def test_a_session_of_the_official_client_survives(tmp_path: Path, era: str) -> None:
     """On the client's own connections: unknown, hidden, dead and late calls fail alone; a restart costs nothing."""
-    if not PYTHON:
-        pytest.skip("FASTGW_LEGACY_PYTHON names no Python with mcp 1.x; make test sets it")
+    given("FASTGW_LEGACY_PYTHON", "Python with mcp 1.x")
     mortal = Toolbox(era, {"frail": echo})
     port = free_port()
 
