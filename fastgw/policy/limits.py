@@ -1,0 +1,225 @@
+"""Which limits a call counts in, and in which bucket of each.
+
+Knows: whose calls and which tools a limit speaks of, what its buckets are told apart by. Refuses to know: how full any
+bucket is, and where it is kept.
+
+A bucket belongs to what is *known* of an agent: its name, its claims, the endpoint, the tool. Never to a session, a
+connection or an argument, of which an agent has as many as it likes. A URI is one of those: reads share a bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+from fastgw.policy.bucket import Figures
+from fastgw.policy.match import Match
+from fastgw.policy.patterns import Patterns
+from fastgw.policy.principal import Claim, Principal
+from fastgw.policy.uris import ANY_URI, NONE, UriRules
+
+Part = str | None
+Subject = Part | tuple[Part, ...]
+"""Which bucket of a limit: the value of its `by`, or the values where it has several."""
+StoreFailure = Literal["local", "allow", "deny"]
+
+LONGEST = 256
+"""Characters of a value that a bucket is known by; what is longer is cut, and told apart by its hash."""
+CLAIMS = "claims."
+
+
+class Matter(NamedTuple):
+    """What a call is about.
+
+    Args:
+        kind: `tool`, `prompt` or `resource`.
+        name: as agents see it; a resource's URI as this one wrote it.
+        server, own: who is asked, and by which name.
+        known_as: what else the URI is called, or could be.
+    """
+
+    kind: str
+    name: str
+    server: str
+    own: str
+    known_as: tuple[str, ...] = ()
+
+    @property
+    def counted_as(self) -> Part:
+        """What `tool` of a `by` means here; None for resources, of which an agent can invent names."""
+        if self.kind == "tool":
+            return self.name
+        return f"prompt:{self.name}" if self.kind == "prompt" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The key `tools` of a limit.
+
+    Args:
+        names, sources: patterns over names of tools and over `server/tool`.
+        prompts, prompt_sources: likewise, of prompts.
+        uris: refuses what the patterns of resources fit: a limit must be as hard to walk round as a deny.
+    """
+
+    names: Patterns
+    sources: Patterns
+    prompts: Patterns = NONE
+    prompt_sources: Patterns = NONE
+    uris: UriRules = ANY_URI
+
+    def take(self, matter: Matter) -> bool:
+        """Whether the limit speaks of this call."""
+        if matter.kind == "resource":
+            return not self.uris.permit(matter.name, matter.server, matter.own, matter.known_as)
+        tools = matter.kind == "tool"
+        names, sources = (self.names, self.sources) if tools else (self.prompts, self.prompt_sources)
+        return names.fits(matter.name) or sources.fits(f"{matter.server}/{matter.own}")
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Other figures for some of a limit's agents."""
+
+    match: Match
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One entry of `limits`.
+
+    Args:
+        by: what its buckets are told apart by; empty: one for all.
+        match: whose calls; None for everybody's.
+        tools: which calls; None for all.
+        figures: of its rate; None where it has none.
+        in_flight: calls at the same time; None where that is not limited.
+        overrides: the first whose match holds replaces `figures`.
+        exact: never served from what was taken in advance.
+        on_failure: what becomes of a call while the store is away.
+        shadow: counted, never enforced.
+    """
+
+    name: str
+    by: tuple[str, ...] = ()
+    match: Match | None = None
+    tools: Tools | None = None
+    figures: Figures | None = None
+    in_flight: int | None = None
+    overrides: tuple[Override, ...] = ()
+    exact: bool = False
+    on_failure: StoreFailure = "local"
+    shadow: bool = False
+
+    def subject(self, principal: Principal, endpoint: str, matter: Matter) -> Subject:
+        """Which bucket a call counts in."""
+        by = self.by
+        if len(by) == 1:
+            return _part(by[0], principal, endpoint, matter)
+        return tuple([_part(one, principal, endpoint, matter) for one in by])
+
+
+class Tariff(NamedTuple):
+    """At what rate a call counts, and among which buckets.
+
+    Args:
+        table: the limit's name; for an override also its place, since whoever it speaks of has buckets of their own.
+        figures: None where only calls at the same time are counted.
+    """
+
+    table: str
+    figures: Figures | None
+
+
+class Applying(NamedTuple):
+    """A limit that may count the calls of one class of agents.
+
+    Args:
+        match: what is left to ask of the arguments; None: nothing.
+        tariff: where no override holds.
+        overrides: those that still look at the arguments, in order; they stand before `tariff`.
+    """
+
+    limit: Limit
+    match: Match | None
+    tariff: Tariff
+    overrides: tuple[tuple[Match, Tariff], ...] = ()
+
+    def counts(self, arguments: bytes) -> bool:
+        """Whether a call with these arguments counts. What cannot be judged does: a limit restricts."""
+        return self.match is None or self.match.arguments_may_hold(arguments)
+
+    def tariff_for(self, arguments: bytes) -> Tariff:
+        """At what rate a call with these arguments counts; an override must surely hold."""
+        for match, tariff in self.overrides:
+            if match.arguments_hold(arguments):
+                return tariff
+        return self.tariff
+
+
+def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tuple[Applying, ...]:
+    """The limits that may count this agent's calls on this endpoint."""
+    found = []
+    for limit in limits:
+        match = limit.match.for_class(principal, endpoint) if limit.match else None
+        if limit.match is not None and match is None:
+            continue
+        asks = match if match is not None and match.looks_at_arguments else None
+        found.append(_with_overrides(limit, asks, principal, endpoint))
+    return tuple(found)
+
+
+def _with_overrides(limit: Limit, match: Match | None, principal: Principal, endpoint: str) -> Applying:
+    left: list[tuple[Match, Tariff]] = []
+    for place, override in enumerate(limit.overrides):
+        asks = override.match.for_class(principal, endpoint)
+        if asks is None:
+            continue
+        tariff = Tariff(override_table(limit, place), override.figures)
+        if not asks.looks_at_arguments:
+            return Applying(limit, match, tariff, tuple(left))
+        left.append((asks, tariff))
+    return Applying(limit, match, Tariff(limit.name, limit.figures), tuple(left))
+
+
+def override_table(limit: Limit, place: int) -> str:
+    """What the buckets of an override are kept under; no limit's name holds a line break."""
+    return f"{limit.name}\n{place}"
+
+
+def _part(key: str, principal: Principal, endpoint: str, matter: Matter) -> Part:
+    if key == "agent":
+        return _bounded(principal.agent)
+    if key == "tool":
+        return _bounded(matter.counted_as)
+    if key == "server":
+        return matter.server
+    if key == "endpoint":
+        return endpoint
+    if key == "user":
+        return _bounded(principal.user)
+    return _bounded(_text(principal.claims.get(key.removeprefix(CLAIMS))))
+
+
+def _text(claim: Claim | None) -> Part:
+    """A list counts as its values joined with commas; a missing claim is a value of its own."""
+    return ",".join(claim) if isinstance(claim, tuple) else claim
+
+
+def _bounded(text: Part) -> Part:
+    if text is None or len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]}…{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def shown(subject: Subject) -> str:
+    """A subject as operators read it, on one line; `-` for a value that is missing."""
+    parts = subject if isinstance(subject, tuple) else (subject,)
+    return " ".join("-" if part is None else _printable(part) for part in parts)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
