@@ -74,6 +74,7 @@ class Arm:
         fixed: arguments (our name, JSON text) that are sent whatever the agent says, and that it must not name.
         defaults: arguments (our name, JSON text) that are sent where the agent says nothing.
         checks: schemas that arguments or results must fit, where the configuration asks for it.
+        weight: tokens that a call costs in rate limits; 0: none.
     """
 
     match: Match | None
@@ -82,6 +83,7 @@ class Arm:
     fixed: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     defaults: tuple[tuple[str, bytes], ...] = ()
     checks: Checks | None = None
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fastgw.config.complaint import ConfigError
 from fastgw.config.explanation import Explanation, explain
 from fastgw.config.question import NoSuch, Question
 from fastgw.config.reader import read_settings
-from fastgw.config.weighing import Considered
+from fastgw.config.weighing import Considered, Counting
 from fastgw.gateway.curation import sendable
 from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, members
 from fastgw.policy.principal import Claim
@@ -97,10 +97,27 @@ def _lines(found: Explanation) -> Iterator[str]:
     yield from _rules(found)
     yield from _goals(found)
     if found.limits:
-        yield "would limit it, but is not active in this release:"
-    for one in found.limits:
-        by = f", by {' and '.join(one.by)}" if one.by else ""
-        yield f"  {one.kind} {one.name}{by}{' (shadow)' if one.shadow else ''}"
+        yield "limits that count it:"
+    yield from (f"  {_limit(one)}" for one in found.limits)
+    if found.quotas:
+        yield "quotas that speak of it, not active in this release:"
+    for quota in found.quotas:
+        by = f", by {' and '.join(quota.by)}" if quota.by else ""
+        yield f"  {quota.name}{by}{' (shadow)' if quota.shadow else ''}"
+
+
+def _limit(one: Counting) -> str:
+    values = [f"no {key}" if value is None else f"{key} {value}" for key, value in zip(one.by, one.bucket, strict=True)]
+    words = []
+    if one.rate is not None:
+        by_override = f" (override {one.override})" if one.override is not None else ""
+        words.append(f"{one.rate}, at most {one.burst} at once{by_override}")
+        if one.weight != 1:
+            words.append(f"the call counts {one.weight}")
+    if one.in_flight is not None:
+        words.append(f"at most {one.in_flight} in flight")
+    bucket = f" by {', '.join(values)}" if values else ""
+    return f"{one.name}{bucket}: {'; '.join(words)}{' (shadow: not enforced)' if one.shadow else ''}"
 
 
 def _route(found: Explanation) -> Iterator[str]:

@@ -12,6 +12,7 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instances import instance_key
+from fastgw.config.limits import failed_credentials_of, limits_of
 from fastgw.config.making import Making, making_of
 from fastgw.config.offers import tool_blocks
 from fastgw.config.prompts import prompt_blocks
@@ -91,6 +92,8 @@ def compile_snapshot(
         labels=settings.usage.labels,
         body_deadline=min(BODY, settings.timeout),
         longest=_longest(settings),
+        limits=limits_of(settings),
+        failed_credentials=failed_credentials_of(settings),
     )
     return snapshot, tuple(notices)
 

@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fastgw.config.tree import Position
+from fastgw.config.tree import Path, Position
+
+Finding = tuple[Path, str, str | None]
+"""Where in the settings, what, and the name that was probably meant. A path that ends in `KEY` is of the key itself."""
+KEY = "[key]"
 
 
 @dataclass(frozen=True, slots=True, order=True)

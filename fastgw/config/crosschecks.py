@@ -6,25 +6,27 @@ Knows: the settings as a whole. Refuses to know: whether any server answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
+from fastgw.config import limitchecks
 from fastgw.config.certificates import unusable
-from fastgw.config.complaint import Complaint, complaint_at, nearest
+from fastgw.config.complaint import KEY, Complaint, Finding, complaint_at, nearest
+from fastgw.config.rules import MatchSettings
+from fastgw.config.servers import ServerTls
 from fastgw.config.settings import Settings, is_loopback
 from fastgw.config.toolsettings import TargetSettings
-from fastgw.config.tree import Entry, Path, locate
+from fastgw.config.tree import Entry, Path, locate, locate_key
 
 SHORTEST_SECRET = 16
 """Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
-
-Finding = tuple[Path, str, str | None]
-"""Where, what, and the name that was probably meant."""
 
 
 def crosscheck(settings: Settings, root: Entry) -> Iterator[Complaint]:
     """Every contradiction between keys, with its place."""
     for check in CHECKS:
         for path, message, meant in check(settings):
-            yield complaint_at(locate(root, path), message, meant)
+            place = locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path)
+            yield complaint_at(place, message, meant)
 
 
 def _unknown(path: Path, kind: str, name: str, known: Iterable[str]) -> Finding:
@@ -36,6 +38,8 @@ def _processes(settings: Settings) -> Iterator[Finding]:
         yield ("store",), "store: memory is for one worker: use auto or embedded", None
     if settings.store.beyond_one_machine and not settings.secret:
         yield ("store",), "a store beyond one machine needs secret, the same on all machines", None
+    for key, reason in unusable(ServerTls(ca=settings.store.ca)):
+        yield ("store", key), reason, None
     if settings.listen == settings.admin.listen and not settings.listen.endswith(":0"):
         yield ("admin",), "admin and listen cannot share a port", None
     if not is_loopback(settings.admin.listen) and settings.admin.token is None:
@@ -140,11 +144,22 @@ def _targets(settings: Settings, path: Path, targets: tuple[TargetSettings, ...]
 
 def _matched_endpoints(settings: Settings) -> Iterator[Finding]:
     known = {"/mcp"} if settings.endpoints is None else set(settings.endpoints)
+    for path, match in chain(_policy_matches(settings), _limit_matches(settings)):
+        for at, endpoint in enumerate(match.endpoint):
+            if endpoint not in known and not any(letter in endpoint for letter in "*?"):
+                yield _unknown((*path, "endpoint", at), "endpoint", endpoint, known)
+
+
+def _policy_matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
     for place, policy in enumerate(settings.policies or ()):
         for key, match in (("match", policy.match), ("except", policy.except_)):
-            for at, endpoint in enumerate(match.endpoint if match else ()):
-                if endpoint not in known and not any(letter in endpoint for letter in "*?"):
-                    yield _unknown(("policies", place, key, "endpoint", at), "endpoint", endpoint, known)
+            if match is not None:
+                yield ("policies", place, key), match
+
+
+def _limit_matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
+    for place, limit in enumerate(settings.limits):
+        yield from limitchecks.matches(("limits", place), limit)
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
@@ -157,4 +172,5 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _endpoints,
     _tools,
     _matched_endpoints,
+    limitchecks.limits,
 )

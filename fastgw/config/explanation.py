@@ -23,10 +23,22 @@ from fastgw.config.question import Case, Question
 from fastgw.config.servers import Server
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Grant
-from fastgw.config.weighing import Asked, Considered, Limiting, Names, considered, limiting, outcome, reasons
+from fastgw.config.weighing import (
+    Asked,
+    Considered,
+    Counting,
+    Names,
+    Quoted,
+    considered,
+    counting,
+    outcome,
+    quoted,
+    reasons,
+)
 from fastgw.faults import Fault
 from fastgw.mcp.envelope import NotAMessage, NotJson
 from fastgw.policy.authorise import refused_by
+from fastgw.policy.limits import Matter
 from fastgw.policy.principal import Claim
 
 _UNJUDGED = b"[]"
@@ -80,7 +92,8 @@ class Explanation:
         seconds: `total`, `attempt`, `idle`.
         fixed, defaults: names of arguments that the configuration settles.
         validates: what is checked against schemas: `arguments`, `results`.
-        limits: what would limit it, if limits were active in this release.
+        limits: those that count it, where it is sent.
+        quotas: what would limit it besides, if quotas were active in this release.
     """
 
     kind: str
@@ -100,7 +113,8 @@ class Explanation:
     fixed: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
     validates: tuple[str, ...] = ()
-    limits: tuple[Limiting, ...] = ()
+    limits: tuple[Counting, ...] = ()
+    quotas: tuple[Quoted, ...] = ()
 
 
 def explain(settings: Settings, catalogues: Mapping[str, Catalogue], question: Question, settle: Settle) -> Explanation:
@@ -141,7 +155,7 @@ def _called(found: Case, start: Explanation, settle: Settle) -> Explanation:
         seen=grant is not None,
         route=_takings(route, found.asked),
         rules=_rules(found, names, asked),
-        limits=tuple(limiting(found.settings, names, asked)),
+        quotas=tuple(quoted(found.settings, names, asked)),
     )
     if grant is None:
         word = "the policies keep it from this agent" if names.sources else "no arm of the route is for this agent"
@@ -150,7 +164,12 @@ def _called(found: Case, start: Explanation, settle: Settle) -> Explanation:
         told = _aimed(found, told, arm, arm.targets)
     if fault is not None:
         return replace(told, verdict=f"refused: {fault.message}")
-    return _decided(told, grant, arm, asked.arguments)
+    decided = _decided(told, grant, arm, asked.arguments)
+    if not decided.sent or arm is None:
+        return decided
+    target = arm.targets[0]
+    matter = Matter(question.kind, question.name, target.server, target.tool)
+    return replace(decided, limits=tuple(counting(found.settings, matter, asked, arm.weight)))
 
 
 def _settled(asked: Asked, arm: Arm | None, settle: Settle) -> tuple[Asked, Fault | None]:
@@ -250,13 +269,16 @@ def _read(found: Case, start: Explanation) -> Explanation:
         start,
         led=led(found.compiled.uris, uri, owned),
         rules=_rules(found, names, found.asked),
-        limits=tuple(limiting(found.settings, names, found.asked)),
+        quotas=tuple(quoted(found.settings, names, found.asked)),
     )
     arm = found.compiled.readers[owned.server]
     told = _aimed(found, told, arm, (Target(owned.server, owned.uri, b"", member="uri"),))
     if not found.view.uri_rules.permit(uri, owned.server, owned.uri, known_as):
         return replace(told, verdict="refused: the policies do not let this agent read it")
-    return _unless_closed(replace(told, seen=True))
+    decided = _unless_closed(replace(told, seen=True))
+    matter = Matter("resource", uri, owned.server, owned.uri, known_as)
+    limits = counting(found.settings, matter, found.asked, arm.weight) if decided.sent else ()
+    return replace(decided, limits=tuple(limits))
 
 
 # -- where it goes ------------------------------------------------------------------------------------------------

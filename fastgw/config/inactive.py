@@ -63,12 +63,9 @@ class Row:
 
 
 RESTRICTING = (
-    Row(("limits",), "no rate or number of calls is limited"),
     Row(("quotas",), "nothing is counted against a quota"),
     Row(("identity",), "agents come in by API key only"),
     Row(("tls",), "agents would be served plain HTTP"),
-    Row(("store",), "nothing is shared between machines", _says("redis")),
-    Row(("store", "url"), "nothing is shared between machines", _says("redis")),
     Row(("servers", "*", "command"), "the server is not started, so its tools are missing"),
     Row(("servers", "*", "max_in_flight"), "calls at the same time are not limited"),
     Row(("servers", "*", "on_change"), "changed tools are not held back", _says("hold")),
@@ -80,8 +77,6 @@ RESTRICTING = (
 )
 HARMLESS = (
     Row(("policies", "mode"), "what it would do is neither counted nor logged", _says("shadow")),
-    Row(("store",), "nothing is kept in a store", _says("embedded", "memory")),
-    Row(("store", "url"), "nothing is kept in a store", _says("embedded", "memory")),
     Row(("health",), "servers are not probed"),
     Row(("breaker",), "a failing server is still called"),
     Row(("alerts",), "no alert is sent"),
@@ -104,7 +99,6 @@ HARMLESS = (
     Row(("tools", "*", "tokens"), "no tokens are counted"),
     Row(("tools", "*", "price"), "no cost is computed"),
     Row(("tools", "*", "reserve"), "there are no quotas to reserve in"),
-    Row(("tools", "*", "weight"), "there are no limits to weigh in"),
 )
 
 

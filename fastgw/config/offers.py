@@ -224,7 +224,8 @@ def _settled(making: Making, name: str, arm: Arm) -> _Settled:
     shown = known[0] if known else target
     definition = _definition(making, shown.server, shown.tool)
     face = face_of(name, definition, chain, shown)
-    timed = Arm(arm.match, arm.targets, deadlines_of(making, target.server, chain))
+    deadlines = deadlines_of(making, target.server, chain)
+    timed = Arm(arm.match, arm.targets, deadlines, weight=first(chain, "weight", 1))
     if not chain:
         return _Settled(timed, face)
     settled, remarks = curated(timed, chain, definition, face.schema)

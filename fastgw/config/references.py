@@ -16,6 +16,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("secret",),
     ("admin", "token"),
     ("store", "password"),
+    ("store", "sentinel_password"),
     ("servers", "*", "credential", "bearer"),
     ("servers", "*", "credential", "basic", "password"),
     ("servers", "*", "credential", "header", "*"),
@@ -27,6 +28,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
 
 PATHS: tuple[tuple[str, ...], ...] = (
     ("data",),
+    ("store", "ca"),
     ("tls", "*"),
     ("servers", "*", "tls", "*"),
     ("identity", "*", "certificate", "ca"),

@@ -9,7 +9,16 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -104,6 +113,26 @@ class Policy(BaseModel):
         return self
 
 
+BY = ("agent", "tool", "server", "endpoint", "user")
+BY_CLAIM = "claims."
+
+
+def _by_word(value: str) -> str:
+    if value not in BY and not (value.startswith(BY_CLAIM) and value != BY_CLAIM):
+        raise ValueError(f"by knows {', '.join(BY)} and claims.<name> alone")
+    return value
+
+
+def _by_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("by names the same thing twice")
+    return value
+
+
+By = Annotated[Many[Annotated[str, AfterValidator(_by_word)]], AfterValidator(_by_once)]
+"""What buckets are told apart by: never anything of which an agent has as many as it likes."""
+
+
 class Override(BaseModel):
     """Another rate for some of the agents of a limit."""
 
@@ -113,6 +142,12 @@ class Override(BaseModel):
     rate: PerTime | None = None
     burst: Count | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Override:
+        if self.rate is None and self.burst is None:
+            raise ValueError("an override needs rate or burst")
+        return self
+
 
 class Limit(BaseModel):
     """How fast, or how many at a time."""
@@ -120,7 +155,7 @@ class Limit(BaseModel):
     model_config = STRICT
 
     name: Name
-    by: Many[str] = ()
+    by: By = ()
     match: MatchSettings | None = None
     except_: MatchSettings | None = Field(default=None, alias="except")
     tools: Many[str] | None = None
@@ -132,13 +167,17 @@ class Limit(BaseModel):
     mode: Mode = "enforce"
     overrides: Many[Override] = ()
 
+    @field_validator("burst", "overrides")
+    @classmethod
+    def _of_a_rate(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("rate", True) is None:
+            raise ValueError(f"{info.field_name} needs rate beside it")
+        return value
+
     @model_validator(mode="after")
     def _says_something(self) -> Limit:
         if self.rate is None and self.in_flight is None:
             raise ValueError("a limit needs rate or in_flight")
-        if self.burst is not None and self.rate is None:
-            raise ValueError("burst needs rate")
-        _check_by(self.by)
         return self
 
 
@@ -148,7 +187,7 @@ class Quota(BaseModel):
     model_config = STRICT
 
     name: Name
-    by: Many[str] = ()
+    by: By = ()
     match: MatchSettings | None = None
     except_: MatchSettings | None = Field(default=None, alias="except")
     tools: Many[str] | None = None
@@ -180,11 +219,4 @@ class Quota(BaseModel):
         amounts = (self.calls, self.tokens, self.tokens_in, self.tokens_out, self.cost)
         if all(amount is None for amount in amounts):
             raise ValueError("a quota needs calls, tokens, tokens_in, tokens_out or cost")
-        _check_by(self.by)
         return self
-
-
-def _check_by(by: tuple[str, ...]) -> None:
-    for key in by:
-        if key not in ("agent", "tool", "server", "endpoint", "user") and not key.startswith("claims."):
-            raise ValueError(f"by knows agent, tool, server, endpoint, user and claims.<name>, not {key!r}")

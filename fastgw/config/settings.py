@@ -17,8 +17,9 @@ from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonS
 from fastgw.config.agents import Agent, Issuer
 from fastgw.config.rules import Limit, Policy, Quota
 from fastgw.config.servers import Breaker, Health, Server, http_url
+from fastgw.config.storeplace import Store
 from fastgw.config.toolsettings import Tool
-from fastgw.config.units import STRICT, Duration, Many, Pause, Secret, Short, Size
+from fastgw.config.units import STRICT, Duration, Many, Pause, PerTimeOrOff, Rate, Secret, Short, Size
 
 __all__ = ["Admin", "Endpoint", "Log", "Settings", "Sink", "Store", "Tls", "Traces", "Usage", "host_of", "is_loopback"]
 
@@ -102,32 +103,6 @@ class Admin(BaseModel):
     token: Secret | None = Field(default=None, repr=False)
 
     _form = field_validator("listen")(address)
-
-
-STORE_FORMS = re.compile(r"auto|memory|embedded|rediss?(\+(cluster|sentinel))?://.+")
-
-
-class Store(BaseModel):
-    """Where counters live that workers and machines share."""
-
-    model_config = STRICT
-
-    url: str = "auto"
-    password: Secret | None = Field(default=None, repr=False)
-
-    @field_validator("url")
-    @classmethod
-    def _form(cls, value: str) -> str:
-        if not STORE_FORMS.fullmatch(value):
-            raise ValueError("must be auto, memory, embedded or a redis:// address")
-        if "@" in value:
-            raise ValueError("must not carry a password: write {url: ..., password: ...}")
-        return value
-
-    @property
-    def beyond_one_machine(self) -> bool:
-        """Whether several machines share it."""
-        return self.url.startswith("redis")
 
 
 class Endpoint(BaseModel):
@@ -272,6 +247,8 @@ class Settings(BaseModel):
     servers: dict[ServerName, Server] = {}
     endpoints: dict[EndpointPath, Endpoint] | None = None
     tools: dict[ToolKey, Tool] = {}
+    failed_credentials: PerTimeOrOff = Field(default=Rate(100, 60), json_schema_extra={"default": "100/minute"})
+    """Wrong credentials that one address may show, an IPv6 address by its /64; None: `off`."""
     limits: tuple[Limit, ...] = ()
     quotas: tuple[Quota, ...] = ()
     timeout: Duration = 55.0

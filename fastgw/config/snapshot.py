@@ -13,6 +13,8 @@ import orjson
 from fastgw.catalog.elements import DIALECTS, MODERN
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
+from fastgw.policy.bucket import Figures
+from fastgw.policy.limits import Limit
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
 from fastgw.policy.uris import ANY_URI, UriRules
@@ -199,6 +201,8 @@ class Snapshot:
         currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
         body_deadline: seconds an agent has to send its body.
         longest: seconds after which every call that took this snapshot is over.
+        limits: in the order of the file.
+        failed_credentials: wrong credentials that one address may show; None: any number.
     """
 
     generation: int
@@ -217,6 +221,8 @@ class Snapshot:
     labels: tuple[str, ...] = ()
     body_deadline: float = 30.0
     longest: float = 0.0
+    limits: tuple[Limit, ...] = ()
+    failed_credentials: Figures | None = None
     server_info: bytes = field(init=False)
 
     def __post_init__(self) -> None:

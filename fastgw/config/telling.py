@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fastgw.config.complaint import Complaint, complaint_at, nearest
+from fastgw.config.complaint import KEY, Complaint, complaint_at, nearest
 from fastgw.config.settings import Settings
 from fastgw.config.tree import Entry, locate, locate_key, value_at
 
@@ -29,8 +29,6 @@ WORDS = {
     "string_too_short": "must not be empty",
     "string_too_long": "is too long",
     "too_short": "must not be empty",
-    "greater_than_equal": "is too small",
-    "less_than_equal": "is too large",
     "string_pattern_mismatch": "has letters that are not allowed here",
 }
 NAMES = {
@@ -61,8 +59,8 @@ def _told(detail: ErrorDetails, root: Entry) -> Complaint:
         return complaint_at(locate_key(root, path), f'unknown key "{name}"', meant)
     if kind == "missing":
         return complaint_at(locate(root, path[:-1]), f'the key "{path[-1]}" is needed here')
-    message = WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
-    if path and path[-1] == "[key]":
+    message = _bounded(kind, context) or WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
+    if path and path[-1] == KEY:
         words = message if kind == "value_error" else NAMES.get(str(path[0]), "is not a valid name")
         return complaint_at(locate_key(root, path[:-1]), words)
     if kind == "literal_error":
@@ -71,6 +69,13 @@ def _told(detail: ErrorDetails, root: Entry) -> Complaint:
         meant = nearest(str(entry.content), choices) if entry is not None else None
         return complaint_at(locate(root, path), f"must be {context['expected']}".replace("'", ""), meant)
     return complaint_at(locate(root, path), message)
+
+
+def _bounded(kind: str, context: dict[str, Any]) -> str | None:
+    """What is said of a number beyond its bounds."""
+    if kind == "greater_than_equal":
+        return f"is too small: the least is {context['ge']}"
+    return f"is too large: the most is {context['le']}" if kind == "less_than_equal" else None
 
 
 def _choices(expected: str) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from fastgw.config.rules import MatchSettings
 from fastgw.config.units import STRICT, Count, Duration, Flag, Many, Money
+from fastgw.policy.bucket import MOST_BURST
 
 
 class _Pointer:
@@ -133,7 +134,7 @@ class Tool(BaseModel):
     price: Price | None = None
     reserve: Reserve | None = None
     validate_: Many[Literal["arguments", "results"]] = Field(default=(), alias="validate")
-    weight: Annotated[int, Field(ge=0)] = 1
+    weight: Annotated[int, Field(ge=0, le=MOST_BURST)] = 1
 
     @field_validator("to", "route")
     @classmethod

@@ -132,6 +132,9 @@ class Rate:
     calls: int
     seconds: int
 
+    def __str__(self) -> str:
+        return f"{self.calls}/{next(name for name, seconds in PERIODS.items() if seconds == self.seconds)}"
+
 
 def rate(value: object) -> Rate:
     """`100/minute` as a `Rate`.
@@ -141,10 +144,25 @@ def rate(value: object) -> Rate:
     """
     if isinstance(value, Rate):
         return value
-    found = re.fullmatch(r"([1-9][0-9]{0,11})/(second|minute|hour|day)", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"(-?[0-9]{1,18})(\.[0-9]*)?/([A-Za-z]+)", value) if isinstance(value, str) else None
     if not found:
         raise ValueError("must be a rate: 100/minute; also per second, hour, day")
-    return Rate(int(found[1]), PERIODS[found[2]])
+    if found[3] not in PERIODS:
+        raise ValueError("must be a rate per second, minute, hour or day, in these words: 100/minute")
+    if found[2] is not None:
+        raise ValueError("must be a rate in whole calls: 90/minute, not 1.5/second")
+    if (calls := int(found[1])) > 0:
+        return Rate(calls, PERIODS[found[3]])
+    raise ValueError("must be a rate of more than 0 calls, such as 1/day")
+
+
+def rate_or_off(value: object) -> Rate | None:
+    """`rate`, or None for `off`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return None if value is None or value == "off" else rate(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +205,7 @@ Share = Annotated[Decimal, BeforeValidator(share, json_schema_input_type=str)]
 Money = Annotated[Decimal, BeforeValidator(money, json_schema_input_type=float | int | str)]
 Text = Annotated[str, BeforeValidator(text_of, json_schema_input_type=str | int | float | bool)]
 Flag = Annotated[bool, BeforeValidator(flag, json_schema_input_type=bool)]
+PerTimeOrOff = Annotated[Rate | None, BeforeValidator(rate_or_off, json_schema_input_type=str)]
 PerTime = Annotated[Rate, BeforeValidator(rate, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Secret = Annotated[str, Field(min_length=1)]

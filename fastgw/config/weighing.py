@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fastgw.config import rules
 from fastgw.config.conditions import match_of
-from fastgw.config.rules import Limit, Quota
+from fastgw.config.limits import limits_of
 from fastgw.config.settings import Settings
 from fastgw.policy.authorise import Policy
+from fastgw.policy.limits import Applying, Matter, applying, override_table
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns
 from fastgw.policy.principal import Principal
@@ -72,10 +74,33 @@ class Considered:
 
 
 @dataclass(frozen=True, slots=True)
-class Limiting:
-    """A limit or quota that speaks of the call. None is active in this release."""
+class Counting:
+    """A limit that counts the call.
 
-    kind: str
+    Args:
+        by: what its buckets are told apart by.
+        bucket: the values of these; None where one is missing.
+        rate: as the file has it, `100/minute`; None where only `in_flight` is limited.
+        burst: calls at once.
+        override: which of the overrides gives the figures, and has buckets of its own, from 1; None: the limit itself.
+        weight: how much of the bucket the call takes.
+    """
+
+    name: str
+    by: tuple[str, ...]
+    bucket: tuple[str | None, ...]
+    rate: str | None
+    burst: int | None
+    override: int | None
+    in_flight: int | None
+    weight: int
+    shadow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """A quota that speaks of the call. None is active in this release."""
+
     name: str
     by: tuple[str, ...]
     shadow: bool
@@ -122,15 +147,44 @@ def considered(policy: Policy, names: Names, asked: Asked) -> Considered:
     return Considered(policy.name, applies, why, policy.shadow, as_written[0], allowed, as_written[1], effect)
 
 
-def limiting(settings: Settings, names: Names, asked: Asked) -> Iterator[Limiting]:
-    """The limits and quotas that speak of the call."""
-    rows: list[tuple[str, Limit | Quota]] = [
-        *(("limit", limit) for limit in settings.limits),
-        *(("quota", quota) for quota in settings.quotas),
-    ]
-    for kind, one in rows:
+def counting(settings: Settings, matter: Matter, asked: Asked, weight: int) -> Iterator[Counting]:
+    """The limits that count the call, in order.
+
+    Args:
+        asked: with the arguments as they are sent.
+        weight: of the call.
+    """
+    written = {limit.name: limit for limit in settings.limits}
+    for one in applying(limits_of(settings), asked.principal, asked.endpoint):
+        limit = one.limit
+        if one.counts(asked.arguments) and (limit.tools is None or limit.tools.take(matter)):
+            yield _counting(written[limit.name], one, matter, asked, weight)
+
+
+def _counting(written: rules.Limit, one: Applying, matter: Matter, asked: Asked, weight: int) -> Counting:
+    limit, tariff = one.limit, one.tariff_for(asked.arguments)
+    subject = limit.subject(asked.principal, asked.endpoint, matter)
+    tables = [override_table(limit, place) for place in range(len(limit.overrides))]
+    place = tables.index(tariff.table) if tariff.table in tables else None
+    rate = written.overrides[place].rate if place is not None else None
+    return Counting(
+        name=limit.name,
+        by=limit.by,
+        bucket=subject if isinstance(subject, tuple) else (subject,),
+        rate=None if written.rate is None else str(rate or written.rate),
+        burst=None if tariff.figures is None else tariff.figures.burst,
+        override=None if place is None else place + 1,
+        in_flight=limit.in_flight,
+        weight=weight,
+        shadow=limit.shadow,
+    )
+
+
+def quoted(settings: Settings, names: Names, asked: Asked) -> Iterator[Quoted]:
+    """The quotas that speak of the call."""
+    for one in settings.quotas:
         if outcome(match_of(one.match, one.except_), asked) is not False and _is_about(one.tools, names):
-            yield Limiting(kind, one.name, one.by, one.mode == "shadow")
+            yield Quoted(one.name, one.by, one.mode == "shadow")
 
 
 _PREFIX = {"tool": "", "prompt": PROMPT, "resource": RESOURCE}

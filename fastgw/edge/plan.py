@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastgw.config.storeplace import StorePlace, place_of
+
 if TYPE_CHECKING:
+    from fastgw.config.rules import Limit as LimitSettings
     from fastgw.config.snapshot import Snapshot
     from fastgw.edge.life import Life
     from fastgw.gateway.registry import Registry
@@ -32,7 +35,8 @@ class Plan:
         drain: seconds that calls in flight have at the end.
         secrets: of the configuration, first seals; empty: one is kept under `data`.
         sinks: `stdout` and `file:PATH`.
-        settings: the configuration itself, for the keeper.
+        store: where counters live that workers share.
+        settings: the configuration itself, for the keeper; `limits`: those in it.
     """
 
     listen: tuple[str, int]
@@ -45,11 +49,32 @@ class Plan:
     sinks: tuple[str, ...] = ()
     log_level: str = "info"
     log_form: str = "text"
+    store: StorePlace = field(default_factory=StorePlace)
     settings: Any = None
 
+    @property
+    def limits(self) -> tuple[LimitSettings, ...]:
+        """The limits of the configuration."""
+        return self.settings.limits if self.settings is not None else ()
 
-FIXED = ("listen", "admin", "admin_token", "workers", "data")
+
+FIXED = ("listen", "admin", "admin_token", "workers", "store", "data")
 """What a reload does not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSeat:
+    """Where a worker finds the store.
+
+    Args:
+        place: as configured.
+        socket: path of the Unix socket of one that the launcher runs; None of any other.
+        workers: how many of this machine share it.
+    """
+
+    place: StorePlace
+    socket: str | None = None
+    workers: int = 1
 
 
 class Served(Protocol):
@@ -82,6 +107,14 @@ class Served(Protocol):
 
     def expire(self) -> None:
         """Answer the calls in flight: the worker ends before they do."""
+        ...
+
+    async def prepare(self) -> None:
+        """Get ready to serve, within a second or so: what is not there by then is done without."""
+        ...
+
+    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
+        """Do what an operator asks of every worker, and answer: `report`, or `order` with (text, seconds)."""
         ...
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
@@ -161,24 +194,25 @@ class Parts:
     """
 
     read: Callable[[], Plan]
-    gateway: Callable[[Keeper, Counters, Registry, Life], tuple[Served, Any]]
+    gateway: Callable[[Keeper, Counters, Registry, Life, StoreSeat], tuple[Served, Any]]
     mind: Callable[[Plan, tuple[bytes, ...], Registry], Mind]
 
 
 def plan_of(settings: Any) -> Plan:
     """What the processes need of `fastgw.config.settings.Settings`."""
-    workers = settings.workers
+    workers = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
     return Plan(
         listen=address(settings.listen),
         admin=address(settings.admin.listen),
         admin_token=_revealed(settings.admin.token),
-        workers=len(os.sched_getaffinity(0)) if workers == "auto" else workers,
+        workers=workers,
         data=Path(settings.data),
         drain=settings.drain,
         secrets=tuple(str(_revealed(secret)) for secret in settings.secret),
         sinks=tuple(sink.url for sink in settings.usage.sinks),
         log_level=settings.log.level,
         log_form=settings.log.format,
+        store=place_of(settings.store, workers),
         settings=settings,
     )
 

@@ -21,6 +21,7 @@ from fastgw.config.explanation import Explanation, explain
 from fastgw.config.question import Question
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Endpoint
+from fastgw.config.weighing import Counting, Quoted
 from fastgw.gateway.curation import sendable
 from fastgw.policy.authorise import refused_by
 
@@ -249,18 +250,69 @@ def test_what_would_keep_a_call_from_its_server() -> None:
     assert (found.sent, found.agent) == (True, "anonymous")
 
 
-def test_limits_that_speak_of_it_are_named() -> None:
-    limits = [
-        {"name": "all", "rate": "1/minute", "by": ["agent"]},
-        {"name": "others", "rate": "1/minute", "match": {"agent": "else"}},
-        {"name": "exports", "rate": "1/minute", "tools": ["export-*"]},
-        {"name": "own", "rate": "1/minute", "tools": ["a/*"]},
-    ]
-    quotas = [{"name": "monthly", "per": "month", "calls": 5, "mode": "shadow"}]
-    found = told({"a": ["x"]}, "x", limits=limits, quotas=quotas)
+LIMITS: list[dict[str, Any]] = [
+    {"name": "all", "rate": "100/minute", "by": ["agent", "claims.none"]},
+    {"name": "others", "rate": "1/minute", "match": {"agent": "else"}},
+    {"name": "exports", "rate": "1/minute", "tools": ["export-*"]},
+    {"name": "own", "rate": "6/hour", "burst": 2, "tools": ["a/*"], "mode": "shadow"},
+    {"name": "prod", "rate": "5/minute", "match": {"arguments": {"env": "prod"}}},
+    {"name": "many", "in_flight": 3, "by": "claims.team"},
+]
+
+
+def test_limits_that_count_it_are_named() -> None:
+    found = told({"a": ["x"]}, "x", limits=LIMITS, tools={"x": {"weight": 2}})
     assert found.sent
-    assert [(one.kind, one.name, one.shadow) for one in found.limits] == [
-        ("limit", "all", False), ("limit", "own", False), ("quota", "monthly", True)]  # fmt: skip
+    assert found.limits == (
+        Counting("all", ("agent", "claims.none"), ("bot", None), "100/minute", 100, None, None, 2, False),
+        Counting("own", (), (), "6/hour", 2, None, None, 2, True),
+        Counting("many", ("claims.team",), ("qa",), None, None, None, 3, 2, False),
+    )
+    prod = told({"a": ["x"]}, "x", limits=LIMITS, arguments=b'{"env":"prod"}')
+    assert [one.name for one in prod.limits] == ["all", "own", "prod", "many"]
+    settled = told({"a": ["x"]}, "x", limits=LIMITS, tools={"x": {"fixed": {"env": "prod"}}})
+    assert "prod" in [one.name for one in settled.limits], "limits see arguments as they are sent"
+
+
+def test_a_call_that_is_not_sent_counts_nowhere() -> None:
+    assert told({"a": ["x"]}, "none", limits=LIMITS).limits == ()
+    assert told({"a": ["x"]}, "x", limits=LIMITS, policies=[]).limits == ()
+    assert told({"a": ["x"]}, "x", limits=LIMITS, a={"maintenance": "back at noon"}).limits == ()
+
+
+def test_the_override_that_holds_gives_the_figures() -> None:
+    overrides = [
+        {"match": {"agent": "else"}, "burst": 1},
+        {"match": {"arguments": {"env": "prod"}}, "rate": "3/hour"},
+        {"match": {"claims": {"tier": "gold"}}, "burst": 500},
+    ]
+    limits = [{"name": "all", "rate": "100/minute", "overrides": overrides}]
+
+    def counted(arguments: bytes, claims: Any = None) -> tuple[str | None, int | None, int | None]:
+        one = told({"a": ["x"]}, "x", limits=limits, arguments=arguments, claims=claims).limits[0]
+        return one.rate, one.burst, one.override
+
+    assert counted(b'{"env":"prod"}') == ("3/hour", 3, 2)
+    assert counted(b'{"env":["prod"]}') == ("100/minute", 500, 3)
+    assert counted(b"{}", {"tier": "tin"}) == ("100/minute", 100, None)
+
+
+def test_limits_of_prompts_and_resources() -> None:
+    limits = [
+        {"name": "p", "rate": "1/minute", "tools": "prompt:*", "by": "tool"},
+        {"name": "r", "rate": "1/minute", "tools": "resource:docs:*", "by": ["tool", "server"]},
+    ]
+    known = {"a": catalogue("a", [], ["greet"], ["docs://x"])}
+    settings = settings_of({"a": []}, limits=limits)
+    prompt = asked(settings, known, "greet", kind="prompt").limits
+    assert [(one.name, one.bucket) for one in prompt] == [("p", ("prompt:greet",))]
+    resource = asked(settings, known, "docs://%78", kind="resource").limits
+    assert [(one.name, one.bucket, one.weight) for one in resource] == [("r", (None, "a"), 1)]
+
+
+def test_quotas_that_speak_of_it_are_named() -> None:
+    quotas = [{"name": "monthly", "per": "month", "calls": 5, "by": "agent", "mode": "shadow"}]
+    assert told({"a": ["x"]}, "x", quotas=quotas).quotas == (Quoted("monthly", ("agent",), True),)
 
 
 def test_arguments_that_the_configuration_settles() -> None:
@@ -356,8 +408,11 @@ servers:
     credential: {header: {X-Api-Key: "${env:SEKRET_KEY}"}}
     timeout: 9s
 tools:
-  go: {to: {server: a, tool: x, arguments: {q: query}}, attempt_timeout: 3s}
+  go: {to: {server: a, tool: x, arguments: {q: query}}, attempt_timeout: 3s, weight: 5}
   secret-*: {hidden: true}
+limits:
+  - {name: calls, by: [agent, claims.team], rate: 100/minute, overrides: [{match: {agent: b*}, burst: 20}]}
+  - {name: late, by: agent, tools: [x, go], rate: 9/hour, in_flight: 2, mode: shadow}
 """.replace("HASH", HASH)
 
 
@@ -386,6 +441,9 @@ def test_it_is_printed_for_people(file: Path, capsys: Said) -> None:
         "  instances: h.example:443, h2.example:99; credential: header",
         "  arguments renamed: q to query",
         "timeouts: total 9 s, attempt 3 s, idle 9 s",
+        "limits that count it:",
+        "  calls by agent bot, claims.team qa: 100/minute, at most 20 at once (override 1); the call counts 5",
+        "  late by agent bot: 9/hour, at most 9 at once; the call counts 5; at most 2 in flight (shadow: not enforced)",
     ):
         assert line in said.splitlines(), said
 
@@ -395,6 +453,7 @@ def test_it_is_printed_for_programs(file: Path, capsys: Said) -> None:
     said = capsys.readouterr().out
     found = json.loads(said)
     assert found["claims"] == {"team": ["qa", "ops"], "tier": "1"} and found["sent"] is True
+    assert [(one["name"], one["bucket"]) for one in found["limits"]] == [("calls", ["someone", "qa,ops"])]
     assert "SEKRET" not in said
     assert run(file, "--claims", "team=ops", "--tool", "y", "--json") == 1
 

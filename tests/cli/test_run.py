@@ -16,7 +16,7 @@ from fastgw.cli.run import NotSafe, read_plan
 from tests.e2e.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITED = "workers: 1\nlimits:\n  - {name: few, rate: 5/minute}\nbreaker: {failures: 3}\n"
+LIMITED = "workers: 1\nquotas:\n  - {name: few, per: day, calls: 5}\nbreaker: {failures: 3}\n"
 WITHIN = 20
 
 
@@ -26,13 +26,13 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_limits_that_would_not_hold_stop_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quota_that_would_not_hold_stops_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path, LIMITED)
     assert main(["run", "--config", str(file)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert [line for line in lines if line.startswith(f"{file}:2:1: limits is not active")]
+    assert [line for line in lines if line.startswith(f"{file}:2:1: quotas is not active")]
     assert [line for line in lines if line.startswith(f"note: {file}:4:1: breaker is not active")]
     assert lines[-1] == f"{file}: not safe to run as it is; --allow-inactive runs it without these settings"
     assert not (tmp_path / "data").exists(), "nothing was begun"

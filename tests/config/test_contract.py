@@ -82,7 +82,6 @@ def test_what_is_inactive_is_told() -> None:
         "identity",
         "servers.customer-data.credential.oauth",
         "tools.deploy-*.scopes",
-        "limits",
         "quotas",
     ]
     assert [notice.key for notice in notices if not notice.restricts] == [

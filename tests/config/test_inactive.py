@@ -24,12 +24,9 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
 @pytest.mark.parametrize(
     ("text", "line", "column", "key"),
     [
-        ("limits: [{name: a, rate: 1/minute}]\n", 1, 1, "limits"),
         ("quotas: [{name: a, per: day, calls: 1}]\n", 1, 1, "quotas"),
         ("identity: {login: {issuer: https://i/}}\n", 1, 1, "identity"),
         ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
-        ("secret: '${env:T}'\nstore: redis://h/0\n", 2, 8, "store"),
-        ("secret: '${env:T}'\nstore: {url: redis://h/0}\n", 2, 14, "store.url"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, max_in_flight: 1}}\n", 2, 41, "servers.a.max_in_flight"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
@@ -64,6 +61,11 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
         "endpoints:\n  /mcp: {origins: [https://o]}\n",
         "tools:\n  a: {validate: [arguments, results], fixed: {x: 1}, defaults: {y: [2]}}\n",
         "x-limits: [{name: a}]\n",
+        "limits: [{name: a, rate: 1/minute, mode: shadow, on_store_failure: deny}]\ntools:\n  a: {weight: 0}\n",
+        "store: memory\nfailed_credentials: off\n",
+        "workers: 2\nstore: {url: embedded}\n",
+        "secret: '${env:T}'\nstore: redis://h/0\n",
+        "secret: '${env:T}'\nstore: {url: 'redis+sentinel://h/n', password: '${env:T}'}\n",
     ],
 )
 def test_nothing_to_tell(tmp_path: Path, text: str) -> None:
