@@ -1,0 +1,319 @@
+"""Buckets in a store that several workers share.
+
+Knows: holdings, the traffic with the store, what is decided without it and what is told it afterwards. Refuses to know:
+agents, requests, the configuration.
+
+A call is decided from what this worker holds; else by the store; and while the store is away as its limits say:
+`local` (a share of each bucket, from a full one), `allow`, or `deny`. What was spent meanwhile is told the store when
+it is back; where it lost its buckets, it also hears how full they were when last heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Protocol
+
+from fastgw.policy.bucket import MICROS
+from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
+from fastgw.stores.connection import Connection, StoreAway
+from fastgw.stores.flights import Flights
+from fastgw.stores.holdings import Holding, Holdings, micros, share_of
+from fastgw.stores.memory import Memory, refused
+from fastgw.stores.script import AT_LEAST, ENFORCE, FILL, SHADOW, TAKE, Keys, Reply, Request, Row
+
+MOST_ROWS = 256
+"""Buckets that are spoken of in one flight besides those that calls ask for."""
+MOST_OWED = 100_000
+"""Buckets whose spending is remembered while the store is away; of further ones it is lost."""
+
+
+class Admission(Protocol):
+    """A call that asks to be admitted."""
+
+    charges: Sequence[Charge]
+
+    def decided(self, verdict: Verdict) -> bool:
+        """Take the verdict; whether anybody still waits for it."""
+        ...
+
+
+class _Question:
+    """One call's question: what it took of holdings, and where its buckets stand in the check."""
+
+    __slots__ = ("admission", "taken")
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.taken: list[tuple[Charge, Holding, int]] = []
+        """Charge, holding, and what of the cost was held."""
+
+
+class Shared:
+    """The buckets of one worker with a store.
+
+    Args:
+        count: counts one of a metric: name and labels.
+        workers: on this machine; those seen at the store are counted where they are more.
+    """
+
+    def __init__(
+        self, connection: Connection, keys: Keys, flights: Flights[_Question], count: Callable[..., None], workers: int
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._flights = flights
+        self._count = count
+        self._least = workers
+        self._seen = 0
+        self._holdings = Holdings(keys)
+        self._alone = Memory("local")
+        self._owed: dict[Bucket, tuple[Charge, int]] = {}
+        self._rows: list[tuple[Row, Holding]] = []
+        self._told: dict[Holding, None] = {}
+        self._orders: list[tuple[Holding, int, int]] = []
+        self._epoch = ""
+        self._beat_due = False
+        self._unsaid_orders: list[tuple[str, str, int]] = []
+        self._under_way: Request = Request()
+        self._carried: list[tuple[Holding, int, int]] = []
+        self.ordered: Callable[[list[tuple[str, float]]], None] = lambda _: None
+        """Hears what operators have ordered, the whole deployment over: text, and seconds that it still holds."""
+        flights.crew = self
+
+    @property
+    def up(self) -> bool:
+        """Whether the store is in use."""
+        return not self._flights.away
+
+    @property
+    def state(self) -> str:
+        """What operators read of the store."""
+        return "up" if self.up else "away"
+
+    @property
+    def workers(self) -> int:
+        """How many share the buckets, as far as is known."""
+        return max(self._least, self._seen)
+
+    def decide(self, charges: Sequence[Charge], now: int) -> Verdict | None:
+        """The verdict where it needs no waiting; else None, and nothing was taken."""
+        verdict = self._holdings.grant(charges, now)
+        if verdict is None and self._flights.away:
+            return self._by_itself(charges, now)
+        return verdict
+
+    def ask(self, admission: Admission) -> None:
+        """Ask the store; `admission.decided` hears the verdict."""
+        question = _Question(admission)
+        now = micros(monotonic())
+        for charge in admission.charges:
+            holding = self._holdings.find(charge)
+            question.taken.append((charge, holding, holding.take(charge.cost, now)))
+        self._flights.ask(question)
+
+    def release(self, permits: Iterable[Charge]) -> None:
+        """These calls are over."""
+        told = self._holdings.release(permits)
+        if told and self.up:
+            self._told.update(dict.fromkeys(told))
+            self._flights.fly()
+
+    # -- a flight (`flights.Crew`) ---------------------------------------------------------------------------------
+
+    def unsaid(self) -> bool:
+        """See `Crew.unsaid`."""
+        return bool(self._beat_due or self._told or self._orders)
+
+    def compose(self, waiting: list[_Question]) -> Request:
+        """See `Crew.compose`."""
+        now = micros(monotonic())
+        request = Request(beat=self._beat_due, orders=self._unsaid_orders)
+        self._beat_due, self._unsaid_orders = False, []
+        self._rows = []
+        places: dict[Holding, int] = {}
+
+        def place(holding: Holding) -> int:
+            found = places.get(holding)
+            if found is None:
+                self._rows.append((holding.row(now), holding))
+                found = places[holding] = len(self._rows)
+            return found
+
+        for question in waiting:
+            check: list[int] = []
+            for charge, holding, use in question.taken:
+                check += (place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE)
+            request.checks.append(check)
+        self._carried, self._orders = self._orders[:MOST_ROWS], self._orders[MOST_ROWS:]
+        for holding, amount, mode in self._carried:
+            request.checks.append([place(holding), amount, mode])
+        for holding in list(islice(self._told, MOST_ROWS)):
+            del self._told[holding]
+            place(holding)
+        request.rows = [row for row, _ in self._rows]
+        self._under_way = request
+        return request
+
+    def landed(self, waiting: list[_Question], request: Request, reply: Reply, sent: float) -> None:
+        """See `Crew.landed`."""
+        when, now = micros(sent), micros(monotonic())
+        if request.beat:
+            self._seen = reply.workers
+            self.ordered([(text, left / MICROS) for text, left in reply.orders])
+        lost = bool(self._epoch) and reply.epoch != self._epoch
+        self._epoch = reply.epoch
+        self._under_way = Request()
+        rows, self._rows, self._carried = self._rows if request.rows else [], [], []
+        for question, answer in zip(waiting, reply.checks, strict=False):
+            self._answered(question, answer, now)
+        for (row, holding), held in zip(rows, reply.held, strict=True):
+            self._holdings.told(holding, row, held, when)
+        if lost:
+            self._tell_what_was()
+
+    def _answered(self, question: _Question, answer: list[int], now: int) -> None:
+        place, pause, shadows, *units = answer
+        verdict = Verdict(how="store")
+        for at, ((charge, holding, use), lacking) in enumerate(zip(question.taken, units, strict=True)):
+            holding.settle(use, use if place or shadows >> at & 1 else 0)
+            holding.lacks(lacking, now)
+            if shadows >> at & 1:
+                verdict.shadowed += (charge.limit,)
+            elif not place:
+                self._counted(verdict, charge, holding)
+        if place:
+            charge, holding, _ = question.taken[place - 1]
+            verdict = refused(verdict, [(pause, holding.lack[0], charge)])
+        if not question.admission.decided(verdict):
+            self.release(verdict.permits)
+
+    def _counted(self, verdict: Verdict, charge: Charge, holding: Holding) -> None:
+        """The call counts in this bucket."""
+        if charge.most:
+            self._holdings.begin(holding, verdict)
+            return
+        left = holding.left + holding.held
+        if not charge.limit.shadow and (verdict.tightest is None or left < verdict.left):
+            verdict.tightest, verdict.left, verdict.lacking = charge, left, holding.lack[0]
+
+    def lost(self, waiting: list[_Question], why: StoreAway) -> None:
+        """See `Crew.lost`."""
+        self._count("fastgw_store_errors_total", why.kind)
+        # What was to be told is told again: rather twice than not at all.
+        self._orders = [*self._carried, *self._orders]
+        self._unsaid_orders = [*self._under_way.orders, *self._unsaid_orders]
+        self._rows, self._carried, self._under_way = [], [], Request()
+        now = micros(monotonic())
+        for question in waiting:
+            for _, holding, use in question.taken:
+                holding.settle(use, use)
+            verdict = self._by_itself(question.admission.charges, now)
+            if not question.admission.decided(verdict):
+                self.release(verdict.permits)
+
+    # -- without the store -------------------------------------------------------------------------------------------
+
+    def _by_itself(self, charges: Sequence[Charge], now: int) -> Verdict:
+        """The verdict while the store is away."""
+        must = next((one for one in charges if one.limit.on_failure == "deny" and not one.limit.shadow), None)
+        if must is not None:
+            return Verdict(refused=must, how="deny")
+        local = [share_of(one, self.workers) for one in charges if one.limit.on_failure == "local"]
+        crowded = [one for one in local if one.most and self._holdings.running_in(one.bucket) >= one.most]
+        if enforced := [one for one in crowded if not one.limit.shadow]:
+            return refused(Verdict(how="local"), [(0, 0, enforced[0])])
+        verdict = self._alone.decide([one for one in local if not one.most], now)
+        if verdict.refused is not None:
+            return verdict
+        verdict.how = "local" if local else "allow"
+        shadowed = {one.bucket for one in crowded} | {one.bucket for one in charges if one.limit in verdict.shadowed}
+        for charge in charges:
+            if charge.bucket not in shadowed:
+                self._spent(charge, verdict, now)
+        return verdict
+
+    def _spent(self, charge: Charge, verdict: Verdict, now: int) -> None:
+        holding = self._holdings.find(charge)
+        holding.used = now
+        if charge.most:
+            self._holdings.begin(holding, verdict)
+            holding.held -= 1
+            return
+        if charge.limit.on_failure == "allow":
+            self._count("fastgw_limit_fail_open_total", charge.limit.name)
+        _, tokens = self._owed.get(charge.bucket, (charge, 0))
+        if tokens or len(self._owed) < MOST_OWED:
+            self._owed[charge.bucket] = charge, tokens + charge.cost
+
+    def returned(self) -> None:
+        """See `Crew.returned`: what was spent meanwhile is told, and the next time begins with a full share."""
+        self._alone.clear()
+        owed, self._owed = self._owed, {}
+        for charge, tokens in owed.values():
+            self._orders.append((self._holdings.find(charge), tokens, TAKE))
+        self._hold_nothing()
+
+    def _hold_nothing(self) -> None:
+        """What was held before may have run out; calls that run must be told of."""
+        for holding in self._holdings:
+            holding.held = 0
+        self._told.update(dict.fromkeys(self._holdings.running))
+
+    def _tell_what_was(self) -> None:
+        """The store has lost its buckets: tell it what each lacked when last heard of."""
+        now = micros(monotonic())
+        what_was = [(one, units, AT_LEAST) for one in self._holdings if (units := one.lacking(now))]
+        self._orders = [*what_was, *self._orders]
+        self._hold_nothing()
+        self._flights.fly()
+
+    # -- now and then ----------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Find the store, however long that takes."""
+        await self._flights.find()
+
+    def beat(self, now: int) -> None:
+        """One sign of life, twice a second: the store waits ten times as long, and eight for calls that run."""
+        self._holdings.forget_idle(now)
+        self._alone.forget_idle(now)
+        if not self.up:
+            return
+        self._beat_due = True
+        for holding in (*self._holdings.running, *self._holdings.idle(now)):
+            self._told[holding] = None
+        self._flights.fly()
+
+    # -- operators -------------------------------------------------------------------------------------------------
+
+    def standings(self, now: int) -> Iterator[Standing]:
+        """How full the buckets are, as far as this worker has heard."""
+        return self._holdings.standings(now)
+
+    def held(self) -> dict[str, int]:
+        """Tokens and calls held in advance, by limit."""
+        return self._holdings.held()
+
+    def reset(self, charges: Sequence[Charge]) -> None:
+        """Make these buckets full, here and at the store; calls that run go on."""
+        for charge in charges:
+            holding = self._holdings.find(charge)
+            holding.held = 0
+            holding.lack = (0, 0, 0)
+            self._owed.pop(charge.bucket, None)
+            self._orders.append((holding, 0, FILL))
+        self._alone.reset(charges)
+        self._flights.fly()
+
+    def buckets_of(self, limit: str) -> list[Charge]:
+        """The rates of a limit that this worker has heard of."""
+        charges = [holding.charge for holding in self._holdings if holding.charge.limit.name == limit]
+        return [charge for charge in charges if charge.figures is not None]
+
+    def order(self, target: str, text: str, seconds: float) -> None:
+        """Let the whole deployment know what an operator has ordered; 0 seconds take back what the target was."""
+        self._unsaid_orders.append((target, text, micros(seconds)))
+        self._beat_due = True
+        self._flights.fly()
