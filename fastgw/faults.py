@@ -15,6 +15,7 @@ class Kind(Enum):
     """Every way a request can fail, named by what the asker should understand."""
 
     UNAUTHENTICATED = "unauthenticated"
+    WRONG_CREDENTIAL = "wrong_credential"
     SESSION_UNKNOWN = "session_unknown"
     BAD_ORIGIN = "bad_origin"
     BAD_HOST = "bad_host"
@@ -39,6 +40,7 @@ class Kind(Enum):
     TIMEOUT = "timeout"
     LOST = "lost"
     FULL = "full"
+    RATE_LIMITED = "rate_limited"
     ARGUMENTS_DENIED = "arguments_denied"
     ABANDONED = "abandoned"
 
@@ -61,6 +63,7 @@ class Told:
 
 TOLD: dict[Kind, Told] = {
     Kind.UNAUTHENTICATED: Told(-32600, 401, 401, 401, "denied", "A valid credential is needed."),
+    Kind.WRONG_CREDENTIAL: Told(-32600, 401, 401, 401, "denied", "A valid credential is needed."),
     Kind.SESSION_UNKNOWN: Told(-32600, 404, 404, 404, "invalid", "Session not found; initialize again."),
     Kind.BAD_ORIGIN: Told(-32600, 403, 403, 403, "invalid", "This Origin is not allowed."),
     Kind.BAD_HOST: Told(-32600, 421, 421, 421, "invalid", "This Host is not served here."),
@@ -87,6 +90,7 @@ TOLD: dict[Kind, Told] = {
     Kind.TIMEOUT: Told(-31002, 200, 200, 504, "timeout", "No answer in time"),
     Kind.LOST: Told(-31003, 200, 200, 502, "server_error", "The call was sent, but its answer was lost"),
     Kind.FULL: Told(-31004, 503, 200, 503, "overloaded", "The gateway is full or stopping"),
+    Kind.RATE_LIMITED: Told(-31029, 429, 200, 429, "rate_limited", "Too many calls"),
     Kind.ARGUMENTS_DENIED: Told(-31040, 200, 200, 403, "denied", "These arguments are not allowed for this agent"),
     Kind.ABANDONED: Told(-32600, 400, 400, 499, "cancelled", "The body broke off."),
 }

@@ -7,7 +7,6 @@ Loopback without a token checks `Host`: a web page whose name points at 127.0.0.
 from __future__ import annotations
 
 import hmac
-import json
 import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -15,20 +14,26 @@ from typing import Any
 
 from aiohttp import web
 
+from fastgw.edge import desk
+from fastgw.edge.desk import answer
+from fastgw.edge.limitdesk import LimitDesk
 from fastgw.edge.status import Status
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-INDEX = "fastgw: /livez /readyz /metrics /backends /catalogue\n"
+INDEX = "fastgw: /livez /readyz /metrics /backends /catalogue /limits\n"
 
 
-async def serve_admin(listener: socket.socket, status: Status, token: str | None) -> web.AppRunner:
+async def serve_admin(listener: socket.socket, status: Status, token: str | None, limits: LimitDesk) -> web.AppRunner:
     """Serve on a listening socket until the runner's `cleanup`.
 
     Args:
-        token: what `Authorization: Bearer` must say; None where only loopback can ask.
+        token: what `Authorization: Bearer` must say; None where only loopback can ask, and nobody order.
+        limits: what operators may see and do of limits.
     """
     guard = _token_guard(token) if token is not None else _host_guard
-    runner = web.AppRunner(_application(status, guard), access_log=None, shutdown_timeout=0.1)
+    app = _application(status, guard)
+    desk.add_limits(app, limits, token)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner
@@ -40,16 +45,16 @@ def _application(status: Status, guard: Any) -> web.Application:
 
     async def ready(_: web.Request) -> web.StreamResponse:
         said = status.readiness()
-        return _json(said, 200 if said["ready"] else 503)
+        return answer(said, 200 if said["ready"] else 503)
 
     async def metrics(_: web.Request) -> web.StreamResponse:
         return web.Response(body=status.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
     async def backends(_: web.Request) -> web.StreamResponse:
-        return _json(status.backends())
+        return answer(status.backends())
 
     async def catalogue(_: web.Request) -> web.StreamResponse:
-        return _json(status.catalogue())
+        return answer(status.catalogue())
 
     async def index(_: web.Request) -> web.StreamResponse:
         return web.Response(text=INDEX)
@@ -60,11 +65,6 @@ def _application(status: Status, guard: Any) -> web.Application:
     for path, handler in routes.items():
         app.router.add_get(path, handler)
     return app
-
-
-def _json(said: Any, status: int = 200) -> web.Response:
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return web.Response(body=json.dumps(said, indent=1).encode() + b"\n", status=status, headers=headers)
 
 
 @web.middleware

@@ -2,8 +2,8 @@
 
 Knows: Linux's prctl, descriptors, the words of the launcher. Refuses to know: what workers and the keeper do.
 
-Words, one a line: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS KEEPERS`. The end of the pipe means that the
-launcher is gone.
+Words, one a line: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS KEEPERS STORES`. The end of the pipe means
+that the launcher is gone.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ Refuses to know: how snapshots are made, what questions mean.
 Messages, worker to keeper:
     hello number pid state | sessions known | ask id verb args | touch pairs | cancel session request |
     usage count lines
-    delta Delta | loaded generation | state name | known ticket
+    delta Delta | loaded generation | state name | known ticket | operated ticket value
 Keeper to worker:
     begin, grants, pages, uris, view, gone, load generation shell: a snapshot, see `parcels` | activate generation |
     fresh until | answer id value | fault id kind message detail retry | cancelled session request |
-    ended ticket [(session, seconds)] | levels ticket [(session, level)] (the worker answers `known ticket`)
+    ended ticket [(session, seconds)] | levels ticket [(session, level)] (the worker answers `known ticket`) |
+    operate ticket verb args (the worker answers `operated ticket value`)
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ BREATH, PAUSE = 1024 * 1024, 0.005
 """Bytes of a snapshot that are sent without a pause, and seconds of the pause: a worker reads them in 2 to 3 ms."""
 KNOW_WITHIN = 1.0
 """Seconds in which workers must have taken note of an ended session."""
+OPERATE_WITHIN = 2.0
+"""Seconds in which workers must have answered an operator."""
 MOST_UNSENT = 128 * 1024 * 1024
 """Bytes that may wait for one worker besides a snapshot, which is as large as it is; one that does not read loses its
 link, and gets all anew when it is back.
@@ -64,6 +67,10 @@ class Ears(Protocol):
         """Log levels of sessions that a new worker must know."""
         ...
 
+    def orders(self) -> list[tuple[str, float]]:
+        """What operators have ordered that a new worker must know: text, and seconds it still holds."""
+        ...
+
     def gone(self, worker: Worker) -> None:
         """The worker's link has ended."""
         ...
@@ -78,7 +85,7 @@ class Worker:
         self.state = "warming"
         self.loaded = 0
         self.sent = 0
-        self.owed: dict[object, asyncio.Future[None]] = {}
+        self.owed: dict[object, asyncio.Future[Any]] = {}
         self._writer = writer
         self._room = MOST_UNSENT
 
@@ -120,15 +127,15 @@ class Worker:
         # A link that was cut over one snapshot would be cut over the same one again, for ever.
         self._room = max(self._room, MOST_UNSENT + sum(map(len, load)))
 
-    def owe(self, what: object) -> asyncio.Future[None]:
+    def owe(self, what: object) -> asyncio.Future[Any]:
         """Done when the worker has acknowledged `what`, or has gone."""
         return self.owed.setdefault(what, asyncio.get_running_loop().create_future())
 
-    def paid(self, what: object) -> None:
-        """The worker has acknowledged `what`."""
+    def paid(self, what: object, value: Any = None) -> None:
+        """The worker has acknowledged `what`, or answered it."""
         owed = self.owed.pop(what, None)
         if owed is not None and not owed.done():
-            owed.set_result(None)
+            owed.set_result(value)
 
     def close(self) -> None:
         """End the link; nobody waits for it any more."""
@@ -228,6 +235,14 @@ class Hub:
         if waits:
             await asyncio.wait(waits, timeout=KNOW_WITHIN)
 
+    async def operate(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
+        """Have every worker do what an operator asks; the answers of those that give one in time."""
+        ticket = next(self._tickets)
+        waits = [worker.owe(ticket) for worker in self.workers]
+        self.broadcast(("operate", ticket, verb, args))
+        done, _ = await asyncio.wait(waits, timeout=OPERATE_WITHIN) if waits else ((), ())
+        return [wait.result() for wait in done]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not _is_ours(writer):
             log.error("a stranger's connection to the keeper's socket was refused")
@@ -257,6 +272,8 @@ class Hub:
         self.workers.add(worker)
         worker.send(frames.pack(("ended", 0, self.ears.ended())))
         worker.send(frames.pack(("levels", 0, self.ears.levels())))
+        for order in self.ears.orders():
+            worker.send(frames.pack(("operate", 0, "order", order)))
         if self._packed is not None:
             worker.sent = self._packed.generation
             worker.send_all(self._all())
@@ -275,6 +292,8 @@ class Hub:
                 worker.paid(("load", generation))
             case ("known", ticket):
                 worker.paid(ticket)
+            case ("operated", ticket, value):
+                worker.paid(ticket, value)
             case ("state", name):
                 worker.state = name
             case ("cancel", session, request):

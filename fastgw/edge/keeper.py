@@ -21,6 +21,7 @@ from fastgw.edge import child, frames
 from fastgw.edge.admin import serve_admin
 from fastgw.edge.ended import Ended
 from fastgw.edge.hub import Hub, Worker
+from fastgw.edge.limitdesk import LimitDesk
 from fastgw.edge.places import Places
 from fastgw.edge.plan import FIXED, Mind, Parts, Plan
 from fastgw.edge.status import Status
@@ -62,6 +63,7 @@ class Keeping:
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._mind: Mind = parts.mind(plan, keys, self._registry)
+        self._desk = LimitDesk(self._hub.operate, lambda: self._plan.limits, plan.data / "audit.jsonl")
         self.status = Status(self._hub, self._mind, self._sums, self._gauges)
         self.status.catching_up = lambda: self._busy or self._changed.is_set()
 
@@ -69,7 +71,7 @@ class Keeping:
         """Keep until the launcher says stop."""
         links = await self._hub.listen(places.hub, self)
         await self._compile()
-        admin = await serve_admin(places.admin, self.status, self._plan.admin_token)
+        admin = await serve_admin(places.admin, self.status, self._plan.admin_token, self._desk)
         self._mind.begin(self._changed.set, self._hub.freshen)
         self._registry.spawn(self._compile_when_changed(), "compiling")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
@@ -89,9 +91,10 @@ class Keeping:
                 self._stop.set()
             case ["reload"]:
                 self._reload()
-            case ["restarts", workers, keepers]:
+            case ["restarts", workers, keepers, stores]:
                 self._sums.put(int(workers), "fastgw_worker_restarts_total")
                 self._sums.put(int(keepers), "fastgw_keeper_restarts_total")
+                self._sums.put(int(stores), "fastgw_store_restarts_total")
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
@@ -187,6 +190,10 @@ class Keeping:
     def levels(self) -> list[tuple[str, str]]:
         """Log levels of sessions that a new worker must know."""
         return list(self._levels.items())
+
+    def orders(self) -> list[tuple[str, float]]:
+        """What operators have ordered that a new worker must know."""
+        return self._desk.orders()
 
     def gone(self, worker: Worker) -> None:
         """A worker's link has ended."""

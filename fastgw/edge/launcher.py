@@ -6,7 +6,7 @@ Law: it waits in one place, starts no thread, keeps no state that a child would 
     running  -- SIGHUP -->        running   (everybody reads the configuration again)
     running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
     running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
-    draining -- workers ended --> stopping  (the keeper writes what it still has)
+    draining -- workers ended --> stopping  (the keeper writes what it still has, the store of this machine is ended)
     stopping -- keeper ended -->  exit 0
     draining, stopping -- second signal, or the time is up --> what is left is killed
 """
@@ -31,8 +31,9 @@ from pathlib import Path
 
 from fastgw.edge import child, keeper, worker
 from fastgw.edge.places import Places
-from fastgw.edge.plan import FIXED, Parts, Plan
+from fastgw.edge.plan import FIXED, Parts, Plan, StoreSeat
 from fastgw.edge.secret import sealing_keys
+from fastgw.stores import embedded
 from fastgw.telemetry import logs
 
 log = logging.getLogger("fastgw")
@@ -78,9 +79,10 @@ class Launcher:
         self._pid = os.getpid()
         keys = sealing_keys(plan.secrets, plan.data)
         self._keeper = Child("keeper", lambda control: keeper.run(parts, self._plan, keys, places, control))
+        self._store = [Child("store", self._become_store(Path(places.store)))] if places.store is not None else []
         self._workers = [Child(f"worker-{number}", self._worker(number)) for number in range(1, plan.workers + 1)]
         self._signals: list[int] = []
-        self._restarts = [0, 0]
+        self._restarts = [0, 0, 0]
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._drain = plan.drain
         self._stopping = False
@@ -88,12 +90,25 @@ class Launcher:
         self._deaf_until = 0.0
 
     def _worker(self, number: int) -> Callable[[socket.socket], None]:
-        places = self._places
-        return lambda control: worker.run(self._parts, number, places.address, places.link, control)
+        places, plan = self._places, self._plan
+        seat = StoreSeat(plan.store, places.store, plan.workers)
+        return lambda control: worker.run(self._parts, number, (places.address, places.link), seat, control)
+
+    def _become_store(self, socket: Path) -> Callable[[socket.socket], None]:
+        program = embedded.program()
+
+        def work(_: object) -> None:
+            socket.unlink(missing_ok=True)  # of one that was killed
+            # It would end at a Ctrl-C or when a service manager ends the group, before calls in flight have.
+            signal.pthread_sigmask(signal.SIG_BLOCK, child.QUIET)
+            command = embedded.command(program, socket)
+            os.execv(command[0], command)
+
+        return work
 
     @property
     def _children(self) -> list[Child]:
-        return [self._keeper, *self._workers]
+        return [*self._store, self._keeper, *self._workers]
 
     def run(self) -> int:
         """Watch over the children until told to stop; the exit status."""
@@ -182,13 +197,13 @@ class Launcher:
         one.young_deaths = 0 if now - one.born > YOUNG else one.young_deaths + 1
         pause = PAUSES[min(one.young_deaths, len(PAUSES)) - 1] if one.young_deaths else 0.0
         one.due = now + pause
-        self._restarts[one is self._keeper] += 1
+        self._restarts[2 if one in self._store else one is self._keeper] += 1
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         log.error("%s %s; it is started again in %g s", one.role, how, pause)
         self._tell_restarts()
 
     def _tell_restarts(self) -> None:
-        self._keeper.say(f"restarts {self._restarts[0]} {self._restarts[1]}")
+        self._keeper.say("restarts " + " ".join(map(str, self._restarts)))
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -219,6 +234,7 @@ class Launcher:
         whole = self._await(self._workers, seconds + OVER)
         self._keeper.say("stop")
         whole = self._await([self._keeper], LAST_WORDS if whole else 0.3) and whole
+        self._kill(self._store)  # it has nothing to lose
         if not whole:
             log.warning("not everything ended in time; it was killed")
         return 0 if not self._hurried else 1

@@ -349,6 +349,8 @@ class KeeperLink:
                 self._send(("known", ticket))
             case ("cancelled", session, request):
                 served.cancelled(session, request)
+            case ("operate", ticket, verb, args):
+                served.operate(verb, args, lambda value: self._send(("operated", ticket, value)))
 
     def _put_together(self, message: frames.Message) -> frames.Message:
         """The message, where it is the last of a snapshot with the whole of it. What is replaced goes in `_let_go`.

@@ -23,6 +23,7 @@ class Places:
     Args:
         address, admin_address: (host, port) as bound.
         link: path of the keeper's socket.
+        store: path of the socket of the store that the launcher runs; None where it runs none.
         holder: bound to `address`, never listening: keeps the port ours while no worker is up.
         admin, hub: listening; handed to whoever is the keeper.
     """
@@ -33,6 +34,7 @@ class Places:
     holder: socket.socket
     admin: socket.socket
     hub: socket.socket
+    store: str | None = None
 
     @classmethod
     def take(cls, plan: Plan, folder: Path) -> Places:
@@ -56,7 +58,8 @@ class Places:
         hub.bind(link)
         Path(link).chmod(0o600)
         hub.listen(256)
-        return cls(address, admin.getsockname()[:2], link, holder, admin, hub)
+        store = str(folder / "store") if plan.store.kind == "embedded" else None
+        return cls(address, admin.getsockname()[:2], link, holder, admin, hub, store)
 
 
 def _bound(key: str, address: tuple[str, int], shared: int) -> socket.socket:

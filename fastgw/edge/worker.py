@@ -23,7 +23,7 @@ from granian.server.embed import Server
 from fastgw.edge import child
 from fastgw.edge.life import Life
 from fastgw.edge.link import KeeperLink
-from fastgw.edge.plan import Parts, Served
+from fastgw.edge.plan import Parts, Served, StoreSeat
 from fastgw.gateway.registry import Registry
 from fastgw.telemetry.counters import Counters
 
@@ -52,15 +52,16 @@ class Running:
         parts: makers of what it carries.
         number: counts from 1.
         path: of the keeper's socket.
+        seat: where the store is.
     """
 
-    def __init__(self, parts: Parts, number: int, path: str) -> None:
+    def __init__(self, parts: Parts, number: int, path: str, seat: StoreSeat) -> None:
         self._life = Life()
         self._registry = Registry()
         self._counters = Counters()
         self._link = KeeperLink(path, number, self._counters, self._life)
         self._served: Served
-        self._served, self._application = parts.gateway(self._link, self._counters, self._registry, self._life)
+        self._served, self._application = parts.gateway(self._link, self._counters, self._registry, self._life, seat)
         self._link.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -82,7 +83,7 @@ class Running:
         self._registry.spawn(self._link.tell(), "telling the keeper")
         self._registry.spawn(self._watch_lag(), "watching the loop")
         # What was loaded is listed at once where nothing was before: by then every other worker must have it.
-        await self._first(self._link.activated.wait())
+        await self._first(self._ready())
         if self._leave.done():
             return
         server = embedded(self._application, address)
@@ -95,6 +96,9 @@ class Running:
         if not self._leave.done():
             raise RuntimeError("the embedded server ended by itself")
         await self._drain(server, serving, self._leave.result())
+
+    async def _ready(self) -> None:
+        await asyncio.gather(self._link.activated.wait(), self._served.prepare())
 
     async def _first(self, work: Any) -> None:
         task = self._registry.spawn(work, "waiting for a snapshot")
@@ -167,13 +171,20 @@ def embedded(application: Any, address: tuple[str, int]) -> Server:
     )
 
 
-def run(parts: Parts, number: int, address: tuple[str, int], path: str, control: socket.socket) -> None:
-    """The whole life of a forked worker; returns when it has drained."""
+def run(
+    parts: Parts, number: int, places: tuple[tuple[str, int], str], seat: StoreSeat, control: socket.socket
+) -> None:
+    """The whole life of a forked worker; returns when it has drained.
+
+    Args:
+        places: the address to serve on, and the path of the keeper's socket.
+    """
     child.raise_files()
+    address, path = places
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(_unexpected)
-        running = Running(parts, number, path)
+        running = Running(parts, number, path, seat)
         child.listen(control, running.hear)
         await running.run(address)
         # Ending the loop would cancel calls that outlast the drain, and the server would tell their agents of an

@@ -16,8 +16,10 @@ from fastgw.config.snapshot import Endpoint, Grant, Instance, Snapshot, View
 from fastgw.mcp.call import Call
 from fastgw.mcp.headers import VERSION
 from fastgw.policy.principal import ANONYMOUS, Principal
+from fastgw.policy.verdict import Verdict
 
 if TYPE_CHECKING:
+    from fastgw.gateway.admission import Admission
     from fastgw.gateway.lift.face import Face
 
 
@@ -34,6 +36,9 @@ class Exchange:
         reply_to: the JSON-RPC id that a refusal answers, as JSON text; `null` until one is known.
         method: the JSON-RPC method, as soon as it is known.
         identified: whether `principal` is known to be who calls.
+        client: (address, port) of the connection; None where the server does not say.
+        admission: what it asked of the limits; stands here before that is waited for.
+        verdict: what the limits said; None where none speaks of it.
         waited: seconds spent waiting for servers.
         held: bytes of its body that count against the worker's budget.
         over: its answer is complete, or nobody waits for it.
@@ -70,6 +75,9 @@ class Exchange:
     status: int = 499
     error_code: int | None = None
     refused_by: str | None = None
+    client: Sequence[Any] | None = None
+    admission: Admission | None = None
+    verdict: Verdict | None = None
     task: asyncio.Task[Any] | None = None
     left: bool = False
     withdrawn: bool = False

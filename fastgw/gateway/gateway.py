@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Protocol
 from zlib import crc32
@@ -25,6 +25,7 @@ from fastgw.gateway.ledger import Ledger
 from fastgw.gateway.lift import legacy
 from fastgw.gateway.lift.door import Door
 from fastgw.gateway.lift.face import Recognised, Refused, Wish
+from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.patrol import Patrol
 from fastgw.gateway.registry import Registry
@@ -57,12 +58,14 @@ class Gateway:
         ledger: counts and events of finished requests.
         registry: background work.
         life: state of the worker.
+        limiter: holds calls to the limits.
     """
 
     most_in_flight = MOST_IN_FLIGHT
 
-    def __init__(self, keeper: Keeper, ledger: Ledger, registry: Registry, life: Life) -> None:
+    def __init__(self, keeper: Keeper, ledger: Ledger, registry: Registry, life: Life, limiter: Limiter) -> None:
         self.keeper = keeper
+        self.limiter = limiter
         self.registry = registry
         self._ledger = ledger
         self._life = life
@@ -99,6 +102,7 @@ class Gateway:
             self.door.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
             self.states = Sealer(snapshot.seal_keys, "state")
+        self.limiter.load(snapshot)
         self.caller.max_reply = snapshot.max_reply
         self.caller.forget(self._wires.connect(snapshot))
         if previous is not None:
@@ -132,6 +136,7 @@ class Gateway:
         name = f"req_{self._boot}{next(self._numbers):06x}"
         now = time.monotonic()
         exchange = Exchange(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
+        exchange.client = scope.get("client")
         exchange.task = asyncio.current_task(self._loop)
         self._patrol.add(exchange)
         return exchange
@@ -233,6 +238,23 @@ class Gateway:
     def ended(self, session: str, seconds: float) -> None:
         """A session was ended through another worker, or before this one started."""
         self.door.end(session, seconds)
+
+    # -- limits -------------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """See `plan.Served`."""
+        await self.limiter.prepare(self.registry.spawn)
+
+    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
+        """See `plan.Served`."""
+        if verb == "report":
+            self.registry.spawn(self._report(answer), "reporting limits")
+            return
+        self.limiter.orders.give(*args)
+        answer(None)
+
+    async def _report(self, answer: Callable[[Any], object]) -> None:
+        answer(await self.limiter.report())
 
     # -- servers ------------------------------------------------------------------------------------------------
 

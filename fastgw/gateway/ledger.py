@@ -9,6 +9,7 @@ import time
 
 from fastgw.config.instances import place
 from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.rates import remaining
 from fastgw.mcp import names
 from fastgw.ports import Keeper
 from fastgw.telemetry.counters import Counters
@@ -68,5 +69,6 @@ def _event(exchange: Exchange, latency: float, overhead: float) -> Event:
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
         currency=snapshot.currency,
+        remaining=remaining(exchange.verdict),
         labels=snapshot.labels,
     )

@@ -14,7 +14,9 @@ from fastgw.gateway.exchange import Exchange
 
 Fields = list[tuple[bytes, bytes]]
 
-_EXPOSED = b"Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After, WWW-Authenticate"
+_EXPOSED = (
+    b"Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
+)
 """What scripts may read of an answer beside the few headers they always may."""
 
 _USUAL = ("content-type", "authorization", "accept", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")

@@ -10,7 +10,7 @@ import asyncio
 from typing import Protocol
 
 from fastgw.faults import Fault, Kind
-from fastgw.gateway import refusals
+from fastgw.gateway import rates, refusals
 from fastgw.gateway.agent import JSON, STREAM, Agent, Fields
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
@@ -60,7 +60,7 @@ class HttpOutlet:
         self._still()
         self._exchange.bytes_out += len(body)
         if not self._agent.started:
-            await self._agent.answer(status, [*self._common, *fields, JSON], body)
+            await self._agent.answer(status, [*self._head(), *fields, JSON], body)
             return
         async with self._turn:
             await self._agent.push(sse.encode(body))
@@ -77,7 +77,7 @@ class HttpOutlet:
         """See `Outlet.silence`."""
         self._still()
         if not self._agent.started:
-            await self._agent.open([*self._common, *STREAM] if self._streams else self._common)
+            await self._agent.open([*self._head(), *STREAM] if self._streams else self._head())
         async with self._turn:
             await self._agent.close()
 
@@ -91,11 +91,15 @@ class HttpOutlet:
             if self._agent.over:  # a comment that was on its way while the answer was given
                 return
             if not self._agent.started:
-                await self._agent.open([*self._common, *STREAM])
+                await self._agent.open([*self._head(), *STREAM])
             await self._agent.push(data)
         if self._pulse is not None:
             self._pulse.cancel()
             self.expect_events()
+
+    def _head(self) -> Fields:
+        """The headers of every answer, and how the limits stand that counted this one."""
+        return [*self._common, *rates.fields(self._exchange.verdict)] if self._exchange.verdict else self._common
 
     def _beat(self) -> None:
         self._registry.spawn(self._push(sse.KEEP_ALIVE), "keep-alive")
@@ -110,15 +114,15 @@ class BatchOutlet:
     """The place of one answer in a batch; notifications have none, since a batch is one JSON array."""
 
     def __init__(self, exchange: Exchange, room: Budget) -> None:
-        self._exchange = exchange
+        self.exchange = exchange
         self._room = room
         self.reply: bytes | None = None
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
         """See `Outlet.answer`; inside a batch there is no status, and the answers share the room of one."""
         if not self._room.take(len(body)):
-            body = refusals.body(Fault(Kind.FULL, "The answers to this batch are too large together"), self._exchange)
-        self._exchange.bytes_out += len(body)
+            body = refusals.body(Fault(Kind.FULL, "The answers to this batch are too large together"), self.exchange)
+        self.exchange.bytes_out += len(body)
         self.reply = body
 
     async def event(self, data: bytes) -> None:

@@ -29,7 +29,7 @@ from fastgw.catalog.arms import arm_for
 from fastgw.catalog.route import Arm, ParamHeader
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
-from fastgw.gateway import curation, grants, origins, paths, prepared, refusals
+from fastgw.gateway import curation, grants, origins, paths, prepared, rates, refusals
 from fastgw.gateway.agent import JSON, Agent, Receive, Send
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.exchange import Exchange
@@ -71,7 +71,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         else:
             await one(gateway, exchange, found, agent)
     except Fault as fault:
-        await refuse(gateway, exchange, fault, agent)
+        await refuse(gateway, exchange, await gateway.limiter.turn_away(exchange, fault), agent)
     except asyncio.CancelledError:
         if not exchange.left:
             raise
@@ -116,7 +116,7 @@ def identify(exchange: Exchange) -> None:
     """Find out who calls.
 
     Raises:
-        Fault: UNAUTHENTICATED.
+        Fault: UNAUTHENTICATED, WRONG_CREDENTIAL.
     """
     endpoint = exchange.endpoint
     if endpoint.anonymous:
@@ -201,7 +201,8 @@ async def batch(gateway: Gateway, exchange: Exchange, found: list[Recognised | R
     await asyncio.gather(*work)
     answers = [outlet.reply for outlet in replies if outlet.reply is not None]
     if answers:
-        await agent.answer(200, [*gateway.common(exchange), JSON], b"[%s]" % b",".join(answers))
+        told = rates.fields(rates.tightest(outlet.exchange.verdict for outlet in replies))
+        await agent.answer(200, [*gateway.common(exchange), *told, JSON], b"[%s]" % b",".join(answers))
     else:
         await agent.answer(202, gateway.common(exchange), b"")
 
@@ -251,7 +252,7 @@ async def _carry_out(gateway: Gateway, exchange: Exchange, found: Recognised, ou
         await outlet.answer(200, found.headers, found.face.reply(found.call.id, prepared_answer))
         return
     arm = authorise(gateway, exchange)
-    backend = admit(gateway, exchange, arm)
+    backend = await admit(gateway, exchange, arm)
     upstream = await forward(gateway, exchange, arm, backend)
     try:
         await relay(exchange, upstream, outlet, gateway.states)
@@ -324,17 +325,19 @@ def _compare(exchange: Exchange, wanted: tuple[ParamHeader, ...], arguments: byt
         raise Fault(Kind.HEADER_MISMATCH, wrong)
 
 
-def admit(gateway: Gateway, exchange: Exchange, arm: Arm) -> Backend:
-    """Whether the call may go to its server now.
+async def admit(gateway: Gateway, exchange: Exchange, arm: Arm) -> Backend:
+    """Whether the call may go to its server now. The limits come last: what is refused otherwise counts in none.
 
     Raises:
-        Fault: FULL where this worker carries all it can; NO_SERVER while the server is under maintenance.
+        Fault: FULL where this worker carries all it can, or cannot check a limit that must hold; NO_SERVER while the
+            server is under maintenance; RATE_LIMITED.
     """
     if gateway.in_flight > gateway.most_in_flight:
         raise Fault(Kind.FULL, retry_after=1)
     backend = exchange.snapshot.backends[arm.targets[0].server]
     if backend.maintenance is not None:
         raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)
+    await gateway.limiter.admit(exchange)
     return backend
 
 
@@ -369,6 +372,7 @@ async def forward(gateway: Gateway, exchange: Exchange, arm: Arm, backend: Backe
 
 def settle(gateway: Gateway, exchange: Exchange) -> None:
     """Give back what was taken and write down what happened. Without a better word it was *cancelled*."""
+    gateway.limiter.settle(exchange)
     gateway.untrack(exchange)
     gateway.record(exchange)
 

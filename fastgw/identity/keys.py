@@ -30,19 +30,20 @@ def authenticate(authorization: bytes | None, keys: Mapping[str, KeyEntry], now:
         now: Unix seconds.
 
     Raises:
-        Fault: UNAUTHENTICATED, with the `WWW-Authenticate` of RFC 6750, section 3: `invalid_token` only if a
-            token was sent.
+        Fault: UNAUTHENTICATED where no token was sent, else WRONG_CREDENTIAL; each with the `WWW-Authenticate` of
+            RFC 6750, section 3: `invalid_token` only if a token was sent.
     """
     words = (authorization or b"").split()
     if len(words) < 2 or words[0].lower() != b"bearer":
-        raise _refused(b"Bearer", "no token")
+        raise Fault(Kind.UNAUTHENTICATED, detail="no token", headers=((b"www-authenticate", b"Bearer"),))
     entry = keys.get(hashlib.sha256(words[1]).hexdigest()) if len(words) == 2 else None
     if entry is None:
-        raise _refused(b'Bearer error="invalid_token"', "unknown key")
+        raise _wrong("unknown key")
     if entry.expires is not None and now >= entry.expires:
-        raise _refused(b'Bearer error="invalid_token"', f"{entry.principal.credential} has expired")
+        raise _wrong(f"{entry.principal.credential} has expired")
     return entry.principal
 
 
-def _refused(challenge: bytes, detail: str) -> Fault:
-    return Fault(Kind.UNAUTHENTICATED, detail=detail, headers=((b"www-authenticate", challenge),))
+def _wrong(detail: str) -> Fault:
+    challenge = b'Bearer error="invalid_token"'
+    return Fault(Kind.WRONG_CREDENTIAL, detail=detail, headers=((b"www-authenticate", challenge),))

@@ -32,6 +32,18 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_request_seconds": Family("histogram", "Whole time of a call."),
     "fastgw_overhead_seconds": Family("histogram", "Time of a call not spent waiting for servers."),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
+    "fastgw_limit_decisions_total": Family(
+        "counter", "Calls that limits decided, by who decided and outcome.", ("how", "outcome")
+    ),
+    "fastgw_limit_refusals_total": Family("counter", "Refusals by a limit, shadow ones too.", ("limit", "mode")),
+    "fastgw_limit_fail_open_total": Family(
+        "counter", "Calls let through unchecked while the store was away.", ("limit",)
+    ),
+    "fastgw_limit_held": Family("gauge", "Tokens that workers hold in advance.", ("limit",)),
+    "fastgw_store_up": Family("gauge", "Workers for which the shared store is in use."),
+    "fastgw_store_seconds": Family("histogram", "Time of one question to the store, however many calls it carries."),
+    "fastgw_store_errors_total": Family("counter", "Questions that the store did not answer.", ("kind",)),
+    "fastgw_store_restarts_total": Family("counter", "Stores of this machine that ended and were started again."),
     "fastgw_usage_events_total": Family("counter", "Usage events handed to the writer."),
     "fastgw_usage_events_lost_total": Family("counter", "Usage events that reached no sink.", ("where",)),
     "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),

@@ -27,6 +27,7 @@ class Event:
         server, instance: who answered or was tried last; `instance` is host:port.
         outcome, status: `Told.outcome`, `Told.rest` of the fault, or `ok` and 200.
         latency, overhead: seconds; of the first, the second was not spent waiting for servers.
+        remaining: whole calls left in the tightest rate limit that counted this one; None where none did.
         labels: names of the claims to be carried.
     """
 
@@ -54,6 +55,7 @@ class Event:
     tokens_in: int | None = None
     tokens_out: int | None = None
     currency: str = "USD"
+    remaining: int | None = None
     trace_id: str | None = None
     labels: tuple[str, ...] = field(default=())
 
@@ -96,7 +98,7 @@ def encode(event: Event) -> bytes:
             "tokensOut": event.tokens_out,
             "cost": None,
             "currency": event.currency,
-            "rateLimitRemaining": None,
+            "rateLimitRemaining": event.remaining,
             "protocolVersion": event.protocol_version,
             "traceId": event.trace_id,
         }

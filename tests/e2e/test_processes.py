@@ -203,7 +203,7 @@ def test_a_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
         async with staged(tmp_path) as (gateway, _, _), AsyncExitStack() as open_calls:
             await begun_on_both(gateway, open_calls)
             family = gateway.children()
-            assert len(family) == 3, "keeper and two workers"
+            assert len(family) == 4, "keeper, two workers and the store"
             assert all(map(alive, family))
             gateway.process.kill()
             gateway.process.wait()

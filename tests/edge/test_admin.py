@@ -12,6 +12,7 @@ import pytest
 
 from fastgw.edge.admin import serve_admin
 from fastgw.edge.hub import Hub
+from fastgw.edge.limitdesk import LimitDesk
 from fastgw.edge.plan import Plan
 from fastgw.edge.status import Status
 from fastgw.gateway.registry import Registry
@@ -27,7 +28,9 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
     async def main() -> tuple[int, str]:
         listener = socket.create_server(("127.0.0.1", 0))
         status = Status(Hub(Registry()), Mind(PLAN), Sums(), dict)
-        runner = await serve_admin(listener, status, token)
+        hub = Hub(Registry())
+        desk = LimitDesk(hub.operate, tuple, Path("nowhere"))
+        runner = await serve_admin(listener, status, token, desk)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
         try:
             async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
@@ -39,7 +42,7 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/backends", "/catalogue"])
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits"])
 def test_paths(path: str) -> None:
     assert ask(path)[0] == 200
 

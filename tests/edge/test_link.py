@@ -30,6 +30,7 @@ class Ears:
         self.heard: list[Any] = []
         self.sessions: list[tuple[str, float]] = []
         self.wanted: list[tuple[str, str]] = []
+        self.ordered: list[tuple[str, float]] = []
         self.hub: Hub
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
@@ -52,6 +53,9 @@ class Ears:
 
     def ended(self) -> list[tuple[str, float]]:
         return self.sessions
+
+    def orders(self) -> list[tuple[str, float]]:
+        return self.ordered
 
     def gone(self, worker: Worker) -> None:
         self.heard.append(("gone", worker.number))

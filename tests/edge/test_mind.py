@@ -21,7 +21,7 @@ from fastgw.config.settings import Endpoint
 from fastgw.edge.assembly import parts
 from fastgw.edge.life import Life
 from fastgw.edge.mind import Thinking
-from fastgw.edge.plan import Plan, plan_of
+from fastgw.edge.plan import Plan, StoreSeat, plan_of
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 from fastgw.ports import UpstreamSession
@@ -204,7 +204,7 @@ def test_the_parts_make_a_gateway_that_serves_what_the_mind_compiled(tmp_path: P
         registry = Registry()
         made = parts(lambda: found)
         assert made.mind is Thinking
-        served, app = made.gateway(Alone(), Counters(), registry, Life())  # type: ignore[arg-type]
+        served, app = made.gateway(Alone(), Counters(), registry, Life(), StoreSeat(found.store))  # type: ignore[arg-type]
         served.load(mind.compile(1))
         served.activate(1)
         status, body = await answered(app, modern("tools/list", key=KEY))

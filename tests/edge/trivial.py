@@ -16,7 +16,7 @@ from typing import Any
 
 from fastgw.edge.launcher import launch
 from fastgw.edge.life import Life
-from fastgw.edge.plan import Parts, Plan
+from fastgw.edge.plan import Parts, Plan, StoreSeat
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 from fastgw.ports import Keeper, UpstreamSession
@@ -26,13 +26,19 @@ from fastgw.telemetry.counters import Counters
 class Trivial:
     """Remembers what it is told."""
 
-    def __init__(self, keeper: Keeper, counters: Counters, registry: Registry, life: Life) -> None:
+    def __init__(self, keeper: Keeper, counters: Counters, registry: Registry, life: Life, seat: StoreSeat) -> None:
         self.keeper, self.counters, self.life = keeper, counters, life
         self.in_flight = 0
         self.snapshot: Any = None
         self.active = 0
         self.over: set[str] = set()
         self.withdrawn: list[str] = []
+
+    async def prepare(self) -> None:
+        """Nothing is to be waited for."""
+
+    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
+        answer(None)
 
     def expire(self) -> None:
         """Its calls are cut off."""

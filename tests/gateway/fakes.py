@@ -20,9 +20,12 @@ from fastgw.edge.asgi import application
 from fastgw.edge.life import Life
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.ledger import Ledger
+from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.orders import Orders
 from fastgw.gateway.registry import Registry
 from fastgw.mcp import names
 from fastgw.ports import Deadlines
+from fastgw.stores.memory import Memory
 from fastgw.telemetry.counters import Counters
 from tests.backends.fakes import FakeAnswer, FakeKeeper, FakeWire, Sent, settle
 
@@ -144,7 +147,9 @@ async def staged(
     """A stage, and nothing left running when it is over."""
     wire, keeper, registry, life = FakeWire(handler), Listening(era=era), Registry(), Life()
     monkeypatch.setattr("fastgw.gateway.wires.open_wire", lambda *_, **__: wire)
-    gateway = Gateway(keeper, Ledger(Counters()), registry, life)
+    counters = Counters()
+    limiter = Limiter(Memory(), counters, Orders())
+    gateway = Gateway(keeper, Ledger(counters), registry, life, limiter)
     gateway.load(_snapshot(era))
     gateway.activate(1)
     try:

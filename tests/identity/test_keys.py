@@ -45,6 +45,6 @@ def test_no_token_was_sent(header: bytes | None) -> None:
 def test_a_token_that_opens_nothing(header: bytes) -> None:
     with pytest.raises(Fault) as refused:
         authenticate(header, KEYS, 0.0)
-    assert refused.value.kind is Kind.UNAUTHENTICATED
+    assert refused.value.kind is Kind.WRONG_CREDENTIAL
     assert refused.value.headers == ((b"www-authenticate", b'Bearer error="invalid_token"'),)
     assert "fgw_" not in str(refused.value)

@@ -1,0 +1,322 @@
+"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many.
+
+Knows: which limits of the snapshot speak of a call, how a verdict is told and counted. Refuses to know: where buckets
+are kept, and how they are decided (`policy/bucket.py`, `stores/`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
+from heapq import nlargest
+from ipaddress import ip_address, ip_network
+from itertools import islice
+from math import ceil
+from time import monotonic
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fastgw.config.limitchecks import FAILED_CREDENTIALS
+from fastgw.config.snapshot import Snapshot
+from fastgw.faults import Fault, Kind
+from fastgw.gateway.admission import Admission
+from fastgw.gateway.buckets import Buckets
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.orders import Order, Orders
+from fastgw.mcp import names
+from fastgw.policy.bucket import Figures
+from fastgw.policy.limits import Applying, Limit, Matter, Subject, applying, override_table, shown
+from fastgw.policy.principal import Claim
+from fastgw.policy.verdict import Charge, Standing, Verdict
+from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.top import Top
+
+MOST_SELECTIONS = 200_000
+"""Agents of which it is remembered which limits speak of them."""
+NETWORK = 64
+"""Bits of an IPv6 address that tell one client from another (RFC 6177)."""
+SOON = 1
+"""Seconds after which a call is told to come back where nobody can tell when another one ends."""
+
+
+Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+
+
+class Selection(NamedTuple):
+    """The limits that may count one class of agents on one endpoint.
+
+    Args:
+        limits: in the order of the configuration.
+        of: those that speak of one tool or prompt, by what is asked for.
+        by_uri: whether any of them tells resources apart.
+    """
+
+    limits: tuple[Applying, ...]
+    of: dict[tuple[str, ...], tuple[Applying, ...]]
+    by_uri: bool
+
+
+class _Known(NamedTuple):
+    """What was found for one agent; its claims are looked at again where they are another object."""
+
+    claims: dict[str, Claim]
+    selection: Selection
+
+
+class _Reference(msgspec.Struct):
+    type: str
+
+
+_REFERENCE = msgspec.json.Decoder(_Reference).decode
+BEAT = 0.5
+"""Seconds between two looks at what is idle, and two signs of life to a store."""
+READY_WITHIN = 1.0
+"""Seconds a worker waits for the store before it serves without."""
+REPORTED = 100
+"""Buckets, and agents, that a report names."""
+SLICE = 500
+"""Buckets that are looked at before calls have their turn: about 1 ms."""
+_SHOWN_TOOLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET))
+
+
+class Limiter:
+    """Holds one worker's calls to the limits.
+
+    Args:
+        buckets: where they are kept.
+        counters: of this worker.
+        orders: of operators.
+    """
+
+    def __init__(self, buckets: Buckets, counters: Counters, orders: Orders) -> None:
+        self._buckets = buckets
+        self._counters = counters
+        self.orders = orders
+        self._limits: tuple[Limit, ...] = ()
+        self._known: dict[tuple[str, str], _Known] = {}
+        self._selections: dict[tuple[Applying, ...], Selection] = {}
+        self._figures: Figures | None = None
+        self._strangers = Limit(FAILED_CREDENTIALS, ("address",))
+        orders.reset = self.reset
+        self.refused: Top[tuple[str, str]] = Top()
+        """(limit, subject) of those who are refused most."""
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Go by the limits of this snapshot. Buckets stay as they are: they are known by name."""
+        self._figures = snapshot.failed_credentials
+        if snapshot.limits != self._limits:
+            self._limits = snapshot.limits
+            self._known.clear()
+            self._selections.clear()
+
+    async def prepare(self, spawn: Spawn) -> None:
+        """Begin; returns when the buckets are there, or were waited for long enough."""
+        ready = spawn(self._buckets.begin(), "finding the store")
+        spawn(self._run(), "looking after limits")
+        await asyncio.wait((ready,), timeout=READY_WITHIN)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            self._buckets.beat(int(monotonic() * 1e6))
+            self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
+            for limit, held in self._buckets.held().items():
+                self._counters.gauge(held, "fastgw_limit_held", limit)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """In force."""
+        return self._limits
+
+    # -- a call ------------------------------------------------------------------------------------------------------
+
+    async def admit(self, exchange: Exchange) -> None:
+        """Count the call, or refuse it.
+
+        Raises:
+            Fault: RATE_LIMITED; FULL where a limit that must hold cannot be checked.
+        """
+        charges = self.charges(exchange) if self._limits else ()
+        if not charges:
+            return
+        verdict = await self._verdict(exchange, charges)
+        exchange.verdict = verdict
+        for limit in verdict.shadowed:
+            self._counters.inc("fastgw_limit_refusals_total", limit.name, "shadow")
+        if verdict.refused is not None:
+            raise self._refusal(exchange, verdict, verdict.refused)
+        self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
+
+    async def _verdict(self, exchange: Exchange, charges: Sequence[Charge]) -> Verdict:
+        admission = exchange.admission = Admission(charges)
+        verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
+        if verdict is not None:
+            admission.verdict = verdict
+            return verdict
+        self._buckets.ask(admission)
+        return await admission.wait()
+
+    def settle(self, exchange: Exchange) -> None:
+        """The call is over, however it ended."""
+        admission = exchange.admission
+        if admission is not None and (permits := admission.close()):
+            self._buckets.release(permits)
+
+    def _refusal(self, exchange: Exchange, verdict: Verdict, charge: Charge) -> Fault:
+        limit = charge.limit
+        exchange.refused_by = limit.name
+        self._counters.inc("fastgw_limit_decisions_total", verdict.how, "refused")
+        self._counters.inc("fastgw_limit_refusals_total", limit.name, "enforce")
+        self.refused.add((limit.name, shown(charge.bucket[1])))
+        if verdict.how == "deny":
+            return Fault(Kind.FULL, "A limit cannot be checked now", detail=f"{limit.name}: no store", retry_after=SOON)
+        wait = max(SOON, ceil(verdict.wait))
+        data = {"limit": limit.name, "by": list(limit.by)}
+        if charge.most:
+            words = f"Too many calls at the same time: limit {limit.name}"
+        else:
+            words = f"Rate limit {limit.name} is used up; try again in {wait} s"
+        return Fault(Kind.RATE_LIMITED, words, data=data, retry_after=wait)
+
+    # -- what it counts in -------------------------------------------------------------------------------------------
+
+    def charges(self, exchange: Exchange) -> list[Charge]:
+        """The buckets that the call counts in."""
+        call, arm = exchange.call, exchange.arm
+        assert call is not None and arm is not None
+        selection = self._selection(exchange)
+        if not selection.limits:
+            return []
+        matter = _matter(exchange, selection)
+        weight, found = arm.weight, []
+        principal, endpoint = exchange.principal, exchange.endpoint.path
+        for applies in self._speaking(selection, matter):
+            limit = applies.limit
+            table, figures = applies.tariff
+            if applies.match is not None or applies.overrides:
+                arguments = call.params.get("arguments", b"{}")
+                if not applies.counts(arguments):
+                    continue
+                table, figures = applies.tariff_for(arguments)
+            subject = limit.subject(principal, endpoint, matter)
+            if figures is not None:
+                if self.orders.raises:
+                    figures = self.orders.raised(limit.name, subject, figures)
+                found.append(Charge(limit, (table, subject), figures, min(weight, figures.burst)))
+            if limit.in_flight is not None:
+                found.append(Charge(limit, (f"{limit.name}\n*", subject), None, 1, limit.in_flight))
+        return found
+
+    def _selection(self, exchange: Exchange) -> Selection:
+        principal, endpoint = exchange.principal, exchange.endpoint.path
+        key = endpoint, principal.agent
+        known = self._known.get(key)
+        if known is not None and known.claims is principal.claims:
+            return known.selection
+        found = applying(self._limits, principal, endpoint)
+        selection = self._selections.get(found)
+        if selection is None:
+            by_uri = any(one.limit.tools is not None and not one.limit.tools.uris.free for one in found)
+            selection = self._selections[found] = Selection(found, {}, by_uri)
+        if len(self._known) >= MOST_SELECTIONS:
+            self._known.clear()
+        self._known[key] = _Known(principal.claims, selection)
+        return selection
+
+    def _speaking(self, selection: Selection, matter: Matter) -> tuple[Applying, ...]:
+        """Those of a selection that speak of what is asked for."""
+        if matter.kind == "resource":  # agents can write as many URIs as they like: none is remembered
+            return _of(selection, matter)
+        key = matter[:4]
+        found = selection.of.get(key)
+        if found is None:
+            found = selection.of[key] = _of(selection, matter)
+        return found
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def reset(self, order: Order) -> None:
+        """Make buckets of a limit full."""
+        limit = next((one for one in self._limits if one.name == order.limit), None)
+        if limit is None and order.limit != FAILED_CREDENTIALS:
+            return
+        if order.subject is None or limit is None:
+            self._buckets.reset(self._buckets.buckets_of(order.limit))
+            return
+        subject = subject_of(order.subject)
+        tables = [(limit.name, limit.figures)]
+        tables += [(override_table(limit, at), one.figures) for at, one in enumerate(limit.overrides)]
+        self._buckets.reset([Charge(limit, (table, subject), figures) for table, figures in tables if figures])
+
+    async def report(self) -> dict[str, Any]:
+        """How the limits stand here, fit for JSON: fullest buckets, who is refused most, what operators have raised."""
+        standings: list[Standing] = []
+        for at, one in enumerate(self._buckets.standings(int(monotonic() * 1e6))):
+            if at % SLICE == SLICE - 1:
+                standings = nlargest(REPORTED, standings, key=_fullness)
+                await asyncio.sleep(0)  # calls go on meanwhile
+            standings.append(one)
+        return {
+            "buckets": [asdict(one) for one in nlargest(REPORTED, standings, key=_fullness)],
+            "refused": [
+                {"limit": limit, "subject": subject, "calls": calls}
+                for (limit, subject), calls in islice(self.refused, REPORTED)
+            ],
+            "raises": self.orders.told(),
+            "store": self._buckets.state,
+        }
+
+    # -- strangers ---------------------------------------------------------------------------------------------------
+
+    async def turn_away(self, exchange: Exchange, fault: Fault) -> Fault:
+        """What a wrong credential hears: `fault`, or, from an address that has shown too many, RATE_LIMITED."""
+        if self._figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
+            return fault
+        bucket = FAILED_CREDENTIALS, _address(exchange.client)
+        try:
+            verdict = await self._verdict(exchange, [Charge(self._strangers, bucket, self._figures)])
+        finally:
+            self.settle(exchange)
+        if verdict.refused is None:
+            return fault
+        return self._refusal(exchange, verdict, verdict.refused)
+
+
+def _address(client: Sequence[object] | None) -> str | None:
+    """Whom wrong credentials are counted against: an address; of IPv6 the network, since whoever has one has it all."""
+    host = str(client[0]) if client else ""
+    try:
+        found = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if found.version == 6 and found.ipv4_mapped is None:
+        return str(ip_network((int(found), NETWORK), strict=False))
+    return str(found if found.version == 4 else found.ipv4_mapped)
+
+
+def _fullness(standing: Standing) -> float:
+    return standing.used
+
+
+def _of(selection: Selection, matter: Matter) -> tuple[Applying, ...]:
+    return tuple(one for one in selection.limits if one.limit.tools is None or one.limit.tools.take(matter))
+
+
+def _matter(exchange: Exchange, selection: Selection) -> Matter:
+    """What the call is about. Of a completion it is what is completed."""
+    call, arm, grant = exchange.call, exchange.arm, exchange.grant
+    assert call is not None and arm is not None and grant is not None
+    target, name = arm.targets[0], grant.route.name
+    if call.method in _SHOWN_TOOLS:
+        return Matter("tool" if call.method == names.TOOLS_CALL else "prompt", name, target.server, target.tool)
+    if call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt":
+        return Matter("prompt", name, target.server, target.tool)
+    known_as = exchange.endpoint.uris.known_as(target.server, target.tool) if selection.by_uri else ()
+    return Matter("resource", name, target.server, target.tool, known_as)
+
+
+def subject_of(parts: Sequence[str | None]) -> Subject:
+    """A subject of its values, in the order of `by`."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
