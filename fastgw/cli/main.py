@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "say what would become of a call, and why",
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
+    "limits": "see who is near a limit; reset and raise",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",
     "schema": "print the JSON Schema of the configuration",

@@ -41,13 +41,13 @@ def _gateway(keeper: Keeper, counters: Counters, registry: Registry, life: Life,
         tell = shared.order
     orders = Orders(tell)
     if tell is not None:
-        shared.ordered = orders.heard
+        shared.ordered, shared.forgotten = orders.heard, orders.repeat
     gateway = Gateway(keeper, Ledger(counters), registry, life, Limiter(buckets, counters, orders))
     return gateway, application(gateway)
 
 
 def _shared(counters: Counters, registry: Registry, seat: StoreSeat) -> Shared:
     connection, keys = RedisConnection(seat.place, seat.socket), Keys(seat.place.prefix)
-    flights: Flights[Any] = Flights(connection, keys, os.urandom(8).hex(), os.urandom(8).hex(), registry.spawn)
+    flights: Flights[Any] = Flights(connection, keys, os.urandom(8).hex(), registry.spawn)
     flights.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
     return Shared(connection, keys, flights, counters.inc, seat.workers)

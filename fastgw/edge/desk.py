@@ -39,25 +39,23 @@ def answer(said: Any, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(said, indent=1).encode() + b"\n", status=status, headers=headers)
 
 
+class _Refusal(Exception):
+    """The order is not even looked at: status and words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(status, words)
+        self.status = status
+        self.words = words
+
+
 def _ordering(do: Do, token: str | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def order(request: web.Request) -> web.StreamResponse:
         if token is None:
             return _refused(403, "Orders need an admin token: admin: {listen: ..., token: ...}")
-        if _foreign(request):
-            return _refused(403, "Orders from a page of another origin are refused")
-        if request.content_type != "application/json":
-            return _refused(415, "Content-Type must be application/json")
-        body = await _body(request)
-        if body is None:
-            return _refused(413, f"An order has at most {MOST} bytes")
         try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
-            return _refused(400, "The body must be a JSON object")
-        if not isinstance(asked, dict):
-            return _refused(400, "The body must be a JSON object")
-        try:
-            return answer(await do(asked, _who(request, token)))
+            return answer(await do(await _asked(request), _who(request, token)))
+        except _Refusal as no:
+            return _refused(no.status, no.words)
         except BadOrder as wrong:
             return _refused(400, str(wrong))
         except OSError as wrong:
@@ -66,18 +64,32 @@ def _ordering(do: Do, token: str | None) -> Callable[[web.Request], Awaitable[we
     return order
 
 
-async def _body(request: web.Request) -> bytes | None:
-    """The body, whole; None where it is too large."""
+def _refused(status: int, words: str) -> web.Response:
+    return answer({"error": words}, status)
+
+
+async def _asked(request: web.Request) -> dict[str, Any]:
+    """What is ordered.
+
+    Raises:
+        _Refusal: it comes from a page of elsewhere, or is no JSON object.
+    """
+    if _foreign(request):
+        raise _Refusal(403, "Orders from a page of another origin are refused")
+    if request.content_type != "application/json":
+        raise _Refusal(415, "Content-Type must be application/json")
     body = b""
     async for piece in request.content.iter_any():
         body += piece
         if len(body) > MOST:
-            return None
-    return body
-
-
-def _refused(status: int, words: str) -> web.Response:
-    return answer({"error": words}, status)
+            raise _Refusal(413, f"An order has at most {MOST} bytes")
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict):
+        raise _Refusal(400, "The body must be a JSON object")
+    return asked
 
 
 def _foreign(request: web.Request) -> bool:

@@ -273,7 +273,7 @@ class Hub:
         worker.send(frames.pack(("ended", 0, self.ears.ended())))
         worker.send(frames.pack(("levels", 0, self.ears.levels())))
         for order in self.ears.orders():
-            worker.send(frames.pack(("operate", 0, "order", order)))
+            worker.send(frames.pack(("operate", 0, "remember", order)))
         if self._packed is not None:
             worker.sent = self._packed.generation
             worker.send_all(self._all())

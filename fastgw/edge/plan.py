@@ -114,7 +114,9 @@ class Served(Protocol):
         ...
 
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
-        """Do what an operator asks of every worker, and answer: `report`, or `order` with (text, seconds)."""
+        """Do what an operator asks of every worker, and answer: `report`, `order` with (text, seconds), or
+        `remember` with the same: it was ordered before.
+        """
         ...
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:

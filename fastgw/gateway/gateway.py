@@ -250,7 +250,7 @@ class Gateway:
         if verb == "report":
             self.registry.spawn(self._report(answer), "reporting limits")
             return
-        self.limiter.orders.give(*args)
+        (self.limiter.orders.give if verb == "order" else self.limiter.orders.remember)(*args)
         answer(None)
 
     async def _report(self, answer: Callable[[Any], object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from heapq import nlargest
 from ipaddress import ip_address, ip_network
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from fastgw.catalog.route import Arm
 from fastgw.config.limitchecks import FAILED_CREDENTIALS
 from fastgw.config.snapshot import Snapshot
 from fastgw.faults import Fault, Kind
@@ -26,8 +27,9 @@ from fastgw.gateway.buckets import Buckets
 from fastgw.gateway.exchange import Exchange
 from fastgw.gateway.orders import Order, Orders
 from fastgw.mcp import names
+from fastgw.mcp.call import Call
 from fastgw.policy.bucket import Figures
-from fastgw.policy.limits import Applying, Limit, Matter, Subject, applying, override_table, shown
+from fastgw.policy.limits import Applying, Limit, Matter, Subject, SubjectReader, applying, override_table, shown
 from fastgw.policy.principal import Claim
 from fastgw.policy.verdict import Charge, Standing, Verdict
 from fastgw.telemetry.counters import Counters
@@ -44,17 +46,36 @@ SOON = 1
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 
+class Counting(NamedTuple):
+    """How a limit counts the calls of one tool or prompt, or of one server's resources.
+
+    Made once: with each part of each subject looked up for each call, a call that counts in four buckets cost 1.2 times
+    what reading its envelope costs, so 0.7 (`python -m bench limits`).
+
+    Args:
+        asks: whether it looks at the arguments.
+        subject: the bucket of an agent.
+        calls: what its buckets of calls at the same time are kept under.
+    """
+
+    applies: Applying
+    asks: bool
+    subject: SubjectReader
+    calls: str
+
+
 class Selection(NamedTuple):
     """The limits that may count one class of agents on one endpoint.
 
     Args:
         limits: in the order of the configuration.
-        of: those that speak of one tool or prompt, by what is asked for.
+        of: how those count that speak of one tool or prompt, by method, name, server and its own name; how all of them
+            count one server's resources, by `RESOURCE` and server.
         by_uri: whether any of them tells resources apart.
     """
 
     limits: tuple[Applying, ...]
-    of: dict[tuple[str, ...], tuple[Applying, ...]]
+    of: dict[tuple[str, ...], tuple[Counting, ...]]
     by_uri: bool
 
 
@@ -78,7 +99,9 @@ REPORTED = 100
 """Buckets, and agents, that a report names."""
 SLICE = 500
 """Buckets that are looked at before calls have their turn: about 1 ms."""
-_SHOWN_TOOLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET))
+RESOURCE = "resource"
+_METHODS = {"tool": names.TOOLS_CALL, "prompt": names.PROMPTS_GET}
+_SHOWN_TOOLS = frozenset(_METHODS.values())
 
 
 class Limiter:
@@ -96,7 +119,7 @@ class Limiter:
         self.orders = orders
         self._limits: tuple[Limit, ...] = ()
         self._known: dict[tuple[str, str], _Known] = {}
-        self._selections: dict[tuple[Applying, ...], Selection] = {}
+        self._selections: dict[tuple[str, tuple[Applying, ...]], Selection] = {}
         self._figures: Figures | None = None
         self._strangers = Limit(FAILED_CREDENTIALS, ("address",))
         orders.reset = self.reset
@@ -189,24 +212,23 @@ class Limiter:
         selection = self._selection(exchange)
         if not selection.limits:
             return []
-        matter = _matter(exchange, selection)
-        weight, found = arm.weight, []
-        principal, endpoint = exchange.principal, exchange.endpoint.path
-        for applies in self._speaking(selection, matter):
+        weight, principal, found = arm.weight, exchange.principal, []
+        for applies, asks, read, calls in self._speaking(selection, exchange, call, arm):
             limit = applies.limit
             table, figures = applies.tariff
-            if applies.match is not None or applies.overrides:
+            if asks:
                 arguments = call.params.get("arguments", b"{}")
                 if not applies.counts(arguments):
                     continue
                 table, figures = applies.tariff_for(arguments)
-            subject = limit.subject(principal, endpoint, matter)
+            subject = read(principal)
             if figures is not None:
                 if self.orders.raises:
                     figures = self.orders.raised(limit.name, subject, figures)
-                found.append(Charge(limit, (table, subject), figures, min(weight, figures.burst)))
+                cost = weight if weight < 2 else min(weight, figures.burst)
+                found.append(Charge(limit, (table, subject), figures, cost))
             if limit.in_flight is not None:
-                found.append(Charge(limit, (f"{limit.name}\n*", subject), None, 1, limit.in_flight))
+                found.append(Charge(limit, (calls, subject), None, 1, limit.in_flight))
         return found
 
     def _selection(self, exchange: Exchange) -> Selection:
@@ -216,23 +238,31 @@ class Limiter:
         if known is not None and known.claims is principal.claims:
             return known.selection
         found = applying(self._limits, principal, endpoint)
-        selection = self._selections.get(found)
+        selection = self._selections.get((endpoint, found))
         if selection is None:
             by_uri = any(one.limit.tools is not None and not one.limit.tools.uris.free for one in found)
-            selection = self._selections[found] = Selection(found, {}, by_uri)
+            selection = self._selections[endpoint, found] = Selection(found, {}, by_uri)
         if len(self._known) >= MOST_SELECTIONS:
             self._known.clear()
         self._known[key] = _Known(principal.claims, selection)
         return selection
 
-    def _speaking(self, selection: Selection, matter: Matter) -> tuple[Applying, ...]:
+    def _speaking(self, selection: Selection, exchange: Exchange, call: Call, arm: Arm) -> Sequence[Counting]:
         """Those of a selection that speak of what is asked for."""
-        if matter.kind == "resource":  # agents can write as many URIs as they like: none is remembered
-            return _of(selection, matter)
-        key = matter[:4]
-        found = selection.of.get(key)
-        if found is None:
-            found = selection.of[key] = _of(selection, matter)
+        grant, target, endpoint = exchange.grant, arm.targets[0], exchange.endpoint.path
+        assert grant is not None
+        known = selection.of.get((call.method, grant.route.name, target.server, target.tool))
+        if known is not None:
+            return known
+        matter = _matter(exchange, selection)
+        if matter.kind == RESOURCE:  # agents can write as many URIs as they like: none is remembered
+            key: tuple[str, ...] = RESOURCE, matter.server
+            if key not in selection.of:
+                selection.of[key] = tuple([_counting(one, endpoint, matter) for one in selection.limits])
+            return [one for one in selection.of[key] if _speaks(one.applies, matter)]
+        key = _METHODS[matter.kind], matter.name, matter.server, matter.own
+        speaking = [one for one in selection.limits if _speaks(one, matter)]
+        found = selection.of[key] = tuple([_counting(one, endpoint, matter) for one in speaking])
         return found
 
     # -- operators ---------------------------------------------------------------------------------------------------
@@ -242,10 +272,12 @@ class Limiter:
         limit = next((one for one in self._limits if one.name == order.limit), None)
         if limit is None and order.limit != FAILED_CREDENTIALS:
             return
-        if order.subject is None or limit is None:
+        if order.subject is None:
             self._buckets.reset(self._buckets.buckets_of(order.limit))
             return
         subject = subject_of(order.subject)
+        if limit is None:
+            limit = replace(self._strangers, figures=self._figures)
         tables = [(limit.name, limit.figures)]
         tables += [(override_table(limit, at), one.figures) for at, one in enumerate(limit.overrides)]
         self._buckets.reset([Charge(limit, (table, subject), figures) for table, figures in tables if figures])
@@ -300,8 +332,14 @@ def _fullness(standing: Standing) -> float:
     return standing.used
 
 
-def _of(selection: Selection, matter: Matter) -> tuple[Applying, ...]:
-    return tuple(one for one in selection.limits if one.limit.tools is None or one.limit.tools.take(matter))
+def _speaks(applies: Applying, matter: Matter) -> bool:
+    tools = applies.limit.tools
+    return tools is None or tools.take(matter)
+
+
+def _counting(applies: Applying, endpoint: str, matter: Matter) -> Counting:
+    limit, asks = applies.limit, applies.match is not None or bool(applies.overrides)
+    return Counting(applies, asks, limit.subject_reader(endpoint, matter), f"{limit.name}\n*")
 
 
 def _matter(exchange: Exchange, selection: Selection) -> Matter:
@@ -314,7 +352,7 @@ def _matter(exchange: Exchange, selection: Selection) -> Matter:
     if call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt":
         return Matter("prompt", name, target.server, target.tool)
     known_as = exchange.endpoint.uris.known_as(target.server, target.tool) if selection.by_uri else ()
-    return Matter("resource", name, target.server, target.tool, known_as)
+    return Matter(RESOURCE, name, target.server, target.tool, known_as)
 
 
 def subject_of(parts: Sequence[str | None]) -> Subject:

@@ -55,7 +55,7 @@ def order_of(text: str) -> Order | None:
     """The order that is this text; None where it is none, or one of another release."""
     try:
         return msgspec.json.decode(text, type=Order)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 
@@ -94,6 +94,21 @@ class Orders:
         if self._tell is not None:
             self._tell(order.target, text, seconds)
 
+    def remember(self, text: str, seconds: float) -> None:
+        """An operator has ordered this before. Where there is a store it knows better: others order, too."""
+        order = order_of(text)
+        if order is not None and self._tell is None:
+            self._take(order, seconds)
+
+    def repeat(self) -> None:
+        """The store has lost them: tell it again."""
+        if self._tell is None:
+            return
+        now = self._clock()
+        for one in self.raises.values():
+            if one.until > now:
+                self._tell(one.order.target, one.order.text, one.until - now)
+
     def heard(self, orders: Iterable[tuple[str, float]]) -> None:
         """All that is in force in the whole deployment: text, and seconds it still holds."""
         self.raises = {}
@@ -103,7 +118,7 @@ class Orders:
                 self._take(order, seconds)
 
     def raised(self, limit: str, subject: Subject, figures: Figures) -> Figures:
-        """The figures that hold for a bucket: those of the configuration, wherever a raise does not let more through."""
+        """The figures that hold for a bucket: wherever a raise lets no more through, those of the configuration."""
         parts, now = subject if isinstance(subject, tuple) else (subject,), self._clock()
         for target in (parts, None):
             found = self.raises.get((limit, target))

@@ -4,7 +4,8 @@
 -- worker. The arithmetic is that of policy/bucket.py, step for step; both are held to the same vectors.
 --
 -- KEYS   1 epoch  2 workers  3 orders  4... buckets
--- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks, orders {target, text, micros ...}
+-- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks, orders {target, text, micros ...},
+--          epoch that the worker knows: where it is another, nothing is decided, since what it knew of is no more
 --          row of a rate      {key, 1, gain, price, cap, tick, held, given back, wanted ahead}
 --          row of calls       {key, 2, most, used, wanted ahead}
 --          check              {row, cost, mode, row, cost, mode, ...}
@@ -18,7 +19,7 @@
 
 local VERSION = 1
 local LEASE, PERMIT, WORKER = 2000000, 4000000, 5000000 -- microseconds without a word of the worker
-local MOST_WAIT = 2 ^ 52 -- microseconds; beyond it sums are no longer exact
+local MOST = 2 ^ 52 -- of anything: beyond it sums are no longer exact
 local ROOM = 10 -- times what is wanted ahead must be there, else the bucket is exact
 local EPOCH_TTL, WORKERS_TTL, SLACK = 86400000, 60000, 1000 -- milliseconds
 
@@ -29,6 +30,13 @@ local request = cmsgpack.unpack(ARGV[1])
 if request[1] ~= VERSION then
   return redis.error_reply('FASTGW this is version ' .. VERSION .. ' of the script')
 end
+local epoch = redis.call('GET', KEYS[1])
+if not epoch then
+  epoch = request[3]
+  redis.call('SET', KEYS[1], epoch, 'PX', EPOCH_TTL)
+end
+if request[8] ~= '' and request[8] ~= epoch then return cmsgpack.pack({ VERSION, epoch, 0, {}, {}, {} }) end
+
 local worker, rows, checks = request[2], request[5], request[6]
 local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
 
@@ -40,6 +48,9 @@ end
 local function whole(a, b) return (a - rest(a, b)) / b end
 local function whole_up(a, b) return -whole(-a, b) end
 
+-- What is kept may have been written by a stranger.
+local function number(text) return min(tonumber(text), MOST) end
+
 local states = {}
 
 local function load(key)
@@ -50,9 +61,10 @@ local function load(key)
   if kept then
     local units, stamp, cap, holders = string.match(kept, '^(%d+) (%d+) (%d+)(.*)$')
     if units then
-      state.units, state.stamp, state.cap = tonumber(units), tonumber(stamp), tonumber(cap)
+      state.stamp, state.cap = number(stamp), number(cap)
+      state.units = min(number(units), state.cap)
       for who, held, till in string.gmatch(holders, ';(%w+) (%d+) (%d+)') do
-        held, till = tonumber(held), tonumber(till)
+        held, till = number(held), number(till)
         if till > now then
           -- more than it was ever given: the clock has gone back
           state.held[who] = { held, min(till, now + PERMIT) }
@@ -136,7 +148,7 @@ for at, check in ipairs(checks) do
       local short, time_to_wait
       if row[2] == 1 then
         short = row.state.units + cost * row[4] - row[5]
-        time_to_wait = min(MOST_WAIT, whole_up(short, row[3]) * row[6] - rest(now, row[6]))
+        time_to_wait = min(MOST, whole_up(short, row[3]) * row[6] - rest(now, row[6]))
       else
         short = lent(row.state, worker) + row.used + cost - row[3]
         time_to_wait = 0
@@ -224,18 +236,16 @@ for _, row in ipairs(rows) do
   end
 end
 
-local epoch = redis.call('GET', KEYS[1])
-if not epoch then
-  epoch = request[3]
-  redis.call('SET', KEYS[1], epoch, 'PX', EPOCH_TTL)
-end
-
 -- What operators have ordered holds for the whole deployment, for a time; the newest of a target alone.
 local function order(target, text, micros)
   for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     if string.sub(member, 1, #target + 1) == target .. '\n' then redis.call('ZREM', KEYS[3], member) end
   end
-  if micros > 0 then redis.call('ZADD', KEYS[3], string.format('%.0f', now + micros), target .. '\n' .. text) end
+  if micros > 0 then
+    redis.call('ZADD', KEYS[3], string.format('%.0f', now + micros), target .. '\n' .. text)
+    local lasts = ceil(micros / 1000) + SLACK
+    if redis.call('PTTL', KEYS[3]) < lasts then redis.call('PEXPIRE', KEYS[3], string.format('%.0f', lasts)) end
+  end
 end
 local new = request[7]
 for at = 1, #new, 3 do order(new[at], new[at + 1], new[at + 2]) end
@@ -249,13 +259,9 @@ if request[4] == 1 then
   redis.call('PEXPIRE', KEYS[2], WORKERS_TTL)
   workers = redis.call('ZCARD', KEYS[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
-  local found, last = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES'), 0
+  local found = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
   for at = 1, #found, 2 do
-    local left = tonumber(found[at + 1]) - now
-    orders[at] = string.match(found[at], '\n(.*)$')
-    orders[at + 1] = left
-    last = max(last, left)
+    orders[at], orders[at + 1] = string.match(found[at], '\n(.*)$') or '', tonumber(found[at + 1]) - now
   end
-  if last > 0 then redis.call('PEXPIRE', KEYS[3], string.format('%.0f', ceil(last / 1000) + SLACK)) end
 end
 return cmsgpack.pack({ VERSION, epoch, workers, orders, holdings, answers })

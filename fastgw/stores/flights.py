@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from time import monotonic, perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -58,6 +58,10 @@ class Crew(Protocol[T]):
         """There is no answer to these."""
         ...
 
+    def emptied(self, epoch: str) -> None:
+        """The store knows nothing any more, and has decided nothing: the same is asked again."""
+        ...
+
     def unsaid(self) -> bool:
         """Whether there is something to be said though nothing waits."""
         ...
@@ -72,14 +76,13 @@ class Flights(Generic[T]):
 
     Args:
         worker: letters and digits that no other worker has.
-        epoch: to begin with in a store that has none.
     """
 
-    def __init__(self, connection: Connection, keys: Keys, worker: str, epoch: str, spawn: Spawn) -> None:
+    def __init__(self, connection: Connection, keys: Keys, worker: str, spawn: Spawn) -> None:
         self._connection = connection
         self._keys = keys
         self._worker = worker
-        self._epoch = epoch
+        self._numbers = count(1)
         self._spawn = spawn
         self._waiting: deque[tuple[float, T]] = deque()
         self._flying = False
@@ -113,16 +116,18 @@ class Flights(Generic[T]):
         waiting = [question for _, question in taken]
         now = monotonic()
         due = taken[0][0] + DEADLINE - now if taken else DEADLINE
-        request = self.crew.compose(waiting)
         try:
+            request = self.crew.compose(waiting)
             reply = await self._within(max(SHORTEST, due), request)
+            if reply.emptied:
+                self.crew.emptied(reply.epoch)
+                self._waiting.extendleft(reversed(taken))
+            else:
+                self.crew.landed(waiting, request, reply, now)
         except StoreAway as wrong:
             self._lose(waiting, wrong)
-            return
-        try:
-            self.crew.landed(waiting, request, reply, now)
         except Exception as wrong:  # whoever waits would wait for ever
-            log.exception("an answer of the store could not be taken")
+            log.exception("a question to the store failed")
             self._lose(waiting, StoreAway("defect", repr(wrong)))
 
     async def _within(self, seconds: float, request: Request) -> Reply:
@@ -132,7 +137,8 @@ class Flights(Generic[T]):
             StoreAway: it does not, or is none.
         """
         began = perf_counter()
-        argument = encode(request, self._worker, self._epoch)
+        # Another epoch each time: a store that was emptied must not go on under one that somebody knows.
+        argument = encode(request, self._worker, f"{self._worker}-{next(self._numbers)}")
         call = self._spawn(self._answer(request, argument), "asking the store")
         done, _ = await asyncio.wait((call,), timeout=seconds)
         if not done:
@@ -162,8 +168,8 @@ class Flights(Generic[T]):
         left = [question for _, question in self._waiting]
         self._waiting.clear()
         log.warning("the store is away: %s", why)
-        self.crew.lost([*waiting, *left], why)
         self._spawn(self.find(), "looking for the store")
+        self.crew.lost([*waiting, *left], why)
 
     async def find(self) -> None:
         """Look for the store until it answers twice, the second time as fast as calls need it."""
@@ -171,21 +177,32 @@ class Flights(Generic[T]):
         if monotonic() - self._since < SOON:
             await asyncio.sleep(PROBE_EVERY[-1])
         for pause in chain(PROBE_EVERY, repeat(PROBE_EVERY[-1])):
-            try:
-                await self._connection.reopen()
-                await self._probe(PROBE_WITHIN)
-                await self._probe(DEADLINE)
-            except StoreAway as wrong:
-                if pause == PROBE_EVERY[-1] and str(wrong) != said:
-                    said = str(wrong)
-                    log.info("the store is not to be had yet: %s", said)
-                await asyncio.sleep(pause)
-                continue
-            self.away, self._since = False, monotonic()
-            log.info("the store answers")
+            wrong = await self._look()
+            if not wrong:
+                break
+            if pause == PROBE_EVERY[-1] and wrong != said:
+                said = wrong
+                log.info("the store is not to be had yet: %s", said)
+            await asyncio.sleep(pause)
+        self.away, self._since = False, monotonic()
+        log.info("the store answers")
+        try:
             self.crew.returned()
+        finally:
             self.fly()
-            return
+
+    async def _look(self) -> str:
+        """What is wrong with the store; nothing where it answers twice."""
+        try:
+            await self._connection.reopen()
+            await self._probe(PROBE_WITHIN)
+            await self._probe(DEADLINE)
+        except StoreAway as wrong:
+            return str(wrong)
+        except Exception as wrong:  # nobody else looks for it
+            log.exception("looking for the store failed")
+            return repr(wrong)
+        return ""
 
     async def _probe(self, seconds: float) -> None:
         request = Request(beat=True)

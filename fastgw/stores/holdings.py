@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from fastgw.policy.bucket import MICROS, Figures, Lack, counted_at, now_lacking
+from fastgw.policy.bucket import MICROS, Figures, Lack, now_lacking
 from fastgw.policy.limits import Subject, shown
 from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
 from fastgw.stores.script import Keys, Row
@@ -27,8 +27,9 @@ BUSY = 250_000
 """Microseconds since the last question, within which a bucket counts as busy."""
 IDLE = 500_000
 """Microseconds without a call after which what is held goes back."""
-HELD_FOR = 1_600_000
-"""Microseconds for which a lease may be spent: less than the store waits (`LEASE`), by what an answer may take."""
+HELD_FOR, ALLOTTED_FOR = 1_600_000, 3_600_000
+"""Microseconds for which a lease may be spent, and calls begun that were allotted: less than the store waits (`LEASE`,
+`PERMIT`), by what an answer may take."""
 SWEEP = 1000
 """Holdings looked at in one step: about 1 ms."""
 _MOST = 1 << 62
@@ -69,10 +70,12 @@ class Holding:
 
     def take(self, cost: int, now: int) -> int:
         """A question begins: what of the cost is held is taken for it."""
-        self.expire(now)
-        use = max(0, min(self.held, cost))
-        self.held -= use
-        self.pending += use
+        use = 0
+        if self.held > 0:
+            self.expire(now)
+            use = min(self.held, cost)
+            self.held -= use
+            self.pending += use
         self.questions += 1
         self.used = now
         return use
@@ -90,17 +93,20 @@ class Holding:
             # What is free of the calls allotted here is given up until the answer: nobody starts one uncounted.
             self.held = 0
             return Row(self.key, None, charge.most, self.running + self.pending, 0, _ahead(charge.most, charge))
-        self.expire(now)
+        if self.held > 0:
+            self.expire(now)
         back = self.held if self.returning else 0
         self.held -= back
-        ahead = _ahead(figures.burst, charge)
-        wanted = ahead if now - self.asked < BUSY and self.held < ahead // 2 and not self.returning else 0
+        wanted = 0
+        if now - self.asked < BUSY and not (self.returning or charge.limit.exact):
+            ahead = _ahead(figures.burst, charge)
+            wanted = ahead if self.held < ahead // 2 else 0
         self.asked, self.returning = now, False
         return Row(self.key, figures, 0, self.held + self.pending, back, wanted)
 
     def expire(self, now: int) -> None:
-        """What was held for too long is lost: the store counts it as spent."""
-        if self.until <= now and self.charge.figures is not None:
+        """What was held for too long is lost: the store counts it as spent, or allots it to others."""
+        if self.until <= now:
             self.held = 0
 
     def told(self, row: Row, held: int, sent: int) -> None:
@@ -113,17 +119,24 @@ class Holding:
         """
         if self.charge.figures is None:
             self.held = held - self.running - self.pending
+            self.until = sent + ALLOTTED_FOR
             return
-        spent = row.held - self.held - self.pending
-        self.held = max(0, held - spent - self.pending)
+        # what was spent since the question is missing in what we have already
+        here = self.held + held - row.held
+        self.held = here if here > 0 else 0
         self.until = sent + HELD_FOR
+        lent = held - row.held
+        if lent > 0:  # taken in advance after the bucket was looked at
+            units, stamp, cap = self.lack
+            self.lack, self.left = (min(cap, units + lent * self.charge.figures.price), stamp, cap), self.left - lent
 
     def lacks(self, units: int, now: int) -> None:
         """How the bucket stood when the store decided."""
         figures = self.charge.figures
         if figures is not None:
-            self.lack = units, counted_at(figures, now), figures.cap
-            self.left = (figures.cap - units) // figures.price
+            _, price, cap, tick = figures
+            self.lack = units, now - now % tick, cap
+            self.left = (cap - units) // price
 
     def lacking(self, now: int) -> int:
         """Units it lacks at `now`, as far as this worker knows."""
@@ -158,7 +171,9 @@ class Holdings:
     def find(self, charge: Charge) -> Holding:
         """The holding of a charge's bucket; its figures are in force from now on."""
         name, subject = charge.bucket
-        table = self._tables.setdefault(name, {})
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = {}
         holding = table.get(subject)
         if holding is None:
             holding = table[subject] = Holding(self._keys.bucket(name, subject), charge)
@@ -177,7 +192,7 @@ class Holdings:
             name, subject = charge.bucket
             table = self._tables.get(name)
             holding = table.get(subject) if table is not None else None
-            if holding is None or holding.held < charge.cost or (holding.until <= now and not charge.most):
+            if holding is None or holding.held < charge.cost or holding.until <= now:
                 return None
             found.append(holding)
         verdict = Verdict(how="lease")

@@ -26,6 +26,31 @@ Refusal = tuple[int, int, Charge]
 """Microseconds to wait, units that are lacking, and the charge that does not fit."""
 
 
+class _Table:
+    """The buckets of one limit, or of an override.
+
+    Attributes:
+        charges: by the size of a bucket, the slowest that counted with it. While an operator has raised the rate of one
+            agent, or after a reload, a table has buckets of several sizes; each is forgotten by its own figures.
+    """
+
+    __slots__ = ("buckets", "charges")
+
+    def __init__(self) -> None:
+        self.buckets: dict[Subject, int] = {}
+        self.charges: dict[int, Charge] = {}
+
+    def know(self, charge: Charge, figures: Figures, known: Charge | None) -> None:
+        """Buckets of that size are counted with these figures, too."""
+        slowest = known.figures if known is not None else None
+        if slowest is None or figures.gain * slowest.tick < slowest.gain * figures.tick:
+            self.charges[figures.cap] = charge
+
+    def of(self, number: int) -> Charge:
+        """A charge of a bucket that is kept."""
+        return self.charges[number & _MASK]
+
+
 class Memory:
     """The buckets of one process.
 
@@ -35,10 +60,10 @@ class Memory:
 
     def __init__(self, how: str = "memory") -> None:
         self._how = how
-        self._tables: dict[str, dict[Subject, int]] = {}
+        self._tables: dict[str, _Table] = {}
         self._running: dict[Bucket, int] = {}
         self._rows: dict[str, Charge] = {}
-        self._round: Iterator[tuple[dict[Subject, int], Figures, Subject]] = iter(())
+        self._round: Iterator[tuple[_Table, Subject]] = iter(())
 
     @property
     def state(self) -> str:
@@ -47,7 +72,7 @@ class Memory:
 
     def __len__(self) -> int:
         """Buckets that are kept."""
-        return sum(map(len, self._tables.values())) + len(self._running)
+        return sum(len(table.buckets) for table in self._tables.values()) + len(self._running)
 
     def decide(self, charges: Sequence[Charge], now: int) -> Verdict:
         """Take what every charge takes, or nothing.
@@ -69,30 +94,29 @@ class Memory:
                 continue
             table = self._tables.get(name)
             if table is None:
-                table = self._table(name, charge)
-            number = table.get(subject, 0)
+                table = self._tables[name] = _Table()
+            number = table.buckets.get(subject, 0)
             _, price, cap, tick = figures
             units = now_lacking((number >> _UNITS, number >> _STAMP & _MASK, number & _MASK), figures, now)
             after = units + cost * price
             if after > cap:
                 _refuse(verdict, refusals, (wait(after - cap, figures, now), units, charge))
                 continue
-            kept.append((table, subject, after << _UNITS | now - now % tick << _STAMP | cap))
+            known = table.charges.get(cap)
+            if known is None or known.figures is not figures:
+                table.know(charge, figures, known)
+            kept.append((table.buckets, subject, after << _UNITS | now - now % tick << _STAMP | cap))
             left = (cap - after) // price
             if left < least and not limit.shadow:
                 least = left
                 verdict.tightest, verdict.left, verdict.lacking = charge, left, after
         if refusals:
             return refused(verdict, refusals)
-        for table, subject, number in kept:
-            table[subject] = number
+        for buckets, subject, number in kept:
+            buckets[subject] = number
         if permits:
             self._run(verdict, permits)
         return verdict
-
-    def _table(self, name: str, charge: Charge) -> dict[Subject, int]:
-        self._rows[name] = charge
-        return self._tables.setdefault(name, {})
 
     def _run(self, verdict: Verdict, permits: list[Charge]) -> None:
         for charge in permits:
@@ -115,22 +139,28 @@ class Memory:
         """Make these buckets full."""
         for charge in charges:
             name, subject = charge.bucket
-            self._tables.get(name, {}).pop(subject, None)
+            if name in self._tables:
+                self._tables[name].buckets.pop(subject, None)
 
     def buckets_of(self, limit: str) -> list[Charge]:
         """The rates of a limit that are not full."""
-        rows = [(name, row) for name, row in self._rows.items() if row.limit.name == limit and row.figures is not None]
         return [
-            row._replace(bucket=(name, subject)) for name, row in rows for subject in list(self._tables.get(name, ()))
+            charge._replace(bucket=(name, subject))
+            for name, table in self._tables.items()
+            for subject, number in table.buckets.items()
+            if (charge := table.of(number)).limit.name == limit
         ]
 
     def standings(self, now: int) -> Iterator[Standing]:
         """How full each bucket is."""
-        for table, figures, subject, name in self._all():
-            lack = unpacked(table.get(subject, 0))
-            units = now_lacking(lack, figures, now)
+        for table, subject in self._all():
+            number = table.buckets.get(subject, 0)
+            if not number:
+                continue
+            charge, figures = _counted(table, number)
+            units = now_lacking(unpacked(number), figures, now)
             left = (figures.cap - units) // figures.price
-            yield Standing(self._rows[name].limit.name, shown(subject), units / figures.cap, left, figures.burst)
+            yield Standing(charge.limit.name, shown(subject), units / figures.cap, left, figures.burst)
         for (name, subject), running in self._running.items():
             row = self._rows[name]
             yield Standing(
@@ -156,23 +186,28 @@ class Memory:
     def forget_idle(self, now: int) -> None:
         """Forget some buckets that are full again; called often, it goes round them all."""
         looked_at = 0
-        for table, figures, subject in islice(self._round, SWEEP):
+        for table, subject in islice(self._round, SWEEP):
             looked_at += 1
-            number = table.get(subject)
-            if number is not None and not now_lacking(unpacked(number), figures, now):
-                del table[subject]
+            number = table.buckets.get(subject, 0)
+            if number and not now_lacking(unpacked(number), _counted(table, number)[1], now):
+                del table.buckets[subject]
         if looked_at < SWEEP:
-            self._round = ((table, figures, subject) for table, figures, subject, _ in self._all())
+            self._round = self._all()
 
-    def _all(self) -> Iterator[tuple[dict[Subject, int], Figures, Subject, str]]:
-        for name, table in list(self._tables.items()):
-            figures = self._rows[name].figures
-            for subject in list(table) if figures is not None else ():
-                yield table, figures, subject, name  # type: ignore[misc]
+    def _all(self) -> Iterator[tuple[_Table, Subject]]:
+        for table in list(self._tables.values()):
+            for subject in list(table.buckets):
+                yield table, subject
 
     def clear(self) -> None:
         """Forget all buckets; calls that run go on."""
         self._tables.clear()
+
+
+def _counted(table: _Table, number: int) -> tuple[Charge, Figures]:
+    charge = table.of(number)
+    assert charge.figures is not None
+    return charge, charge.figures
 
 
 def unpacked(number: int) -> Lack:

@@ -61,12 +61,14 @@ class Request:
         rows: every bucket once.
         checks: each a flat list of (row counted from 1, cost, mode).
         beat: say that the worker lives, and ask what the whole deployment knows.
+        known: epoch that the worker knows; empty: none. In a store of another one nothing is decided.
         orders: of operators: (target, text, microseconds that it holds); 0 takes back what the target was ordered.
     """
 
     rows: list[Row] = field(default_factory=list)
     checks: list[list[int]] = field(default_factory=list)
     beat: bool = False
+    known: str = ""
     orders: list[tuple[str, str, int]] = field(default_factory=list)
 
 
@@ -75,7 +77,8 @@ class Reply:
     """What it answers.
 
     Args:
-        epoch: another one: the store has lost what it had.
+        epoch: another one than before: the store has lost what it had.
+        emptied: it is another one than the request knew; nothing was decided.
         workers: seen lately, where it was asked for; else 0.
         orders: (text, microseconds left) of those in force, where it was asked for.
         held: for each row what the worker holds now.
@@ -87,6 +90,7 @@ class Reply:
     orders: list[tuple[str, int]]
     held: list[int]
     checks: list[list[int]]
+    emptied: bool = False
 
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -124,7 +128,7 @@ def encode(request: Request, worker: str, epoch: str) -> bytes:
     """
     rows = [_row(at, row) for at, row in enumerate(request.rows, FIRST)]
     orders = [part for order in request.orders for part in order]
-    return _ENCODE((VERSION, worker, epoch, int(request.beat), rows, request.checks, orders))
+    return _ENCODE((VERSION, worker, epoch, int(request.beat), rows, request.checks, orders, request.known))
 
 
 def _row(key: int, row: Row) -> Sequence[int]:
@@ -145,6 +149,8 @@ def decode(answer: object, request: Request) -> Reply:
         version, epoch, workers, orders, held, checks = _DECODE(answer)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise BadReply(str(wrong)) from None
+    if version == VERSION and request.known not in ("", epoch) and not held and not checks:
+        return Reply(epoch, 0, [], [], [], emptied=True)
     if version != VERSION or len(held) != len(request.rows) or len(checks) != len(request.checks):
         raise BadReply(f"version {version}, {len(held)} rows, {len(checks)} checks")
     for asked, told in zip(request.checks, checks, strict=True):
@@ -162,8 +168,10 @@ def _orders(flat: list[str | int]) -> list[tuple[str, int]]:
     Raises:
         BadReply: they are none.
     """
+    if len(flat) % 2:
+        raise BadReply("an order without its time")
     found = []
-    for text, left in zip(flat[::2], flat[1::2], strict=False):
+    for text, left in zip(flat[::2], flat[1::2], strict=True):
         if not isinstance(text, str) or not isinstance(left, int):
             raise BadReply("orders that are none")
         found.append((text, left))

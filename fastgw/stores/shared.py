@@ -11,7 +11,7 @@ it is back; where it lost its buckets, it also hears how full they were when las
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Protocol
 
@@ -50,6 +50,30 @@ class _Question:
         """Charge, holding, and what of the cost was held."""
 
 
+class _Rows:
+    """The buckets of one flight, each once."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.rows: list[Row] = []
+        self.holdings: list[Holding] = []
+        self._places: dict[Holding, int] = {}
+
+    def place(self, holding: Holding) -> int:
+        """Where its row stands, counted from 1."""
+        found = self._places.get(holding)
+        if found is None:
+            self.rows.append(holding.row(self.now))
+            self.holdings.append(holding)
+            found = self._places[holding] = len(self.rows)
+        return found
+
+
+def _item(rows: _Rows, charge: Charge, holding: Holding, use: int) -> tuple[int, int, int]:
+    """What a question asks of one bucket: what is not held of the cost."""
+    return rows.place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE
+
+
 class Shared:
     """The buckets of one worker with a store.
 
@@ -70,7 +94,10 @@ class Shared:
         self._holdings = Holdings(keys)
         self._alone = Memory("local")
         self._owed: dict[Bucket, tuple[Charge, int]] = {}
-        self._rows: list[tuple[Row, Holding]] = []
+        self._rows: list[Holding] = []
+        self._first = 0
+        self._lost: dict[Holding, None] = {}
+        self._telling: dict[Holding, None] = {}
         self._told: dict[Holding, None] = {}
         self._orders: list[tuple[Holding, int, int]] = []
         self._epoch = ""
@@ -80,6 +107,8 @@ class Shared:
         self._carried: list[tuple[Holding, int, int]] = []
         self.ordered: Callable[[list[tuple[str, float]]], None] = lambda _: None
         """Hears what operators have ordered, the whole deployment over: text, and seconds that it still holds."""
+        self.forgotten: Callable[[], None] = lambda: None
+        """Is told that the store knows of no orders any more: they are to be given again."""
         flights.crew = self
 
     @property
@@ -124,54 +153,45 @@ class Shared:
 
     def unsaid(self) -> bool:
         """See `Crew.unsaid`."""
-        return bool(self._beat_due or self._told or self._orders)
+        return bool(self._beat_due or self._told or self._orders or self._lost)
 
     def compose(self, waiting: list[_Question]) -> Request:
-        """See `Crew.compose`."""
-        now = micros(monotonic())
-        request = Request(beat=self._beat_due, orders=self._unsaid_orders)
+        """See `Crew.compose`: first what the store must know, then the questions."""
+        request = Request(beat=self._beat_due, known=self._epoch, orders=self._unsaid_orders)
         self._beat_due, self._unsaid_orders = False, []
-        self._rows = []
-        places: dict[Holding, int] = {}
-
-        def place(holding: Holding) -> int:
-            found = places.get(holding)
-            if found is None:
-                self._rows.append((holding.row(now), holding))
-                found = places[holding] = len(self._rows)
-            return found
-
-        for question in waiting:
-            check: list[int] = []
-            for charge, holding, use in question.taken:
-                check += (place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE)
-            request.checks.append(check)
+        rows = _Rows(micros(monotonic()))
+        about = [holding for question in waiting for _, holding, _ in question.taken]
+        for holding in chain(about, list(islice(self._lost, MOST_ROWS))):
+            if self._lost.pop(holding, self) is None and (units := holding.lacking(rows.now)):
+                self._telling[holding] = None
+                request.checks.append([rows.place(holding), units, AT_LEAST])
         self._carried, self._orders = self._orders[:MOST_ROWS], self._orders[MOST_ROWS:]
         for holding, amount, mode in self._carried:
-            request.checks.append([place(holding), amount, mode])
+            request.checks.append([rows.place(holding), amount, mode])
+        self._first = len(request.checks)
+        for question in waiting:
+            request.checks.append([part for item in question.taken for part in _item(rows, *item)])
         for holding in list(islice(self._told, MOST_ROWS)):
             del self._told[holding]
-            place(holding)
-        request.rows = [row for row, _ in self._rows]
-        self._under_way = request
+            rows.place(holding)
+        request.rows, self._rows, self._under_way = rows.rows, rows.holdings, request
         return request
 
     def landed(self, waiting: list[_Question], request: Request, reply: Reply, sent: float) -> None:
         """See `Crew.landed`."""
         when, now = micros(sent), micros(monotonic())
+        lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
         if request.beat:
             self._seen = reply.workers
+        if request.beat and not lost:
             self.ordered([(text, left / MICROS) for text, left in reply.orders])
-        lost = bool(self._epoch) and reply.epoch != self._epoch
-        self._epoch = reply.epoch
-        self._under_way = Request()
-        rows, self._rows, self._carried = self._rows if request.rows else [], [], []
-        for question, answer in zip(waiting, reply.checks, strict=False):
+        holdings, self._rows, self._carried, self._under_way, self._telling = self._rows, [], [], Request(), {}
+        for question, answer in zip(waiting, reply.checks[self._first :], strict=False):
             self._answered(question, answer, now)
-        for (row, holding), held in zip(rows, reply.held, strict=True):
+        for row, holding, held in zip(request.rows, holdings, reply.held, strict=False):
             self._holdings.told(holding, row, held, when)
-        if lost:
-            self._tell_what_was()
+        if lost:  # a probe has found it so
+            self._know_nothing()
 
     def _answered(self, question: _Question, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
@@ -198,13 +218,16 @@ class Shared:
         if not charge.limit.shadow and (verdict.tightest is None or left < verdict.left):
             verdict.tightest, verdict.left, verdict.lacking = charge, left, holding.lack[0]
 
+    def emptied(self, epoch: str) -> None:
+        """See `Crew.emptied`."""
+        self._epoch = epoch
+        self._take_back()
+        self._know_nothing()
+
     def lost(self, waiting: list[_Question], why: StoreAway) -> None:
         """See `Crew.lost`."""
         self._count("fastgw_store_errors_total", why.kind)
-        # What was to be told is told again: rather twice than not at all.
-        self._orders = [*self._carried, *self._orders]
-        self._unsaid_orders = [*self._under_way.orders, *self._unsaid_orders]
-        self._rows, self._carried, self._under_way = [], [], Request()
+        self._take_back()
         now = micros(monotonic())
         for question in waiting:
             for _, holding, use in question.taken:
@@ -212,6 +235,21 @@ class Shared:
             verdict = self._by_itself(question.admission.charges, now)
             if not question.admission.decided(verdict):
                 self.release(verdict.permits)
+
+    def _take_back(self) -> None:
+        """What was to be told, and may not have been heard, is told again: rather twice than not at all."""
+        self._lost |= self._telling
+        self._orders = [*self._carried, *self._orders]
+        self._unsaid_orders = [*self._under_way.orders, *self._unsaid_orders]
+        self._beat_due = self._beat_due or self._under_way.beat
+        self._rows, self._carried, self._under_way, self._telling = [], [], Request(), {}
+
+    def _know_nothing(self) -> None:
+        """The store has lost its buckets: it is told what each lacked, before it decides about it again."""
+        self._lost = dict.fromkeys(self._holdings)
+        self._hold_nothing()
+        self.forgotten()
+        self._flights.fly()
 
     # -- without the store -------------------------------------------------------------------------------------------
 
@@ -261,14 +299,6 @@ class Shared:
             holding.held = 0
         self._told.update(dict.fromkeys(self._holdings.running))
 
-    def _tell_what_was(self) -> None:
-        """The store has lost its buckets: tell it what each lacked when last heard of."""
-        now = micros(monotonic())
-        what_was = [(one, units, AT_LEAST) for one in self._holdings if (units := one.lacking(now))]
-        self._orders = [*what_was, *self._orders]
-        self._hold_nothing()
-        self._flights.fly()
-
     # -- now and then ----------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
@@ -301,7 +331,7 @@ class Shared:
         for charge in charges:
             holding = self._holdings.find(charge)
             holding.held = 0
-            holding.lack = (0, 0, 0)
+            holding.lack, holding.left = (0, 0, 0), charge.figures.burst if charge.figures is not None else 0
             self._owed.pop(charge.bucket, None)
             self._orders.append((holding, 0, FILL))
         self._alone.reset(charges)

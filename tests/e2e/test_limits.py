@@ -19,6 +19,7 @@ from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside, until
 from tests.e2e.http import Asked, Reply, exchange, legacy, modern, open_session
 from tests.e2e.library import Library
 from tests.e2e.servers import Call, serving
+from tests.e2e.test_survival import agent
 
 OTHER = "fgw_test_other"
 SECOND = "fgw_test_everything_too"
@@ -161,6 +162,26 @@ def test_a_legacy_agent_hears_it_inside_200_whatever_session_it_opens(tmp_path: 
             assert last.json()["error"]["data"]["retryAfter"] > 600
             assert (await exchange(gateway.url, calling(key=SECOND))).status == 429
             assert (await exchange(gateway.url, calling(key=OTHER))).status == 200
+
+    asyncio.run(story())
+
+
+@pytest.mark.legacy_client
+def test_a_session_of_the_1_x_sdk_survives_its_refusals(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with limited(tmp_path, {"name": "l", "by": ["agent"], "rate": "3/second"}) as (gateway, _):
+            async with agent(gateway) as sdk:
+                await sdk.heard()
+                heard = [await sdk.call("echo") for _ in range(3)]
+                while "code" not in heard[-1]:
+                    heard.append(await sdk.call("echo"))
+                assert (heard[-1]["code"], heard[-1]["data"]["limit"]) == (RATE_LIMITED, "l")
+                assert heard[-1]["data"]["retryAfter"] == 1
+
+                async def lets_in() -> bool:
+                    return await sdk.call("echo") == {"text": ["here"]}
+
+                await until(lets_in)
 
     asyncio.run(story())
 
