@@ -7,6 +7,7 @@ are kept, and how they are decided (`policy/bucket.py`, `stores/`).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, replace
 from heapq import nlargest
@@ -35,8 +36,12 @@ from fastgw.policy.verdict import Charge, Standing, Verdict
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.top import Top
 
+log = logging.getLogger("fastgw")
+
 MOST_SELECTIONS = 200_000
 """Agents of which it is remembered which limits speak of them."""
+MOST_NAMES = 20_000
+"""Tools and prompts of which the same is remembered: servers may give theirs other names without end."""
 NETWORK = 64
 """Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 SOON = 1
@@ -143,10 +148,17 @@ class Limiter:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            self._buckets.beat(int(monotonic() * 1e6))
-            self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
-            for limit, held in self._buckets.held().items():
-                self._counters.gauge(held, "fastgw_limit_held", limit)
+            try:
+                self._beat()
+            except Exception:  # without signs of life the store takes this worker's calls for over
+                log.exception("limits could not be looked after")
+
+    def _beat(self) -> None:
+        self._buckets.beat(int(monotonic() * 1e6))
+        self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
+        held = self._buckets.held()
+        for limit in self._limits:
+            self._counters.gauge(held.get(limit.name, 0), "fastgw_limit_held", limit.name)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -262,6 +274,8 @@ class Limiter:
             return [one for one in selection.of[key] if _speaks(one.applies, matter)]
         key = _METHODS[matter.kind], matter.name, matter.server, matter.own
         speaking = [one for one in selection.limits if _speaks(one, matter)]
+        if len(selection.of) >= MOST_NAMES:
+            selection.of.clear()
         found = selection.of[key] = tuple([_counting(one, endpoint, matter) for one in speaking])
         return found
 

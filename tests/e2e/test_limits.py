@@ -169,19 +169,19 @@ def test_a_legacy_agent_hears_it_inside_200_whatever_session_it_opens(tmp_path: 
 @pytest.mark.legacy_client
 def test_a_session_of_the_1_x_sdk_survives_its_refusals(tmp_path: Path) -> None:
     async def story() -> None:
-        async with limited(tmp_path, {"name": "l", "by": ["agent"], "rate": "3/second"}) as (gateway, _):
-            async with agent(gateway) as sdk:
-                await sdk.heard()
-                heard = [await sdk.call("echo") for _ in range(3)]
-                while "code" not in heard[-1]:
-                    heard.append(await sdk.call("echo"))
-                assert (heard[-1]["code"], heard[-1]["data"]["limit"]) == (RATE_LIMITED, "l")
-                assert heard[-1]["data"]["retryAfter"] == 1
+        limit = {"name": "l", "by": ["agent"], "rate": "3/second"}
+        async with limited(tmp_path, limit) as (gateway, _), agent(gateway) as sdk:
+            await sdk.heard()
+            heard = [await sdk.call("echo") for _ in range(3)]
+            while "code" not in heard[-1]:
+                heard.append(await sdk.call("echo"))
+            assert (heard[-1]["code"], heard[-1]["data"]["limit"]) == (RATE_LIMITED, "l")
+            assert heard[-1]["data"]["retryAfter"] == 1
 
-                async def lets_in() -> bool:
-                    return await sdk.call("echo") == {"text": ["here"]}
+            async def lets_in() -> bool:
+                return await sdk.call("echo") == {"text": ["here"]}
 
-                await until(lets_in)
+            await until(lets_in)
 
     asyncio.run(story())
 
