@@ -6,6 +6,7 @@ Knows: how words become figures, patterns and conditions. Refuses to know: how f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from fastgw.config import rules
 from fastgw.config.conditions import match_of
@@ -89,4 +90,5 @@ def _limit(one: rules.Limit) -> Limit:
 
 
 def _override(rate: Rate, override: rules.Override) -> Override:
-    return Override(match_of(override.match, None) or Match(), override_figures(rate, override))
+    key = sha256(override.match.model_dump_json().encode()).hexdigest()[:12]
+    return Override(match_of(override.match, None) or Match(), override_figures(rate, override), key)

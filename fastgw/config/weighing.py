@@ -164,7 +164,7 @@ def counting(settings: Settings, matter: Matter, asked: Asked, weight: int) -> I
 def _counting(written: rules.Limit, one: Applying, matter: Matter, asked: Asked, weight: int) -> Counting:
     limit, tariff = one.limit, one.tariff_for(asked.arguments)
     subject = limit.subject(asked.principal, asked.endpoint, matter)
-    tables = [override_table(limit, place) for place in range(len(limit.overrides))]
+    tables = [override_table(limit, one) for one in limit.overrides]
     place = tables.index(tariff.table) if tariff.table in tables else None
     rate = written.overrides[place].rate if place is not None else None
     return Counting(

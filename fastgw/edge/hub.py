@@ -241,6 +241,8 @@ class Hub:
         waits = [worker.owe(ticket) for worker in self.workers]
         self.broadcast(("operate", ticket, verb, args))
         done, _ = await asyncio.wait(waits, timeout=OPERATE_WITHIN) if waits else ((), ())
+        for worker in self.workers:  # what comes later is not waited for
+            worker.owed.pop(ticket, None)
         return [wait.result() for wait in done]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

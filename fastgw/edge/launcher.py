@@ -282,6 +282,7 @@ def launch(parts: Parts) -> int:
         _sweep(folder.parent)
         places = Places.take(plan, folder)
         launcher = Launcher(parts, plan, places)
+        parts.load(plan)
         log.info("agents: http://%s:%d  operators: http://%s:%d", *places.address, *places.admin_address)
         gc.collect()
         gc.freeze()

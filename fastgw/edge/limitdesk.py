@@ -71,6 +71,8 @@ class LimitDesk:
             BadOrder: there is no such limit, or its buckets are told apart otherwise.
         """
         name, subject = self._found(asked, "limit", "subject")
+        if any(limit.name == name and limit.rate is None for limit in self._limits()):
+            raise BadOrder(f"limit {name} has no rate: calls at the same time end by themselves")
         return await self._give(Order(uuid.uuid4().hex, "reset", name, subject), RESET_FOR, who)
 
     async def raise_(self, asked: dict[str, Any], who: str) -> dict[str, Any]:

@@ -193,11 +193,13 @@ class Parts:
         read: reads the configuration; raises whatever says file and line when it is bad.
         gateway: makes (gateway, ASGI application) in a worker.
         mind: makes the keeper's mind from (plan, sealing keys, registry).
+        load: imports what the children will need, before they are forked.
     """
 
     read: Callable[[], Plan]
     gateway: Callable[[Keeper, Counters, Registry, Life, StoreSeat], tuple[Served, Any]]
     mind: Callable[[Plan, tuple[bytes, ...], Registry], Mind]
+    load: Callable[[Plan], object] = lambda _: None
 
 
 def plan_of(settings: Any) -> Plan:

@@ -28,12 +28,11 @@ class Admission:
 
     def decided(self, verdict: Verdict) -> bool:
         """Take the verdict; False where nobody waits for it any more, and what was taken must go back."""
-        if self._over:
+        if self._over or self.verdict is not None:
             return False
-        if self.verdict is None:
-            self.verdict = verdict
-            if self._woken is not None and not self._woken.done():
-                self._woken.set_result(None)
+        self.verdict = verdict
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
         return True
 
     async def wait(self) -> Verdict:

@@ -43,12 +43,16 @@ class Buckets(Protocol):
         """These calls are over."""
         ...
 
-    def reset(self, charges: Sequence[Charge]) -> None:
-        """Make these buckets full."""
+    def reset(self, charges: Sequence[Charge], order: int) -> None:
+        """Make these buckets full.
+
+        Args:
+            order: that demands it, as a number: it is heeded once, whoever repeats it.
+        """
         ...
 
-    def buckets_of(self, limit: str) -> list[Charge]:
-        """The rates of a limit that are known here and may not be full."""
+    def reset_all(self, limit: str, order: int) -> None:
+        """Make all buckets of a limit full that are known here."""
         ...
 
     def standings(self, now: int) -> Iterator[Standing]:

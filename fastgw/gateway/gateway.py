@@ -254,7 +254,11 @@ class Gateway:
         answer(None)
 
     async def _report(self, answer: Callable[[Any], object]) -> None:
-        answer(await self.limiter.report())
+        report = None
+        try:
+            report = await self.limiter.report()
+        finally:
+            answer(report)
 
     # -- servers ------------------------------------------------------------------------------------------------
 

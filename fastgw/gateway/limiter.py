@@ -206,7 +206,7 @@ class Limiter:
         self._counters.inc("fastgw_limit_refusals_total", limit.name, "enforce")
         self.refused.add((limit.name, shown(charge.bucket[1])))
         if verdict.how == "deny":
-            return Fault(Kind.FULL, "A limit cannot be checked now", detail=f"{limit.name}: no store", retry_after=SOON)
+            return Fault(Kind.FULL, "A limit cannot be checked now", retry_after=SOON)
         wait = max(SOON, ceil(verdict.wait))
         data = {"limit": limit.name, "by": list(limit.by)}
         if charge.most:
@@ -283,18 +283,18 @@ class Limiter:
 
     def reset(self, order: Order) -> None:
         """Make buckets of a limit full."""
-        limit = next((one for one in self._limits if one.name == order.limit), None)
-        if limit is None and order.limit != FAILED_CREDENTIALS:
-            return
         if order.subject is None:
-            self._buckets.reset(self._buckets.buckets_of(order.limit))
+            self._buckets.reset_all(order.limit, order.number)
             return
-        subject = subject_of(order.subject)
+        strangers = replace(self._strangers, figures=self._figures)
+        limit = next((one for one in (*self._limits, strangers) if one.name == order.limit), None)
         if limit is None:
-            limit = replace(self._strangers, figures=self._figures)
+            return
         tables = [(limit.name, limit.figures)]
-        tables += [(override_table(limit, at), one.figures) for at, one in enumerate(limit.overrides)]
-        self._buckets.reset([Charge(limit, (table, subject), figures) for table, figures in tables if figures])
+        tables += [(override_table(limit, one), one.figures) for one in limit.overrides]
+        subject = subject_of(order.subject)
+        charges = [Charge(limit, (table, subject), figures) for table, figures in tables if figures]
+        self._buckets.reset(charges, order.number)
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand here, fit for JSON: fullest buckets, who is refused most, what operators have raised."""

