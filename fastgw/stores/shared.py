@@ -10,6 +10,7 @@ it is back; where it lost its buckets, it also hears how full they were when las
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -54,6 +55,9 @@ class _Question:
         self.done = False
         self.taken: list[tuple[Charge, Holding, int]] = []
         """Charge, holding, and what of the cost was held."""
+
+
+log = logging.getLogger("fastgw")
 
 
 class _Rows:
@@ -197,7 +201,13 @@ class Shared:
         if lost:  # a probe has found it so
             self._know_nothing()
         elif request.beat:
+            self._hear(reply)
+
+    def _hear(self, reply: Reply) -> None:
+        try:
             self.ordered([(text, left / MICROS) for text, left in reply.orders])
+        except Exception:  # what operators order must not cost calls the store
+            log.exception("orders of operators could not be taken")
 
     def _next_orders(self) -> list[_Order]:
         """As many as one flight carries."""
