@@ -61,4 +61,4 @@ def _shared(counters: Counters, registry: Registry, seat: StoreSeat) -> Shared:
     keys = Keys(seat.place.prefix)
     flights: Flights[Any] = Flights(connection, keys, os.urandom(8).hex(), registry.spawn)
     flights.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
-    return Shared(connection, keys, flights, counters.inc, seat.workers)
+    return Shared(keys, flights, counters.inc, seat.workers)

@@ -15,15 +15,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import monotonic
-from typing import Protocol
 
 from fastgw.policy.bucket import MICROS
 from fastgw.policy.verdict import Bucket, Charge, Standing, Verdict
 from fastgw.stores.flights import Flights
 from fastgw.stores.holdings import Holding, Holdings, micros, share_of
 from fastgw.stores.memory import Memory, refused
-from fastgw.stores.port import Connection, StoreAway
-from fastgw.stores.script import AT_LEAST, ENFORCE, FILL, SHADOW, TAKE, Keys, Reply, Request, Row
+from fastgw.stores.port import StoreAway
+from fastgw.stores.questions import Admission, Question, Rows, item
+from fastgw.stores.script import AT_LEAST, FILL, TAKE, Keys, Reply, Request
+
+log = logging.getLogger("fastgw")
 
 MOST_ROWS = 256
 """Buckets that are spoken of in one flight besides those that calls ask for."""
@@ -31,57 +33,8 @@ MOST_OWED = 100_000
 """Buckets whose spending is remembered while the store is away; of further ones it is lost."""
 
 
-class Admission(Protocol):
-    """A call that asks to be admitted."""
-
-    charges: Sequence[Charge]
-
-    def decided(self, verdict: Verdict) -> bool:
-        """Take the verdict; whether anybody still waits for it."""
-        ...
-
-
 _Order = tuple[Charge, int, int]
 """What the store must do with a bucket whatever it lacks: how much, and the mode."""
-
-
-class _Question:
-    """One call's question: what it took of holdings, and where its buckets stand in the check."""
-
-    __slots__ = ("admission", "taken", "done")
-
-    def __init__(self, admission: Admission) -> None:
-        self.admission = admission
-        self.done = False
-        self.taken: list[tuple[Charge, Holding, int]] = []
-        """Charge, holding, and what of the cost was held."""
-
-
-log = logging.getLogger("fastgw")
-
-
-class _Rows:
-    """The buckets of one flight, each once."""
-
-    def __init__(self, now: int) -> None:
-        self.now = now
-        self.rows: list[Row] = []
-        self.holdings: list[Holding] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, holding: Holding) -> int:
-        """Where its row stands, counted from 1."""
-        found = self._places.get(holding.key)
-        if found is None:
-            self.rows.append(holding.row(self.now))
-            self.holdings.append(holding)
-            found = self._places[holding.key] = len(self.rows)
-        return found
-
-
-def _item(rows: _Rows, charge: Charge, holding: Holding, use: int) -> tuple[int, int, int]:
-    """What a question asks of one bucket: what is not held of the cost."""
-    return rows.place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE
 
 
 class Shared:
@@ -92,11 +45,7 @@ class Shared:
         workers: on this machine; those seen at the store are counted where they are more.
     """
 
-    def __init__(
-        self, connection: Connection, keys: Keys, flights: Flights[_Question], count: Callable[..., None], workers: int
-    ) -> None:
-        self._connection = connection
-        self._keys = keys
+    def __init__(self, keys: Keys, flights: Flights[Question], count: Callable[..., None], workers: int) -> None:
         self._flights = flights
         self._count = count
         self._least = workers
@@ -146,7 +95,7 @@ class Shared:
 
     def ask(self, admission: Admission) -> None:
         """Ask the store; `admission.decided` hears the verdict."""
-        question = _Question(admission)
+        question = Question(admission)
         now = micros(monotonic())
         for charge in admission.charges:
             holding = self._holdings.find(charge)
@@ -165,11 +114,11 @@ class Shared:
         """See `Crew.unsaid`."""
         return bool(self._beat_due or self._told or self._orders or self._more or self._lost)
 
-    def compose(self, waiting: list[_Question]) -> Request:
+    def compose(self, waiting: list[Question]) -> Request:
         """See `Crew.compose`: first what the store must know, then the questions."""
         request = Request(beat=self._beat_due, known=self._epoch, orders=self._unsaid_orders)
         self._beat_due, self._unsaid_orders = False, []
-        rows = _Rows(micros(monotonic()))
+        rows = Rows(micros(monotonic()))
         about = [holding for question in waiting for _, holding, _ in question.taken]
         for holding in chain(about, list(islice(self._lost, MOST_ROWS))):
             if self._lost.pop(holding, self) is None and (units := holding.lacking(rows.now)):
@@ -180,14 +129,14 @@ class Shared:
             request.checks.append([rows.place(self._holdings.find(charge)), amount, mode])
         self._first = len(request.checks)
         for question in waiting:
-            request.checks.append([part for item in question.taken for part in _item(rows, *item)])
+            request.checks.append([part for each in question.taken for part in item(rows, *each)])
         for holding in list(islice(self._told, MOST_ROWS)):
             del self._told[holding]
             rows.place(holding)
         request.rows, self._rows, self._under_way = rows.rows, rows.holdings, request
         return request
 
-    def landed(self, waiting: list[_Question], request: Request, reply: Reply, sent: float) -> None:
+    def landed(self, waiting: list[Question], request: Request, reply: Reply, sent: float) -> None:
         """See `Crew.landed`."""
         when, now = micros(sent), micros(monotonic())
         lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
@@ -219,7 +168,7 @@ class Shared:
                 self._more.popleft()
         return taken
 
-    def _answered(self, question: _Question, answer: list[int], now: int) -> None:
+    def _answered(self, question: Question, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
         question.done = True
         verdict = Verdict(how="store")
@@ -251,7 +200,7 @@ class Shared:
         self._take_back()
         self._know_nothing()
 
-    def lost(self, waiting: list[_Question], why: StoreAway) -> None:
+    def lost(self, waiting: list[Question], why: StoreAway) -> None:
         """See `Crew.lost`."""
         self._count("fastgw_store_errors_total", why.kind)
         self._take_back()
