@@ -11,7 +11,7 @@ LEGACY := .venv/legacy/bin/python
 NODE := .venv/clients
 PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) $(DEV) -m pytest
 
-.PHONY: help run test check format bench bench-changes bench-edge load conformance soak lock clean
+.PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak lock clean
 .PHONY: run-env dev-env legacy-env node-env load-env
 
 help: ## what each target does
@@ -37,12 +37,16 @@ bench: dev-env ## CPU per call beside a reference in the same run
 	$(DEV) -m bench
 	$(DEV) -m bench compile
 	$(DEV) -m bench lists
+	$(DEV) -m bench limits
 
 bench-changes: dev-env ## latency of calls while a server's list changes once a second
 	$(DEV) -m bench changes
 
 bench-edge: dev-env ## the same for agents and servers of all eras
 	$(DEV) -m bench edge --pairs all
+
+bench-limits: dev-env ## a whole gateway: its limits' buckets in memory, in the embedded store, no limits
+	$(DEV) -m bench limits --gateway
 
 load: load-env ## many agents at once, every answer checked
 	.venv/load/bin/python -m loadtests

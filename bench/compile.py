@@ -78,14 +78,14 @@ class Keeper:
         self.lists: list[Lists] = [offered(size, number) for number in range(size.servers)]
         self.settings = Settings.model_validate({"servers": servers, "agents": AGENTS, "policies": POLICIES})
         self.workshop = Workshop(self.settings)
-        self.catalogues = {name: _catalogue(name, lists) for name, lists in zip(names, self.lists, strict=True)}
+        self.catalogues = {name: catalogue(name, lists) for name, lists in zip(names, self.lists, strict=True)}
         self.texts = [text(items) for lists in self.lists for items in lists.values()]
         self._names = names
 
     def change(self, times: int) -> None:
         """Another server's list is another one now."""
         at = times % len(self._names)
-        self.catalogues[self._names[at]] = _catalogue(self._names[at], changed(self.lists[at], times))
+        self.catalogues[self._names[at]] = catalogue(self._names[at], changed(self.lists[at], times))
 
     def compile(self, generation: int) -> Snapshot:
         """The snapshot of what is known now."""
@@ -128,7 +128,7 @@ class Worker:
         self.stretches.append((clock() - begun) * 1000)
 
 
-def _catalogue(server: str, lists: Lists) -> Catalogue:
+def catalogue(server: str, lists: Lists) -> Catalogue:
     """What the keeper makes of a server's lists when it has fetched them."""
     resources = parse_definitions(Sort.RESOURCE, server, text(lists["resources/list"]))[0]
     prompts = parse_definitions(Sort.PROMPT, server, text(lists["prompts/list"]))[0]

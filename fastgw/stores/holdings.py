@@ -197,10 +197,11 @@ class Holdings:
 
     def grant(self, charges: Sequence[Charge], now: int) -> Verdict | None:
         """The verdict where all is held that the call takes; else None, and nothing was taken."""
-        found: list[Holding] = []
+        tables = self._tables
+        found: list[tuple[Charge, Holding]] = []
         for charge in charges:
             name, subject = charge.bucket
-            table = self._tables.get(name)
+            table = tables.get(name)
             holding = table.get(subject) if table is not None else None
             if holding is None or holding.held < charge.cost or holding.until <= now:
                 return None
@@ -209,15 +210,15 @@ class Holdings:
                 if before.figures != charge.figures or before.most != charge.most:
                     return None  # what is held was taken by other figures than those in force
                 holding.charge = charge
-            found.append(holding)
+            found.append((charge, holding))
         verdict = Verdict(how="lease")
         least = _MOST
-        for charge, holding in zip(charges, found, strict=True):
-            holding.held -= charge.cost
+        for charge, holding in found:
+            held = holding.held = holding.held - charge.cost
             holding.used = now
             if charge.most:
                 self.begin(holding, verdict)
-            elif (left := holding.left + holding.held) < least and not charge.limit.shadow:
+            elif (left := holding.left + held) < least and not charge.limit.shadow:
                 least = left
                 verdict.tightest, verdict.left, verdict.lacking = charge, left, holding.lack[0]
         return verdict

@@ -203,7 +203,9 @@ def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) ->
 
 
 def limited(match: Match | None = None, *overrides: tuple[Match, Figures]) -> Limit:
-    return Limit("l", match=match, figures=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides)))
+    return Limit(
+        "l", match=match, figures=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides))
+    )
 
 
 @pytest.mark.parametrize(

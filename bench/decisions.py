@@ -1,0 +1,227 @@
+"""Decisions over four buckets in one process, as the path of a call makes them.
+
+Knows: four limits that tell agents apart, calls of a tool, buckets in memory and buckets of which leases are held.
+Like `bench.compile` it imports the gateway: these steps cannot be told apart from outside. Refuses to know: the store,
+processes, and what they are compared with.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from time import monotonic_ns
+from typing import Any, Protocol
+
+from bench.beside import clock
+from bench.catalogues import Size, offered
+from bench.compile import catalogue
+from bench.messages import Target, template
+from fastgw.config.compile import Learned, compile_snapshot
+from fastgw.config.settings import Settings
+from fastgw.gateway.exchange import Exchange
+from fastgw.gateway.lift import reading
+from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.orders import Orders
+from fastgw.mcp import names
+from fastgw.mcp.call import Call
+from fastgw.policy.principal import Principal
+from fastgw.policy.verdict import Bucket, Charge, Verdict
+from fastgw.stores.holdings import Holdings
+from fastgw.stores.memory import Memory
+from fastgw.stores.script import Keys
+from fastgw.telemetry.counters import Counters
+
+RATE = {"rate": "1000/second", "burst": 1_000_000}
+"""So much that no bucket is full or empty while it is measured: then every decision does all its arithmetic."""
+SPENT = 500_000
+Limits = list[dict[str, Any]]
+OWN: Limits = [
+    {"name": "agents", "by": ["agent"], **RATE},
+    {"name": "agents and tools", "by": ["agent", "tool"], **RATE},
+    {"name": "projects and agents", "by": ["claims.project", "agent"], **RATE},
+    {"name": "agents on endpoints", "by": ["agent", "endpoint"], **RATE},
+]
+"""Every one of them has a bucket for each agent."""
+SHARED: Limits = [
+    {"name": "agents", "by": ["agent"], **RATE},
+    {"name": "tools", "by": ["tool"], **RATE},
+    {"name": "projects", "by": ["claims.project"], **RATE},
+    {"name": "all", **RATE},
+]
+"""One has a bucket for each agent; of the others all agents here use the same."""
+STEP = 10
+"""Microseconds of a played clock that pass from one decision to the next."""
+BATCH = 64
+"""Calls that are made ready before the clock is read: so many fit into the processor's caches."""
+HELD, FOR_EVER = 1 << 40, 1 << 60
+
+
+class Buckets(Protocol):
+    """Some of `gateway.buckets.Buckets`."""
+
+    def decide(self, charges: Sequence[Charge], now: int) -> Verdict | None: ...
+    def release(self, permits: Sequence[Charge]) -> None: ...
+    def fill(self, charges: Sequence[Charge], now: int) -> None:
+        """Make these half full, and ready to be decided about."""
+        ...
+
+
+class InMemory(Memory):
+    """`stores.memory.Memory`."""
+
+    def fill(self, charges: Sequence[Charge], now: int) -> None:
+        """See `Buckets.fill`."""
+        self.decide([charge._replace(cost=SPENT) for charge in charges], now)
+
+
+class Leased:
+    """As `stores.shared.Shared` decides while its store is in use and all that is asked for is held."""
+
+    def __init__(self) -> None:
+        self._holdings = Holdings(Keys("bench"))
+
+    def __len__(self) -> int:
+        return len(self._holdings)
+
+    def decide(self, charges: Sequence[Charge], now: int) -> Verdict | None:
+        """See `Shared.decide`."""
+        return self._holdings.grant(charges, now)
+
+    def release(self, permits: Iterable[Charge]) -> None:
+        """See `Shared.release`."""
+        self._holdings.release(permits)
+
+    def fill(self, charges: Sequence[Charge], now: int) -> None:
+        """See `Buckets.fill`: more is lent than can be spent here."""
+        for charge in charges:
+            holding = self._holdings.find(charge)
+            holding.held, holding.until = HELD, FOR_EVER
+            assert charge.figures is not None
+            holding.lacks(SPENT * charge.figures.price, now)
+
+
+class Scene:
+    """A configuration with the four limits, compiled, and calls of its only server's last tool.
+
+    Args:
+        limits: four.
+        further: keys of each of them.
+    """
+
+    def __init__(self, limits: Limits = OWN, **further: Any) -> None:
+        lists = offered(Size(1, 5, 1, 1), 0)
+        settings = Settings.model_validate(
+            {
+                "servers": {"server-00": {"url": "http://127.0.0.1:9/"}},
+                "agents": {"agent": {"key": f"sha256:{1:064x}"}},
+                "policies": [{"name": "all", "allow": ["*"]}],
+                "limits": [{**limit, **further} for limit in limits],
+            }
+        )
+        learned = Learned(catalogues={"server-00": catalogue("server-00", lists)}, seal_keys=(bytes(32),))
+        self._snapshot = compile_snapshot(settings, learned, 1)[0]
+        self._endpoint = self._snapshot.endpoints["/mcp"]
+        view = self._endpoint.views[self._endpoint.view_of["agent"]]
+        self._tool = lists["tools/list"][-1]["name"]
+        self._grant = view.grants[self._tool]
+
+    def limiter(self, buckets: Any) -> Limiter:
+        """One that goes by the four limits."""
+        limiter = Limiter(buckets, Counters(), Orders())
+        limiter.load(self._snapshot)
+        return limiter
+
+    def exchange(self, principal: Principal) -> Exchange:
+        """A call of this agent, at the point where the path asks the limits."""
+        found = Exchange("r", self._snapshot, self._endpoint, {}, frozenset(), 0.0)
+        found.principal = principal
+        found.call = Call(b"1", names.TOOLS_CALL, names.MODERN_VERSION, self._tool, {"arguments": b"{}"})
+        found.grant, found.arm = self._grant, self._grant.arms[0]
+        return found
+
+    def charges(self, agent: str) -> list[Charge]:
+        """What a call of this agent counts in."""
+        return self.limiter(Memory()).charges(self.exchange(principal(agent)))
+
+
+def principal(agent: str) -> Principal:
+    """An agent with a claim."""
+    return Principal(agent, {"project": "project-1"})
+
+
+def now() -> int:
+    """CLOCK_MONOTONIC microseconds, as the limiter has them."""
+    return monotonic_ns() // 1000
+
+
+def envelope() -> Callable[[], object]:
+    """The reference: reading the envelope of a call of 390 bytes (`gateway.lift.reading`)."""
+    body = template(Target(1)).fill(1_234_567_890, "f" * 16).split(b"\r\n\r\n", 1)[1]
+    return lambda: reading.opened(reading.message(body))
+
+
+class Line:
+    """One agent's calls, one after the other."""
+
+    def __init__(self, scene: Scene, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._limiter = scene.limiter(buckets)
+        self._exchange = scene.exchange(principal("agent-1"))
+        self._charges = self._limiter.charges(self._exchange)
+        self._clock = count(now(), STEP)
+        buckets.fill(self._charges, next(self._clock))
+
+    def decision(self) -> Verdict | None:
+        """The charges are there."""
+        return self._buckets.decide(self._charges, next(self._clock))
+
+    def step(self) -> Verdict | None:
+        """What the call counts in, and the decision."""
+        return self._buckets.decide(self._limiter.charges(self._exchange), next(self._clock))
+
+    def whole(self) -> None:
+        """All that limits add to the path of a call, but for headers and the usage event."""
+        coroutine = self._limiter.admit(self._exchange)
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            self._limiter.settle(self._exchange)
+            return
+        raise AssertionError("nothing is to be waited for here")
+
+
+class Crowd:
+    """Calls of many agents, each of which has all its buckets already.
+
+    Args:
+        agents: so many have buckets.
+        calling: so many of them call, in no order that a cache could make use of.
+    """
+
+    def __init__(self, scene: Scene, buckets: Buckets, agents: int, calling: int) -> None:
+        self._scene, self._buckets = scene, buckets
+        self._limiter = scene.limiter(buckets)
+        self._clock = count(now(), STEP)
+        self._dice = random.Random(agents)
+        every = [principal(f"agent-{number:06d}") for number in range(agents)]
+        self._calling = self._dice.sample(every, calling)
+        full: dict[Bucket, Charge] = {}
+        for one in every:
+            full |= {charge.bucket: charge for charge in self._limiter.charges(scene.exchange(one))}
+        for charge in full.values():
+            buckets.fill([charge], next(self._clock))
+
+    def decision(self, times: int) -> float:
+        """CPU microseconds of a decision; the charges are there, as whoever made them has left them in the caches."""
+        decide, ticks, spent, done = self._buckets.decide, self._clock, 0.0, 0
+        while done < times:
+            drawn = self._dice.choices(self._calling, k=BATCH)
+            batch = [self._limiter.charges(self._scene.exchange(one)) for one in drawn]
+            begun = clock()
+            for charges in batch:
+                verdict = decide(charges, next(ticks))
+            spent += clock() - begun
+            done += BATCH
+            assert verdict is not None and verdict.refused is None
+        return spent / done * 1e6
