@@ -4,8 +4,9 @@
 -- worker. The arithmetic is that of policy/bucket.py, step for step; both are held to the same vectors.
 --
 -- KEYS   1 epoch  2 workers  3 orders  4... buckets
--- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks, orders {target, text, micros ...},
---          epoch that the worker knows: where it is another, nothing is decided, since what it knew of is no more
+-- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks,
+--          orders {target, text, micros ...}, epoch that the worker knows: where it is another, nothing is decided,
+--          since what it knew of is no more
 --          row of a rate      {key, 1, gain, price, cap, tick, held, given back, wanted ahead}
 --          row of calls       {key, 2, most, used, wanted ahead}
 --          check              {row, cost, mode, row, cost, mode, ...}
@@ -14,9 +15,10 @@
 -- answer one MessagePack array: version, epoch, workers, orders {text, micros left ...}, rows {held ...},
 --          checks {place of the refusal or 0, microseconds to wait, bits of shadow refusals, lacking of each item ...}
 --
--- A bucket is kept as "units stamp cap;worker held until;...": what it lacks, when it lacked that, of how much, and what
--- each worker holds of it until when; behind cap the last order that made it full, for a while. What is held was taken from the bucket and may be spent without asking; it comes
--- back only when it was spent, given back or has run out, so bucket and holdings together never exceed the whole.
+-- A bucket is kept as "units stamp cap;worker held until;...": what it lacks, when it lacked that, of how much, and
+-- what each worker holds of it until when; behind cap, for a while, the last order that made it full. What is held was
+-- taken from the bucket and may be spent without asking; it comes back only when it was spent, given back or has run
+-- out, so bucket and holdings together never exceed the whole.
 
 local VERSION = 1
 local LEASE, PERMIT, WORKER = 2000000, 4000000, 5000000 -- microseconds without a word of the worker

@@ -40,7 +40,7 @@ MOST = 64
 """Questions in one flight: more would keep the store from its other clients for a millisecond."""
 SOON = 1.0
 """Seconds: a store that is lost again so soon is not looked for at once, and later each time, up to `MOST_PAUSE`."""
-MOST_PAUSE = 3.0
+MOST_PAUSE = 0.6
 PROBE_EVERY = (0.02, 0.05, 0.1, 0.2)
 PROBE_WITHIN = 0.7
 """Seconds between two probes, the last one repeated, and for one; their sum is below the one second within which a
