@@ -177,12 +177,13 @@ def rows(folder: Path, rounds: int, times: int) -> list[Measured]:
     Raises:
         NotAsked: it was not as meant.
     """
-    named = {f"by the store, {AT_ONCE} agents at once": OWN, "the same, three of four buckets shared": SHARED}
+    kinds = [(f"by the store, {AT_ONCE} agents, three of four buckets shared", SHARED, WANTED),
+             ("the same, all four buckets its own", OWN, None)]  # fmt: skip
     agents = [f"agent-{number}" for number in range(AT_ONCE)]
     with store(folder) as (pid, socket):
-        stages = [
-            Stage(pid, socket, [Scene(limits, exact=True).charges(one) for one in agents]) for limits in named.values()
-        ]
+        scenes = [Scene(limits, exact=True) for _, limits, _ in kinds]
+        stages = [Stage(pid, socket, [scene.charges(one) for one in agents]) for scene in scenes]
         own, references = uvloop.run(_rounds(stages, rounds, times))
     first = measured("evalsha by redis-py, one at a time", None, references, references)
-    return [first, *(measured(name, WANTED, costs, references) for name, costs in zip(named, own, strict=True))]
+    return [first, *(measured(name, most, costs, references)
+                     for (name, _, most), costs in zip(kinds, own, strict=True))]  # fmt: skip

@@ -293,7 +293,8 @@ def test_the_override_that_holds_gives_the_figures() -> None:
         return one.rate, one.burst, one.override
 
     assert counted(b'{"env":"prod"}') == ("3/hour", 3, 2)
-    assert counted(b'{"env":["prod"]}') == ("100/minute", 500, 3)
+    assert counted(b'{"env":["prod"]}') == ("3/hour", 3, 2), "it cannot be told which: the slowest that may hold"
+    assert counted(b'{"env":"test"}') == ("100/minute", 500, 3)
     assert counted(b"{}", {"tier": "tin"}) == ("100/minute", 100, None)
 
 

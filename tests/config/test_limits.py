@@ -106,7 +106,8 @@ def tool(name: str, server: str = "a", own: str | None = None) -> Matter:
     ("texts", "matter", "taken"),
     [
         (["export-*"], tool("export-all"), True),
-        (["export-*"], tool("all", own="export-all"), False),
+        (["export-*"], tool("all", own="export-all"), True),
+        (["export-*"], tool("all", own="all"), False),
         (["a/*"], tool("anything"), True),
         (["a/*"], tool("anything", "b"), False),
         (["a/own"], tool("shown", own="own"), True),
