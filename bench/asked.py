@@ -177,13 +177,14 @@ def rows(folder: Path, rounds: int, times: int) -> list[Measured]:
     Raises:
         NotAsked: it was not as meant.
     """
-    kinds = [(f"by the store, {AT_ONCE} agents, three of four buckets shared", SHARED, WANTED),
-             ("the same, all four buckets its own", OWN, None)]  # fmt: skip
+    kinds = {
+        f"by the store, {AT_ONCE} agents, three of four buckets shared": SHARED,
+        "the same, all four buckets its own": OWN,
+    }
     agents = [f"agent-{number}" for number in range(AT_ONCE)]
     with store(folder) as (pid, socket):
-        scenes = [Scene(limits, exact=True) for _, limits, _ in kinds]
+        scenes = [Scene(limits, exact=True) for limits in kinds.values()]
         stages = [Stage(pid, socket, [scene.charges(one) for one in agents]) for scene in scenes]
         own, references = uvloop.run(_rounds(stages, rounds, times))
     first = measured("evalsha by redis-py, one at a time", None, references, references)
-    return [first, *(measured(name, most, costs, references)
-                     for (name, _, most), costs in zip(kinds, own, strict=True))]  # fmt: skip
+    return [first, *(measured(name, WANTED, costs, references) for name, costs in zip(kinds, own, strict=True))]
