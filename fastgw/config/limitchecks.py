@@ -20,6 +20,8 @@ from fastgw.policy.patterns import PROMPT, RESOURCE
 FAILED_CREDENTIALS = "failed-credentials"
 """By this name the limit of wrong credentials is counted and logged."""
 MOST_IN_FLIGHT = MOST_BURST
+MOST_SHADOWS = 25
+"""A call counts in two buckets of each at most, and a store tells of 53 of those in shadow."""
 ANY_RATE = Rate(1, 1)
 """Stands in for the limit's own beside a burst."""
 
@@ -34,6 +36,10 @@ def limits(settings: Settings) -> Iterator[Finding]:
         yield from _figures(path, limit)
         yield from _patterns(path, limit)
         yield from _unknown_claims(path, limit, known)
+    shadows = [place for place, limit in enumerate(settings.limits) if limit.mode == "shadow"]
+    if len(shadows) > MOST_SHADOWS:
+        where: Path = ("limits", shadows[MOST_SHADOWS], "mode")
+        yield where, f"more than {MOST_SHADOWS} limits in shadow cannot be told apart", None
     yield from _too_heavy(settings)
     if (rate := settings.failed_credentials) is not None:
         try:

@@ -23,6 +23,7 @@ DIGEST = sha1(SOURCE.encode(), usedforsecurity=False).hexdigest()
 
 ENFORCE, SHADOW, TAKE, AT_LEAST, FILL = range(5)
 """What an item of a check asks: see `mode` in the script."""
+MOST_WORKERS = 100_000
 RATE, CALLS = 1, 2
 FIRST = 4
 """Place of the first bucket among the script's keys."""
@@ -157,6 +158,8 @@ def decode(answer: object, request: Request) -> Reply:
         items = len(asked) // 3
         if len(told) != items + 3 or not 0 <= told[0] <= items or min(told) < 0:
             raise BadReply(f"a check of {items} items answered by {told}")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise BadReply(f"{workers} workers")
     if any(one < 0 for one in held):
         raise BadReply("a worker cannot hold less than nothing")
     return Reply(epoch, workers, _orders(orders), held, checks)
