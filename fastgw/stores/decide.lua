@@ -42,20 +42,24 @@ end
 if request[8] ~= '' and request[8] ~= epoch then return cmsgpack.pack({ VERSION, epoch, 0, {}, {}, {} }) end
 
 local worker, rows, checks = request[2], request[5], request[6]
-local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+local floor, ceil, min, max, fmod = math.floor, math.ceil, math.min, math.max, math.fmod
+local match, gmatch, format = string.match, string.gmatch, string.format
 
 -- a / b rounded down. Exact: floor(a / b), and with it Lua's own %, may take a quotient for the next whole number.
 local function rest(a, b)
-  local left = math.fmod(a, b)
+  local left = fmod(a, b)
   return left < 0 and left + b or left
 end
 local function whole(a, b) return (a - rest(a, b)) / b end
 local function whole_up(a, b) return -whole(-a, b) end
 
 -- What is kept may have been written by a stranger.
-local function number(text) return min(tonumber(text), MOST) end
+local function number(text)
+  local value = tonumber(text)
+  return value < MOST and value or MOST
+end
 
-local states = {}
+local states, state_of = {}, {} -- by key; by row
 
 local function load(key)
   local name = KEYS[key]
@@ -64,12 +68,13 @@ local function load(key)
   state = { units = 0, stamp = now, cap = 0, held = {}, gone = 0, ended = 0, filled = 0, dirty = false }
   local kept = redis.call('GET', name)
   if kept then
-    local units, stamp, cap, filled, holders = string.match(kept, '^(%d+) (%d+) (%d+) ?(%d*)(.*)$')
+    local units, stamp, cap, filled, holders = match(kept, '^(%d+) (%d+) (%d+) ?(%d*)(.*)$')
     if units then
-      state.filled = number(filled == '' and '0' or filled)
+      if filled ~= '' then state.filled = number(filled) end
       state.stamp, state.cap = number(stamp), number(cap)
-      state.units = min(number(units), state.cap)
-      for who, held, till in string.gmatch(holders, ';(%w+) (%d+) (%d+)') do
+      local lacking = number(units)
+      state.units = lacking < state.cap and lacking or state.cap
+      for who, held, till in gmatch(holders, ';(%w+) (%d+) (%d+)') do
         held, till = number(held), number(till)
         if till > now then
           -- more than it was ever given: the clock has gone back
@@ -86,6 +91,7 @@ end
 
 local function lent(state, but)
   local sum = 0
+  if not next(state.held) then return sum end
   for who, entry in pairs(state.held) do
     if who ~= but then sum = sum + entry[1] end
   end
@@ -95,9 +101,9 @@ end
 -- What comes back until `till`; what is held meanwhile does not.
 local function pass(state, row, till, held)
   local gain, price, cap, tick = row[3], row[4], row[5], row[6]
-  local at, least = till - rest(till, tick), min(cap, held * price)
+  local at, least = till - rest(till, tick), held > 0 and min(cap, held * price) or 0
   local passed = whole(at - state.stamp, tick)
-  state.units = max(state.units, least)
+  if state.units < least then state.units = least end
   if passed > 0 then
     if passed >= whole_up(state.units - least, gain) then
       state.units = least
@@ -123,9 +129,9 @@ local function bring_up_to_date(state, row)
   pass(state, row, now, held)
 end
 
-for _, row in ipairs(rows) do
+for at, row in ipairs(rows) do
   local state = load(row[1])
-  row.state = state
+  state_of[at] = state
   if row[2] == 1 then
     local entry = state.held[worker]
     local before = entry and entry[1] or 0
@@ -149,14 +155,15 @@ local answers = {}
 for at, check in ipairs(checks) do
   local refused, wait, shadow = 0, -1, 0
   for place = 1, #check / 3 do
-    local row, cost, mode = rows[check[place * 3 - 2]], check[place * 3 - 1], check[place * 3]
+    local at_row, cost, mode = check[place * 3 - 2], check[place * 3 - 1], check[place * 3]
+    local row, state = rows[at_row], state_of[at_row]
     if mode < 2 then
       local short, time_to_wait
       if row[2] == 1 then
-        short = row.state.units + cost * row[4] - row[5]
+        short = state.units + cost * row[4] - row[5]
         time_to_wait = min(MOST, whole_up(short, row[3]) * row[6] - rest(now, row[6]))
       else
-        short = lent(row.state, worker) + row.used + cost - row[3]
+        short = lent(state, worker) + row.used + cost - row[3]
         time_to_wait = 0
       end
       if short > 0 and mode == 1 then
@@ -168,8 +175,8 @@ for at, check in ipairs(checks) do
   end
   local answer = { refused, max(0, wait), shadow }
   for place = 1, #check / 3 do
-    local row, cost, mode = rows[check[place * 3 - 2]], check[place * 3 - 1], check[place * 3]
-    local state = row.state
+    local at_row, cost, mode = check[place * 3 - 2], check[place * 3 - 1], check[place * 3]
+    local row, state = rows[at_row], state_of[at_row]
     if row[2] == 1 then
       if mode == 3 then
         state.units = min(row[5], max(state.units, cost))
@@ -196,7 +203,7 @@ end
 
 local holdings = {}
 for at, row in ipairs(rows) do
-  local state = row.state
+  local state = state_of[at]
   local entry = state.held[worker]
   if row[2] == 1 then
     local held, wanted = entry and entry[1] or 0, row[9]
@@ -220,26 +227,25 @@ for at, row in ipairs(rows) do
   end
 end
 
-for key, state in pairs(states) do
+for at, row in ipairs(rows) do
+  local state = state_of[at]
   if state.dirty then
-    local parts, latest = { string.format('%.0f %.0f %.0f', state.units, state.stamp, max(1, state.cap)) }, 0
-    if state.filled > 0 then parts[2] = string.format(' %.0f', state.filled) end
-    for who, entry in pairs(state.held) do
-      parts[#parts + 1] = string.format(';%s %.0f %.0f', who, entry[1], entry[2])
-      latest = max(latest, entry[2] - now)
+    local text, latest = format('%d %d %d', state.units, state.stamp, max(1, state.cap)), 0
+    if state.filled > 0 then text = text .. format(' %d', state.filled) end
+    if next(state.held) then
+      local parts = { text }
+      for who, entry in pairs(state.held) do
+        parts[#parts + 1] = format(';%s %d %d', who, entry[1], entry[2])
+        latest = max(latest, entry[2] - now)
+      end
+      text = table.concat(parts)
     end
-    state.text, state.latest = table.concat(parts), latest
-  end
-end
-for _, row in ipairs(rows) do
-  local state = row.state
-  if state.dirty then
-    local lasts = state.latest + (row[2] == 1 and whole_up(state.units, row[3]) * row[6] or 0)
+    local lasts = latest + (row[2] == 1 and whole_up(state.units, row[3]) * row[6] or 0)
     if state.filled > 0 then lasts = max(lasts, ORDER) end
     if lasts == 0 then
       redis.call('DEL', KEYS[row[1]])
     else
-      redis.call('SET', KEYS[row[1]], state.text, 'PX', string.format('%.0f', ceil(lasts / 1000) + SLACK))
+      redis.call('SET', KEYS[row[1]], text, 'PX', format('%d', ceil(lasts / 1000) + SLACK))
     end
     state.dirty = false
   end

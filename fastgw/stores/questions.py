@@ -53,7 +53,9 @@ class Rows:
             found = self._places[holding.key] = len(self.rows)
         return found
 
-
-def item(rows: Rows, charge: Charge, holding: Holding, use: int) -> tuple[int, int, int]:
-    """What a question asks of one bucket: what is not held of the cost."""
-    return rows.place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE
+    def check(self, question: Question) -> list[int]:
+        """What a question asks of its buckets: what is not held of the cost."""
+        found: list[int] = []
+        for charge, holding, use in question.taken:
+            found += self.place(holding), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE
+        return found

@@ -22,7 +22,7 @@ from fastgw.stores.flights import Flights
 from fastgw.stores.holdings import Holding, Holdings, micros, share_of
 from fastgw.stores.memory import Memory, refused
 from fastgw.stores.port import StoreAway
-from fastgw.stores.questions import Admission, Question, Rows, item
+from fastgw.stores.questions import Admission, Question, Rows
 from fastgw.stores.script import AT_LEAST, FILL, TAKE, Keys, Reply, Request
 
 log = logging.getLogger("fastgw")
@@ -120,7 +120,7 @@ class Shared:
         request = Request(beat=self._beat_due, known=self._epoch, orders=self._unsaid_orders)
         self._beat_due, self._unsaid_orders = False, []
         rows = Rows(micros(monotonic()))
-        about = [holding for question in waiting for _, holding, _ in question.taken]
+        about = [holding for question in waiting for _, holding, _ in question.taken] if self._lost else ()
         for holding in chain(about, list(islice(self._lost, MOST_ROWS))):
             if self._lost.pop(holding, self) is None and (units := holding.lacking(rows.now)):
                 self._telling[holding] = None
@@ -130,7 +130,7 @@ class Shared:
             request.checks.append([rows.place(self._holdings.find(charge)), amount, mode])
         self._first = len(request.checks)
         for question in waiting:
-            request.checks.append([part for each in question.taken for part in item(rows, *each)])
+            request.checks.append(rows.check(question))
         for holding in list(islice(self._told, MOST_ROWS)):
             del self._told[holding]
             rows.place(holding)
