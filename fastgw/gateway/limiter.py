@@ -160,11 +160,6 @@ class Limiter:
         for limit in self._limits:
             self._counters.gauge(held.get(limit.name, 0), "fastgw_limit_held", limit.name)
 
-    @property
-    def limits(self) -> tuple[Limit, ...]:
-        """In force."""
-        return self._limits
-
     # -- a call ------------------------------------------------------------------------------------------------------
 
     async def admit(self, exchange: Exchange) -> None:

@@ -95,8 +95,6 @@ class Flights(Generic[T]):
         self._since = -SOON
         self._soon = 0
         self._emptied = 0
-        self.flown = 0
-        """Flights since the start, for metrics."""
         self.seconds: Callable[[float], None] = lambda _: None
 
     def ask(self, question: T) -> None:
@@ -159,7 +157,6 @@ class Flights(Generic[T]):
         reply: Reply | StoreAway = call.result()
         if isinstance(reply, StoreAway):
             raise reply
-        self.flown += 1
         self.seconds(perf_counter() - began)
         return reply
 
