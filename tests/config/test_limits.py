@@ -199,3 +199,11 @@ def test_the_parcels_bring_them() -> None:
     assert [len(one.limits) for one in found] == [0, 2]
     assert [one.failed_credentials is None for one in found] == [False, True]
     assert found[1].limits == after.snapshot.limits
+
+
+def test_an_override_keeps_its_buckets_wherever_it_stands() -> None:
+    gold, bot = ({"match": {"claims": {"tier": "gold"}}, "burst": 9}, {"match": {"agent": "bot"}, "rate": "9/hour"})
+    alone, behind = (limit(rate="1/minute", overrides=rows).overrides for rows in ([gold], [bot, gold]))
+    assert alone[0].key == behind[1].key != behind[0].key
+    slower = limit(rate="1/minute", overrides=[{**gold, "burst": 3}]).overrides
+    assert slower[0].key == alone[0].key, "a reload that changes its figures keeps what is left in its buckets"
