@@ -35,10 +35,12 @@ class UpstreamSession:
     Args:
         id: value of `Mcp-Session-Id`; empty where the server issues none.
         version: the revision the server settled on in `initialize`.
+        opened: CLOCK_MONOTONIC seconds when it was opened.
     """
 
     id: str
     version: str
+    opened: float = 0.0
 
 
 class Answer(Protocol):
@@ -70,7 +72,12 @@ class Answer(Protocol):
 
 
 class Wire(Protocol):
-    """Pooled connections to one instance of a server."""
+    """Pooled connections to one instance of a server.
+
+    `notes` says what of its answers was forgiven.
+    """
+
+    notes: set[str]
 
     async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> Answer:
         """Send one HTTP request and wait for the head of its answer (for anything but a stream: the body too).
@@ -81,8 +88,8 @@ class Wire(Protocol):
             body: the whole body; empty for GET and DELETE.
 
         Raises:
-            Fault: NO_SERVER with `sent=False` (refused, TLS, no free connection, connect deadline);
-                LOST with `sent=True` (reset, cut short, malformed, encoded or oversized answer);
+            Fault: NO_SERVER with `sent=False` (refused, TLS, no free connection, connect deadline, a redirect to
+                elsewhere); LOST with `sent=True` (reset, cut short, malformed, oversized answer);
                 TIMEOUT with `sent=True`.
         """
         ...
@@ -95,17 +102,31 @@ class Wire(Protocol):
 class Keeper(Protocol):
     """What a worker asks of the keeper. Every wait is bounded; without a keeper it goes on with what it knows."""
 
-    async def open_session(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """The session of this identity at this instance, opened if there is none (one flight over all workers).
 
         Args:
             instance: key of the instance, `Instance.key`.
             identity: whose session; `*` where the server's sessions are shared.
-            dead: id of the session that the server no longer knows; it is opened anew once, whoever asks first.
+            dead: the session that the server no longer knows; it is opened anew once, whoever asks first.
 
         Raises:
             Fault: NO_SERVER, TIMEOUT, FULL; never `sent`.
         """
+        ...
+
+    async def keep_session(
+        self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
+    ) -> UpstreamSession:
+        """Go back to a session that was called dead and is not; the one opened `instead` of it is ended.
+
+        Raises:
+            Fault: as `open_session`.
+        """
+        ...
+
+    async def suspect_session(self, instance: str, identity: str) -> None:
+        """A server may have lost this session: every worker knows when this returns, and asks before the next call."""
         ...
 
     def touch(self, instance: str, identity: str) -> None:
@@ -113,7 +134,7 @@ class Keeper(Protocol):
         ...
 
     async def doubt_era(self, instance: str, believed: str) -> str:
-        """Probe the instance again because it answered unlike `believed`; the era (`Era.value`) it speaks.
+        """Probe the instance again because it answered unlike `believed`; what it speaks, as in `Instance.era`.
 
         Raises:
             Fault: NO_SERVER where it cannot be told.

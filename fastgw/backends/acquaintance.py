@@ -1,27 +1,24 @@
-"""Getting to know one instance of a server: which era it speaks, what it declares, how its lists are asked for.
-
-Knows: when what an instance said of itself counts, and when it is asked again. Refuses to know: what it lists, and when
-anybody looks.
-"""
+"""Getting to know one instance of a server: which era it speaks, what it declares, how its lists are asked for."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
+from fastgw.backends.capabilities import NOTHING, Said
 from fastgw.backends.changes import Listener
-from fastgw.backends.directory import KEEPER, Directory
+from fastgw.backends.directory import Directory, ModernOnly, own_identity
 from fastgw.backends.fetch import SHEETS
-from fastgw.backends.inquiry import Reach
+from fastgw.backends.inquiry import Asker, Reach, is_alive
 from fastgw.backends.pages import Pages, legacy_pages, modern_pages
-from fastgw.backends.probe import Found, probe
+from fastgw.backends.probe import LEGACY_LIFETIME, MODERN, Found, probe
 from fastgw.backends.seen import Seen
 from fastgw.faults import Fault
 from fastgw.mcp.names import MODERN_VERSION, Era
 from fastgw.ports import UpstreamSession
 
-ANSWER_WITHIN = 10.0
-"""Seconds for what a modern server declares."""
+_STRIKES = 2
+"""Rounds that may fail in one session before the gateway tries another."""
 
 
 class Acquaintance:
@@ -38,6 +35,13 @@ class Acquaintance:
         self._directory = directory
         self._on_era = on_era
 
+    def is_due(self, seen: Seen) -> bool:
+        """Whether its era is to be found out, or looked at again."""
+        found = seen.found
+        if found is None or found.failure:
+            return True
+        return found.era is Era.LEGACY and self._reach.clock() - seen.probed_at > LEGACY_LIFETIME
+
     async def meet(self, seen: Seen) -> None:
         """Find its era out. A legacy verdict counts only when `initialize` confirms it: a proxy's passing 404 to an
         unknown method must not turn a modern server into a legacy one.
@@ -48,33 +52,71 @@ class Acquaintance:
         asker = self._reach.asker(seen.key)
         found = await probe(asker, self._reach.ours, seen.server.watched.era)
         version = found.version
-        if found.era is Era.LEGACY:
-            version = (await self._opened(seen)).version
+        if found.era is Era.MODERN:
+            found = await self._with_sessions(seen, asker, found)
+        else:
+            try:
+                version = (await self._opened(seen, asker)).version
+            except ModernOnly:
+                if seen.server.watched.era == Era.LEGACY.value:
+                    raise
+                found = replace(MODERN, failure=found.failure)
+            except Fault as fault:
+                if found.failure:
+                    fault.detail = f"{fault.detail or fault.message}; server/discover before it: {found.failure}"
+                raise
+        said = found.said if found.era is Era.MODERN else self._directory.said(seen.key)
+        if said is not NOTHING and said.declares is None:
+            seen.note("does not say what it has (`capabilities`): every list is asked for")
+        if found.failure:
+            seen.note(f"fails at server/discover ({found.failure}), and answers initialize")
         seen.probed_at = seen.asked_at = self._reach.clock()
         self._note_found(seen, found, version or MODERN_VERSION)
 
-    async def _opened(self, seen: Seen) -> UpstreamSession:
-        """The gateway's own session, opened anew now and then where nothing else would tell what a server that was
-        upgraded declares: its session has no id that could have died, or there is no list to ask for in it.
+    async def _opened(self, seen: Seen, asker: Asker) -> UpstreamSession:
+        """The gateway's own session, opened anew where what was asked in it failed twice; also now and then where
+        nothing else would tell what a server that was upgraded declares: its session has no id that could have died, or
+        there is no list to ask for in it.
         """
-        session = await self._directory.open(seen.key, KEEPER)
-        declared = self._directory.declared(seen.key)
-        if seen.found is not None and (not session.id or not any(sheet.is_asked(declared) for sheet in SHEETS)):
-            session = await self._directory.open(seen.key, KEEPER, session.id)
+        identity = own_identity(asker.backend)
+        session = await self._directory.open(seen.key, identity)
+        declared = self._directory.said(seen.key).declares
+        silent = not session.id or not any(sheet.is_asked(declared) for sheet in SHEETS)
+        if seen.strikes >= _STRIKES or (seen.found is not None and silent):
+            seen.strikes = 0
+            session = await self._directory.open(seen.key, identity, session)
         return session
+
+    async def _with_sessions(self, seen: Seen, asker: Asker, found: Found) -> Found:
+        """Whether a modern server also has sessions: then agents that need one get theirs there."""
+        if seen.server.watched.era == Era.MODERN.value:
+            return found
+        try:
+            session = await self._opened(seen, asker)
+            if not await is_alive(asker, session):
+                await self._directory.open(seen.key, own_identity(asker.backend), session)
+        except Fault:
+            return found
+        return replace(found, has_sessions=True)
 
     async def ask_again(self, seen: Seen) -> None:
         """What a modern server declares may change while it runs. Other answers prove nothing: its lists will tell."""
         if seen.found is None or seen.found.era is not Era.MODERN:
             return
+        asker = self._reach.asker(seen.key)
         seen.asked_at = self._reach.clock()
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                found = await probe(self._reach.asker(seen.key), self._reach.ours, seen.server.watched.era)
-        except (Fault, TimeoutError):
+            found = await probe(asker, self._reach.ours, seen.server.watched.era)
+        except Fault:
             return
-        if found.era is Era.MODERN and found.capabilities is not None:
-            self._note_found(seen, found, found.version)
+        if found.era is not Era.MODERN or found.said.declares is None:
+            return
+        if seen.asked_at - seen.probed_at > LEGACY_LIFETIME:
+            seen.probed_at = seen.asked_at
+            found = await self._with_sessions(seen, asker, found)
+        else:
+            found = replace(found, has_sessions=seen.found.has_sessions)
+        self._note_found(seen, found, found.version)
 
     def _note_found(self, seen: Seen, found: Found, version: str) -> None:
         old = seen.found
@@ -96,8 +138,8 @@ class Acquaintance:
             return modern_pages(asker, self._reach.ours)
         return legacy_pages(asker, self._directory, seen.key)
 
-    def declared(self, seen: Seen) -> frozenset[str] | None:
-        """Names of the capabilities an instance declares; None where it does not say."""
-        if seen.found is None or seen.found.era is Era.MODERN:
-            return seen.found.capabilities if seen.found is not None else None
-        return self._directory.declared(seen.key)
+    def said(self, seen: Seen) -> Said:
+        """What an instance says of itself."""
+        if seen.found is None:
+            return NOTHING
+        return seen.found.said if seen.found.era is Era.MODERN else self._directory.said(seen.key)

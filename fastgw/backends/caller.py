@@ -1,8 +1,8 @@
 """Calls from one worker to servers: in the right era, inside the right session, mended once where a server says why.
 
-    no session, or a dead one        the keeper opens it; once per call
-    answered in the other era        the keeper probes; asked again where the era has changed, once per call
-    headers that no longer fit       the keeper fetches the definition anew; asked again, once per call
+    no session, or a lost one        the controller opens it; once per call, and never one that was just opened
+    answered in the other era        the controller probes; asked again where the era has changed, once per call
+    headers that no longer fit       the controller fetches the definition anew; asked again, once per call
 
 Each is asked again only because the server has said that it did not run the call. Nothing else is ever sent twice.
 
@@ -12,26 +12,30 @@ Knows: which server speaks which era, sessions of this worker's identities. Refu
 from __future__ import annotations
 
 import asyncio
-import os
-from base64 import b32encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from itertools import count
+from typing import TypeVar
 
 from fastgw.backends import levels, lower_legacy, lower_modern
-from fastgw.backends.inquiry import Asker
+from fastgw.backends.ids import new_id
+from fastgw.backends.inquiry import Asker, is_alive
 from fastgw.backends.levels import Levels
 from fastgw.backends.line import NO_SESSION, Line, Spawn, remaining
 from fastgw.backends.upstream import Upstream, withdraw
 from fastgw.backends.verdict import Means, Verdict, judge
 from fastgw.catalog.route import ParamHeader, Target
-from fastgw.config.snapshot import Backend, Instance
+from fastgw.config.snapshot import BOTH, Backend, Instance
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
 from fastgw.mcp.call import Call
 from fastgw.mcp.names import Era
 from fastgw.ports import Answer, Deadlines, Keeper, UpstreamSession, Wire
+
+T = TypeVar("T")
+
+JUST_OPENED = 1.0
+"""Seconds in which a session that was there a moment ago is not doubted, unless its server says that it is gone."""
 
 MOST_SESSIONS = 20_000
 """Sessions one worker remembers; the keeper knows those that fall out."""
@@ -52,8 +56,10 @@ class _Attempt:
     identity: str
     deadlines: Deadlines
     started: float
+    spoken: str
     era: Era
     session: UpstreamSession = NO_SESSION
+    lost: UpstreamSession | None = None
     mended: set[Means] | None = None
 
     @property
@@ -96,11 +102,10 @@ class Caller:
         self.max_reply = max_reply
         self._sessions: dict[tuple[str, str], UpstreamSession] = {}
         self._levels = Levels(spawn)
+        self._suspects: dict[tuple[str, str], int] = {}
         self._in_use: Counter[tuple[str, str]] = Counter()
         self._beating: asyncio.TimerHandle | None = None
-        self._eras: dict[str, tuple[str | None, Era]] = {}
-        self._boot = b32encode(os.urandom(4))[:6].decode("ascii").lower()
-        self._numbers = count(1)
+        self._eras: dict[str, tuple[str | None, str]] = {}
 
     async def call(  # noqa: PLR0913 - one verb of the path with all it needs
         self,
@@ -128,18 +133,40 @@ class Caller:
                 `ports.Keeper.open_session` raise; BAD_PARAMS.
         """
         started = asyncio.get_running_loop().time()
-        era = self._believed(instance) or await self._doubt(instance, "")
-        attempt = _Attempt(call, target, backend, instance, identity, deadlines, started, era)
+        spoken = self._believed(instance)
+        attempt = _Attempt(
+            call, target, backend, instance, identity, deadlines, started, spoken or "", _era(spoken or "", call)
+        )
+        if spoken is None:
+            await self._doubt(attempt)
         while True:
-            line, answer = await self._send(attempt)
+            try:
+                line, answer = await self._send(attempt)
+            except Fault as fault:
+                if fault.sent or attempt.spoken != BOTH or attempt.era is Era.MODERN:
+                    raise
+                if await self._in_other_era(attempt):
+                    continue  # it no longer has sessions
+                raise
             try:
                 verdict = judge(answer, attempt.era, line.id, call.capabilities)
             except Fault:
                 if answer.body is None:
                     self._release(attempt)
                 raise
-            if verdict.means is Means.RELAY or not await self._mend(attempt, verdict):
+            if verdict.means is Means.RELAY:
+                if self._suspects:
+                    self._suspects.pop(attempt.key, None)
                 return self._upstream(attempt, line, answer, verdict)
+            if not await self._mend(attempt, verdict):
+                return self._upstream(attempt, line, answer, verdict)
+
+    def suspect(self, instance: str, identity: str) -> None:
+        """A call in this session was answered as if the server had lost it."""
+        key = instance, identity
+        self._suspects[key] = self._suspects.get(key, 0) + 1
+        if len(self._suspects) > MOST_SESSIONS:
+            del self._suspects[next(iter(self._suspects))]
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """Sessions this worker knows, (instance key, identity, session): for a keeper that has been restarted."""
@@ -155,12 +182,14 @@ class Caller:
     # -- sending ------------------------------------------------------------------------------------------------
 
     async def _send(self, attempt: _Attempt) -> tuple[Line, Answer]:
-        upstream_id = b'"%s-%d"' % (self._boot.encode("ascii"), next(self._numbers))
+        upstream_id = new_id()
         call, target, backend = attempt.call, attempt.target, attempt.backend
         if attempt.era is Era.MODERN:
             headers, body = lower_modern.request(call, target, upstream_id, backend, self._ours)
         else:
             attempt.session = self._sessions.get(attempt.key) or await self._open(attempt, None)
+            if self._suspects and attempt.key in self._suspects:
+                await self._reopen_if_lost(attempt)
             if call.log_level_set and backend.logs:
                 await self._tell_level(attempt)
             headers, body = lower_legacy.request(call, target, upstream_id, backend, attempt.session)
@@ -190,7 +219,7 @@ class Caller:
 
     def _upstream(self, attempt: _Attempt, line: Line, answer: Answer, verdict: Verdict) -> Upstream:
         if verdict.means is not Means.RELAY and verdict.message is None:
-            raise verdict.otherwise or _in_vain(verdict.means)
+            raise verdict.otherwise or Fault(Kind.INTERNAL, detail=f"{verdict.means.name} again", sent=True)
         ended = None if answer.body is not None else lambda: self._release(attempt)
         return Upstream(line, answer, verdict.message, ended)
 
@@ -198,30 +227,82 @@ class Caller:
 
     async def _mend(self, attempt: _Attempt, verdict: Verdict) -> bool:
         """Whether the call is worth asking again."""
-        if not attempt.first_time(verdict.means):
+        match verdict.means:
+            case Means.SESSION_DEAD | Means.SESSION_REFUSED:
+                if await self._session_mended(attempt, verdict.means):
+                    return True
+                return verdict.then is Means.ERA_DOUBT and await self._in_other_era(attempt)
+            case Means.HEADER_MISMATCH:
+                # Only a tool's definition says which headers its calls need.
+                is_tool = attempt.call.method == names.TOOLS_CALL
+                return is_tool and attempt.first_time(verdict.means) and await self._refreshed(attempt)
+            case Means.ERA_DOUBT:
+                return await self._in_other_era(attempt)
+            case Means.SESSION_SUSPECT:
+                # Before the agent hears of it: its next call may come to another worker.
+                await self._keeper.suspect_session(*attempt.key)
+        return False
+
+    async def _session_mended(self, attempt: _Attempt, means: Means) -> bool:
+        """Whether the call is to be asked again in another session: one that somebody else has, or a new one."""
+        if attempt.session.opened >= attempt.started:
+            if attempt.lost is not None:
+                await self._go_back(attempt, attempt.lost)
             return False
-        if verdict.means is Means.SESSION_DEAD:
-            dead = attempt.session.id
-            known = self._sessions.get(attempt.key)
-            if known is None or known.id == dead:
-                await self._open(attempt, dead)
-            return True
-        if verdict.means is Means.HEADER_MISMATCH:
-            # Only a tool's definition says which headers its calls need.
-            return attempt.call.method == names.TOOLS_CALL and await self._refreshed(attempt)
-        was, attempt.era = attempt.era, await self._doubt(attempt.instance, attempt.era.value)
+        young = attempt.session.opened >= attempt.started - JUST_OPENED
+        if attempt.lost is None and young and means is not Means.SESSION_DEAD:
+            return False
+        attempt.lost = attempt.session
+        try:
+            await self._renew(attempt)
+        except Fault:
+            # The one there is may be good for other calls; what its server said of this one is told.
+            self._sessions.setdefault(attempt.key, attempt.lost)
+            return attempt.spoken == BOTH and await self._in_other_era(attempt)
+        return attempt.session != attempt.lost
+
+    async def _go_back(self, attempt: _Attempt, old: UpstreamSession) -> None:
+        """The new session is refused in the same way, so this was about the call: its agent keeps what a server has in
+        the old one.
+        """
+        try:
+            kept = await self._in_time(
+                attempt, self._keeper.keep_session(attempt.instance.key, attempt.identity, old, attempt.session)
+            )
+        except Fault:
+            return  # the new one stays
+        self._sessions[attempt.key] = kept
+
+    async def _reopen_if_lost(self, attempt: _Attempt) -> None:
+        """Ask a session that is suspect whether it is still there; one that is suspect again is not believed."""
+        asker = Asker(self._wires(attempt.instance.key), attempt.backend, self._spawn)
+        left = remaining(attempt.deadlines, attempt.started).total
+        if self._suspects[attempt.key] > 1 or not await is_alive(asker.within(left / 2), attempt.session):
+            await self._renew(attempt)
+
+    async def _renew(self, attempt: _Attempt) -> None:
+        """Have another session in place of a lost one; a call beside this one may have brought it already."""
+        known = self._sessions.get(attempt.key)
+        if known is None or known == attempt.session:
+            known = await self._open(attempt, attempt.session)
+            self._suspects.pop(attempt.key, None)
+        attempt.session = known
+
+    async def _in_other_era(self, attempt: _Attempt) -> bool:
+        """Whether the call is to be asked again, since the server speaks another era now."""
+        if not attempt.first_time(Means.ERA_DOUBT):
+            return False
+        was = attempt.era
+        await self._doubt(attempt)
         attempt.session = NO_SESSION
         return attempt.era is not was
 
-    async def _open(self, attempt: _Attempt, dead: str | None) -> UpstreamSession:
+    async def _open(self, attempt: _Attempt, dead: UpstreamSession | None) -> UpstreamSession:
         self._drop(attempt.key)
-        left = remaining(attempt.deadlines, attempt.started).total
         try:
-            async with asyncio.timeout(left):
-                session = await self._keeper.open_session(attempt.instance.key, attempt.identity, dead)
-        except TimeoutError:
-            data = {"timeoutMs": round(attempt.deadlines.whole * 1000)}
-            raise Fault(Kind.TIMEOUT, detail="a session was not opened in time", data=data) from None
+            session = await self._in_time(
+                attempt, self._keeper.open_session(attempt.instance.key, attempt.identity, dead)
+            )
         except Fault:
             # If it no longer speaks as we heard, the snapshot's word counts again.
             self._eras.pop(attempt.instance.key, None)
@@ -231,6 +312,15 @@ class Caller:
         self._sessions[attempt.key] = session
         return session
 
+    async def _in_time(self, attempt: _Attempt, answer: Awaitable[T]) -> T:
+        """The controller's answer, as long as the call has time: the server may take its time for it."""
+        try:
+            async with asyncio.timeout(remaining(attempt.deadlines, attempt.started).total):
+                return await answer
+        except TimeoutError:
+            data = {"timeoutMs": round(attempt.deadlines.whole * 1000)}
+            raise Fault(Kind.TIMEOUT, detail="the server was not ready in time", data=data) from None
+
     def _drop(self, key: tuple[str, str]) -> None:
         self._sessions.pop(key, None)
         self._levels.forget(key)
@@ -238,24 +328,25 @@ class Caller:
     async def _refreshed(self, attempt: _Attempt) -> bool:
         """Fetch the tool's headers by its newest definition."""
         try:
-            found = await self._keeper.refresh(attempt.target.server, attempt.target.tool)
+            found = await self._in_time(attempt, self._keeper.refresh(attempt.target.server, attempt.target.tool))
         except Fault as fault:
             raise Fault(Kind.INTERNAL, detail=f"header mismatch, and no newer definition: {fault}", sent=True) from None
         headers = tuple(ParamHeader(*header) for header in found)
         attempt.target = replace(attempt.target, param_headers=headers)
         return True
 
-    def _believed(self, instance: Instance) -> Era | None:
-        """The era last heard of: from the keeper directly, unless the snapshot says something new since."""
+    def _believed(self, instance: Instance) -> str | None:
+        """What it was last heard to speak: from the controller itself, unless the snapshot says something new since."""
         heard = self._eras.get(instance.key)
-        if heard is not None and heard[0] == instance.era:
-            return heard[1]
-        return Era(instance.era) if instance.era is not None else None
+        return heard[1] if heard is not None and heard[0] == instance.era else instance.era
 
-    async def _doubt(self, instance: Instance, believed: str) -> Era:
-        era = Era(await self._keeper.doubt_era(instance.key, believed))
-        self._eras[instance.key] = (instance.era, era)
-        return era
+    async def _doubt(self, attempt: _Attempt) -> None:
+        """Have it found out what the server speaks."""
+        instance = attempt.instance
+        believed = attempt.era.value if attempt.spoken else ""
+        attempt.spoken = await self._in_time(attempt, self._keeper.doubt_era(instance.key, believed))
+        self._eras[instance.key] = (instance.era, attempt.spoken)
+        attempt.era = _era(attempt.spoken, attempt.call)
 
     # -- sessions in use ----------------------------------------------------------------------------------------
 
@@ -281,12 +372,11 @@ class Caller:
             self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
 
 
-def _in_vain(means: Means) -> Fault:
-    """The fault of a call that was mended and refused for the same reason again."""
-    if means is Means.SESSION_DEAD:
-        detail = "the server does not know the session it has just opened"
-        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, sent=True, retry_after=1)
-    return Fault(Kind.INTERNAL, detail=f"{means.name} again", sent=True)
+def _era(spoken: str, call: Call) -> Era:
+    """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
+    if spoken == BOTH:
+        return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
+    return Era.MODERN if spoken == Era.MODERN.value else Era.LEGACY
 
 
 def _may_still_run(stopped: BaseException) -> bool:

@@ -5,6 +5,7 @@ Knows: which capability stands for which list and which announcement. Refuses to
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 _MOST, _LONGEST = 64, 128
@@ -14,6 +15,32 @@ ANNOUNCED: Final = {
     "tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged",
 }  # fmt: skip
 """Capability to the member of a listen filter that asks for its announcements (2026-07-28, Subscriptions)."""
+
+_MOST_TOLD = 64 * 1024
+"""Characters of `instructions` that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a server says of itself in its answer to discover or initialize.
+
+    Args:
+        declares: names of its capabilities; None where it says nothing of them, or was never asked.
+        instructions: for agents; empty for none.
+    """
+
+    declares: frozenset[str] | None = None
+    instructions: str = ""
+
+
+NOTHING: Final = Said()
+
+
+def said_in(result: dict[str, Any]) -> Said:
+    """What such a result says, decoded."""
+    instructions = result.get("instructions")
+    text = instructions[:_MOST_TOLD] if isinstance(instructions, str) else ""
+    return Said(declared(result.get("capabilities")), text)
 
 
 def declared(capabilities: Any) -> frozenset[str] | None:

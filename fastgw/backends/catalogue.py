@@ -2,7 +2,7 @@
 
 One round of one instance:
 
-    probe its era, where it is unknown or old  ->  fetch all lists, unless another instance of the server did
+    probe its era, where it is unknown, old or unsure  ->  fetch all lists, unless another instance of the server did
     ->  wait: as long as the list is fresh, `refresh` seconds, or until a change is announced
     any failure  ->  the copy there is stays in use; wait 0.25 s to 5 s, try again
     a list that fails where others come  ->  likewise, and after some tries as if it had come
@@ -24,19 +24,17 @@ from typing import Any
 from fastgw.backends import kept
 from fastgw.backends.acquaintance import Acquaintance
 from fastgw.backends.directory import Directory
-from fastgw.backends.fetch import NO_LIST, SHEETS, TOOLS, Listing, Sheet, fetch_all
+from fastgw.backends.fetch import NO_LIST, SHEETS, TOOLS, Listing, Sheet, Source, fetch_all
 from fastgw.backends.inquiry import Reach
 from fastgw.backends.pages import NotThere
 from fastgw.backends.probe import LEGACY_LIFETIME
 from fastgw.backends.seen import Seen, Server, Watched
 from fastgw.catalog.tools import Catalogue
+from fastgw.config.snapshot import BOTH
 from fastgw.faults import Fault, Kind
-from fastgw.mcp.names import Era
 
 log = logging.getLogger("fastgw")
 
-ROUND_WITHIN = 10.0
-"""Seconds for one question to one instance; each of its lists has as long."""
 COALESCE = 0.1
 """Seconds in which announced changes are gathered."""
 SHORTEST, LONGEST = 1.0, 3600.0
@@ -134,7 +132,8 @@ class Catalogues:
         Returns:
             server name to `tools`, `prompts`, `resources` and `templates` (counts), `fetched_at` (Unix seconds, None
             for never) and `instances`: for each
-            `url` (scheme, host and port), `era`, `version`, `error` (empty when its last round went well), `failures`.
+            `url` (no query, references as in the file), `era`, `version`, `error` (empty when its last round went
+            well), `failures`; and `notes`: what was forgiven.
         """
         return {name: server.state(self.eras) for name, server in self._servers.items()}
 
@@ -146,17 +145,15 @@ class Catalogues:
         """
         seen = self._instance(instance)
         try:
-            async with asyncio.timeout(ROUND_WITHIN), seen.probing:
+            async with seen.probing:
                 fresh = self._reach.clock() - seen.probed_at < _DOUBT_AGAIN
-                if seen.found is None or (seen.found.era.value == believed and not fresh):
+                if seen.found is None or (seen.found.spoken in (believed, BOTH) and not fresh):
                     await self._known.meet(seen)
-        except TimeoutError:
-            raise _nothing("it did not answer the question for its era in time") from None
         except Fault as fault:
             raise _nothing(str(fault)) from None
         if seen.found is None:
             raise _nothing("its era is not known")
-        return seen.found.era.value
+        return seen.found.spoken
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         """Fetch a server's catalogue now; the tool's headers by it. See `Keeper.refresh`.
@@ -170,11 +167,8 @@ class Catalogues:
         seen = known.instances.get(known.leader or "") or next(iter(known.instances.values()))
         asked = self._reach.clock()
         try:
-            async with asyncio.timeout(ROUND_WITHIN):
-                await self._fetch(seen, asked, (TOOLS,))
-        except TimeoutError:
-            raise _nothing("its tools were not listed in time") from None
-        except Fault as fault:
+            await self._fetch(seen, asked, (TOOLS,))
+        except (Fault, Incomplete) as fault:
             raise _nothing(str(fault)) from None
         tools = known.catalogue.tools if known.catalogue is not None else ()
         found = next((one for one in tools if one.name == tool), None)
@@ -207,17 +201,16 @@ class Catalogues:
             began = self._reach.clock()
             try:
                 wait = await self._round(seen)
-                seen.failures, seen.error = 0, ""
+                seen.failures, seen.strikes, seen.error = 0, 0, ""
             except Incomplete as some:
                 wait = self._incomplete(seen, str(some))
-            except TimeoutError:
-                wait = self._failed(seen, f"no whole answer within {ROUND_WITHIN:g} s")
             except Fault as fault:
                 wait = self._failed(seen, fault.detail or fault.message)
             except Exception as wrong:
                 log.warning("%s: %r", seen.label, wrong, exc_info=wrong)
                 wait = self._failed(seen, repr(wrong))
             seen.rounds += 1
+            self._note_wire(seen)
             self._note_settled()
             await self._rest(seen, wait, began)
 
@@ -231,9 +224,8 @@ class Catalogues:
 
     async def _round(self, seen: Seen) -> float:
         """Probe where needed, fetch where nobody else does; seconds until the next round."""
-        async with asyncio.timeout(ROUND_WITHIN), seen.probing:
-            age = self._reach.clock() - seen.probed_at
-            if seen.found is None or (seen.found.era is Era.LEGACY and age > LEGACY_LIFETIME):
+        async with seen.probing:
+            if self._known.is_due(seen):
                 await self._known.meet(seen)
         server = seen.server
         leader = server.instances.get(server.leader or "")
@@ -246,7 +238,7 @@ class Catalogues:
     def _publish_era(self, seen: Seen) -> None:
         if seen.found is None:
             return
-        era = (seen.found.era.value, seen.version)
+        era = (seen.found.spoken, seen.version)
         if self.eras.get(seen.key) != era:
             self.eras[seen.key] = era
             self._on_change()
@@ -263,12 +255,13 @@ class Catalogues:
             due = [sheet for sheet in sheets if seen.begun.get(sheet, -1.0) < asked]
             if seen.found is None or not due:
                 return server.watched.refresh
-            declared = self._known.declared(seen)
+            declared = self._known.said(seen).declares
             had, wrong = await self._gather(seen, due, declared)
-        if self._known.declared(seen) != declared:
+        if self._known.said(seen).declares != declared:
             seen.wake.set()  # the session was opened anew meanwhile, by a server that offers something else now
-        if wrong and not had:
-            raise next(iter(wrong.values()))
+        for sheet, fault in wrong.items():
+            if not had:
+                raise Fault(fault.kind, detail=f"{sheet.method}: {fault.detail or fault.message}", sent=fault.sent)
         if wrong:
             raise Incomplete("; ".join(f"{sheet.method}: {fault.detail or fault}" for sheet, fault in wrong.items()))
         return self._pause(server)
@@ -278,24 +271,42 @@ class Catalogues:
     ) -> tuple[dict[Sheet, Listing], dict[Sheet, Fault]]:
         """Fetch and accept what an instance declares of these lists: what came, and what did not."""
         begun = self._reach.clock()
-        wanted = [sheet for sheet in due if sheet.is_asked(declared)]
+        wanted = [sheet for sheet in due if sheet.is_asked(declared) or self._is_tried(seen, sheet)]
         none = {sheet: NO_LIST for sheet in due if sheet not in wanted}
         had: dict[Sheet, Listing] = {}
         wrong: dict[Sheet, Fault] = {}
-        if not wanted:
-            self._accept(seen, none, begun)
-        async for part in fetch_all(wanted, seen.server.name, self._known.pages(seen), self._reach.spawn):
-            lists = {sheet: found for sheet, found in part.items() if isinstance(found, Listing)}
+        backend = seen.server.watched.backend
+        source = Source(seen.server.name, self._known.pages(seen), backend.start_timeout, declared)
+        async for part in fetch_all(wanted, source, self._reach.spawn):
+            lists: dict[Sheet, Listing] = {}
             for sheet, found in part.items():
-                if isinstance(found, Fault):
-                    if (had or lists) and declared is None and self._is_none(seen.server, sheet, found):
-                        lists[sheet] = NO_LIST
-                    else:
-                        wrong[sheet] = found
+                if not sheet.is_asked(declared):
+                    came = seen.undeclared_came(sheet, found)
+                    (none if came is NO_LIST else lists)[sheet] = came
+                elif isinstance(found, Listing):
+                    if found.cut is not None:
+                        wrong[sheet] = found.cut
+                    if found.cut is None or len(found.items) > len(seen.server.listed(sheet)):
+                        lists[sheet] = found
+                elif (had or lists) and declared is None and self._is_none(seen.server, sheet, found):
+                    lists[sheet] = NO_LIST
+                else:
+                    wrong[sheet] = found
             if lists:
-                self._accept(seen, lists if had else {**none, **lists}, begun)
+                self._accept(seen, {**none, **lists}, begun)
                 had |= lists
+                none = {}
+        if none and (had or not wrong):
+            self._accept(seen, none, begun)
         return had, wrong
+
+    def _is_tried(self, seen: Seen, sheet: Sheet) -> bool:
+        """Whether a list is asked for that is not declared: some servers declare nothing and have everything."""
+        now = self._reach.clock()
+        if sheet in seen.undeclared or now - seen.tried.get(sheet, -LEGACY_LIFETIME) >= LEGACY_LIFETIME:
+            seen.tried[sheet] = now
+            return True
+        return False
 
     def _pause(self, server: Server) -> float:
         """Seconds until its lists should be fetched again."""
@@ -304,11 +315,11 @@ class Catalogues:
 
     def _is_none(self, server: Server, sheet: Sheet, wrong: Fault) -> bool:
         """Whether this means that there is no such list. What was listed before is not given up for a bare 404."""
-        return isinstance(wrong, NotThere) and not getattr(server.catalogue, sheet.place, ())
+        return isinstance(wrong, NotThere) and not server.listed(sheet)
 
     def _accept(self, seen: Seen, lists: dict[Sheet, Listing], begun: float) -> None:
         server, old = seen.server, seen.server.catalogue
-        new = server.take(lists, self._known.declared(seen), begun, time.time())
+        new = server.take(lists, self._known.said(seen), begun, time.time())
         seen.begun |= dict.fromkeys(lists, begun)
         server.leader, server.catalogue = seen.key, new
         if old is None or replace(old, fresh_until=new.fresh_until, fetched_at=new.fetched_at) != new:
@@ -338,6 +349,7 @@ class Catalogues:
                     other.wake.set()
         seen.error = error
         seen.failures += 1
+        seen.strikes += 1
         if seen.failures > 1:
             seen.found = None  # perhaps it speaks another era now; what is published stays until another is found
         return retry_pause(seen.failures, random.random())
@@ -349,6 +361,14 @@ class Catalogues:
         seen.error = error
         seen.failures += 1
         return retry_pause(seen.failures, random.random()) if seen.failures <= _SOON else self._pause(seen.server)
+
+    def _note_wire(self, seen: Seen) -> None:
+        try:
+            notes = self._reach.asker(seen.key).wire.notes
+        except Fault:
+            return  # a reload took it away
+        for text in notes:
+            seen.note(text)
 
     def _instance(self, key: str) -> Seen:
         for server in self._servers.values():

@@ -1,6 +1,6 @@
 """Listening for `notifications/.../list_changed`, so that a changed list is seen before its next fetch.
 
-    legacy   GET, an event stream in the gateway's own session; 405 and other refusals: not offered
+    legacy   GET, an event stream in the gateway's own session; 405 and other refusals: not offered, for a while
     modern   subscriptions/listen for the lists whose changes the server says it announces
 
 A stream that ends is opened again, after a pause that grows and has jitter. What was announced in between is lost, so a
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from fastgw.backends import lower_legacy, lower_modern
 from fastgw.backends.capabilities import ANNOUNCED
-from fastgw.backends.directory import KEEPER, Directory
-from fastgw.backends.inquiry import Asker, Reach, new_id
+from fastgw.backends.directory import Directory, own_identity
+from fastgw.backends.ids import new_id
+from fastgw.backends.inquiry import Asker, Reach, is_alive
 from fastgw.backends.line import Line
 from fastgw.backends.outcome import lost
 from fastgw.backends.probe import Found
@@ -35,8 +36,12 @@ LONGEST_EVENT = 1024 * 1024
 _FOR_EVER = 7 * 86_400.0
 STREAM = Deadlines(connect=5.0, first_byte=30.0, idle=_FOR_EVER, total=_FOR_EVER)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_NOT_OFFERED_FOR = 600.0
+"""Seconds after which a server that offers no such stream is asked again."""
 _STEADY = 30.0
 """Seconds a stream lives before the pauses start small again."""
+_NO_STREAM = 405
+"""Status of a server that offers none (2025-11-25, Listening for Messages)."""
 _CHANGED = frozenset((names.TOOLS_CHANGED, names.PROMPTS_CHANGED, names.RESOURCES_CHANGED))
 _ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
@@ -61,6 +66,7 @@ class Listener:
         instance: key of the instance.
         changed: called for every announcement.
         missed: nobody listened for a while.
+        refused: the session in which the stream was refused last.
     """
 
     reach: Reach
@@ -68,6 +74,7 @@ class Listener:
     instance: str
     changed: Callable[[], None]
     missed: bool = False
+    refused: UpstreamSession | None = None
 
     async def run(self, found: Found) -> None:
         """Listen until cancelled; returns at once where the server offers nothing to listen to."""
@@ -78,7 +85,9 @@ class Listener:
             try:
                 await (self._legacy() if found.era is Era.LEGACY else self._modern(found.announces))
             except NotOffered:
-                return
+                self.missed = True
+                await asyncio.sleep(_NOT_OFFERED_FOR * (0.5 + random.random()))
+                continue
             except Fault:
                 pass  # not there, or gone: the next try tells
             failures = 0 if clock() - began >= _STEADY else failures + 1
@@ -87,15 +96,24 @@ class Listener:
 
     async def _legacy(self) -> None:
         asker = self.reach.asker(self.instance)
-        session = await self.directory.open(self.instance, KEEPER)
+        identity = own_identity(asker.backend)
+        session = await self.directory.open(self.instance, identity)
         answer = await self._get(asker, session)
-        if answer.status == 404 and session.id:
-            session = await self.directory.open(self.instance, KEEPER, session.id)
+        if await self._lost(asker, session, answer):
+            session = await self.directory.open(self.instance, identity, session)
             answer = await self._get(asker, session)
         line = Line(
             b"null", Era.LEGACY, asker.wire, asker.backend, session, STREAM, self.reach.clock(), self.reach.spawn
         )
         await self._follow(answer, line)
+
+    async def _lost(self, asker: Asker, session: UpstreamSession, answer: Answer) -> bool:
+        """Whether a stream that is refused is refused for the session's sake: it says so, or it happens again."""
+        if answer.body is None or answer.status == _NO_STREAM:
+            self.refused = None
+            return False
+        again, self.refused = self.refused == session, session
+        return again or not await is_alive(asker, session)
 
     async def _get(self, asker: Asker, session: UpstreamSession) -> Answer:
         return await asker.wire.request("GET", lower_legacy.stream_headers(asker.backend, session, None), b"", STREAM)

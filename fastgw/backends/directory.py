@@ -2,30 +2,40 @@
 
     none --open--> opening --initialize ok--> open --dead--> opening (once for all who say so)
                        |                        |--idle too long, gives way, the agent's own ended--> ended (DELETE)
-                       +--initialize fails--> none
+                       +--initialize fails--> none, or the one that was called dead
+
+Never more than one `initialize` for an identity at an instance within a second.
 
 Knows: sessions by (instance, identity), when each was last used. Refuses to know: calls; which one gives way (see
 `shelf`).
 
-A session is never given to another identity. Where sessions are shared all ask under the identity `*`.
+A session is never given to another identity. Where sessions are shared all ask under one identity, the gateway itself
+too. Some servers have one session and no second, and end with it: it is kept over a restart, and never ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 
-import orjson
-
-from fastgw.backends import lower_legacy
-from fastgw.backends.capabilities import declared
-from fastgw.backends.inquiry import Asker, Reach, Reply, new_id, not_evidence
+from fastgw.backends import lower_legacy, lower_modern
+from fastgw.backends.capabilities import NOTHING, Said, said_in
+from fastgw.backends.ids import new_id
+from fastgw.backends.inquiry import Asker, Reach, Reply, not_evidence, result_of, told
+from fastgw.backends.kept import recall_sessions, store_sessions
 from fastgw.backends.line import ASIDE, NO_SESSION
-from fastgw.backends.shelf import Held, Key, Shelf, is_of
+from fastgw.backends.shelf import ANYONE, Held, Key, Shelf, is_of
+from fastgw.backends.verdict import speaks_modern
 from fastgw.config.instances import label
+from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
+
+log = logging.getLogger("fastgw")
 
 KEEPER = "keeper"
 """Identity of the gateway's own session at each instance, for lists and notices of change; never idle, never evicted.
@@ -37,9 +47,19 @@ SETTLED = 5.0
 SHORTEST_IDLE = 2.0
 """Seconds a session is kept at least, whatever `session_idle` says: that it is in use is told only now and then."""
 
+_ONE_ONLY = "refused a second session: if it takes one only, write `shared_session: true`"
 _SESSION_ID = re.compile(r"[!-~]{1,8192}")
-_SURE = 1.0
-"""Seconds in which a server without session ids is not asked again although somebody calls its session dead."""
+_AT_MOST_EVERY = 1.0
+"""Seconds between two `initialize` for one identity at one instance."""
+
+
+class ModernOnly(Fault):
+    """It refuses `initialize` as servers of 2026-07-28 do."""
+
+
+def own_identity(backend: Backend) -> str:
+    """Under which identity the gateway itself asks a server."""
+    return ANYONE if backend.shared_session else KEEPER
 
 
 class Directory:
@@ -47,9 +67,10 @@ class Directory:
 
     Args:
         reach: how servers are reached.
+        file: where shared sessions are kept over a restart; None: nowhere.
     """
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, file: Path | None = None) -> None:
         self._askers = reach.asker
         self._spawn = reach.spawn
         self._ours = reach.ours
@@ -57,31 +78,36 @@ class Directory:
         self._shelves: dict[str, Shelf] = {}
         self._flights: dict[Key, asyncio.Task[UpstreamSession | Fault]] = {}
         self._mine: dict[Key, Held] = {}
-        self._declared: dict[str, frozenset[str] | None] = {}
+        self._refused: dict[Key, tuple[float, Fault]] = {}
+        self._said: dict[str, Said] = {}
+        self._file = file
+        self._shared: dict[str, UpstreamSession] = {}
 
-    async def open(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+    async def open(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """The session of this identity at this instance; opened if there is none, or only the dead one.
 
         Args:
             instance: key of the instance.
             identity: whose session.
-            dead: id of a session that the server was found not to know.
+            dead: a session that the server was found not to know.
 
         Raises:
             Fault: NO_SERVER or TIMEOUT, never `sent`: no call was given to the server.
         """
         key = (instance, identity)
+        asker = self._askers(instance)
+        held = self._held(asker, key) or self._recalled(asker, key)
+        if held is not None and held.session != dead:
+            self.touch(instance, identity)
+            return held.session
         flight = self._flights.get(key)
         if flight is None:
-            asker = self._askers(instance)
-            held = self._held(asker, key)
-            if held is not None and not self._is_dead(held, dead):
-                self.touch(instance, identity)
-                return held.session
-            if held is not None:
-                self._remove(asker.backend.name, key)
-            self._make_room(asker, identity)
-            flight = self._spawn(self._opened(asker, key), f"session at {label(instance)}")
+            when, refusal = self._refused.get(key, (0.0, None))
+            if refusal is not None and self._clock() - when < _AT_MOST_EVERY:
+                raise _unsent(refusal)
+            if held is None:
+                self._make_room(asker, identity)
+            flight = self._spawn(self._opened(asker, key, held), f"session at {label(instance)}")
             self._flights[key] = flight
         # Whoever stops waiting leaves the flight to the others.
         outcome = await asyncio.shield(flight)
@@ -89,11 +115,23 @@ class Directory:
             raise _unsent(outcome)
         return outcome
 
-    def declared(self, instance: str) -> frozenset[str] | None:
-        """Names of the capabilities that a server declared when the gateway's own session was opened there last; None
-        where it said nothing of them, or was never asked.
+    def keep(self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession) -> UpstreamSession:
+        """Go back to a session that was called dead and is not, and end the one opened instead of it.
+
+        Raises:
+            Fault: NO_SERVER for an instance that is not configured any more.
         """
-        return self._declared.get(instance)
+        key = (instance, identity)
+        held = self._held(self._askers(instance), key)
+        if held is None or held.session != instead or instead.id == session.id:
+            return session if held is None else held.session
+        self._end(key, Held(instead, held.used))
+        held.session = replace(session, opened=self._clock())
+        return held.session
+
+    def said(self, instance: str) -> Said:
+        """What a server said of itself when the gateway's own session was opened there last."""
+        return self._said.get(instance, NOTHING)
 
     def touch(self, instance: str, identity: str) -> None:
         """The session is in use now."""
@@ -116,7 +154,7 @@ class Directory:
                 continue
             shelf = self._shelf(asker.backend.name)
             now = self._clock()
-            shelf.held.setdefault((instance, identity), Held(session, now, now))
+            shelf.held.setdefault((instance, identity), Held(session, now))
 
     def end(self, session: str) -> None:
         """An agent's own session is over: so are those opened for it, and those that are being opened."""
@@ -130,11 +168,15 @@ class Directory:
     def reap(self) -> None:
         """End what was idle for longer than its server's `session_idle`, and what belongs to instances now unknown."""
         self._mine = {key: held for key, held in self._mine.items() if self._is_known(key[0])}
-        self._declared = {key: said for key, said in self._declared.items() if self._is_known(key)}
+        self._said = {key: said for key, said in self._said.items() if self._is_known(key)}
+        since = self._clock() - _AT_MOST_EVERY
+        self._refused = {key: found for key, found in self._refused.items() if found[0] > since}
         for shelf in self._shelves.values():
             for key, held in list(shelf.held.items()):
                 if not self._is_known(key[0]):
                     del shelf.held[key]
+                    continue
+                if key[1] == ANYONE:
                     continue
                 idle = max(self._askers(key[0]).backend.session_idle, SHORTEST_IDLE)
                 if self._clock() - held.used < idle:
@@ -175,11 +217,16 @@ class Directory:
     def _held(self, asker: Asker, key: Key) -> Held | None:
         return self._mine.get(key) if key[1] == KEEPER else self._shelf(asker.backend.name).held.get(key)
 
-    def _is_dead(self, held: Held, dead: str | None) -> bool:
-        if dead is None or dead != held.session.id:
-            return False
-        # Without an id the new one looks like the old one: those who ask late must not open it again.
-        return bool(dead) or self._clock() - held.opened >= _SURE
+    def _recalled(self, asker: Asker, key: Key) -> Held | None:
+        """The shared session of an earlier run."""
+        if key[1] != ANYONE or self._file is None or key[0] in self._shared:
+            return None
+        self._shared |= recall_sessions(self._file, [key[0]])
+        session = self._shared.get(key[0])
+        if session is None:
+            return None
+        held = self._shelf(asker.backend.name).held[key] = Held(session, self._clock())
+        return held
 
     def _is_known(self, instance: str) -> bool:
         try:
@@ -187,10 +234,6 @@ class Directory:
         except Fault:
             return False
         return True
-
-    def _remove(self, server: str, key: Key) -> None:
-        self._mine.pop(key, None)
-        self._shelf(server).held.pop(key, None)
 
     def _make_room(self, asker: Asker, identity: str) -> None:
         """Keep a place for one more session of this server.
@@ -210,79 +253,118 @@ class Directory:
             self._end(giving, shelf.held.pop(giving))
         shelf.opening += 1
 
-    async def _opened(self, asker: Asker, key: Key) -> UpstreamSession | Fault:
-        """One flight. A failure is its outcome, not its exception: it is for those who wait to make something of it."""
+    async def _opened(self, asker: Asker, key: Key, lost: Held | None) -> UpstreamSession | Fault:
+        """One flight. A failure is its outcome, not its exception: it is for those who wait to make something of it.
+
+        Args:
+            lost: the session that is to be replaced; it stays where another cannot be had.
+        """
         shelf = self._shelf(asker.backend.name)
+        offered = lower_modern.OF_AGENTS if key[1] == KEEPER else b"{}"
         try:
-            session, said = await initialize(asker, self._ours)
+            if lost is not None:
+                await asyncio.sleep(lost.session.opened + _AT_MOST_EVERY - self._clock())
+            session, said = await initialize(asker, self._ours, offered, self._clock)
         except Fault as fault:
+            if not fault.repeatable:  # it was asked
+                self._refused[key] = self._clock(), fault
+                if (key[0], KEEPER) in self._mine and key[1] != KEEPER:
+                    asker.wire.notes.add(_ONE_ONLY)
             return fault
         finally:
             # No await from here on: whoever asks finds the flight or the session.
             if self._flights.get(key) is asyncio.current_task():
                 del self._flights[key]
-            if key[1] != KEEPER:
+            if key[1] != KEEPER and lost is None:
                 shelf.opening -= 1
         self._keep(shelf, key, session)
-        if key[1] == KEEPER:
-            self._declared[key[0]] = said
+        if lost is not None:
+            asker.wire.notes.add("refused a session that it had given: another one was opened")
+        if lost is not None and key[1] == KEEPER:
+            self._end(key, lost)  # should it still be there: nobody else uses it
+        if key[1] == own_identity(asker.backend):
+            self._said[key[0]] = said
         return session
 
     def _keep(self, shelf: Shelf, key: Key, session: UpstreamSession) -> None:
-        now = self._clock()
-        (self._mine if key[1] == KEEPER else shelf.held)[key] = Held(session, now, now)
+        (self._mine if key[1] == KEEPER else shelf.held)[key] = Held(session, self._clock())
+        if key[1] != ANYONE or self._file is None:
+            return
+        self._shared[key[0]] = session
+        try:
+            store_sessions(self._file, {key: one for key, one in self._shared.items() if self._is_known(key)})
+        except OSError as wrong:
+            log.warning("shared sessions could not be kept: %s", wrong)
 
     def _end(self, key: Key, held: Held) -> asyncio.Task[None] | None:
-        """DELETE the session; None where there is nothing the server could forget."""
-        if not held.session.id:
+        """DELETE the session; None where there is nothing the server could forget, or it is shared."""
+        if not held.session.id or key[1] == ANYONE:
             return None
         try:
             asker = self._askers(key[0])
         except Fault:
             return None
-        return self._spawn(_delete(asker, held.session), "end a session")
+        return self._spawn(end(asker, held.session), "end a session")
 
 
-async def initialize(asker: Asker, ours: bytes) -> tuple[UpstreamSession, frozenset[str] | None]:
+async def initialize(
+    asker: Asker, ours: bytes, offered: bytes, clock: Callable[[], float]
+) -> tuple[UpstreamSession, Said]:
     """Open a session: `initialize`, then `notifications/initialized` (2025-11-25, Lifecycle).
 
+    Args:
+        asker: who asks.
+        ours: our `clientInfo` as JSON text.
+        offered: `ClientCapabilities` as JSON text.
+        clock: monotonic seconds.
+
     Returns:
-        the session, and what the server declares: see `capabilities.declared`.
+        the session, and what the server says of itself.
 
     Raises:
-        Fault: NO_SERVER for a server that refuses, or speaks no revision of ours; LOST, TIMEOUT from the wire.
+        Fault: NO_SERVER for a server that refuses, or speaks no revision of ours (`ModernOnly` where it says that it
+            speaks 2026-07-28); LOST, TIMEOUT from the wire.
     """
     upstream_id = new_id()
     headers = lower_legacy.opening_headers(asker.backend)
-    reply = await asker.ask(headers, lower_legacy.initialize(upstream_id, ours), upstream_id, NO_SESSION)
-    session, said = _session(reply)
+    try:
+        reply = await asker.ask(headers, lower_legacy.initialize(upstream_id, ours, offered), upstream_id, NO_SESSION)
+    except Fault as fault:
+        if fault.kind is Kind.TIMEOUT:
+            fault.detail = f"initialize: no answer within {asker.deadlines.total:g} s (start_timeout)"
+        raise
+    session, said = _session(reply, asker.backend, clock())
     following = lower_legacy.headers(asker.backend, session)
     answer = await asker.wire.request("POST", following, lower_legacy.INITIALIZED, asker.deadlines)
     answer.close()
     return session, said
 
 
-def _session(reply: Reply) -> tuple[UpstreamSession, frozenset[str] | None]:
-    wrong = not_evidence(reply)
+def _session(reply: Reply, backend: Backend, now: float) -> tuple[UpstreamSession, Said]:
+    if speaks_modern(reply.message, reply.body):
+        raise ModernOnly(Kind.NO_SERVER, detail="it speaks 2026-07-28 and has no sessions", data={"reason": "down"})
+    wrong = not_evidence(reply, backend)
     if wrong is not None:
         raise wrong
-    if reply.message is None or reply.message.result is None or reply.status != 200:
-        raise _refused(f"initialize was refused: status {reply.status}")
-    try:
-        result = orjson.loads(reply.message.result)
-        version = result["protocolVersion"]
-    except (ValueError, KeyError, TypeError):
-        raise _refused("the result of initialize names no revision") from None
+    if reply.message is None or reply.message.result is None or reply.status >= 300:
+        raise _declined(f"initialize was refused: status {reply.status}{told(reply, backend)}")
+    result = result_of(reply)
+    version = result.get("protocolVersion")
+    if not isinstance(version, str):
+        raise _declined("the result of initialize names no revision")
     if version not in lower_legacy.SPOKEN:
-        raise _refused(f"the server wants revision {str(version)[:32]!r}")
+        raise _declined(f"the server wants revision {version[:32]!r}")
     # Only this answer's id counts: some servers send a fresh, useless one with every error.
     name = reply.headers.get("mcp-session-id", "")
     if name and _SESSION_ID.fullmatch(name) is None:
-        raise _refused("the session id holds characters it must not hold")
-    return UpstreamSession(name, version), declared(result.get("capabilities"))
+        raise _declined("the session id holds characters it must not hold")
+    return UpstreamSession(name, version, now), said_in(result)
 
 
-async def _delete(asker: Asker, session: UpstreamSession) -> None:
+async def end(asker: Asker, session: UpstreamSession) -> None:
+    """DELETE a session, where there is anything the server could forget."""
+    if not session.id:
+        return
     try:
         answer = await asker.wire.request("DELETE", lower_legacy.headers(asker.backend, session), b"", ASIDE)
         answer.close()
@@ -290,7 +372,7 @@ async def _delete(asker: Asker, session: UpstreamSession) -> None:
         pass  # it ends by itself then, or it has
 
 
-def _refused(detail: str) -> Fault:
+def _declined(detail: str) -> Fault:
     return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)
 
 
@@ -298,4 +380,5 @@ def _unsent(wrong: Fault) -> Fault:
     """The failure of an opening, for a call that waited for it and was never sent. Each waiter gets its own."""
     kind = Kind.NO_SERVER if wrong.kind in (Kind.LOST, Kind.INTERNAL) else wrong.kind
     data = wrong.data or {"reason": "down"}
-    return Fault(kind, detail=wrong.detail or wrong.message, data=data, retry_after=wrong.retry_after)
+    made = ModernOnly if isinstance(wrong, ModernOnly) else Fault
+    return made(kind, detail=wrong.detail or wrong.message, data=data, retry_after=wrong.retry_after)

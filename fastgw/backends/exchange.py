@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, cast
 
+from fastgw.backends.decoding import Decoder, decoder_of
 from fastgw.backends.head import check_length, is_stream
 from fastgw.backends.outcome import late, lost
 from fastgw.faults import Fault
@@ -43,6 +44,7 @@ class LeanAnswer:
         "_blocks",
         "_carrier",
         "_deadlines",
+        "_decoder",
         "_fault",
         "_held",
         "_limit",
@@ -68,6 +70,7 @@ class LeanAnswer:
         self._carrier = carrier
         self._loop = loop = asyncio.get_running_loop()
         self._deadlines = deadlines
+        self._decoder: Decoder | None = None
         self._limit = limit
         self._started = started
         self._sent = self._moved = now = loop.time()
@@ -139,8 +142,10 @@ class LeanAnswer:
         """The head is here.
 
         Raises:
-            Fault: LOST for a body that announces too much.
+            Fault: LOST for a body that announces too much, or is encoded in a way not known here.
         """
+        if "content-encoding" in headers:
+            self._decoder = decoder_of(headers)
         stream = is_stream(status, headers)
         if not stream:
             check_length(headers, self._limit)
@@ -155,8 +160,13 @@ class LeanAnswer:
         """Bytes of the body.
 
         Raises:
-            Fault: LOST for a body that is too large.
+            Fault: LOST for a body that is too large, or cannot be decoded.
         """
+        if self._decoder is not None:
+            piece = self._decoder.feed(piece, self._limit - self._held)
+            if not piece:  # to whoever reads, nothing would be the end
+                self._moved = self._loop.time()
+                return
         self._pieces.append(piece)
         self._held += len(piece)
         if self._stream:
@@ -173,6 +183,11 @@ class LeanAnswer:
 
     def ended(self) -> None:
         """The whole answer is here. Of a stream the connection is given back now, of others when it has been taken."""
+        if self._decoder is not None and (cut := self._decoder.cut_short()) is not None:
+            if self._carrier.exchange is self:
+                self._carrier.drop()
+            self._settle(cut)
+            return
         if self._stream:
             self.resume()
             self._give_back()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
 from fastgw.mcp.envelope import NotAMessage, NotJson, members
 
-LIST_WITHIN = 10.0
-"""Seconds for all pages of one list."""
+UNDECLARED_WITHIN = 3.0
+"""Seconds for a list that a server does not declare: it may never answer."""
 PATIENCE = 1.0
 """Seconds that lists which are there wait for those which are not."""
 MOST_PAGES = 100
@@ -83,49 +83,71 @@ class Listing:
         notices: what was left out, and why.
         fresh: seconds for which the server vouches for it; None where it gives no hint.
         known: whether the server knows this list at all.
+        cut: the failure that kept the pages after these from coming.
     """
 
     items: tuple[Any, ...]
     notices: tuple[Notice, ...] = ()
     fresh: float | None = None
     known: bool = True
+    cut: Fault | None = field(default=None, compare=False)
 
 
 NO_LIST: Final = Listing((), known=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where lists come from.
+
+    Args:
+        server: the server's name.
+        page: how one page is had.
+        within: seconds for all pages of one list.
+        declared: names of the capabilities it declares; None where that is not known.
+    """
+
+    server: str
+    page: Pages
+    within: float
+    declared: frozenset[str] | None = None
+
+
 async def fetch_all(
-    sheets: Iterable[Sheet], server: str, page: Pages, spawn: Spawn
+    sheets: Iterable[Sheet], source: Source, spawn: Spawn
 ) -> AsyncIterator[dict[Sheet, Listing | Fault]]:
-    """Fetch several lists of one server: what came of each, in at most two parts.
+    """Fetch several lists of one server: what came of each, those that come soon together, every other by itself.
 
     Args:
         sheets: which lists.
-        server: the server's name.
-        page: how one page is had.
+        source: where they come from.
         spawn: `Registry.spawn`.
     """
-    waiting = {spawn(_outcome(sheet, server, page), f"{sheet.method} of {server}"): sheet for sheet in sheets}
+    waiting = {spawn(_outcome(sheet, source), f"{sheet.method} of {source.server}"): sheet for sheet in sheets}
     tasks = list(waiting)
     try:
-        for patience in (PATIENCE, None):
-            if waiting:
-                done, _ = await asyncio.wait(waiting, timeout=patience)
-                yield {waiting.pop(task): task.result() for task in tasks if task in done}
+        if waiting:
+            await asyncio.wait(waiting, timeout=PATIENCE)
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            yield {waiting.pop(task): task.result() for task in tasks if task in done}
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _outcome(sheet: Sheet, server: str, page: Pages) -> Listing | Fault:
+async def _outcome(sheet: Sheet, source: Source) -> Listing | Fault:
     """A failure is the outcome, not an exception: it is for whoever waits to make something of it."""
+    within = source.within if sheet.is_asked(source.declared) else min(source.within, UNDECLARED_WITHIN)
+    reading = _Reading(sheet, source.server)
     try:
-        async with asyncio.timeout(LIST_WITHIN):
-            return await fetch(sheet, server, page)
+        async with asyncio.timeout(within):
+            return await reading.fetch(source.page)
     except TimeoutError:
-        return Fault(Kind.TIMEOUT, detail=f"not listed within {LIST_WITHIN:g} s")
-    except Fault as fault:
-        return fault
+        fault = Fault(Kind.TIMEOUT, detail=f"{sheet.method}: no whole answer within {within:g} s")
+    except Fault as wrong:
+        fault = wrong
+    return reading.listing(fault) if reading.found else fault
 
 
 async def fetch(sheet: Sheet, server: str, page: Pages) -> Listing:
@@ -137,31 +159,68 @@ async def fetch(sheet: Sheet, server: str, page: Pages) -> Listing:
         page: how one page is had.
 
     Raises:
-        Fault: a page could not be had, or is no list; nothing of the others is used.
+        Fault: a page could not be had, or is no list.
     """
-    found: dict[str, Any] = {}
-    notices: list[Notice] = []
-    seen: set[bytes] = set()
-    cursor: bytes | None = None
-    hints: list[float] = []
-    size = 0
-    for number in range(1, MOST_PAGES + 1):
-        result = await page(sheet.method, cursor)
-        if result is None:
-            return NO_LIST
-        array, more, told = _read(sheet, result)
-        size += len(result)
-        if told is not None:
-            hints.append(told)
-        await _add(sheet, server, array, found, notices)
-        cut = _cut(sheet, (number, len(found), size), more, seen)
-        if cut:
-            notices.append(Notice(server, f"{sheet.method}: the list is cut off: {cut}"))
-        if cut or more is None:
-            break
-        seen.add(more)
-        cursor = more
-    return Listing(tuple(found.values())[: sheet.most], _few(notices, server, sheet), min(hints, default=None))
+    return await _Reading(sheet, server).fetch(page)
+
+
+class _Reading:
+    """One list while it is read: what came of it stays where a page fails."""
+
+    def __init__(self, sheet: Sheet, server: str) -> None:
+        self._sheet = sheet
+        self._server = server
+        self._notices: list[Notice] = []
+        self._hints: list[float] = []
+        self.found: dict[str, Any] = {}
+
+    async def fetch(self, page: Pages) -> Listing:
+        """See `fetch`."""
+        sheet = self._sheet
+        seen: set[bytes] = set()
+        cursor: bytes | None = None
+        size = 0
+        for number in range(1, MOST_PAGES + 1):
+            result = await page(sheet.method, cursor)
+            if result is None:
+                return NO_LIST
+            array, more, hint = _read(sheet, result)
+            size += len(result)
+            if hint is not None:
+                self._hints.append(hint)
+            await self._add(array)
+            cut = _cut(sheet, (number, len(self.found), size), more, seen)
+            if cut:
+                self._notices.append(Notice(self._server, f"{sheet.method}: the list is cut off: {cut}"))
+            if cut or more is None:
+                break
+            seen.add(more)
+            cursor = more
+        return self.listing(None)
+
+    def listing(self, cut: Fault | None) -> Listing:
+        """What has come, and the failure that kept the rest away."""
+        items = tuple(self.found.values())[: self._sheet.most]
+        notices = _few(self._notices, self._server, self._sheet)
+        return Listing(items, notices, min(self._hints, default=None), True, cut)
+
+    async def _add(self, array: bytes) -> None:
+        sheet, server = self._sheet, self._server
+        try:
+            if len(array) < _LONG:
+                items, notices = sheet.parse(server, array)
+            else:
+                items, notices = await asyncio.to_thread(sheet.parse, server, array)
+        except ValueError as strange:
+            raise lost(str(strange)) from None
+        if len(self._notices) < _MOST_COUNTED:
+            self._notices.extend(
+                notice for notice in notices if notice.subject != server or notice not in self._notices
+            )
+        for item in items:
+            key = getattr(item, sheet.key)
+            if self.found.setdefault(key, item) is not item:
+                self._notices.append(Notice(f"{server}/{key[:128]}", "left out: listed twice, the first is used"))
 
 
 def _read(sheet: Sheet, result: bytes) -> tuple[bytes, bytes | None, float | None]:
@@ -178,22 +237,6 @@ def _read(sheet: Sheet, result: bytes) -> tuple[bytes, bytes | None, float | Non
     ttl = found.get("ttlMs", b"")
     seconds = int(ttl) / 1000 if ttl.isdigit() and len(ttl) <= 12 else None
     return array, more if more is not None and more[:1] == b'"' else None, seconds
-
-
-async def _add(sheet: Sheet, server: str, array: bytes, found: dict[str, Any], notices: list[Notice]) -> None:
-    try:
-        if len(array) < _LONG:
-            items, wrong = sheet.parse(server, array)
-        else:
-            items, wrong = await asyncio.to_thread(sheet.parse, server, array)
-    except ValueError as strange:
-        raise lost(str(strange)) from None
-    if len(notices) < _MOST_COUNTED:
-        notices.extend(wrong)
-    for item in items:
-        key = getattr(item, sheet.key)
-        if found.setdefault(key, item) is not item:
-            notices.append(Notice(f"{server}/{key[:128]}", "left out: listed twice, the first is used"))
 
 
 def _cut(sheet: Sheet, so_far: tuple[int, int, int], more: bytes | None, seen: set[bytes]) -> str:

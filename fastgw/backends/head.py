@@ -1,6 +1,6 @@
 """The head of a server's answer: what it promises about its body, and which heads are refused.
 
-Knows: RFC 9112 section 6 (framing), RFC 9110 section 8.4 (encodings). Refuses to know: sockets, parsers, JSON.
+Knows: RFC 9112 section 6 (framing). Refuses to know: sockets, parsers, JSON.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, st
     """Header names in lower case with their first values.
 
     Raises:
-        Fault: LOST for a head that is too large, switches protocols, encodes its body, frames it twice, or has two of a
-            header that may be there once.
+        Fault: LOST for a head that is too large, switches protocols, frames its body twice, or has two of a header that
+            may be there once.
     """
     if status == 101:
         raise lost("the server switches protocols")
@@ -35,8 +35,6 @@ def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, st
             raise lost(f"two {name} headers")
     if size > HEAD_LIMIT:
         raise lost("head too large")
-    if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-        raise lost("encoded body")
     if "transfer-encoding" in headers:
         if "content-length" in headers:
             raise lost("both content-length and transfer-encoding")

@@ -6,16 +6,19 @@ Knows: how one question is put and its whole answer read. Refuses to know: what 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from base64 import b32encode
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import orjson
+
+from fastgw.backends import lower_legacy
+from fastgw.backends.ids import new_id
 from fastgw.backends.line import NO_SESSION, Line, Spawn
 from fastgw.backends.outcome import lost
 from fastgw.backends.upstream import Upstream
+from fastgw.backends.verdict import about_session
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import results
@@ -24,15 +27,16 @@ from fastgw.mcp.names import Era
 from fastgw.ports import Deadlines, UpstreamSession, Wire
 
 LONGEST_REPLY = 64 * 1024 * 1024
-QUESTION = Deadlines(connect=3.0, first_byte=10.0, idle=10.0, total=10.0)
+_MOST_TOLD = 200
+"""Characters of what a server says that operators are shown."""
+CONNECT = 3.0
+ALIVE_WITHIN = 2.0
+"""Seconds for an answer to `ping`."""
 
-_boot = b32encode(os.urandom(4))[:6].decode("ascii").lower()
-_numbers = count(1)
 
-
-def new_id() -> bytes:
-    """An id no other request of this process has, as JSON text."""
-    return b'"%s-%d"' % (_boot.encode("ascii"), next(_numbers))
+def question(seconds: float) -> Deadlines:
+    """The deadlines of a question that may take so long."""
+    return Deadlines(connect=min(CONNECT, seconds), first_byte=seconds, idle=seconds, total=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,11 @@ class Asker:
     wire: Wire
     backend: Backend
     spawn: Spawn
-    deadlines: Deadlines = field(default_factory=lambda: QUESTION)
+    deadlines: Deadlines = field(default_factory=lambda: question(60.0))
+
+    def within(self, seconds: float) -> Asker:
+        """The same, less patient."""
+        return replace(self, deadlines=question(min(seconds, self.deadlines.total)))
 
     async def ask(
         self, headers: bytes, body: bytes, upstream_id: bytes, session: UpstreamSession | None = None
@@ -106,7 +114,27 @@ class Asker:
             return Reply(answer.status, answer.headers, None, answer.body)
         finally:
             upstream.close()
+        self._note(message, upstream_id)
         return Reply(answer.status, answer.headers, message, b"")
+
+    def _note(self, message: Message, upstream_id: bytes) -> None:
+        if message.nulls:
+            self.wire.notes.add("writes outer fields that are null, as `error` beside a result: they count as left out")
+        if message.id != upstream_id:
+            self.wire.notes.add("gives ids back in another form than it was sent: they are compared as numbers")
+
+
+async def is_alive(asker: Asker, session: UpstreamSession) -> bool:
+    """Whether a legacy server still knows a session: any answer to `ping` that is not about the session says so."""
+    upstream_id = new_id()
+    headers = lower_legacy.headers(asker.backend, session)
+    try:
+        reply = await asker.within(ALIVE_WITHIN).ask(headers, lower_legacy.ping(upstream_id), upstream_id, session)
+    except Fault:
+        return False
+    if reply.message is None:
+        return False
+    return reply.message.result is not None or about_session(reply.status, reply.message, b"") is None
 
 
 def refuse_unfinished(result: bytes) -> None:
@@ -148,12 +176,37 @@ class Reach:
     clock: Callable[[], float] = time.monotonic
 
 
-def not_evidence(reply: Reply) -> Fault | None:
+def result_of(reply: Reply) -> dict[str, Any]:
+    """The result of a reply that has one, decoded; empty where it is no object."""
+    try:
+        found = orjson.loads(reply.message.result or b"") if reply.message is not None else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def told(reply: Reply, backend: Backend) -> str:
+    """What a refusal says, for the operator: the message of its error, less what a careless server repeats of our
+    credential.
+    """
+    try:
+        found = orjson.loads((reply.message.error or b"") if reply.message is not None else reply.body)
+        words = str((found if reply.message is not None else found["error"])["message"])[:_MOST_TOLD]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    for line in backend.headers.decode("latin-1").split("\r\n"):
+        for secret in line.partition(":")[2].split():
+            words = words.replace(secret, "***") if len(secret) > 3 else words
+    return f", {words!r}" if words else ""
+
+
+def not_evidence(reply: Reply, backend: Backend) -> Fault | None:
     """The fault of a server that turned us away or is broken, whatever it speaks; None for a real answer."""
     if reply.status in (401, 403):
-        words = f"the server refuses our credential: status {reply.status}"
+        words = f"the server refuses our credential: status {reply.status}{told(reply, backend)}"
         return Fault(Kind.NO_SERVER, detail=words, data={"reason": "credential"})
     if reply.status == 429 or reply.status >= 500:
         reason = "busy" if reply.status in (429, 503) else "down"
-        return Fault(Kind.NO_SERVER, detail=f"status {reply.status}", data={"reason": reason}, retry_after=1)
+        detail = f"status {reply.status}{told(reply, backend)}"
+        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": reason}, retry_after=1)
     return None

@@ -1,4 +1,5 @@
-"""The last catalogue of every server, kept over a restart: names must not depend on who is up.
+"""What is kept over a restart: the last catalogue of every server, since names must not depend on who is up, and shared
+sessions, since some servers never give a second one.
 
 Knows: files under `data/catalogue`, one for each server. They hold no URLs: those may carry secrets.
 Refuses to know: when a catalogue is good to use.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +18,7 @@ import orjson
 
 from fastgw.catalog.tools import Catalogue, dump, load
 from fastgw.mcp.envelope import emit, members
+from fastgw.ports import UpstreamSession
 
 log = logging.getLogger("fastgw")
 
@@ -30,14 +32,8 @@ def store(folder: Path, catalogue: Catalogue, eras: Eras) -> None:
     Raises:
         OSError: it could not be written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = _path(folder, catalogue.server)
-    new = path.with_suffix(".new")
     text = emit({"eras": orjson.dumps({_alias(key): era for key, era in eras.items()}), "catalogue": dump(catalogue)})
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(file, "wb") as stream:
-        stream.write(text)
-    new.replace(path)
+    _write(_path(folder, catalogue.server), text)
 
 
 def recall(folder: Path, server: str, instances: Iterable[str]) -> tuple[Catalogue, Eras] | None:
@@ -53,6 +49,38 @@ def recall(folder: Path, server: str, instances: Iterable[str]) -> tuple[Catalog
         return None
     eras = {key: kept[_alias(key)] for key in instances if _alias(key) in kept}
     return (catalogue, eras) if catalogue.server == server else None
+
+
+def store_sessions(path: Path, sessions: Mapping[str, UpstreamSession]) -> None:
+    """Write down the shared sessions, by instance, readable by their owner only.
+
+    Raises:
+        OSError: they could not be written.
+    """
+    _write(path, orjson.dumps({_alias(key): [one.id, one.version] for key, one in sessions.items()}))
+
+
+def recall_sessions(path: Path, instances: Iterable[str]) -> dict[str, UpstreamSession]:
+    """The shared sessions of these instances that were kept; whether they are good their servers will tell."""
+    try:
+        found = orjson.loads(path.read_bytes())
+        known = {key: found[_alias(key)] for key in instances if _alias(key) in found}
+        return {key: UpstreamSession(str(name), str(version)) for key, (name, version) in known.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as wrong:
+        log.warning("the kept sessions are not used: %s", wrong)
+        return {}
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Write a file readable by its owner only; the one before is there until the new one is whole."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(file, "wb") as stream:
+        stream.write(text)
+    new.replace(path)
 
 
 def _alias(instance: str) -> str:

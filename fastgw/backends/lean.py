@@ -10,9 +10,10 @@ The laws:
 
 - A connection goes back to the pool after exactly one whole keep-alive answer, and only if its request left entirely
   and its reader took the answer: one that nobody looks at may have been another's.
-- A cancel, an error, a 101, an encoded or oversized body, a byte after the answer or while idle closes it.
+- A cancel, an error, a 101, an oversized body, a byte after the answer or while idle closes it.
 - 1xx answers are skipped. A body may end by close where nothing else ends it; cut short anywhere else it is LOST.
-- Nothing is ever sent twice: what happens after the write may have happened to a call that ran.
+- Nothing is ever sent twice: what happens after the write may have happened to a call that ran. Only a redirect to
+  the same origin (307, 308: not done here, ask there) is followed, once, and remembered.
 - One timer per exchange, re-armed where it fires early; no task.
 """
 
@@ -21,7 +22,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urljoin
 
 from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_proto import ResponseHandler
@@ -32,8 +35,10 @@ from yarl import URL
 
 from fastgw.backends.exchange import LeanAnswer
 from fastgw.backends.head import HEAD_LIMIT, ends_by_close, read_head
+from fastgw.backends.line import remaining
 from fastgw.backends.outcome import busy, down, lost
-from fastgw.faults import Fault
+from fastgw.config.instances import redacted
+from fastgw.faults import Fault, Kind
 from fastgw.ports import Deadlines
 
 IDLE_SECONDS = 4.0
@@ -195,24 +200,115 @@ class LeanConnector(TCPConnector):
         return self._available_connections(key) > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a wire leads.
+
+    Args:
+        url: http or https.
+        context: for https.
+        host: value of `Host`; None: the URL's.
+        server_name: the name that the certificate must carry; None: the URL's host.
+        shown: the URL as it may be shown.
+    """
+
+    url: URL
+    context: ssl.SSLContext | None = None
+    host: str | None = None
+    server_name: str | None = None
+    shown: str = ""
+
+
+_REDIRECTS = (307, 308)
+_MOST_NOTES = 20
+_GONE = (404, 410)
+
+
 class LeanWire:
     """`ports.Wire`: pooled connections to one instance of a server."""
 
-    def __init__(self, url: URL, context: ssl.SSLContext | None, max_reply: int, max_connections: int) -> None:
+    def __init__(self, there: Destination, max_reply: int, max_connections: int) -> None:
         self._loop = asyncio.get_running_loop()
+        context = there.context
         self._connector = LeanConnector(context, max_connections)
         self._max_reply = max_reply
         self._timeouts: dict[float, ClientTimeout] = {}
-        bare = url.with_user(None)
+        bare = there.url.with_user(None)
         secure = True if context is None else context
-        self._target = _Target("POST", bare, loop=self._loop, session=cast(Any, None), ssl=secure)
+        self._target = _Target(
+            "POST", bare, loop=self._loop, session=cast(Any, None), ssl=secure, server_hostname=there.server_name
+        )
         key = cast(property, ClientRequest.connection_key).fget
         self._target.connection_key = cast(Any, key)(self._target)
-        rest = f" {bare.raw_path_qs} HTTP/1.1\r\nHost: {bare.host_port_subcomponent}\r\n".encode("ascii")
-        self._starts = {verb: verb.encode() + rest for verb in ("POST", "GET", "DELETE")}
+        self._there = there
+        self._url = self._now = bare
+        self._starts = self._lines(bare)
+        self.notes: set[str] = set()
 
     async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> LeanAnswer:
         """See `ports.Wire.request`."""
+        started, asked = self._loop.time(), self._now
+        answer = await self._exchange(verb, headers, body, deadlines)
+        if 300 <= answer.status < 304 and "location" in answer.headers:
+            raise lost(f"status {answer.status}: it redirects to {self._shown(answer)}, which is not followed")
+        if answer.status in _REDIRECTS:
+            self._move(answer, asked)
+            answer = await self._exchange(verb, headers, body, remaining(deadlines, started))
+            if answer.status in _REDIRECTS:
+                raise self._refused(answer)
+        if answer.status in _GONE:
+            self._go_to(self._url)  # what was remembered may be no more: the next request asks anew
+        if answer.headers.get("content-encoding", "identity").lower() != "identity":
+            self._note("compresses its answers although identity is asked for: they are decoded")
+        return answer
+
+    def _lines(self, url: URL) -> dict[str, bytes]:
+        host = self._there.host or self._url.host_port_subcomponent
+        rest = f" {url.raw_path_qs} HTTP/1.1\r\nHost: {host}\r\n".encode("latin-1")
+        return {verb: verb.encode() + rest for verb in ("POST", "GET", "DELETE")}
+
+    def _go_to(self, url: URL) -> None:
+        if url is not self._now:
+            self._now, self._starts = url, self._lines(url)
+
+    def _note(self, text: str) -> None:
+        if len(self.notes) < _MOST_NOTES:
+            self.notes.add(text)
+
+    def _move(self, answer: LeanAnswer, asked: URL) -> None:
+        """Follow a redirect of a request to `asked`, from now on for every request.
+
+        Raises:
+            Fault: NO_SERVER where it leads elsewhere.
+        """
+        target = self._leads_to(answer, asked)
+        if target is None or target == asked:
+            raise self._refused(answer)
+        self._go_to(target)
+        self._note(f"redirects to {self._shown(answer)}: write that address as `url`")
+
+    def _leads_to(self, answer: LeanAnswer, asked: URL) -> URL | None:
+        """Where a redirect of a request to `asked` leads; None for another origin, however it is written."""
+        try:
+            target = URL(urljoin(str(asked), answer.headers.get("location", "")), encoded=True).with_fragment(None)
+            is_ours = _origin(target) == _origin(self._url)
+            told = (self._there.host or "").lower()
+            # Who is told another `Host` writes its addresses by that.
+            if is_ours or (told and (target.host_port_subcomponent or "").lower() == told):
+                return self._url.join(URL(target.raw_path_qs, encoded=True))
+        except ValueError:
+            pass
+        return None
+
+    def _shown(self, answer: LeanAnswer) -> str:
+        return redacted(answer.headers.get("location", ""), str(self._url), self._there.shown)
+
+    def _refused(self, answer: LeanAnswer) -> Fault:
+        self._go_to(self._url)
+        words = f"status {answer.status}: it redirects to {self._shown(answer)}, which is not followed"
+        return Fault(Kind.NO_SERVER, detail=words, data={"reason": "down"}, retry_after=1)
+
+    async def _exchange(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> LeanAnswer:
         started = self._loop.time()
         start = self._starts[verb]
         connection = await self._connect(deadlines)
@@ -290,3 +386,8 @@ class LeanWire:
             if len(self._timeouts) < 64:
                 self._timeouts[seconds] = made
         return made
+
+
+def _origin(url: URL) -> tuple[str, str, int | None]:
+    """Scheme, host and port (RFC 6454, section 4)."""
+    return url.scheme, (url.raw_host or "").lower(), url.port

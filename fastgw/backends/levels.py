@@ -13,7 +13,8 @@ import asyncio
 from dataclasses import dataclass
 
 from fastgw.backends import lower_legacy
-from fastgw.backends.inquiry import Asker, new_id
+from fastgw.backends.ids import new_id
+from fastgw.backends.inquiry import Asker
 from fastgw.backends.line import Spawn
 from fastgw.faults import Fault
 from fastgw.mcp.call import Call

@@ -18,6 +18,7 @@ from fastgw.ports import UpstreamSession
 _FIXED = (
     b"content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
 )
+_STREAM = b"accept: text/event-stream\r\naccept-encoding: identity\r\n"
 _NO_VERSION_HEADER = "2025-03-26"
 """Up to this revision no header names the version (2025-06-18 brought it)."""
 _UNKNOWN = frozenset((rounds.RESPONSES, rounds.STATE))
@@ -64,7 +65,7 @@ def headers(backend: Backend, session: UpstreamSession) -> bytes:
 def stream_headers(backend: Backend, session: UpstreamSession, last_event: str | None) -> bytes:
     """Header lines of the GET that opens, or with the id of the last event resumes, a stream of events."""
     resumed = b"" if last_event is None else b"last-event-id: %s\r\n" % last_event.encode("latin-1")
-    return backend.headers + b"accept: text/event-stream\r\n" + _belonging(session) + resumed
+    return backend.headers + _STREAM + _belonging(session) + resumed
 
 
 def opening_headers(backend: Backend) -> bytes:
@@ -72,9 +73,9 @@ def opening_headers(backend: Backend) -> bytes:
     return backend.headers + _FIXED
 
 
-def initialize(upstream_id: bytes, ours: bytes) -> bytes:
-    """The body that asks for a session. The version is our newest; no capability is offered."""
-    params = {"protocolVersion": quote(names.NEWEST_LEGACY), "capabilities": b"{}", "clientInfo": ours}
+def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:
+    """The body that asks for a session. The version is our newest; `capabilities` is what is offered, as JSON text."""
+    params = {"protocolVersion": quote(names.NEWEST_LEGACY), "capabilities": capabilities, "clientInfo": ours}
     return message(names.INITIALIZE, params, upstream_id)
 
 
@@ -84,6 +85,11 @@ INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 def listing(method: str, cursor: bytes | None, upstream_id: bytes) -> bytes:
     """A request for one page of a list; `cursor` as the server wrote it."""
     return message(method, {} if cursor is None else {"cursor": cursor}, upstream_id)
+
+
+def ping(upstream_id: bytes) -> bytes:
+    """A request that every server answers (2025-11-25, Ping)."""
+    return message(names.PING, {}, upstream_id)
 
 
 def set_level(level: str, upstream_id: bytes) -> bytes:

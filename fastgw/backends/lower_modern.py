@@ -21,6 +21,8 @@ _FIXED = (
     f"mcp-protocol-version: {names.MODERN_VERSION}\r\nmcp-method: "
 ).encode("ascii")
 _VERSION = quote(names.MODERN_VERSION)
+OF_AGENTS = b'{"elicitation":{"form":{},"url":{}},"roots":{},"sampling":{}}'
+"""Capabilities that agents could bring: some servers list certain tools only to clients that declare them."""
 
 
 def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ours: bytes) -> tuple[bytes, bytes]:
@@ -61,7 +63,7 @@ def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ou
 
 def question(method: str, params: dict[str, bytes], upstream_id: bytes, ours: bytes) -> tuple[bytes, bytes]:
     """Header lines, less the credential, and body of a request of the gateway's own."""
-    body = message(method, {**params, "_meta": emit(_reserved(ours, b"{}"))}, upstream_id)
+    body = message(method, {**params, "_meta": emit(_reserved(ours, OF_AGENTS))}, upstream_id)
     return _FIXED + method.encode("ascii") + b"\r\n", body
 
 

@@ -10,11 +10,15 @@ from collections.abc import Awaitable, Callable
 import orjson
 
 from fastgw.backends import lower_legacy, lower_modern
-from fastgw.backends.directory import KEEPER, Directory
-from fastgw.backends.inquiry import Asker, Reply, new_id, not_evidence
+from fastgw.backends.directory import Directory, own_identity
+from fastgw.backends.ids import new_id
+from fastgw.backends.inquiry import Asker, Reply, is_alive, not_evidence, told
 from fastgw.backends.outcome import lost
+from fastgw.backends.verdict import about_session
+from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
+from fastgw.ports import UpstreamSession
 
 Pages = Callable[[str, bytes | None], Awaitable[bytes | None]]
 """Asks for the page of this list method and cursor (JSON text, None for the first); gives `result` as JSON text, or
@@ -32,37 +36,34 @@ def modern_pages(asker: Asker, ours: bytes) -> Pages:
         upstream_id = new_id()
         params = {} if cursor is None else {"cursor": cursor}
         headers, body = lower_modern.question(method, params, upstream_id, ours)
-        return _result(await asker.ask(asker.backend.headers + headers, body, upstream_id))
+        return _result(await asker.ask(asker.backend.headers + headers, body, upstream_id), asker.backend)
 
     return page
 
 
 def legacy_pages(asker: Asker, directory: Directory, instance: str) -> Pages:
-    """Pages of a legacy server, in the gateway's own session there; a dead one is opened anew once per page."""
+    """Pages of a legacy server, in the gateway's own session there; a lost one is opened anew once per page."""
+    identity = own_identity(asker.backend)
+
+    async def ask(method: str, cursor: bytes | None, session: UpstreamSession) -> Reply:
+        upstream_id = new_id()
+        headers = lower_legacy.headers(asker.backend, session)
+        return await asker.ask(headers, lower_legacy.listing(method, cursor, upstream_id), upstream_id, session)
 
     async def page(method: str, cursor: bytes | None) -> bytes | None:
-        session = await directory.open(instance, KEEPER)
-        for last in (False, True):
-            upstream_id = new_id()
-            headers = lower_legacy.headers(asker.backend, session)
-            reply = await asker.ask(headers, lower_legacy.listing(method, cursor, upstream_id), upstream_id, session)
-            if last or not _session_dead(reply):
-                break
-            session = await directory.open(instance, KEEPER, session.id)
-        return _result(reply)
+        session = await directory.open(instance, identity)
+        reply = await ask(method, cursor, session)
+        # A list may be asked for twice, so whatever makes one doubt is reason enough to ask the session itself.
+        doubted = about_session(reply.status, reply.message, reply.body) is not None
+        if doubted and not await is_alive(asker, session):
+            reply = await ask(method, cursor, await directory.open(instance, identity, session))
+        return _result(reply, asker.backend)
 
     return page
 
 
-def _session_dead(reply: Reply) -> bool:
-    if reply.message is not None and (reply.message.result is not None or _code(reply) == names.METHOD_NOT_FOUND):
-        return False
-    error = reply.message.error if reply.message is not None else reply.body
-    return reply.status == 404 or (reply.status == 400 and b"session" in (error or b"").lower())
-
-
-def _result(reply: Reply) -> bytes | None:
-    wrong = not_evidence(reply)
+def _result(reply: Reply, backend: Backend) -> bytes | None:
+    wrong = not_evidence(reply, backend)
     if wrong is not None:
         raise wrong
     if reply.message is None:
@@ -73,7 +74,7 @@ def _result(reply: Reply) -> bytes | None:
     code = _code(reply)
     if code == names.METHOD_NOT_FOUND:
         return None
-    raise lost(f"the list was refused: error {code}, status {reply.status}")
+    raise lost(f"the list was refused: error {code}, status {reply.status}{told(reply, backend)}")
 
 
 def _code(reply: Reply) -> int | None:

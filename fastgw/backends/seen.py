@@ -6,16 +6,24 @@ Knows: catalogue, era, failures, and how they are shown to operators. Refuses to
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastgw.backends.fetch import SHEETS, Listing, Sheet
+from fastgw.backends.capabilities import Said
+from fastgw.backends.fetch import NO_LIST, SHEETS, Listing, Sheet
 from fastgw.backends.probe import Found
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instances import label, origin
 from fastgw.config.snapshot import Backend
+from fastgw.faults import Fault
+
+log = logging.getLogger("fastgw")
+
+_MOST_NOTES = 50
+"""Of one server: what it does wrong must not fill memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,11 @@ class Watched:
 
 @dataclass(slots=True)
 class Seen:
-    """One instance as its last rounds found it."""
+    """One instance as its last rounds found it.
+
+    `strikes` counts rounds that failed in the session there is; `tried` says when a list that is not declared was asked
+    for last, `undeclared` which of these came.
+    """
 
     key: str
     server: Server
@@ -47,6 +59,9 @@ class Seen:
     rounds: int = 0
     asked_at: float = 0.0
     begun: dict[Sheet, float] = field(default_factory=dict)
+    strikes: int = 0
+    tried: dict[Sheet, float] = field(default_factory=dict)
+    undeclared: set[Sheet] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -57,6 +72,22 @@ class Seen:
     def label(self) -> str:
         """What logs call it."""
         return label(self.key)
+
+    def note(self, text: str) -> None:
+        """Remember what of the server was forgiven, for its author; the log says it once."""
+        notes = self.server.notes
+        if text not in notes and len(notes) < _MOST_NOTES:
+            notes[text] = None
+            log.warning("%s: %s", self.label, text)
+
+    def undeclared_came(self, sheet: Sheet, found: Listing | Fault) -> Listing:
+        """What came of a list that is not declared: a failure, or an empty one, says that there is none."""
+        if isinstance(found, Fault) or not found.items:
+            self.undeclared.discard(sheet)
+            return NO_LIST
+        self.undeclared.add(sheet)
+        self.note(f"answers {sheet.method} though it does not declare {sheet.capability}")
+        return found
 
     def stop(self) -> None:
         """End its background work."""
@@ -75,6 +106,7 @@ class Server:
     kept: Catalogue | None = None
     hints: dict[Sheet, tuple[float, float]] = field(default_factory=dict)
     notices: dict[Sheet, tuple[Notice, ...]] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
     instances: dict[str, Seen] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -83,21 +115,23 @@ class Server:
         """The server's name."""
         return self.watched.backend.name
 
+    def listed(self, sheet: Sheet) -> tuple[Any, ...]:
+        """What of this list is in use."""
+        found: tuple[Any, ...] = getattr(self.catalogue, sheet.place, ())
+        return found
+
     def is_settled(self) -> bool:
         """Whether some instance has answered, or all have failed once."""
         return any(seen.rounds and not seen.error for seen in self.instances.values()) or all(
             seen.rounds for seen in self.instances.values()
         )
 
-    def take(
-        self, lists: Mapping[Sheet, Listing], declared: frozenset[str] | None, begun: float, now: float
-    ) -> Catalogue:
+    def take(self, lists: Mapping[Sheet, Listing], said: Said, begun: float, now: float) -> Catalogue:
         """The catalogue with these lists in place of those it had, which goes on being the one in use.
 
         Args:
             lists: what was listed.
-            declared: names of the capabilities it declares; None where it says nothing of them: then a list that it has
-                stands for one.
+            said: what it says of itself; a list that it has stands for its capability all the same.
             begun: when the lists were asked for, in monotonic seconds.
             now: Unix seconds.
         """
@@ -119,7 +153,10 @@ class Server:
             fresh_until=min((until for _, until in self.hints.values()), default=0.0),
             fetched_at=now,
             notices=tuple(notice for sheet in SHEETS for notice in self.notices.get(sheet, ())),
-            capabilities=declared if declared is not None else frozenset(names),
+            capabilities=said.declares | {sheet.capability for sheet in had}
+            if said.declares is not None
+            else frozenset(names),
+            instructions=said.instructions,
             **changed,
         )
 
@@ -134,9 +171,12 @@ class Server:
             seen = self.instances[instance.key]
             era, version = eras.get(instance.key, (None, ""))
             known = {"era": era, "version": version, "error": seen.error, "failures": seen.failures}
-            instances.append({"url": origin(instance.url), **known})
+            shown = instance.shown if "://" in instance.shown else origin(instance.url)
+            instances.append({"url": shown, **known})
         catalogue = self.catalogue
+        notices = catalogue.notices if catalogue is not None else ()
         return {
+            "notes": [*self.notes, *(notice.text for notice in notices if notice.subject == self.name)],
             **{sheet.place: len(getattr(catalogue, sheet.place, ())) for sheet in SHEETS},
             "fetched_at": catalogue.fetched_at if catalogue is not None else None,
             "instances": instances,

@@ -17,16 +17,18 @@ from fastgw.ports import UpstreamSession
 
 Key = tuple[str, str]
 """(instance key, identity). An identity is `agent:NAME`, `session:NAME:ID` (an agent's own session; an id has no
-colon, a name may have), or `*` for anyone's."""
+colon, a name may have), or `ANYONE`."""
+
+ANYONE = "*"
+"""Whose session it is where a server's sessions are shared."""
 
 
 @dataclass(slots=True)
 class Held:
-    """One session; `used` and `opened` in monotonic seconds."""
+    """One session; `used` in monotonic seconds."""
 
     session: UpstreamSession
     used: float
-    opened: float
 
 
 @dataclass(slots=True)

@@ -21,11 +21,12 @@ from collections.abc import Callable
 import msgspec
 
 from fastgw.backends import lower_legacy
+from fastgw.backends.ids import is_of_this_process, same_id
 from fastgw.backends.line import ASIDE, Line
 from fastgw.backends.outcome import lost
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
-from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, read, string
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, read_reply
 from fastgw.mcp.names import Era
 from fastgw.mcp.sse import Event, EventParser, EventTooLong
 from fastgw.ports import Answer
@@ -180,8 +181,8 @@ class Upstream:
     def _messages(self, text: bytes) -> list[Message]:
         try:
             if text.lstrip()[:1] == b"[" and self._line.session.version in _OLDEST_BATCHING:
-                return [read(bytes(item)) for item in _ARRAY(text)]
-            return [read(text)]
+                return [read_reply(bytes(item)) for item in _ARRAY(text)]
+            return [read_reply(text)]
         except (NotJson, NotAMessage) as wrong:
             raise lost(f"not a JSON-RPC message: {wrong}") from None
         except (msgspec.MsgspecError, RecursionError) as wrong:
@@ -292,7 +293,7 @@ async def aside(line: Line, body: bytes) -> None:
 def _answered(body: bytes) -> bytes | None:
     """The id that a response answers; None for anything else."""
     try:
-        message = read(body)
+        message = read_reply(body)
     except (NotJson, NotAMessage):
         return None
     return message.id if message.method is None else None
@@ -302,20 +303,8 @@ def is_out_of_step(answer: Answer, found: bytes | None, ours: bytes) -> bool:
     """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
 
     Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
-    ours is an answer that came late or twice, most surely one that begins as all our ids do.
+    ours is an answer that came late or twice, most surely one that is made as all our ids are.
     """
     if found is None or found == b"null":
         return False
-    return answer.status == 200 or found.startswith(ours[: ours.rfind(b"-") + 1])
-
-
-def same_id(found: bytes | None, ours: bytes) -> bool:
-    """Whether this JSON text is our id, a string of plain letters, however it is escaped."""
-    if found == ours:
-        return True
-    if found is None or b"\\" not in found:
-        return False
-    try:
-        return string(found, "id") == string(ours, "id")
-    except NotAMessage:
-        return False
+    return answer.status == 200 or is_of_this_process(found, ours)

@@ -7,12 +7,25 @@
 | -32020 | era in doubt | header mismatch: the tool's definition has changed |
 | -32021 | relay where the agent lacks the capability, else INTERNAL | the same |
 | -32022 | era in doubt | era in doubt |
-| 404 in a session, 400 that speaks of a session | session dead | era in doubt |
+| a refusal of the session (below) | session dead, refused or suspect | - |
+| 400 that speaks of a session | - | era in doubt |
 | 400, 404, 405, 406 otherwise | era in doubt | era in doubt |
 | 401, 403 | NO_SERVER, credential | the same |
 | 429; 503 with Retry-After | NO_SERVER, busy, not sent | the same |
 | 503 | NO_SERVER, busy, sent | the same |
 | all else: 2xx without a response, 3xx, 4xx, 5xx, HTML | LOST | the same |
+
+What a legacy server says when it has lost a session, after a restart say, has no form (seen: 401, 404, 422, an error
+with a null id inside 200). So every refusal that was made before the call could run is one:
+
+    404; any 4xx, or an error under a null id, that speaks of a session or of `initialize`      dead
+    4xx otherwise                                       refused: it may be, unless the session was just opened
+    such an error under our id, anything else that is no response       suspect: the agent hears it, for the call may
+                                                                        have run; the next call asks the session first
+    429, 408, 425; errors about the call (-32602, -32601, -32002)       none of these
+
+Dead or refused, another session is tried. One that is refused in the same way shows that this was about the call, and
+the old one stays.
 
 An answer that was meant for another request, late or twice, is LOST and its connection distrusted: what comes next on
 it is another's, too.
@@ -32,11 +45,12 @@ from typing import Any
 
 import orjson
 
+from fastgw.backends.ids import same_id
 from fastgw.backends.outcome import lost
-from fastgw.backends.upstream import is_out_of_step, same_id
+from fastgw.backends.upstream import is_out_of_step
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import names
-from fastgw.mcp.envelope import Message, NotAMessage, NotJson, read
+from fastgw.mcp.envelope import Message, NotAMessage, NotJson, read_reply
 from fastgw.mcp.names import Era
 from fastgw.ports import Answer
 
@@ -46,6 +60,8 @@ class Means(Enum):
 
     RELAY = auto()
     SESSION_DEAD = auto()
+    SESSION_REFUSED = auto()
+    SESSION_SUSPECT = auto()
     ERA_DOUBT = auto()
     HEADER_MISMATCH = auto()
 
@@ -58,11 +74,13 @@ class Verdict:
         means: what to do.
         message: the response, where the answer holds one to our request.
         otherwise: for a doubt that proves wrong: the fault it then is; None where `message` is to be relayed.
+        then: what it means where it turns out not to be about the session.
     """
 
     means: Means
     message: Message | None = None
     otherwise: Fault | None = None
+    then: Means = Means.RELAY
 
 
 _RELAY = Verdict(Means.RELAY)
@@ -89,7 +107,49 @@ def judge(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> 
         raise lost(f"an event stream with status {answer.status}")
     if answer.status == 200 and answer.body.lstrip()[:1] == b"[":
         return _RELAY
-    message = _response(answer, upstream_id)
+    try:
+        message = _response(answer, upstream_id)
+    except Fault as fault:
+        if era is Era.MODERN:
+            raise
+        return Verdict(Means.SESSION_SUSPECT, otherwise=fault)
+    means = about_session(answer.status, message, answer.body) if era is Era.LEGACY else None
+    if means is None:
+        return _judge(answer, message, era, capabilities)
+    try:
+        plain = _judge(answer, message, era, capabilities)
+    except Fault as fault:
+        return Verdict(means, otherwise=fault)
+    return Verdict(means, plain.message, plain.otherwise, plain.means)
+
+
+def about_session(status: int, message: Message | None, body: bytes) -> Means | None:
+    """What a legacy server's answer in a session says of the session; None for nothing.
+
+    Args:
+        status: of HTTP.
+        message: its response to our request; None where it is none.
+        body: the body where `message` is None.
+    """
+    if message is not None and message.result is not None:
+        return None
+    error = message.error if message is not None else body
+    code = _code(message.error or b"")[0] if message is not None else _foreign_code(body)
+    words = (error or b"")[:4096].lower()
+    named = b"session" in words or b"initializ" in words
+    if 400 <= status < 500:
+        if status in _PASSING or code in (_ABOUT_US if message is None else _ABOUT_THE_CALL):
+            return None
+        return Means.SESSION_DEAD if status == 404 or named else Means.SESSION_REFUSED
+    if message is not None:
+        return Means.SESSION_SUSPECT if named and code in _ABOUT_TRANSPORT else None
+    if code in _ABOUT_US:
+        return None
+    return Means.SESSION_DEAD if named and code is not None else Means.SESSION_SUSPECT
+
+
+def _judge(answer: Answer, message: Message | None, era: Era, capabilities: bytes) -> Verdict:
+    """The rows of the table that are not about sessions."""
     if answer.status in (401, 403, 429, 503):
         raise _turned_away(answer, message)
     if message is not None and message.error is None:
@@ -107,20 +167,14 @@ def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> V
         return Verdict(Means.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server"))
     if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
         raise not_offered(f"the server wants capabilities that are not offered: {str(data)[:200]}")
-    # These are about the call, whatever words they use.
-    about_session = code not in (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND)
-    if about_session and answer.status == 404 and era is Era.LEGACY:
-        return Verdict(Means.SESSION_DEAD)
-    if about_session and answer.status == 400 and _speaks_of_session(answer):
-        return Verdict(Means.SESSION_DEAD if era is Era.LEGACY else Means.ERA_DOUBT, message)
+    if era is Era.MODERN and code not in _ABOUT_THE_CALL and answer.status == 400 and _speaks_of_session(answer):
+        return Verdict(Means.ERA_DOUBT, message)
     return Verdict(Means.RELAY, message)
 
 
 def _strange(answer: Answer, era: Era) -> Verdict:
     """No response to our request: a fault of the server's, or it does not speak as we thought."""
     fault = lost(f"status {answer.status} without a response")
-    if era is Era.LEGACY and (answer.status == 404 or (answer.status == 400 and _speaks_of_session(answer))):
-        return Verdict(Means.SESSION_DEAD, otherwise=fault)
     if answer.status not in _UNCLEAR:
         if answer.status < 300:
             # No server answers a call so; it may be what a notification before it was answered.
@@ -139,7 +193,7 @@ def _response(answer: Answer, upstream_id: bytes) -> Message | None:
         Fault: LOST for a 200 with anything else.
     """
     try:
-        message = read(answer.body or b"")
+        message = read_reply(answer.body or b"")
         if message.method is None and same_id(message.id, upstream_id):
             return message
         if message.method is None and is_out_of_step(answer, message.id, upstream_id):
@@ -147,13 +201,26 @@ def _response(answer: Answer, upstream_id: bytes) -> Message | None:
         wrong = "a message with another id"
     except (NotJson, NotAMessage) as strange:
         wrong = str(strange)
-    if answer.status == 200 and _foreign_code(answer.body or b"") not in _ABOUT_US:
+    if answer.status == 200 and not _is_refusal(answer.body or b""):
         raise lost(f"status 200, but no response: {wrong}")
     return None
 
 
 _NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
 _ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+_ABOUT_THE_CALL = (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND, *_ABOUT_US,
+                   names.MISSING_CAPABILITY)  # fmt: skip
+"""These are about the call or the gateway, whatever words they use."""
+_ABOUT_TRANSPORT = (names.INVALID_REQUEST, -32000, -32001)
+"""Codes under which SDKs tell of sessions; a tool's own errors have others."""
+_PASSING = (408, 425, 429)
+"""Statuses that say: not now."""
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether a 200 that answers no id of ours refuses how we ask: the era, or the session."""
+    code = _foreign_code(body)
+    return code in _ABOUT_US or about_session(200, None, body) is Means.SESSION_DEAD
 
 
 def _turned_away(answer: Answer, message: Message | None) -> Fault:
@@ -165,6 +232,28 @@ def _turned_away(answer: Answer, message: Message | None) -> Fault:
     detail = f"status {answer.status}"
     data = {"reason": "busy"}
     return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
+
+
+def speaks_modern(message: Message | None, body: bytes) -> bool:
+    """Whether a refusal is one that only servers of 2026-07-28 give.
+
+    Args:
+        message: the response; None where there is none to our request.
+        body: the body then: a server may refuse a request before it reads its id.
+    """
+    code, data = _code(message.error or b"") if message is not None else _code(_inner_error(body))
+    if code == names.UNSUPPORTED_VERSION:
+        supported = data.get("supported") if isinstance(data, dict) else None
+        return isinstance(supported, list) and names.MODERN_VERSION in supported
+    return code in (names.HEADER_MISMATCH, names.MISSING_CAPABILITY)
+
+
+def _inner_error(body: bytes) -> bytes:
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        return b""
+    return orjson.dumps(found.get("error")) if isinstance(found, dict) else b""
 
 
 def retry_after(value: str | None) -> int | None:
@@ -201,7 +290,7 @@ def _code(error: bytes) -> tuple[int | None, Any]:
 def _foreign_code(body: bytes) -> int | None:
     """The code of an error that answers no id of ours: servers that refuse a request unread answer `null`."""
     try:
-        message = read(body)
+        message = read_reply(body)
     except (NotJson, NotAMessage):
         return None
     return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None

@@ -1,40 +1,55 @@
-"""One door to the two ways of speaking HTTP with a server.
-
-Knows: their names in the configuration. Refuses to know: how either works.
-"""
+"""What makes the connections to one address of a server, and how they are opened."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from yarl import URL
 
 from fastgw.backends import tls as files
-from fastgw.backends.fallback import SessionWire
-from fastgw.backends.lean import LeanWire
-
-TLSFiles = tuple[str | None, str | None, str | None]
+from fastgw.backends.lean import Destination, LeanWire
+from fastgw.config.snapshot import Backend, Instance
 
 
-def open_wire(
-    url: str, *, transport: str, tls: TLSFiles, max_reply: int, max_connections: int = 512
-) -> LeanWire | SessionWire:
-    """A `ports.Wire` to one instance of a server. Call it in a running event loop; it opens no connection yet.
+@dataclass(frozen=True, slots=True)
+class WireSettings:
+    """All that makes two pools of connections different.
 
     Args:
         url: http or https URL; user information in it is not sent.
-        transport: `lean` (pooled connections, own exchange) or `session` (aiohttp's client, a connection per call).
+        max_reply: most bytes of an answer's body, decoded; of an event stream only what waits to be read is bounded.
         tls: (ca, cert, key) paths, each None where not given; unused for http.
-        max_reply: most bytes of an answer's body; of an event stream only what waits to be read is bounded.
+        server_name: the name that the server's certificate must carry; None: the URL's host.
+        host: value of `Host`; None: the URL's host and port.
+        shown: the URL as it may be shown.
+    """
+
+    url: str
+    max_reply: int
+    tls: tuple[str | None, str | None, str | None] = (None, None, None)
+    server_name: str | None = None
+    host: str | None = None
+    shown: str = ""
+
+
+def settings_of(backend: Backend, instance: Instance, max_reply: int) -> WireSettings:
+    """The settings of the pool to one instance."""
+    return WireSettings(instance.url, max_reply, backend.tls, backend.server_name, backend.host, instance.shown)
+
+
+def open_wire(settings: WireSettings, max_connections: int = 512) -> LeanWire:
+    """A `ports.Wire` to one instance of a server. Call it in a running event loop; it opens no connection yet.
+
+    Args:
+        settings: where to, and how.
         max_connections: most connections at a time; a call beyond it waits for its connect deadline.
 
     Raises:
-        ValueError: unknown transport, unusable URL or TLS files.
+        ValueError: unusable URL or TLS files.
     """
-    target = URL(url)
+    target = URL(settings.url)
     if target.scheme not in ("http", "https") or not target.raw_host:
         raise ValueError("a server needs an http or https URL with a host")
-    context = files.context(*tls) if target.scheme == "https" else None
-    if transport == "lean":
-        return LeanWire(target, context, max_reply, max_connections)
-    if transport == "session":
-        return SessionWire(target, context, max_reply, max_connections)
-    raise ValueError(f"unknown transport {transport!r}; there are lean and session")
+    context = files.context(*settings.tls) if target.scheme == "https" else None
+    there = Destination(target, context, settings.host, settings.server_name, settings.shown)
+    return LeanWire(there, settings.max_reply, max_connections)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from fastgw.catalog.notice import Notice
-from fastgw.mcp.envelope import NotJson, check_utf8, emit, members
+from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, emit, members
 
 MODERN: Final = "modern"
 DIALECTS: Final = (MODERN, "2025-11-25", "2025-06-18", "2025-03-26")
@@ -25,6 +25,10 @@ MOST: Final = 10_000
 """Elements of one array that are read: each costs the keeper some ten microseconds."""
 _SHOWN: Final = 128
 """Characters of a key in a notice."""
+_NAMED: Final = 20
+"""Members that a notice names."""
+_OBJECTS, _LISTS = ("annotations", "execution"), ("icons", "arguments")
+"""Members whose own members, and those of whose items, are the protocol's."""
 
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
@@ -68,11 +72,14 @@ def parse_each(
         raise ValueError(f"{what} is no JSON array: {wrong}") from None
     found: list[T] = []
     notices: list[Notice] = []
+    nulls: set[str] = set()
     for text in texts[:MOST]:
         try:
-            found.append(parse(server, _bounded(bytes(text))))
+            found.append(parse(server, _without_nulls(_bounded(bytes(text)), nulls)))
         except Unfit as wrong:
             notices.append(Notice(f"{server}/{wrong.key[:_SHOWN]}", f"left out: {wrong.reason}"))
+    if nulls:
+        notices.append(Notice(server, f"{what}: null counts as left out: {', '.join(sorted(nulls)[:_NAMED])}"))
     if len(texts) > MOST:
         notices.append(Notice(server, f"{what}: only the first {MOST} of {len(texts)} on one page are read"))
     return tuple(found), tuple(notices)
@@ -109,6 +116,36 @@ def misfit(found: dict[str, bytes], opens: dict[str, bytes]) -> str:
 def tail(found: dict[str, bytes]) -> bytes:
     """What follows the key of an element in a list: the other members, and the closing brace."""
     return b"," + emit(found)[1:] if found else b"}"
+
+
+def _without_nulls(text: bytes, nulls: set[str]) -> bytes:
+    """The element without members that are null, which many servers write for what they leave out. Schemas and `_meta`
+    are not looked into.
+
+    Args:
+        nulls: what was null is added to it.
+    """
+    if b"null" not in text:
+        return text
+    try:
+        found = members(_present(text, "", nulls))
+        for name in _OBJECTS:
+            if found.get(name, b"").startswith(b"{"):
+                found[name] = _present(found[name], f"{name}.", nulls)
+        for name in _LISTS:
+            if b"null" in found.get(name, b""):
+                items = [_present(bytes(item), f"{name}.", nulls) for item in _ARRAY(found[name])]
+                found[name] = b"[" + b",".join(items) + b"]"
+    except (NotJson, NotAMessage, msgspec.MsgspecError):
+        return text  # whoever reads it says what is wrong
+    return emit(found)
+
+
+def _present(text: bytes, where: str, nulls: set[str]) -> bytes:
+    found = members(text)
+    absent = [name for name, value in found.items() if value == b"null"]
+    nulls.update(where + name[:_SHOWN] for name in absent)
+    return emit({name: value for name, value in found.items() if value != b"null"}) if absent else text
 
 
 def _bounded(text: bytes) -> bytes:

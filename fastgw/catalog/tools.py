@@ -80,6 +80,7 @@ class Catalogue:
         notices: what was left out.
         prompts, resources, templates: in the server's order.
         capabilities: names of the capabilities the server declares: `tools`, `prompts`, `completions`, `logging`...
+        instructions: what it tells those who use it; empty for nothing.
     """
 
     server: str
@@ -91,6 +92,7 @@ class Catalogue:
     resources: tuple[Definition, ...] = ()
     templates: tuple[Definition, ...] = ()
     capabilities: frozenset[str] = frozenset()
+    instructions: str = ""
 
 
 def parse_tools(server: str, array: bytes) -> tuple[tuple[ToolDefinition, ...], tuple[Notice, ...]]:
@@ -159,6 +161,7 @@ def dump(catalogue: Catalogue) -> bytes:
         "server": quote(catalogue.server),
         "fetchedAt": b"%.3f" % catalogue.fetched_at,
         "capabilities": _array([quote(name) for name in sorted(catalogue.capabilities)]),
+        "instructions": quote(catalogue.instructions),
         "tools": _array(tools),
     }
     for member, sort in _KEPT.items():
@@ -197,7 +200,8 @@ def _rest(kept: Catalogue, found: dict[str, bytes]) -> Catalogue:
         lists[member], wrong = parse_definitions(sort, kept.server, found[member])
         notices += wrong
     capabilities = frozenset(_NAMES(found["capabilities"]))
-    return replace(kept, notices=notices, capabilities=capabilities, **lists)
+    instructions = string(found.get("instructions", b'""'), "instructions")
+    return replace(kept, notices=notices, capabilities=capabilities, instructions=instructions, **lists)
 
 
 def _array(texts: list[bytes]) -> bytes:

@@ -61,11 +61,13 @@ class Part:
         names: exposed names or URIs, in the order of the list.
         entries: how each is listed.
         grants: by exposed name; none for resources.
+        server: whose resources they are.
     """
 
     names: tuple[str, ...]
     entries: tuple[Entry, ...]
     grants: dict[str, Grant]
+    server: str = ""
 
 
 class Block:
@@ -168,7 +170,7 @@ class UriBlock:
             permit, server = rules.permit, self._server
             shown = [row for row in self._rows if permit(row.exposed, server, row.own, row.known_as)]
             names = tuple([row.exposed for row in shown])
-            part = Part(names, tuple([row.entry for row in shown]), {})
+            part = Part(names, tuple([row.entry for row in shown]), {}, server)
             found = self._parts[rules] = self._by_names.setdefault(names, part)
         return found
 

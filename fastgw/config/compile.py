@@ -17,7 +17,7 @@ from fastgw.config.making import Making, making_of
 from fastgw.config.offers import tool_blocks
 from fastgw.config.prompts import prompt_blocks
 from fastgw.config.resources import reading_of
-from fastgw.config.servers import Server
+from fastgw.config.servers import InstanceUrl, Server
 from fastgw.config.settings import Endpoint as EndpointSettings
 from fastgw.config.settings import Settings
 from fastgw.config.snapshot import Backend, Endpoint, Instance, KeyEntry, Snapshot, fresh_until
@@ -123,6 +123,7 @@ def _endpoint(making: Making, learned: Learned) -> tuple[Endpoint, list[Notice]]
         readers=reading.readers,
         completes=frozenset(server for server in making.servers if COMPLETIONS in making.goods(server).declares),
         origins=None if settings.origins is None else frozenset(settings.origins),
+        guides=views.guides(),
     )
     return endpoint, [*making.notices, *(notice for block in tools for notice in block.notices)]
 
@@ -149,26 +150,29 @@ def _keys(settings: Settings, agents: Mapping[str, Principal]) -> dict[str, KeyE
 
 
 def _backend(name: str, server: Server, learned: Learned, stock: Stock) -> Backend:
-    lines = "".join(f"{header}: {value}\r\n" for header, value in server.headers.items()).encode("latin-1")
+    plain = {header: value for header, value in server.headers.items() if header.lower() != "host"}
+    lines = "".join(f"{header}: {value}\r\n" for header, value in plain.items()).encode("latin-1")
     tls = server.tls
     return Backend(
         name=name,
-        instances=tuple(_instance(name, server, one.url, learned.eras) for one in server.url),
+        instances=tuple(_instance(name, server, one, learned.eras) for one in server.url),
         headers=lines + learned.credentials.get(name, b""),
         tls=(tls.ca, tls.cert, tls.key) if tls else (None, None, None),
-        transport=server.transport,
         shared_session=server.shared_session,
         session_idle=server.session_idle,
         max_sessions=server.max_sessions,
         maintenance=server.maintenance,
         logs=LOGGING in stock.goods[name].declares,
+        start_timeout=server.start_timeout,
+        host=next((value for header, value in server.headers.items() if header not in plain), None),
+        server_name=tls.server_name if tls else None,
     )
 
 
-def _instance(name: str, server: Server, url: str, eras: Eras) -> Instance:
+def _instance(name: str, server: Server, address: InstanceUrl, eras: Eras) -> Instance:
     """One address; where the configuration settles the era, what was learned of the other one is not used."""
-    key = instance_key(name, url)
+    key = instance_key(name, address.url)
     era, version = eras.get(key, (None, ""))
     if server.era != "auto" and era != server.era:
         era, version = server.era, MODERN_VERSION if server.era == Era.MODERN.value else ""
-    return Instance(key, name, url, era, version)
+    return Instance(key, name, address.url, era, version, address.shown)

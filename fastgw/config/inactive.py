@@ -85,6 +85,7 @@ HARMLESS = (
     Row(("usage", "users"), "events name no users"),
     Row(("usage", "sinks"), "this sink gets no events", _foreign_sink),
     Row(("usage", "sinks", "url"), "this sink gets no events", _foreign_sink),
+    Row(("servers", "*", "transport"), "there is one way to speak with servers; the key goes with the next release"),
     Row(("servers", "*", "url", "share"), "the instance gets its even part of the calls"),
     Row(("servers", "*", "backup"), "calls are not sent to a backup"),
     Row(("servers", "*", "queue"), "calls do not queue"),

@@ -8,9 +8,11 @@ Refuses to know: what is done at the address.
 from __future__ import annotations
 
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 _DEFAULT = {"http": 80, "https": 443}
+_MOST_SHOWN = 200
+"""Characters of an address."""
 
 
 def instance_key(server: str, url: str) -> str:
@@ -35,3 +37,36 @@ def place(url: str) -> str:
 def origin(url: str) -> str:
     """`scheme://host:port` of a URL."""
     return f"{urlsplit(url).scheme}://{place(url)}"
+
+
+def shown_url(written: str) -> str:
+    """A URL as operators may see it: as it stands in the file, its references not filled in, without a query.
+
+    Args:
+        written: as it stands in the file.
+    """
+    return written.partition("?")[0].partition("#")[0]
+
+
+def redacted(location: str, url: str, shown: str) -> str:
+    """Where a server redirects to, as operators may see it: no query, and no part that came by reference.
+
+    Args:
+        location: value of `Location`.
+        url: of the server, references filled in.
+        shown: the same by `shown_url`.
+    """
+    try:
+        whole = urljoin(shown, shown_url(location))
+    except ValueError:  # it is no address
+        whole = shown_url(location)
+    text = "".join(letter for letter in whole if letter.isprintable())
+    real, written = urlsplit(url).path.split("/"), urlsplit(shown).path.split("/")
+    if len(real) != len(written):
+        return origin(url)
+    secret = {part: reference for part, reference in zip(real, written, strict=True) if part and part != reference}
+    for part, reference in secret.items():
+        text = text.replace(part, reference)
+    if any(unquote(part) in unquote(text) for part in secret):
+        return origin(url)  # it came back in another spelling
+    return text[:_MOST_SHOWN]

@@ -18,7 +18,7 @@ from fastgw.config.crosschecks import crosscheck
 from fastgw.config.references import fill, resolve
 from fastgw.config.settings import Settings
 from fastgw.config.telling import told
-from fastgw.config.tree import Entry, Position
+from fastgw.config.tree import Entry, Position, value_at
 from fastgw.config.tree import Path as Path_
 
 LARGEST = 16 * 2**20
@@ -62,7 +62,16 @@ def read(path: Path, environ: Mapping[str, str]) -> Reading:
         raise ConfigError(_once(complaints))
     if complaints := list(crosscheck(settings, root)):
         raise ConfigError(_once(complaints))
+    _note_urls(settings, root)
     return Reading(settings, root)
+
+
+def _note_urls(settings: Settings, root: Entry) -> None:
+    """Tell each address how it stands in the file: what came by reference may be a secret and is never shown."""
+    for name, server in settings.servers.items():
+        for at, instance in enumerate(server.url):
+            entry = value_at(root, ("servers", name, "url", at, "url"))
+            instance.note(entry.written if entry is not None else "")
 
 
 def _once(complaints: list[Complaint]) -> list[Complaint]:

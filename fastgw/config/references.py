@@ -30,7 +30,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("store", "ca"),
     ("tls", "*"),
-    ("servers", "*", "tls", "*"),
+    *(("servers", "*", "tls", key) for key in ("ca", "cert", "key")),
     ("identity", "*", "certificate", "ca"),
 )
 SINKS = (("usage", "sinks"), ("usage", "sinks", "url"))

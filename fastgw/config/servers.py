@@ -9,8 +9,9 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, field_validator, model_validator
 
+from fastgw.config.instances import shown_url
 from fastgw.config.rules import MatchSettings
 from fastgw.config.units import STRICT, Count, Duration, Flag, Many, Secret, Share, Short, Text
 
@@ -101,8 +102,18 @@ def distinct(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def plain_name(value: str) -> str:
+    """The name of a header that is no credential: `Host` is one, for servers that are reached by another name.
+
+    Raises:
+        ValueError: as `header_name`.
+    """
+    return value if value.lower() == "host" else header_name(value)
+
+
 HeaderName = Annotated[str, AfterValidator(header_name)]
-Headers = Annotated[dict[HeaderName, Annotated[Text, AfterValidator(header_value)]], AfterValidator(distinct)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
+Headers = Annotated[dict[PlainName, Annotated[Text, AfterValidator(header_value)]], AfterValidator(distinct)]
 SecretHeaders = Annotated[dict[HeaderName, Annotated[Secret, AfterValidator(header_value)]], AfterValidator(distinct)]
 
 
@@ -114,6 +125,16 @@ class InstanceUrl(BaseModel):
     url: str
     share: Share | None = None
     """Part of the calls that this instance gets, for a canary."""
+    _written: str = PrivateAttr(default="")
+
+    @property
+    def shown(self) -> str:
+        """The address as operators may see it, see `instances.shown_url`."""
+        return shown_url(self._written or self.url)
+
+    def note(self, written: str) -> None:
+        """Remember how the address stands in the file, references not filled in."""
+        self._written = written
 
     _form = field_validator("url")(http_url)
 
@@ -175,6 +196,8 @@ class ServerTls(BaseModel):
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    """The name that the server's certificate must carry, where it is not the URL's host."""
 
     @model_validator(mode="after")
     def _pair(self) -> ServerTls:
@@ -225,10 +248,13 @@ class Server(BaseModel):
     session_idle: Duration = 600.0
     max_sessions: Count = 1000
     transport: Literal["lean", "session"] = "lean"
+    """Without effect: there is one way only. It goes with the next release."""
     on_change: Literal["accept", "warn", "hold"] = "accept"
     refresh: Duration = 60.0
     """Seconds after which a catalogue that says nothing about its age is fetched again."""
     timeout: Duration | None = None
+    start_timeout: Duration = 60.0
+    """Seconds for each answer to the controller: `initialize`, a whole list."""
     health: Health | None = None
     breaker: Breaker | None = None
 

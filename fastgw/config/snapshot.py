@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import orjson
 
@@ -28,8 +29,9 @@ class Instance:
         key: identity of the instance: survives reloads, names its pool, sessions and breaker: `server|url`.
         server: the server's name.
         url: http or https URL.
-        era: `Era.value` it speaks as far as is known; None while it never answered.
-        version: the revision to speak to it; empty while unknown.
+        era: `Era.value` it speaks as far as is known, `both` where it speaks either; None while it never answered.
+        version: the revision to speak to it, the modern one where it speaks both; empty while unknown.
+        shown: the URL as operators may see it: as written in the file, references not filled in, without its query.
     """
 
     key: str
@@ -37,6 +39,11 @@ class Instance:
     url: str
     era: str | None
     version: str
+    shown: str = ""
+
+
+BOTH: Final = "both"
+"""`Instance.era` of a server that speaks either era: each agent gets its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +53,26 @@ class Backend:
     Args:
         headers: static header lines incl. the credential, each ended by CRLF; a secret, never logged.
         tls: (ca, cert, key) paths, each None where not given.
-        transport: `lean` or `session`.
-        shared_session: one upstream session for all identities.
+        shared_session: one upstream session for all identities, the gateway's own included.
         maintenance: text for agents while the server must not be called; None otherwise.
         logs: it declares `logging`, so that its sessions may be told a level.
+        start_timeout: seconds that it has for each answer to the controller: `initialize`, a whole list.
+        host: value of `Host`, where it is not the URL's.
+        server_name: the name its certificate must carry, where that is not the URL's host.
     """
 
     name: str
     instances: tuple[Instance, ...]
     headers: bytes = field(repr=False)
     tls: tuple[str | None, str | None, str | None]
-    transport: str
     shared_session: bool
     session_idle: float
     max_sessions: int
     maintenance: str | None
     logs: bool = False
+    start_timeout: float = 60.0
+    host: str | None = None
+    server_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +166,9 @@ class Endpoint:
         fresh_until: CLOCK_MONOTONIC seconds until which the lists are known to be fresh (minimum over servers);
             0.0 where a server gives no hint.
         servers: names of its servers.
-        instructions: text of `instructions` in discover and initialize; empty for none.
+        instructions: the operator's text about it; empty for none.
+        guides: for each view, what its agents read as `instructions` in discover and initialize: with the texts of the
+            servers they have something of. None where only the operator says something.
         uris: whose each URI is here.
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
         completes: names of the servers that complete arguments.
@@ -174,6 +187,11 @@ class Endpoint:
     readers: dict[str, Arm] = field(default_factory=dict)
     completes: frozenset[str] = frozenset()
     origins: frozenset[str] | None = None
+    guides: tuple[str, ...] = ()
+
+    def guide(self, agent: str) -> str:
+        """`instructions` for this agent; empty for none."""
+        return self.guides[self.view_of[agent]] if self.guides else self.instructions
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastgw.catalog.arms import arms_for
+from fastgw.catalog.instructions import joined
 from fastgw.catalog.listing import PAGE, Entry, encoded, fingerprint
 from fastgw.config.blocks import Arms, Block, Part, UriBlock
 from fastgw.config.making import Making
@@ -98,6 +99,7 @@ class Views:
 
     def __init__(self, making: Making, parts: Parts) -> None:
         workshop, path = making.workshop, making.path
+        self._making = making
         self.built: list[View] = []
         self._parts = parts
         entries = parts.tools[0]
@@ -117,6 +119,20 @@ class Views:
         if place is None:
             place = self._by_class[id(found)] = self._placed(self._sight(found))
         return place
+
+    def guides(self) -> tuple[str, ...]:
+        """See `Endpoint.guides`; call it when all agents have their view."""
+        making, own = self._making, self._making.endpoint.instructions
+        catalogues = {server: making.goods(server).catalogue for server in making.servers}
+        texts = {server: found.instructions for server, found in catalogues.items() if found and found.instructions}
+        if not texts:
+            return ()
+        aliases = {server: making.workshop.settings.servers[server].alias or server for server in texts}
+        several = len(making.servers) > 1
+        return tuple(
+            joined(own, [(aliases[server], text) for server, text in texts.items() if server in seen], named=several)
+            for seen in map(_servers, self._places)
+        )
 
     def _sight(self, seen: Class) -> Sight:
         parts, applying, rules = self._parts, seen.applying, seen.uri_rules
@@ -162,6 +178,13 @@ class Views:
                 page = self._pages[key] = Page(encoded(part), start, key[1])
             pages[key] = page
             yield page
+
+
+def _servers(sight: Sight) -> set[str]:
+    """Servers of which something is seen: the others must not be known by what they tell."""
+    calls = [grant for part in (*sight.tools, *sight.prompts) for grant in part.grants.values()]
+    found = {target.server for grant in calls for arm in grant.arms for target in arm.targets}
+    return found | {part.server for part in (*sight.resources, *sight.templates) if part.names}
 
 
 def _grants(parts: Sequence[Part]) -> dict[str, Grant]:

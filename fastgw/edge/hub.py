@@ -10,7 +10,8 @@ Messages, worker to keeper:
 Keeper to worker:
     begin, grants, pages, uris, view, gone, load generation shell: a snapshot, see `parcels` | activate generation |
     fresh until | answer id value | fault id kind message detail retry | cancelled session request |
-    ended ticket [(session, seconds)] | levels ticket [(session, level)] (the worker answers `known ticket`) |
+    ended ticket [(session, seconds)] | levels ticket [(session, level)] | suspects ticket [(instance, identity)] (the
+    worker answers `known ticket`) |
     operate ticket verb args (the worker answers `operated ticket value`)
 """
 
@@ -228,7 +229,7 @@ class Hub:
                 worker.send(frame)
 
     async def announce(self, what: str, session: str, value: Any) -> None:
-        """Tell every worker of a session (`ended`, `levels`); returns when all know, or did not say so in time."""
+        """Tell every worker of a session (`ended`, `levels`, `suspects`); returns when all know, or time is up."""
         ticket = next(self._tickets)
         waits = [worker.owe(ticket) for worker in self.workers]
         self.broadcast((what, ticket, [(session, value)]))

@@ -151,6 +151,9 @@ class Keeping:
             self._ended.add(session, seconds, time.time())
             self._levels.pop(session, None)
             await self._hub.announce("ended", session, seconds)
+        if verb == "suspect_session":
+            await self._hub.announce("suspects", *args)
+            return None
         if verb == "set_level":
             await self._set_level(*args)
             return None

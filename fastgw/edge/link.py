@@ -25,8 +25,8 @@ from fastgw.usage.spool import Spool
 
 log = logging.getLogger("fastgw")
 
-ASK_WITHIN = 60.0
-"""Seconds for an answer; the keeper's own deadlines towards servers are shorter."""
+ASK_WITHIN = 900.0
+"""Seconds for an answer, however long servers may take; a call waits no longer than its own deadlines say."""
 AWAY = 2.0
 """Seconds a question waits for a keeper to be there; one that has died is back long before."""
 TRIES = 2
@@ -89,11 +89,23 @@ class KeeperLink:
 
     # -- the port ------------------------------------------------------------------------------------------------
 
-    async def open_session(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """See `fastgw.ports.Keeper`."""
         found = await self._ask("open_session", (instance, identity, dead))
         assert isinstance(found, UpstreamSession)
         return found
+
+    async def keep_session(
+        self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
+    ) -> UpstreamSession:
+        """See `fastgw.ports.Keeper`."""
+        found = await self._ask("keep_session", (instance, identity, session, instead))
+        assert isinstance(found, UpstreamSession)
+        return found
+
+    async def suspect_session(self, instance: str, identity: str) -> None:
+        """See `fastgw.ports.Keeper`. With the keeper away the other workers find out by themselves."""
+        await self._tell_all("suspect_session", (instance, identity))
 
     def touch(self, instance: str, identity: str) -> None:
         """See `fastgw.ports.Keeper`."""
@@ -120,11 +132,14 @@ class KeeperLink:
 
     async def set_level(self, session: str, level: str) -> None:
         """See `fastgw.ports.Keeper`. With the keeper away it holds here alone, and the log says so."""
+        await self._tell_all("set_level", (session, level))
+
+    async def _tell_all(self, verb: str, args: tuple[Any, ...]) -> None:
         try:
             async with asyncio.timeout(END_WITHIN):
-                await self._ask("set_level", (session, level))
+                await self._ask(verb, args)
         except (Fault, TimeoutError) as wrong:
-            log.warning("a session's log level is not known to the other workers: %s", wrong)
+            log.warning("%s is not known to the other workers: %s", verb, wrong)
 
     def _say_again(self) -> None:
         """Tell a keeper what the one before may not have heard; each is forgotten when it is answered."""
@@ -343,9 +358,9 @@ class KeeperLink:
                 if self._generation:
                     self._heed_early(served)
                 self._send(("known", ticket))
-            case ("levels", ticket, levels):
-                for session, level in levels:
-                    served.leveled(session, level)
+            case ("levels" | "suspects" as what, ticket, pairs):
+                for pair in pairs:
+                    (served.leveled if what == "levels" else served.suspected)(*pair)
                 self._send(("known", ticket))
             case ("cancelled", session, request):
                 served.cancelled(session, request)

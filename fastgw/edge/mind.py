@@ -16,15 +16,15 @@ import orjson
 from fastgw import __version__
 from fastgw.backends.catalogue import Catalogues
 from fastgw.backends.directory import Directory
-from fastgw.backends.inquiry import Asker, Reach
+from fastgw.backends.inquiry import Asker, Reach, question
 from fastgw.backends.seen import Watched
-from fastgw.backends.wire import TLSFiles, open_wire
+from fastgw.backends.wire import WireSettings, open_wire, settings_of
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.uris import Uris
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.instances import label
 from fastgw.config.settings import Settings, is_loopback
-from fastgw.config.snapshot import Backend, Endpoint, Snapshot
+from fastgw.config.snapshot import Backend, Endpoint, Instance, Snapshot
 from fastgw.config.workshop import Workshop
 from fastgw.credentials.static import header_lines
 from fastgw.edge import garbage
@@ -37,8 +37,6 @@ log = logging.getLogger("fastgw")
 
 MOST_LOGGED = 50
 """Notices of one compile that are logged."""
-
-_WireKey = tuple[str, TLSFiles, str, int]
 
 
 class Thinking:
@@ -55,15 +53,15 @@ class Thinking:
         self._workshop: Workshop
         self._keys = keys
         self._registry = registry
-        self._urls: dict[str, tuple[Backend, str]] = {}
-        self._wires: dict[_WireKey, Wire] = {}
+        self._instances: dict[str, tuple[Backend, Instance]] = {}
+        self._wires: dict[WireSettings, Wire] = {}
         self._snapshot: Snapshot | None = None
         self._notices: tuple[Notice, ...] = ()
         self._changed: Callable[[], None] = _nobody
         self._fresh: Callable[[dict[str, float]], None] = _nobody
         ours = orjson.dumps({"name": "fastgw", "version": __version__})
         reach = Reach(self._asker, registry.spawn, ours)
-        self._directory = Directory(reach)
+        self._directory = Directory(reach, plan.data / "shared-sessions.json")
         self._catalogues = Catalogues(reach, self._directory, plan.data, lambda: self._changed(), self._freshened)
         # What is kept of the catalogues is known from here on: names do not depend on who is up.
         self.reload(plan.settings)
@@ -103,34 +101,32 @@ class Thinking:
         backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
         self._settings = settings
         self._workshop = Workshop(settings)
-        self._urls = {
-            instance.key: (backend, instance.url) for backend in backends.values() for instance in backend.instances
+        self._instances = {
+            instance.key: (backend, instance) for backend in backends.values() for instance in backend.instances
         }
         self._catalogues.watch(
             Watched(backend, era=settings.servers[name].era, refresh=settings.servers[name].refresh)
             for name, backend in backends.items()
             if backend.instances
         )
-        wanted = {self._key(*found) for found in self._urls.values()}
+        wanted = {self._wire_settings(*found) for found in self._instances.values()}
         for key in [key for key in self._wires if key not in wanted]:
             self._registry.spawn(self._wires.pop(key).close(), "close a wire")
 
-    def _key(self, backend: Backend, url: str) -> _WireKey:
-        return url, backend.tls, backend.transport, self._settings.max_reply
+    def _wire_settings(self, backend: Backend, instance: Instance) -> WireSettings:
+        return settings_of(backend, instance, self._settings.max_reply)
 
-    def _asker(self, instance: str) -> Asker:
-        found = self._urls.get(instance)
+    def _asker(self, key: str) -> Asker:
+        found = self._instances.get(key)
         if found is None:
-            detail = f"{label(instance)} is not configured"
+            detail = f"{label(key)} is not configured"
             raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)
-        backend, url = found
-        key = self._key(backend, url)
-        wire = self._wires.get(key)
+        backend, instance = found
+        settings = self._wire_settings(backend, instance)
+        wire = self._wires.get(settings)
         if wire is None:
-            wire = self._wires[key] = open_wire(
-                url, transport=backend.transport, tls=backend.tls, max_reply=self._settings.max_reply
-            )
-        return Asker(wire, backend, self._registry.spawn)
+            wire = self._wires[settings] = open_wire(settings)
+        return Asker(wire, backend, self._registry.spawn, question(backend.start_timeout))
 
     # -- what runs beside ------------------------------------------------------------------------------------------
 
@@ -148,6 +144,8 @@ class Thinking:
         match verb, args:
             case "open_session", (instance, identity, dead):
                 return await self._directory.open(instance, identity, dead)
+            case "keep_session", (instance, identity, session, instead):
+                return self._directory.keep(instance, identity, session, instead)
             case "end_session", (session, _):
                 return self._directory.end(session)
             case "doubt_era", (instance, believed):

@@ -97,6 +97,10 @@ class Served(Protocol):
         """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
         ...
 
+    def suspected(self, instance: str, identity: str) -> None:
+        """A server may have lost this upstream session."""
+        ...
+
     def leveled(self, session: str, level: str) -> None:
         """An agent's session wants log messages from this level on."""
         ...
@@ -153,7 +157,8 @@ class Mind(Protocol):
         ...
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        """Answer a worker: `open_session`, `end_session`, `doubt_era` or `refresh`, arguments as in `ports.Keeper`.
+        """Answer a worker: `open_session`, `keep_session`, `end_session`, `doubt_era` or `refresh`, arguments as in
+        `ports.Keeper`.
 
         Raises:
             Fault: as said there.

@@ -46,8 +46,7 @@ def discover(exchange: Exchange, view: View) -> bytes:
         "cacheScope": "private",
         "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
     }
-    if exchange.endpoint.instructions:
-        found["instructions"] = exchange.endpoint.instructions
+    _instruct(exchange, found)
     return orjson.dumps(found)
 
 
@@ -58,9 +57,14 @@ def initialize(exchange: Exchange, view: View, version: str) -> bytes:
         "capabilities": capabilities(exchange.endpoint, view),
         "serverInfo": orjson.Fragment(exchange.snapshot.server_info),
     }
-    if exchange.endpoint.instructions:
-        found["instructions"] = exchange.endpoint.instructions
+    _instruct(exchange, found)
     return orjson.dumps(found)
+
+
+def _instruct(exchange: Exchange, found: dict[str, Any]) -> None:
+    guide = exchange.endpoint.guide(exchange.principal.agent)
+    if guide:
+        found["instructions"] = guide
 
 
 def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> tuple[bytes, ...]:

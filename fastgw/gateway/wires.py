@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from fastgw.backends.wire import open_wire
+from fastgw.backends.wire import WireSettings, open_wire, settings_of
 from fastgw.config.instances import place
 from fastgw.config.snapshot import Snapshot
 from fastgw.faults import Fault, Kind
@@ -17,9 +17,6 @@ from fastgw.gateway.registry import Registry
 from fastgw.ports import Wire
 
 log = logging.getLogger("fastgw")
-
-_Key = tuple[str, tuple[str | None, ...], str, int]
-"""What makes two pools different: URL, TLS files, transport, largest reply."""
 
 _GRACE = 5.0
 """Seconds beyond a call's own deadline before its connection may go."""
@@ -30,7 +27,7 @@ class Wires:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._pools: dict[_Key, Wire] = {}
+        self._pools: dict[WireSettings, Wire] = {}
         self._now: dict[str, Wire] = {}
         self._leaving: dict[str, Wire] = {}
 
@@ -39,7 +36,7 @@ class Wires:
         found: dict[str, Wire] = {}
         for backend in snapshot.backends.values():
             for instance in backend.instances:
-                key = (instance.url, backend.tls, backend.transport, snapshot.max_reply)
+                key = settings_of(backend, instance, snapshot.max_reply)
                 wire = self._pools.get(key) or _opened(key)
                 if wire is not None:
                     found[instance.key] = self._pools[key] = wire
@@ -76,11 +73,10 @@ class Wires:
         self._registry.spawn(wire.close(), "close a wire")
 
 
-def _opened(key: _Key) -> Wire | None:
+def _opened(key: WireSettings) -> Wire | None:
     """A pool; None where its TLS files cannot be used: one bad server must not keep a snapshot from the others."""
-    url, (ca, cert, file), transport, max_reply = key
     try:
-        return open_wire(url, transport=transport, tls=(ca, cert, file), max_reply=max_reply)
+        return open_wire(key)
     except ValueError as wrong:
-        log.error("%s: %s", place(url), wrong)
+        log.error("%s: %s", place(key.url), wrong)
         return None

@@ -48,6 +48,8 @@ class Message:
     params: bytes | None
     result: bytes | None
     error: bytes | None
+    nulls: bool = False
+    """Whether outer fields that are null had to be passed over."""
 
 
 def members(text: bytes, known: frozenset[str] = frozenset()) -> dict[str, bytes]:
@@ -104,6 +106,24 @@ def read(body: bytes) -> Message:
     )
     if (message.method is not None) + (message.result is not None) + (message.error is not None) != 1:
         raise NotAMessage("must have exactly one of method, result and error")
+    return message
+
+
+def read_reply(body: bytes) -> Message:
+    """A server's message: as `read`, but outer fields that are null count as absent, as the SDK clients have it.
+
+    Raises:
+        NotJson, NotAMessage: as `read`.
+    """
+    try:
+        return read(body)
+    except NotAMessage:
+        found = members(body, ENVELOPE)
+        kept = {name: value for name, value in found.items() if value != b"null" or name == "id"}
+        if len(kept) == len(found):
+            raise
+    message = read(emit(kept))
+    message.nulls = True
     return message
 
 

@@ -16,6 +16,8 @@ from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, string
 from fastgw.mcp.links import is_handy
 
 _RESULT = frozenset(("resultType", "_meta", "isError", "content", "structuredContent", "ttlMs", "cacheScope"))
+_OPTIONAL = ("_meta", "isError", "resultType")
+"""Null in place of these counts as left out, as with every client."""
 _META = frozenset((names.META_SERVER,))
 COMPLETE = "complete"
 """The `resultType` of a server's last word."""
@@ -63,6 +65,9 @@ def read(text: bytes) -> Result:
     """
     try:
         found = members(text, _RESULT)
+        for name in _OPTIONAL:
+            if found.get(name) == b"null":
+                del found[name]
         meta = found.get("_meta")
         return Result(found, members(meta, _META) if meta is not None else {})
     except (NotJson, NotAMessage) as wrong:

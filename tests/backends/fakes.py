@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastgw.backends.caller import Caller
 from fastgw.backends.inquiry import Asker
 from fastgw.catalog.route import Target
 from fastgw.config.snapshot import Backend, Instance
@@ -102,6 +103,7 @@ class FakeWire:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.sent: list[Sent] = []
+        self.notes: set[str] = set()
 
     async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> FakeAnswer:
         request = Sent(verb, head(headers), body)
@@ -152,7 +154,6 @@ def backend(url: str = "http://a/mcp", **changes: Any) -> Backend:
         "instances": (Instance(f"shop|{url}", "shop", url, None, ""),),
         "headers": b"authorization: Bearer s3cret\r\n",
         "tls": (None, None, None),
-        "transport": "lean",
         "shared_session": False,
         "session_idle": 600.0,
         "max_sessions": 1000,
@@ -180,19 +181,39 @@ class FakeKeeper:
     era: str = "legacy"
     version: str = "2025-11-25"
     ids: bool = True
-    opened: list[tuple[str, str, str | None]] = field(default_factory=list)
+    fresh: bool = False
+    """Whether every session is opened when it is asked for; else only one in place of a dead one is, and the others are
+    from long before any call.
+    """
+    opened: list[tuple[str, str, UpstreamSession | None]] = field(default_factory=list)
     doubts: list[tuple[str, str]] = field(default_factory=list)
     refreshed: list[tuple[str, str]] = field(default_factory=list)
     touched: list[tuple[str, str]] = field(default_factory=list)
+    suspected: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[str, str, UpstreamSession, UpstreamSession]] = field(default_factory=list)
+    workers: list[Caller] = field(default_factory=list)
+    """Who hears of suspect sessions."""
     headers: tuple[Any, ...] = ()
     fail: Fault | None = None
 
-    async def open_session(self, instance: str, identity: str, dead: str | None = None) -> UpstreamSession:
+    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         self.opened.append((instance, identity, dead))
         await asyncio.sleep(0)
         if self.fail:
             raise self.fail
-        return UpstreamSession(f"s{len(self.opened)}" if self.ids else "", self.version)
+        now = asyncio.get_running_loop().time() if self.fresh or dead is not None else 0.0
+        return UpstreamSession(f"s{len(self.opened)}" if self.ids else "", self.version, now)
+
+    async def keep_session(
+        self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
+    ) -> UpstreamSession:
+        self.kept.append((instance, identity, session, instead))
+        return session
+
+    async def suspect_session(self, instance: str, identity: str) -> None:
+        self.suspected.append((instance, identity))
+        for worker in self.workers:
+            worker.suspect(instance, identity)
 
     def touch(self, instance: str, identity: str) -> None:
         self.touched.append((instance, identity))

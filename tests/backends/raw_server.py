@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from fastgw.backends.wire import open_wire
+from fastgw.backends.wire import WireSettings, open_wire
 from fastgw.ports import Answer, Deadlines
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -125,10 +125,10 @@ async def raw_server(script: Script, context: ssl.SSLContext | None = None) -> A
 
 
 @asynccontextmanager
-async def wire_to(server: RawServer | str, transport: str, **settings: Any) -> AsyncIterator[Any]:
+async def wire_to(server: RawServer | str, max_connections: int = 512, **settings: Any) -> AsyncIterator[Any]:
     """A wire to the server, closed at the end."""
     url = server if isinstance(server, str) else server.url
-    wire = open_wire(url, transport=transport, **{"tls": (None, None, None), "max_reply": 100_000, **settings})
+    wire = open_wire(WireSettings(url, **{"max_reply": 100_000, **settings}), max_connections)
     try:
         yield wire
     finally:
@@ -161,5 +161,4 @@ def chunked(*pieces: bytes, kind: bytes = b"application/json") -> list[bytes]:
 
 def slots(wire: Any) -> int:
     """Connections in use."""
-    connector = wire._connector if hasattr(wire, "_connector") else wire._session.connector
-    return len(connector._acquired)
+    return len(wire._connector._acquired)

@@ -15,7 +15,7 @@ from fastgw.backends import catalogue as module
 from fastgw.backends import fetch as lists
 from fastgw.backends.catalogue import Catalogues, retry_pause
 from fastgw.backends.directory import Directory
-from fastgw.backends.fetch import TOOLS, fetch
+from fastgw.backends.fetch import SHEETS, TOOLS, Listing, Sheet, Source, fetch, fetch_all
 from fastgw.backends.inquiry import Asker, Reach
 from fastgw.backends.seen import Watched
 from fastgw.config.snapshot import Backend, Instance
@@ -62,6 +62,8 @@ class Server:
         self.lists: dict[str, Any] = {}
         """List method to its items, or to what answers it; a method that is missing is not known."""
         self.capabilities: Any = ONLY_TOOLS if era == "modern" else None
+        self.undeclared = False
+        """Whether it answers for what it does not declare."""
         self.page = 1000
         self.more: dict[str, Any] = {}
         self.away: Any = None
@@ -99,7 +101,8 @@ class Server:
 
     def list(self, request: Sent) -> FakeAnswer:
         items = {"tools/list": self.tools, **self.lists}.get(request.method)
-        if items is None:
+        declared = not isinstance(self.capabilities, dict) or self.capabilities.get(request.method.partition("/")[0])
+        if items is None or (declared in (None, False) and not self.undeclared):
             return error(request, -32601)
         if not isinstance(items, list):
             return items(request) if callable(items) else items
@@ -599,6 +602,140 @@ def test_pauses_after_failures_are_short_and_spread() -> None:
     assert retry_pause(6, 1.0) == 2.5
 
 
+# -- pages that do not come ---------------------------------------------------------------------------------------
+
+
+def item(number: int) -> dict[str, Any]:
+    return {"name": f"n{number}", "uri": f"x:{number}", "uriTemplate": f"x:{number}", "inputSchema": {"type": "object"}}
+
+
+def breaking(sheet: Sheet, good: int, then: Any) -> Any:
+    """So many good pages of one item, each with a time it is fresh for; then what is told."""
+    asked = 0
+
+    async def page(method: str, cursor: bytes | None) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        if asked > good:
+            return await then()
+        found = {LISTS[sheet.method]: [item(asked)], "nextCursor": f"c{asked}", "ttlMs": 60_000}
+        return json.dumps(found).encode()
+
+    return page
+
+
+async def _lost() -> bytes:
+    raise Fault(Kind.LOST, detail="reset", sent=True)
+
+
+async def _no_list() -> bytes:
+    return b'{"nope":[]}'
+
+
+async def _never() -> bytes:
+    found: bytes = await asyncio.get_running_loop().create_future()
+    return found
+
+
+def outcome(sheet: Sheet, page: Any, within: float = 5.0) -> Listing | Fault:
+    """What comes of one list."""
+
+    async def play() -> Listing | Fault:
+        async with registry() as found:
+            parts = [part async for part in fetch_all((sheet,), Source("a", page, within), found.spawn)]
+            return parts[0][sheet]
+
+    outcome: Listing | Fault = run(play())
+    return outcome
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+@pytest.mark.parametrize(
+    ("then", "within", "kind"), [(_lost, 5.0, Kind.LOST), (_no_list, 5.0, Kind.LOST), (_never, 0.02, Kind.TIMEOUT)]
+)
+def test_pages_before_one_that_fails_are_kept(sheet: Sheet, then: Any, within: float, kind: Kind) -> None:
+    found = outcome(sheet, breaking(sheet, 3, then), within)
+    assert isinstance(found, Listing)
+    named = "x:" if sheet.capability == "resources" else "n"
+    assert [getattr(one, sheet.key) for one in found.items] == [f"{named}{number}" for number in (1, 2, 3)]
+    assert found.cut is not None and found.cut.kind is kind
+    assert found.known
+
+
+@pytest.mark.parametrize("then", [_lost, _no_list])
+def test_where_no_page_came_there_is_a_failure_and_no_empty_list(then: Any) -> None:
+    assert isinstance(outcome(TOOLS, breaking(TOOLS, 0, then)), Fault)
+
+
+def test_a_list_that_is_whole_is_not_cut() -> None:
+    found = outcome(TOOLS, pages({"tools": [tool("x")]}))
+    assert isinstance(found, Listing) and found.cut is None
+
+
+def cut_after(server: Server, count: int) -> Any:
+    """Answers a list in pages of one, and fails after `count` of them."""
+
+    def answer(request: Sent) -> FakeAnswer:
+        start = int(request.json["params"].get("cursor", "0"))
+        if start >= count:
+            return error(request, -32603)
+        return result(request, {"tools": [server.tools[start]], "nextCursor": str(start + 1)})
+
+    return answer
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_of_a_list_whose_later_pages_fail_the_first_are_used_until_all_come(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        server.lists["tools/list"] = cut_after(server, 2)
+        world.found.watch(world.watched(refresh=60.0))
+        await world.until("a", "t0", "t1")
+        while not (wrong := world.found.state()["a"]["instances"][0]["error"]):
+            await asyncio.sleep(0.001)
+        assert wrong.startswith("tools/list: ")
+        del server.lists["tools/list"]
+        await world.until("a", "t0", "t1", "t2", "t3")
+        while world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+
+    server = Server(era, *(f"t{number}" for number in range(4)))
+    play(tmp_path, script, a=server)
+
+
+def test_a_part_of_a_list_takes_nothing_of_what_there_was(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", *names)
+        server.lists["tools/list"] = cut_after(server, 2)
+        while not world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+        assert world.names("a") == names
+        server.tools.reverse()
+        server.lists["tools/list"] = cut_after(server, 3)
+        failures = world.found.state()["a"]["instances"][0]["failures"]
+        while world.found.state()["a"]["instances"][0]["failures"] < failures + 3:
+            await asyncio.sleep(0.001)
+        assert world.names("a") == names
+        del server.lists["tools/list"]
+        await world.until("a", *reversed(names))
+
+    names = [f"t{number}" for number in range(4)]
+    server = Server("modern", *names)
+    play(tmp_path, script, a=server)
+
+
+def test_a_part_that_is_more_than_there_was_is_used(tmp_path: Path) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        await world.until("a", "t0")
+        server.tools = [tool(f"t{number}") for number in range(5)]
+        server.lists["tools/list"] = cut_after(server, 3)
+        await world.until("a", "t0", "t1", "t2")
+
+    server = Server("modern", "t0")
+    play(tmp_path, script, a=server)
+
+
 ALL = {"tools": {}, "prompts": {}, "resources": {}, "completions": {}}
 
 
@@ -644,26 +781,51 @@ def test_all_that_a_server_declares_is_fetched_page_by_page(tmp_path: Path, era:
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 @pytest.mark.parametrize(
-    ("capabilities", "asked", "declared"),
+    ("capabilities", "declared"),
     [
-        ({"prompts": {}}, {"prompts/list"}, {"prompts"}),
-        ({"resources": {}, "prompts": None}, {"resources/list", "resources/templates/list"}, {"resources"}),
-        ({"logging": {}, "tools": False, "x" * 200: {}}, set(), {"logging"}),
-        (None, set(LISTS), {"tools", "prompts", "resources"}),
-        ("tools", set(LISTS), {"tools", "prompts", "resources"}),
+        ({"prompts": {}}, {"prompts"}),
+        ({"resources": {}, "prompts": None}, {"resources"}),
+        ({"logging": {}, "tools": False, "x" * 200: {}}, {"logging"}),
+        (None, {"tools", "prompts", "resources"}),
+        ("tools", {"tools", "prompts", "resources"}),
     ],
 )
-def test_only_what_is_declared_is_asked_for(
-    tmp_path: Path, era: str, capabilities: Any, asked: set[str], declared: set[str]
+def test_what_is_not_declared_is_asked_for_once(
+    tmp_path: Path, era: str, capabilities: Any, declared: set[str]
 ) -> None:
     async def script(world: World) -> None:
-        await once(world)
-        assert {one for one in server.wire.methods() if one in LISTS} == asked
-        assert (world.names("a") == ["x"]) is ("tools/list" in asked)
+        world.found.watch(world.watched(refresh=0.001))
+        while (
+            world.found.catalogues().get("a") is None or world.found._servers["a"].instances[world.key("a")].rounds < 5
+        ):
+            await asyncio.sleep(0.001)
+        for method in LISTS:
+            assert (server.wire.count(method) == 1) is (method.partition("/")[0] not in declared)
+        assert (world.names("a") == ["x"]) is ("tools" in declared)
         assert world.found.catalogues()["a"].capabilities == declared
         assert world.found.state()["a"]["instances"][0]["error"] == ""
+        assert ["does not say what it has" in note for note in world.found.state()["a"]["notes"]] == (
+            [] if isinstance(capabilities, dict) else [True]
+        )
 
     server = full(era, capabilities)
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+@pytest.mark.parametrize("capabilities", [{}, {"logging": {}, "tools": None}])
+def test_what_answers_undeclared_is_used_and_noted(tmp_path: Path, era: str, capabilities: Any) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        while whole(world) != EVERYTHING:
+            await asyncio.sleep(0.001)
+        assert world.found.catalogues()["a"].capabilities == {*capabilities, "tools", "prompts", "resources"}
+        assert len(world.found.state()["a"]["notes"]) == len(LISTS)
+        server.tools.append(tool("y"))
+        await world.until("a", "x", "y")
+
+    server = full(era, capabilities)
+    server.undeclared = True
     play(tmp_path, script, a=server)
 
 
@@ -678,8 +840,9 @@ def test_a_server_that_declares_nothing_may_lack_a_list(tmp_path: Path, era: str
         assert whole(world) == [["x"], [], *EVERYTHING[2:]]
         assert world.found.catalogues()["a"].capabilities == {"tools", "resources"}
         assert world.found.state()["a"]["instances"][0]["error"] == ""
-        if era == "legacy":  # only a 404 that says nothing may mean that the session is dead
-            assert server.wire.count("initialize") == (2 if answer is BARE else 1)
+        if era == "legacy":  # a 404 that says nothing may mean that the session is lost: `ping` tells that it is not
+            assert server.wire.count("initialize") == 1
+            assert server.wire.count("ping") == (1 if answer is BARE else 0)
 
     server = full(era, None)
     server.lists["prompts/list"] = answer

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.backends import changes
+from fastgw.backends import changes, directory
 from fastgw.backends.changes import Listener, pause
 from fastgw.backends.directory import Directory
 from fastgw.backends.inquiry import Reach
@@ -19,6 +19,7 @@ from tests.backends.fakes import (
     FakeWire,
     Sent,
     asker,
+    backend,
     error,
     event,
     registry,
@@ -43,9 +44,12 @@ class World:
     def __init__(self, spawn: Any, *answers: Any) -> None:
         self.answers = list(answers)
         self.heard = 0
+        self.alive = False
+        self.of = backend()
         self.wire = FakeWire(self.serve)
-        reach = Reach(lambda _: asker(self.wire, spawn), spawn, OURS)
-        self.listener = Listener(reach, Directory(reach), "shop|a", self.hear)
+        reach = Reach(lambda _: asker(self.wire, spawn, self.of), spawn, OURS)
+        self.directory = Directory(reach)
+        self.listener = Listener(reach, self.directory, "shop|a", self.hear)
 
     def hear(self) -> None:
         self.heard += 1
@@ -56,11 +60,18 @@ class World:
         if request.verb == "GET" or request.method == "subscriptions/listen":
             found = self.answers.pop(0) if self.answers else Fault(Kind.NO_SERVER)
             return found(request) if callable(found) else found
+        if request.method == "ping":
+            return result(request, {}) if self.alive else FakeAnswer(404)
         return FakeAnswer(202)
+
+    def asked(self) -> int:
+        """How often it was asked for a stream."""
+        return self.wire.count("GET") + self.wire.count("subscriptions/listen")
 
 
 def play(monkeypatch: pytest.MonkeyPatch, script: Any, *answers: Any) -> None:
     monkeypatch.setattr(changes, "pause", lambda failures, dice: 0.0)
+    monkeypatch.setattr(directory, "_AT_MOST_EVERY", 0.0)
 
     async def whole() -> None:
         async with registry() as found:
@@ -116,13 +127,30 @@ def test_a_stream_that_is_open_again_counts_as_an_announcement(
 
 
 @pytest.mark.parametrize("status", [405, 404, 400, 406, 200])
-def test_a_server_without_the_stream_is_left_alone(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+@pytest.mark.parametrize("found", [LEGACY, MODERN])
+def test_a_server_without_the_stream_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, found: Found, status: int
+) -> None:
     async def script(world: World, spawn: Any) -> None:
-        await world.listener.run(LEGACY)
-        await world.listener.run(MODERN)
-        assert world.heard == 0
+        world.alive = True
+        task = spawn(world.listener.run(found), "listen")
+        await settle()
+        assert (world.asked(), world.heard, task.done()) == (1, 0, False)
 
-    play(monkeypatch, script, *[FakeAnswer(status)] * (3 if status == 404 else 2))
+    play(monkeypatch, script, FakeAnswer(status), stream(CHANGED))
+
+
+@pytest.mark.parametrize("found", [LEGACY, MODERN])
+def test_a_server_without_the_stream_is_asked_again_later(monkeypatch: pytest.MonkeyPatch, found: Found) -> None:
+    monkeypatch.setattr(changes, "_NOT_OFFERED_FOR", 0.0)
+
+    async def script(world: World, spawn: Any) -> None:
+        spawn(world.listener.run(found), "listen")
+        await settle()
+        assert world.heard == 2  # what was announced before it was heard, and what was announced then
+        assert (world.wire.count("initialize"), world.wire.count("ping")) == (1 if found is LEGACY else 0, 0)
+
+    play(monkeypatch, script, FakeAnswer(405), FakeAnswer(405), stream(CHANGED))
 
 
 def test_a_modern_server_that_announces_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +164,12 @@ def test_a_modern_server_that_announces_nothing_is_not_asked(monkeypatch: pytest
 @pytest.mark.parametrize(
     "answer", [lambda request: error(request, -32601, 404), stream(acknowledged()), stream(acknowledged(other=True))]
 )
-def test_a_modern_server_that_does_not_honour_it_is_left_alone(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+def test_a_modern_server_that_does_not_honour_it_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
     async def script(world: World, spawn: Any) -> None:
-        await world.listener.run(MODERN)
+        spawn(world.listener.run(MODERN), "listen")
+        await settle()
         assert len(world.wire.sent) == 1
         sent = world.wire.sent[0]
         assert sent.headers["mcp-method"] == "subscriptions/listen"
@@ -147,7 +178,12 @@ def test_a_modern_server_that_does_not_honour_it_is_left_alone(monkeypatch: pyte
     play(monkeypatch, script, answer)
 
 
-def test_a_dead_session_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [FakeAnswer(status) for status in (400, 401, 403, 404, 409, 410, 422)]
+    + [FakeAnswer(401, body=b"Unauthorized: Session not found")],
+)
+def test_a_lost_session_is_opened_anew_whatever_the_refusal(monkeypatch: pytest.MonkeyPatch, refusal: Any) -> None:
     async def script(world: World, spawn: Any) -> None:
         spawn(world.listener.run(LEGACY), "listen")
         await settle()
@@ -155,7 +191,34 @@ def test_a_dead_session_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(gets) == len(set(gets)) == 2
         assert world.heard == 1
 
-    play(monkeypatch, script, FakeAnswer(404), stream(CHANGED))
+    play(monkeypatch, script, refusal, stream(CHANGED))
+
+
+def test_a_session_that_is_alive_is_kept_until_its_stream_is_refused_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_NOT_OFFERED_FOR", 0.0)
+
+    async def script(world: World, spawn: Any) -> None:
+        world.alive = True
+        spawn(world.listener.run(LEGACY), "listen")
+        await settle()
+        gets = [sent.headers["mcp-session-id"] for sent in world.wire.sent if sent.verb == "GET"]
+        first, other = gets[0], gets[-1]
+        assert gets == [first, first, other, other]
+        assert (first != other, world.wire.count("ping"), world.heard) == (True, 1, 2)
+
+    play(monkeypatch, script, *map(FakeAnswer, (404, 400, 409)), stream(CHANGED))
+
+
+def test_the_session_of_the_stream_is_the_gateways_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shared in (False, True):
+
+        async def script(world: World, spawn: Any, shared: bool = shared) -> None:
+            world.of = backend(shared_session=shared)
+            spawn(world.listener.run(LEGACY), "listen")
+            await settle()
+            assert world.directory.count("shop") == (1 if shared else 0)
+
+        play(monkeypatch, script, stream(CHANGED))
 
 
 def test_what_a_legacy_server_asks_is_answered_and_nonsense_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

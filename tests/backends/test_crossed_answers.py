@@ -44,8 +44,8 @@ def script_of(dice: random.Random) -> Any:
     return script
 
 
-@pytest.mark.parametrize(("transport", "loop"), [("lean", "asyncio"), ("lean", "uvloop"), ("session", "uvloop")])
-def test_no_exchange_gets_the_answer_of_another(transport: str, loop: str) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_no_exchange_gets_the_answer_of_another(loop: str) -> None:
     dice = random.Random(7)
     counts = {"right": 0, "fault": 0, "left": 0}
 
@@ -78,7 +78,7 @@ def test_no_exchange_gets_the_answer_of_another(transport: str, loop: str) -> No
             counts["left"] += 1
 
     async def work() -> None:
-        async with raw_server(script_of(dice)) as server, wire_to(server, transport, max_connections=60) as wire:
+        async with raw_server(script_of(dice)) as server, wire_to(server, max_connections=60) as wire:
             for turn in range(2):
                 async with asyncio.TaskGroup() as group:
                     for number in range(200):

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from fastgw.backends import directory
 from fastgw.backends.caller import HEARTBEAT
-from fastgw.backends.directory import KEEPER, SHORTEST_IDLE, Directory
+from fastgw.backends.capabilities import NOTHING, Said
+from fastgw.backends.directory import KEEPER, SHORTEST_IDLE, Directory, ModernOnly
 from fastgw.backends.inquiry import Asker, Reach
+from fastgw.backends.outcome import down
 from fastgw.edge.link import TELL_EVERY
 from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
@@ -75,7 +80,7 @@ def play(script: Any, **of: Any) -> None:
 def test_a_session_is_opened_in_order_and_remembered() -> None:
     async def script(world: World) -> None:
         session = await world.directory.open(A, "agent:a")
-        assert session == UpstreamSession("s1", "2025-06-18")
+        assert session == UpstreamSession("s1", "2025-06-18", 1000.0)
         assert await world.directory.open(A, "agent:a") is session
         opening, ready = world.wire.sent
         assert (opening.method, ready.method) == ("initialize", "notifications/initialized")
@@ -85,27 +90,42 @@ def test_a_session_is_opened_in_order_and_remembered() -> None:
     play(script)
 
 
-def test_what_a_server_declares_is_known_from_the_gateways_own_session() -> None:
+@pytest.mark.parametrize(("shared", "own"), [(False, KEEPER), (True, "*")])
+def test_what_a_server_says_of_itself_is_known_from_the_gateways_own_session(shared: bool, own: str) -> None:
     async def script(world: World) -> None:
         def opened(request: Sent) -> FakeAnswer:
-            return result(request, {"protocolVersion": "2025-06-18", "capabilities": said}, **{"mcp-session-id": "x"})
+            return result(request, {"protocolVersion": "2025-06-18", **said}, **{"mcp-session-id": "x"})
 
-        assert world.directory.declared(A) is None
-        said: Any = {"tools": {}, "prompts": None, "logging": {}}
+        assert world.directory.said(A) == NOTHING
+        said: Any = {"capabilities": {"tools": {}, "prompts": None, "logging": {}}, "instructions": "Ask twice."}
         world.answer = opened
         await world.directory.open(A, "agent:a")
-        assert world.directory.declared(A) is None
-        await world.directory.open(A, KEEPER)
-        assert (world.directory.declared(A), world.directory.declared(B)) == ({"tools", "logging"}, None)
-        said = None
-        await world.directory.open(A, KEEPER, "x")
-        assert world.directory.declared(A) is None
-        said = {f"c{number}": {} for number in range(1000)}
-        await world.directory.open(A, KEEPER, "x")
-        assert len(world.directory.declared(A) or ()) == 64
+        assert world.directory.said(A) == NOTHING
+        session = await world.directory.open(A, own)
+        assert world.directory.said(A) == Said(frozenset(("tools", "logging")), "Ask twice.")
+        assert world.directory.said(B) == NOTHING
+        world.now += 1
+        said = {"capabilities": None, "instructions": 5}
+        session = await world.directory.open(A, own, session)
+        assert world.directory.said(A) == NOTHING
+        world.now += 1
+        said = {"capabilities": {f"c{number}": {} for number in range(1000)}, "instructions": "x" * 1_000_000}
+        await world.directory.open(A, own, session)
+        assert len(world.directory.said(A).declares or ()) == 64
+        assert len(world.directory.said(A).instructions) == 64 * 1024
         world.known.clear()
         world.directory.reap()
-        assert world.directory.declared(A) is None
+        assert world.directory.said(A) == NOTHING
+
+    play(script, shared_session=shared)
+
+
+def test_only_the_gateways_own_session_declares_what_agents_could_bring() -> None:
+    async def script(world: World) -> None:
+        for who in (KEEPER, "agent:a", "session:a:1", "*"):
+            await world.directory.open(A, who)
+        offered = [sent.json["params"]["capabilities"] for sent in world.wire.sent if sent.method == "initialize"]
+        assert offered == [{"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}}, {}, {}, {}]
 
     play(script)
 
@@ -119,30 +139,100 @@ def test_a_hundred_who_ask_at_once_cause_one_opening() -> None:
     play(script)
 
 
-def test_a_hundred_who_find_it_dead_cause_one_more_whenever_they_ask() -> None:
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_hundred_who_find_it_dead_cause_one_more_whenever_they_ask(ids: bool) -> None:
     async def script(world: World) -> None:
-        await world.directory.open(A, "agent:a")
-        first = await asyncio.gather(*(world.directory.open(A, "agent:a", "s1") for _ in range(50)))
-        later = await asyncio.gather(*(world.directory.open(A, "agent:a", "s1") for _ in range(50)))
-        assert {one.id for one in first + later} == {"s2"}
-        assert world.wire.count("initialize") == 2
-
-    play(script)
-
-
-def test_a_server_without_ids_is_opened_once_for_all_who_find_it_dead() -> None:
-    async def script(world: World) -> None:
-        world.ids = False
-        await world.directory.open(A, "agent:a")
+        world.ids = ids
+        dead = await world.directory.open(A, "agent:a")
+        world.now += 1
+        first = await asyncio.gather(*(world.directory.open(A, "agent:a", dead) for _ in range(50)))
         world.now += 5
-        await asyncio.gather(*(world.directory.open(A, "agent:a", "") for _ in range(50)))
-        await world.directory.open(A, "agent:a", "")
+        later = await asyncio.gather(*(world.directory.open(A, "agent:a", dead) for _ in range(50)))
+        assert {(one.id, one.opened) for one in first + later} == {("s2" if ids else "", 1001.0)}
         assert world.wire.count("initialize") == 2
-        world.now += 5
-        await world.directory.open(A, "agent:a", "")
+        await world.directory.open(A, "agent:a", first[0])
         assert world.wire.count("initialize") == 3
 
     play(script)
+
+
+def test_a_lost_session_stays_until_another_is_there() -> None:
+    async def script(world: World) -> None:
+        for who in ("agent:a", KEEPER):
+            old = await world.directory.open(A, who)
+            world.now += 1
+            for answer in (FakeAnswer(401), FakeAnswer(500), Fault(Kind.NO_SERVER), Fault(Kind.LOST, sent=True)):
+                world.answer = answer
+                with pytest.raises(Fault):
+                    await world.directory.open(A, who, old)
+                assert await world.directory.open(A, who) is old
+                world.now += 1
+            world.answer = None
+            assert await world.directory.open(A, who, old) != old
+        assert (world.directory.count("shop"), len(world.directory)) == (1, 1)
+
+    play(script)
+
+
+def test_of_a_lost_session_the_server_is_told_only_where_nobody_else_uses_it() -> None:
+    async def script(world: World) -> None:
+        lost = [(who, await world.directory.open(A, who)) for who in ("agent:a", "*", KEEPER)]
+        world.now += 1
+        for who, session in lost:
+            await world.directory.open(A, who, session)
+        await settle()
+        assert world.deleted() == ["s3"]
+
+    play(script)
+
+
+def test_a_new_session_is_lost_no_sooner_than_a_second_after_it_was_opened() -> None:
+    async def script(world: World) -> None:
+        dead = await world.directory.open(A, "agent:a")
+        world.now += 0.98
+        asking = [world.spawn(world.directory.open(A, "agent:a", dead), "open") for _ in range(9)]
+        await settle()
+        assert world.wire.count("initialize") == 1
+        assert {(await one).id for one in asking} == {"s2"}
+        assert world.wire.count("initialize") == 2
+
+    play(script)
+
+
+def test_however_many_lose_their_sessions_however_often_each_identity_asks_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second is a twentieth of one here; every session is lost at once, and every third `initialize` refused."""
+    second = 0.05
+    monkeypatch.setattr(directory, "_AT_MOST_EVERY", second)
+    asked: dict[str, list[float]] = {}
+
+    async def script(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        world.directory = Directory(Reach(world.asker, world.spawn, OURS, loop.time))
+
+        async def lose(who: str) -> None:
+            session = None
+            while loop.time() < end:
+                try:
+                    session = await world.directory.open(A, who, session)
+                except Fault:
+                    await asyncio.sleep(0.001)
+
+        def answer(who: str, request: Sent) -> FakeAnswer:
+            asked.setdefault(who, []).append(loop.time())
+            return FakeAnswer(503) if len(asked[who]) % 3 == 0 else result(request, {"protocolVersion": "2025-06-18"})
+
+        end = loop.time() + 10 * second
+        for who in ("agent:a", KEEPER):
+            world.answer = partial(answer, who)
+            await asyncio.gather(*(lose(who) for _ in range(20)))
+            end = loop.time() + 10 * second
+
+    play(script)
+    for times in asked.values():
+        assert len(times) > 3
+        assert min(later - earlier for earlier, later in pairwise(times)) > 0.9 * second
 
 
 def test_no_two_identities_and_no_two_instances_share_a_session() -> None:
@@ -199,18 +289,56 @@ def test_one_who_stops_waiting_does_not_stop_the_others() -> None:
         (Fault(Kind.TIMEOUT, sent=True), Kind.TIMEOUT, None),
     ],
 )
-def test_a_refused_opening_is_told_to_all_who_wait_and_tried_anew_by_the_next(
+def test_a_refused_opening_is_told_to_all_who_ask_within_a_second_and_tried_anew_after_it(
     answer: Any, kind: Kind, reason: Any
 ) -> None:
     async def script(world: World) -> None:
         world.answer = answer
         found = await asyncio.gather(*(world.directory.open(A, "agent:a") for _ in range(9)), return_exceptions=True)
-        assert len({id(one) for one in found}) == 9
+        world.answer = None
+        world.now += 0.9
+        with pytest.raises(Fault) as again:
+            await world.directory.open(A, "agent:a")
+        found.append(again.value)
+        assert len({id(one) for one in found}) == 10
         assert all(isinstance(one, Fault) and one.kind is kind and not one.sent for one in found)
+        assert {str(one) for one in found} == {str(found[0])}
         assert reason is None or found[0].data["reason"] == reason
+        assert world.wire.count("initialize") == 1
+        assert (await world.directory.open(A, "agent:b")).id == "s1"
+        world.now += 0.2
+        assert (await world.directory.open(A, "agent:a")).id == "s2"
+
+    play(script)
+
+
+def test_a_server_that_is_not_there_is_tried_anew_at_once() -> None:
+    async def script(world: World) -> None:
+        world.answer = down("connection refused")
+        found = await asyncio.gather(*(world.directory.open(A, "agent:a") for _ in range(9)), return_exceptions=True)
+        assert {(one.kind, one.data["reason"]) for one in found} == {(Kind.NO_SERVER, "down")}
         assert world.wire.count("initialize") == 1
         world.answer = None
         assert (await world.directory.open(A, "agent:a")).id == "s1"
+
+    play(script)
+
+
+@pytest.mark.parametrize("null_id", [False, True])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_server_that_speaks_only_2026_07_28_says_so(status: int, null_id: bool) -> None:
+    async def script(world: World) -> None:
+        data = {"supported": ["2026-07-28"]}
+        world.answer = lambda request: error(None if null_id else request, -32022, status, data=data)
+        for _ in range(2):  # told again within the second
+            with pytest.raises(ModernOnly):
+                await world.directory.open(A, KEEPER)
+        assert world.wire.count("initialize") == 1
+        world.now += 1
+        data["supported"] = ["2030-01-01"]
+        with pytest.raises(Fault) as other:
+            await world.directory.open(A, KEEPER)
+        assert not isinstance(other.value, ModernOnly)
 
     play(script)
 
@@ -222,7 +350,7 @@ def test_the_answer_to_initialize_may_be_a_stream() -> None:
             return FakeAnswer(200, {**SSE, "mcp-session-id": "x"}, None, [event(message)])
 
         world.answer = answer
-        assert await world.directory.open(A, "agent:a") == UpstreamSession("x", "2025-03-26")
+        assert await world.directory.open(A, "agent:a") == UpstreamSession("x", "2025-03-26", 1000.0)
         assert "mcp-protocol-version" not in world.wire.sent[-1].headers
 
     play(script)
@@ -363,8 +491,10 @@ def test_a_failed_opening_gives_its_place_back() -> None:
         for _ in range(3):
             with pytest.raises(Fault):
                 await world.directory.open(A, "agent:a")
+            world.now += 1
         world.answer = None
         assert (await world.directory.open(A, "agent:b")).id == "s1"
+        assert world.wire.count("initialize") == 4
 
     play(script, max_sessions=1)
 
@@ -372,11 +502,11 @@ def test_a_failed_opening_gives_its_place_back() -> None:
 def test_sessions_that_workers_know_are_adopted_but_never_over_our_own() -> None:
     async def script(world: World) -> None:
         await world.directory.open(A, "agent:a")
-        known = [(A, who, UpstreamSession(f"old-{who}", "2025-11-25")) for who in ("agent:a", "agent:b")]
+        known = [(A, who, UpstreamSession(f"old-{who}", "2025-11-25", 990.0)) for who in ("agent:a", "agent:b")]
         world.directory.adopt([*known, ("gone|x", "agent:a", known[0][2])])
         assert (await world.directory.open(A, "agent:a")).id == "s1"
         assert (await world.directory.open(A, "agent:b")).id == "old-agent:b"
-        assert (await world.directory.open(A, "agent:b", "old-agent:b")).id == "s2"
+        assert (await world.directory.open(A, "agent:b", known[1][2])).id == "s2"
 
     play(script)
 

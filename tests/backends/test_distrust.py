@@ -12,7 +12,7 @@ import pytest
 from fastgw.backends.caller import Caller
 from fastgw.backends.line import NO_SESSION, Line
 from fastgw.backends.upstream import Upstream, aside
-from fastgw.backends.verdict import judge
+from fastgw.backends.verdict import Means, judge
 from fastgw.faults import Fault, Kind
 from fastgw.gateway.registry import Registry
 from fastgw.mcp.names import Era
@@ -34,22 +34,24 @@ from tests.backends.fakes import (
 from tests.backends.fakes import run as run_bounded
 from tests.backends.raw_server import Peer, chunked, ok, raw_server, run, wire_to
 
-ID = b'"boot-2"'
+EARLIER, OURS_NOW = (5 << 32) + 1, (5 << 32) + 2
+ID = b"%d" % OURS_NOW
 Ask = Callable[[], Awaitable[str]]
 
 
 def said(got: tuple[bytes, bytes], more: str = "") -> bytes:
     """The result to this request: its own number."""
     message = json.loads(got[1])
-    content = [{"type": "text", "text": message["id"].rpartition("-")[2] + more}]
+    content = [{"type": "text", "text": f"{message['params']['arguments']['n']}{more}"}]
     result = {"resultType": "complete", "content": content}
     return json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
 
 
-async def answered(caller: Caller) -> str:
-    """The number in the answer to one call, or the kind of the fault."""
+async def answered(caller: Caller, number: int) -> str:
+    """The number in the answer to the call with this number, or the kind of the fault."""
+    asked = call(params={"arguments": b'{"n":%d}' % number})
     try:
-        upstream = await caller.call(call(), TARGET, backend(), instance("modern"), "agent:a", PATIENT)
+        upstream = await caller.call(asked, TARGET, backend(), instance("modern"), "agent:a", PATIENT)
         message = await upstream.next()
         upstream.close()
     except Fault as fault:
@@ -63,7 +65,7 @@ def told(script: Callable[[Peer], Awaitable[None]], story: Callable[[Caller], Aw
     async def play() -> Any:
         found = Registry()
         try:
-            async with raw_server(script) as server, wire_to(server, "lean", max_connections=1) as wire:
+            async with raw_server(script) as server, wire_to(server, max_connections=1) as wire:
                 return await story(Caller(FakeKeeper("modern"), lambda _: wire, found.spawn, OURS))
         finally:
             await found.close()
@@ -87,7 +89,7 @@ def test_after_an_answer_that_is_anothers_the_next_call_gets_its_own(late: str) 
             previous = now
 
     async def story(caller: Caller) -> list[str]:
-        return [await answered(caller) for _ in range(4)]
+        return [await answered(caller, number) for number in range(1, 5)]
 
     assert told(script, story) == ["1", "lost", "3", "lost"]
 
@@ -97,18 +99,18 @@ def test_a_call_that_was_given_up_leaves_no_answer_to_the_next() -> None:
 
     async def script(peer: Peer) -> None:
         while got := await peer.request():
-            if b"-1" in got[1]:
+            if b'"n":1' in got[1]:
                 there.set()
                 await given_up.wait()
             await peer.say(ok(said(got, f" on {peer.number}")))
 
     async def story(caller: Caller) -> str:
-        first = asyncio.ensure_future(answered(caller))
+        first = asyncio.ensure_future(answered(caller, 1))
         await there.wait()
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         given_up.set()
-        return await answered(caller)
+        return await answered(caller, 2)
 
     assert told(script, story) == "2 on 1"
 
@@ -116,8 +118,10 @@ def test_a_call_that_was_given_up_leaves_no_answer_to_the_next() -> None:
 @pytest.mark.parametrize(
     ("status", "ident", "trusted"),
     [
-        (200, "boot-1", False), (200, "x", False), (200, 1, False), (400, "boot-1", False), (503, "boot-1", False),
-        (400, "server-error", True), (404, None, True), (503, "x", True), (200, None, True), (200, "boot-2", True),
+        (200, EARLIER, False), (200, "x", False), (200, 1, False), (400, EARLIER, False), (503, EARLIER, False),
+        (400, str(EARLIER), False), (400, float(EARLIER), False), (400, 1, True), (400, "1", True),
+        (400, "server-error", True), (404, None, True), (503, "x", True), (200, None, True), (200, OURS_NOW, True),
+        (200, str(OURS_NOW), True), (400, float(OURS_NOW), True),
     ],
 )  # fmt: skip
 def test_which_answers_are_out_of_step(status: int, ident: Any, trusted: bool) -> None:
@@ -131,14 +135,15 @@ def test_which_answers_are_out_of_step(status: int, ident: Any, trusted: bool) -
 
 
 def test_a_call_answered_as_notifications_are() -> None:
-    answer = FakeAnswer(202)
+    answers = FakeAnswer(202), FakeAnswer(202)
     with pytest.raises(Fault):
-        judge(answer, Era.LEGACY, ID, b"{}")
-    assert answer.distrusted
+        judge(answers[0], Era.MODERN, ID, b"{}")
+    assert judge(answers[1], Era.LEGACY, ID, b"{}").means is Means.SESSION_SUSPECT
+    assert all(answer.distrusted for answer in answers)
 
 
 def test_a_stream_with_anothers_response() -> None:
-    message = {"jsonrpc": "2.0", "id": "boot-1", "result": {}}
+    message = {"jsonrpc": "2.0", "id": EARLIER, "result": {}}
     answer = FakeAnswer(200, SSE, None, [event(message)])
 
     async def story() -> None:
@@ -152,7 +157,9 @@ def test_a_stream_with_anothers_response() -> None:
     assert answer.distrusted
 
 
-@pytest.mark.parametrize(("body", "trusted"), [(b"", True), (b'{"jsonrpc":"2.0","id":"boot-1","result":{}}', False)])
+@pytest.mark.parametrize(
+    ("body", "trusted"), [(b"", True), (b'{"jsonrpc":"2.0","id":%d,"result":{}}' % EARLIER, False)]
+)
 def test_a_notification_answered_with_a_late_response(body: bytes, trusted: bool) -> None:
     answer = FakeAnswer(202 if not body else 200, body=body)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from fastgw.backends.inquiry import refuse_unfinished
+from fastgw.backends import inquiry
+from fastgw.backends.inquiry import is_alive, refuse_unfinished
 from fastgw.backends.lower_modern import question
 from fastgw.faults import Fault, Kind
 from fastgw.mcp.names import TOOLS_LIST
-from tests.backends.fakes import OURS, FakeWire, Sent, asker, registry, result, run
+from fastgw.ports import UpstreamSession
+from tests.backends.fakes import OURS, SSE, FakeAnswer, FakeWire, Sent, asker, error, registry, result, run
 
-ID = b'"q-1"'
+ID = b"12"
 
 
 def asked(answer: object) -> object:
@@ -32,10 +36,67 @@ def test_a_server_that_wants_something_first_has_not_answered() -> None:
     assert (wrong.value.kind, wrong.value.sent) == (Kind.INTERNAL, True)
 
 
-def test_nothing_is_offered_to_a_server_on_the_gateways_own_behalf() -> None:
+def test_a_server_is_asked_as_by_an_agent_that_can_do_everything() -> None:
+    """Some list certain tools to such an agent only; what the gateway itself is asked then is refused, as above."""
     body = question(TOOLS_LIST, {}, ID, OURS)[1]
     params = Sent("POST", {}, body).json["params"]
-    assert params["_meta"]["io.modelcontextprotocol/clientCapabilities"] == {}
+    declared = params["_meta"]["io.modelcontextprotocol/clientCapabilities"]
+    assert declared == {"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}}
+
+
+SESSION = UpstreamSession("s1", "2025-11-25")
+
+
+@pytest.mark.parametrize(
+    ("answer", "alive"),
+    [
+        (lambda request: result(request, {}), True),
+        (lambda request: error(request, -32601), True),  # it does not know ping, so it knows the session
+        (lambda request: error(request, -32601, 404), True),
+        (lambda request: error(request, -32602, 400, "session_id is missing"), True),
+        (lambda request: error(request, -32000, 200, "busy"), True),
+        (lambda request: error(request, -32000, 200, "Session not found"), False),
+        (lambda request: error(request, -32000, 400, "what"), False),
+        (lambda request: error(request, -32600, 404, "no"), False),
+        (lambda request: error(request, -32603, 500, "no such session"), True),  # a code no refusal of sessions has
+        (lambda request: error(None, -32000, 400, "no"), False),
+        (FakeAnswer(401, body=b"Unauthorized: Session not found"), False),
+        (FakeAnswer(404), False),
+        (FakeAnswer(500), False),
+        (FakeAnswer(202), False),
+        (FakeAnswer(200, body=b"<html>"), False),
+        (Fault(Kind.NO_SERVER), False),
+        (Fault(Kind.LOST, sent=True), False),
+        (Fault(Kind.TIMEOUT, sent=True), False),
+    ],
+)
+def test_whether_a_session_is_alive_is_what_its_ping_is_answered(answer: Any, alive: bool) -> None:
+    wire = FakeWire(lambda request: answer(request) if callable(answer) else answer)
+
+    async def play() -> bool:
+        async with registry() as found:
+            return await is_alive(asker(wire, found.spawn), SESSION)
+
+    assert run(play()) is alive
+    asked, *_ = wire.sent
+    assert (asked.method, asked.headers["mcp-session-id"]) == ("ping", "s1")
+
+
+def test_a_session_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry, "ALIVE_WITHIN", 0.01)
+    wire = FakeWire(lambda request: FakeAnswer(200, SSE, None))
+
+    async def play() -> bool:
+        async with registry() as found:
+            return await is_alive(asker(wire, found.spawn), SESSION)
+
+    assert run(play()) is False
+
+
+def test_a_question_within_a_time_is_never_more_patient_than_before() -> None:
+    patient = asker(FakeWire(None), None)
+    assert patient.within(1.0).deadlines.total == 1.0
+    assert patient.within(60.0).deadlines.total == patient.deadlines.total
 
 
 @pytest.mark.parametrize(

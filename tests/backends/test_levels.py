@@ -42,6 +42,7 @@ class Worker:
     def __init__(self, spawn: Any, handler: Any = good, era: str = "legacy", **of: Any) -> None:
         self.wire, self.keeper, self.era = FakeWire(handler), FakeKeeper(era), era
         self.caller = Caller(self.keeper, lambda _: self.wire, spawn, OURS)
+        self.keeper.workers.append(self.caller)
         self.backend = backend(**{"logs": True, **of})
 
     async def call(self, level: str, turn: int, identity: str = OWN, deadlines: Deadlines = PATIENT) -> bytes | None:
@@ -121,6 +122,27 @@ def test_a_new_session_is_told_anew() -> None:
         await worker.call("error", 1)
         assert worker.heard() == ["error", "tools/call", "error", "tools/call"]
         assert worker.wire.sent[2].headers["mcp-session-id"] == "s2"
+
+    story(play)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_session_in_place_of_one_that_was_lost_unnoticed_is_told_anew(ids: bool) -> None:
+    """A 500 makes it suspect; the next call asks it, and goes in another, whose level nobody has set."""
+    failing = [True]
+
+    def broken(request: Sent) -> FakeAnswer:
+        if request.method == "ping":
+            return FakeAnswer(404)
+        return FakeAnswer(500) if request.method == "tools/call" and failing and failing.pop() else good(request)
+
+    async def play(spawn: Any) -> None:
+        worker = Worker(spawn, broken)
+        worker.keeper.ids = ids
+        with pytest.raises(Fault):
+            await worker.call("error", 1)
+        await worker.call("error", 1)
+        assert worker.heard() == ["error", "tools/call", "ping", "error", "tools/call"]
 
     story(play)
 

@@ -10,7 +10,7 @@ from fastgw.faults import Fault, Kind
 from fastgw.ports import UpstreamSession
 from tests.backends.fakes import OURS, TARGET, backend, call, head
 
-ID = b'"abc-1"'
+ID = b"12"
 V = "io.modelcontextprotocol/"
 
 
@@ -19,7 +19,7 @@ def test_a_modern_request_says_everything_about_itself() -> None:
     headers, body = lower_modern.request(found, TARGET, ID, backend(), OURS)
     assert json.loads(body) == {
         "jsonrpc": "2.0",
-        "id": "abc-1",
+        "id": 12,
         "method": "tools/call",
         "params": {
             "name": "buy",
@@ -30,7 +30,7 @@ def test_a_modern_request_says_everything_about_itself() -> None:
                 V + "clientInfo": {"name": "agent"},
                 V + "clientCapabilities": {},
                 V + "logLevel": "info",
-                "progressToken": "abc-1",
+                "progressToken": 12,
             },
         },
     }
@@ -113,7 +113,7 @@ def test_a_legacy_request_stands_in_its_session(session: UpstreamSession, more: 
     assert json.loads(body)["params"] == {
         "name": "buy",
         "arguments": {"n": 1},
-        "_meta": {"traceparent": "00-1", "progressToken": "abc-1"},
+        "_meta": {"traceparent": "00-1", "progressToken": 12},
     }
     assert head(headers) == {
         "authorization": "Bearer s3cret",
@@ -126,22 +126,28 @@ def test_a_legacy_request_stands_in_its_session(session: UpstreamSession, more: 
 
 def test_without_anything_to_say_there_is_no_meta() -> None:
     _, body = lower_legacy.request(call(), TARGET, ID, backend(), UpstreamSession("s", "2025-11-25"))
-    assert body == b'{"jsonrpc":"2.0","id":"abc-1","method":"tools/call","params":{"name":"buy","arguments":{"n":1}}}'
+    assert body == b'{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"buy","arguments":{"n":1}}}'
 
 
 def test_the_small_messages() -> None:
-    opening = json.loads(lower_legacy.initialize(ID, OURS))
-    assert opening["params"] == {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": json.loads(OURS)}
+    opening = json.loads(lower_legacy.initialize(ID, OURS, b'{"roots":{}}'))
+    assert opening["params"] == {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"roots": {}},
+        "clientInfo": json.loads(OURS),
+    }
+    assert json.loads(lower_legacy.ping(ID)) == {"jsonrpc": "2.0", "id": 12, "method": "ping", "params": {}}
     assert json.loads(lower_legacy.cancelled(ID, "gone")) == {
         "jsonrpc": "2.0",
         "method": "notifications/cancelled",
-        "params": {"requestId": "abc-1", "reason": "gone"},
+        "params": {"requestId": 12, "reason": "gone"},
     }
     assert json.loads(lower_legacy.response("ping", b"3")) == {"jsonrpc": "2.0", "id": 3, "result": {}}
     refused = json.loads(lower_legacy.response("sampling/createMessage", b'"3"'))
     assert (refused["id"], refused["error"]["code"]) == ("3", -32601)
     resumed = head(lower_legacy.stream_headers(backend(), UpstreamSession("s", "2025-11-25"), "e9"))
     assert (resumed["last-event-id"], resumed["accept"]) == ("e9", "text/event-stream")
+    assert resumed["accept-encoding"] == "identity"
 
 
 def test_a_resource_goes_by_its_uri_and_a_completion_by_no_name() -> None:
@@ -174,7 +180,7 @@ def test_a_modern_server_is_offered_what_the_agent_can_be_asked_and_gets_its_ans
 def test_a_session_is_told_a_level() -> None:
     assert json.loads(lower_legacy.set_level("debug", ID)) == {
         "jsonrpc": "2.0",
-        "id": "abc-1",
+        "id": 12,
         "method": "logging/setLevel",
         "params": {"level": "debug"},
     }

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from fastgw.backends import probe as probing
+from fastgw.backends.capabilities import Said
 from fastgw.backends.inquiry import Reply
+from fastgw.backends.outcome import down
 from fastgw.backends.probe import Found, probe, verdict
 from fastgw.faults import Fault, Kind
 from fastgw.mcp.envelope import Message
@@ -14,8 +17,17 @@ from tests.backends.fakes import OURS, SSE, FakeAnswer, FakeWire, asker, error, 
 
 MODERN = Found(Era.MODERN, "2026-07-28")
 LEGACY = Found(Era.LEGACY, "")
-TELLS = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}, "completions": {}}}
-TOLD = Found(Era.MODERN, "2026-07-28", ("toolsListChanged",), frozenset(("tools", "completions")))
+TELLS = {
+    "supportedVersions": ["2026-07-28"],
+    "capabilities": {"tools": {"listChanged": True}, "completions": {}},
+    "instructions": "Ask twice.",
+}
+TOLD = Found(Era.MODERN, "2026-07-28", ("toolsListChanged",), Said(frozenset(("tools", "completions")), "Ask twice."))
+
+
+def failing(what: str | int) -> Found:
+    """Legacy for now, since discover failed: looked at again each round."""
+    return Found(Era.LEGACY, "", failure=f"status {what} without an answer" if isinstance(what, int) else what)
 
 
 def reply(status: int = 200, error: Any = None, result: Any = None, body: bytes = b"") -> Reply:
@@ -55,19 +67,28 @@ def wrong(code: int, data: Any = None) -> dict[str, Any]:
         (reply(404, body=b"<html>"), LEGACY),
         (reply(405), LEGACY),
         (reply(406), LEGACY),
-        (reply(200, body=b"[1"), LEGACY),
-        (reply(302), LEGACY),
+        (reply(200, body=b"[1"), failing(200)),
+        (reply(415), LEGACY),
+        (reply(422), LEGACY),
+        (reply(400, wrong(-32022)), LEGACY),
+        (reply(400, wrong(-32022, {"supported": ["2030-01-01"]})), LEGACY),
+        (reply(400, wrong(-32022, {"supported": "2026-07-28"})), LEGACY),
+        (reply(400, body=b'{"jsonrpc":"2.0","id":null,"error":{"code":-32022,"message":"x"}}'), LEGACY),
+        (reply(302), failing(302)),
+        (reply(401), failing(401)),
+        (reply(403), failing(403)),
+        (reply(404, wrong(-32000)), LEGACY),
+        (reply(429), failing(429)),
+        (reply(500, body=b"<html>-32020</html>"), failing(500)),
+        (reply(500, wrong(-32603)), LEGACY),
+        (reply(502), failing(502)),
+        (reply(503), failing(503)),
+        (reply(504), failing(504)),
+        (reply(500, wrong(-32020)), MODERN),
     ],
 )
 def test_what_a_reply_says_of_the_era(given: Reply, found: Found) -> None:
     assert verdict(given) == found
-
-
-@pytest.mark.parametrize("data", [{"supported": ["2030-01-01"]}, {"supported": 1}, None])
-def test_a_modern_server_with_nothing_in_common_is_no_legacy_server(data: Any) -> None:
-    with pytest.raises(Fault) as found:
-        verdict(reply(400, wrong(-32022, data)))
-    assert found.value.kind is Kind.NO_SERVER
 
 
 def probed(answer: Any, override: str = "auto") -> tuple[Found, FakeWire]:
@@ -96,22 +117,50 @@ def test_the_answer_may_be_a_stream() -> None:
     assert probed(answer)[0].era is Era.MODERN
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503])
-def test_a_server_that_turns_us_away_tells_nothing(status: int) -> None:
-    with pytest.raises(Fault) as found:
-        probed(FakeAnswer(status, {}, b"session -32020"))
-    assert found.value.kind is Kind.NO_SERVER
+@pytest.mark.parametrize("status", [302, 401, 403, 429, 500, 502, 503, 504])
+def test_a_failure_at_discover_leaves_initialize_to_tell(status: int) -> None:
+    found, wire = probed(FakeAnswer(status, {}, b"session -32020"))
+    assert found == failing(status)
+    assert wire.methods() == ["server/discover"]
 
 
-@pytest.mark.parametrize("kind", [Kind.NO_SERVER, Kind.TIMEOUT, Kind.LOST])
-def test_no_answer_tells_nothing(kind: Kind) -> None:
-    with pytest.raises(Fault) as found:
-        probed(Fault(kind))
-    assert found.value.kind is kind
+@pytest.mark.parametrize(
+    ("kind", "sent"), [(Kind.TIMEOUT, True), (Kind.LOST, True), (Kind.INTERNAL, True), (Kind.NO_SERVER, False)]
+)
+def test_silence_a_reset_and_a_refused_redirect_leave_initialize_to_tell_too(kind: Kind, sent: bool) -> None:
+    assert probed(Fault(kind, sent=sent, detail="reset"))[0] == failing("reset")
+
+
+def test_a_server_that_wants_something_before_it_answers_fails_at_discover() -> None:
+    found, _ = probed(lambda request: result(request, {"resultType": "input_required", "requestState": "x"}))
+    assert (found.era, bool(found.failure)) == (Era.LEGACY, True)
+
+
+def test_a_server_that_never_answers_discover_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "DISCOVER_WITHIN", 0.01)
+    found, _ = probed(FakeAnswer(200, SSE, None))
+    assert (found.era, bool(found.failure)) == (Era.LEGACY, True)
+
+
+def test_a_server_that_is_not_there_tells_nothing() -> None:
+    for override in ("auto", "modern"):
+        with pytest.raises(Fault) as found:
+            probed(down("refused"), override)
+        assert found.value.kind is Kind.NO_SERVER
 
 
 def test_the_configurations_word_stands() -> None:
     found, wire = probed(FakeAnswer(500), "legacy")
     assert (found, wire.sent) == (LEGACY, [])
     assert probed(lambda request: error(request, -32601, 404), "modern")[0] == MODERN
+    assert probed(FakeAnswer(500), "modern")[0] == MODERN
+    assert probed(Fault(Kind.LOST, sent=True), "modern")[0] == MODERN
     assert probed(lambda request: result(request, TELLS), "modern")[0] == TOLD
+
+
+@pytest.mark.parametrize(
+    ("found", "spoken"),
+    [(LEGACY, "legacy"), (MODERN, "modern"), (Found(Era.MODERN, "2026-07-28", has_sessions=True), "both")],
+)
+def test_what_is_told_of_a_servers_eras(found: Found, spoken: str) -> None:
+    assert found.spoken == spoken

@@ -78,34 +78,29 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("foreign"), "foreign")
 
 
-both = pytest.mark.parametrize("transport", ["lean", "session"])
 loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 
 
-@both
 @loops
-def test_a_server_of_our_ca_is_trusted_and_its_connection_pooled(transport: str, loop: str, ours: Authority) -> None:
+def test_a_server_of_our_ca_is_trusted_and_its_connection_pooled(loop: str, ours: Authority) -> None:
     async def work() -> None:
         async with raw_server(echo, server_side(ours)) as server:
-            async with wire_to(server, transport, tls=(ours.path, None, None)) as wire:
+            async with wire_to(server, tls=(ours.path, None, None)) as wire:
                 for body in (b"a", b"b" * 90_000):
                     assert (await post(wire, body)).body == body
                 assert slots(wire) == 0
-            assert len(server.peers) == (1 if transport == "lean" else 2)
+            assert len(server.peers) == 1
 
     run(loop, work())
 
 
-@both
 @loops
 @pytest.mark.parametrize("trusting", ["foreign", "system"])
-def test_a_server_of_another_ca_is_no_server(
-    transport: str, loop: str, trusting: str, ours: Authority, foreign: Authority
-) -> None:
+def test_a_server_of_another_ca_is_no_server(loop: str, trusting: str, ours: Authority, foreign: Authority) -> None:
     async def work() -> None:
         ca = foreign.path if trusting == "foreign" else None
         async with raw_server(echo, server_side(ours)) as server:
-            async with wire_to(server, transport, tls=(ca, None, None)) as wire:
+            async with wire_to(server, tls=(ca, None, None)) as wire:
                 with pytest.raises(Fault) as caught:
                     await post(wire)
                 assert (caught.value.kind, caught.value.sent) == (Kind.NO_SERVER, False)
@@ -115,29 +110,25 @@ def test_a_server_of_another_ca_is_no_server(
     run(loop, work())
 
 
-@both
 @loops
-def test_a_client_certificate_is_shown(transport: str, loop: str, ours: Authority) -> None:
+def test_a_client_certificate_is_shown(loop: str, ours: Authority) -> None:
     async def work() -> None:
         files = (ours.path, *ours.issue("client"))
         async with (
             raw_server(echo, server_side(ours, clients=ours)) as server,
-            wire_to(server, transport, tls=files) as w,
+            wire_to(server, tls=files) as w,
         ):
             assert (await post(w, b"a")).body == b"a"
 
     run(loop, work())
 
 
-@both
 @loops
-def test_a_missing_or_foreign_client_certificate_fails(
-    transport: str, loop: str, ours: Authority, foreign: Authority
-) -> None:
+def test_a_missing_or_foreign_client_certificate_fails(loop: str, ours: Authority, foreign: Authority) -> None:
     async def work() -> None:
         async with raw_server(echo, server_side(ours, clients=ours)) as server:
             for cert in ((None, None), foreign.issue("client")):
-                async with wire_to(server, transport, tls=(ours.path, *cert)) as wire:
+                async with wire_to(server, tls=(ours.path, *cert)) as wire:
                     with pytest.raises(Fault) as caught:
                         await post(wire)
                     # TLS 1.3 lets the client send before the server has judged its certificate.

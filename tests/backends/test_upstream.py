@@ -14,9 +14,10 @@ from fastgw.mcp.names import Era
 from fastgw.ports import Deadlines, UpstreamSession
 from tests.backends.fakes import PATIENT, SSE, FakeAnswer, FakeWire, backend, event, registry, run, settle
 
-ID = b'"u-1"'
-DONE = {"jsonrpc": "2.0", "id": "u-1", "result": {"content": []}}
-STEP = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": "u-1", "progress": 1}}
+NUMBER = 12
+ID = b"12"
+DONE = {"jsonrpc": "2.0", "id": NUMBER, "result": {"content": []}}
+STEP = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": NUMBER, "progress": 1}}
 NEW = UpstreamSession("s1", "2025-11-25")
 OLD = UpstreamSession("s1", "2025-03-26")
 
@@ -78,14 +79,16 @@ def test_an_array_without_a_response_ends() -> None:
 @pytest.mark.parametrize(
     "strange",
     [
-        {**DONE, "id": "u-2"},
+        {**DONE, "id": "13"},
         {**DONE, "id": 1},
+        {**DONE, "id": 12.5},
+        {**DONE, "id": "12x"},
         {**DONE, "id": None},
         {"jsonrpc": "2.0", "result": {}},
         "not json",
-        '{"jsonrpc":"2.0","id":"u-1","id":"u-1","result":{}}',
-        '{"jsonrpc":"2.0","id":"u-1"}',
-        {"jsonrpc": "1.0", "id": "u-1", "result": {}},
+        '{"jsonrpc":"2.0","id":12,"id":12,"result":{}}',
+        '{"jsonrpc":"2.0","id":12}',
+        {"jsonrpc": "1.0", "id": NUMBER, "result": {}},
     ],
 )
 @pytest.mark.parametrize("form", ["sse", "json"])
@@ -98,14 +101,19 @@ def test_anything_but_our_response_loses_the_call_and_the_connection(strange: An
     assert answer.closed
 
 
-def test_our_id_is_known_however_it_is_escaped() -> None:
-    text = '{"jsonrpc":"2.0","id":"\\u0075-1","result":{}}'
-    assert run(heard(stream(event(text))))[0].result == b"{}"
+@pytest.mark.parametrize("written", ["12", '"12"', "12.0", '"\\u0031\\u0032"'])
+def test_our_id_and_our_token_are_known_however_they_are_written(written: str) -> None:
+    done = f'{{"jsonrpc":"2.0","id":{written},"result":{{}}}}'
+    params = f'{{"progressToken":{written},"progress":1}}'
+    step = f'{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}'
+    found = run(heard(stream(event(step), event(done))))
+    assert [one.method for one in found] == ["notifications/progress", None]
+    assert found[1].result == b"{}"
 
 
 def test_only_this_calls_notifications_are_handed_up() -> None:
-    foreign = {**STEP, "params": {"progressToken": "u-2", "progress": 1}}
-    number = {**STEP, "params": {"progressToken": 1, "progress": 1}}
+    foreign = {**STEP, "params": {"progressToken": "x", "progress": 1}}
+    number = {**STEP, "params": {"progressToken": 13, "progress": 1}}
     changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     log = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": 1}}
     messages = run(heard(stream(*map(event, (foreign, number, changed, log, STEP, DONE)))))
@@ -223,7 +231,7 @@ async def left(session: UpstreamSession, how: str, *pieces: bytes) -> tuple[Fake
 @pytest.mark.parametrize("how", ["cancel", "close"])
 def test_a_legacy_server_is_told_by_our_id_once(how: str) -> None:
     answer, wire, ends = run(left(NEW, how, event(STEP)))
-    assert [sent.json["params"]["requestId"] for sent in wire.sent] == ["u-1"]
+    assert [sent.json["params"]["requestId"] for sent in wire.sent] == [NUMBER]
     assert wire.sent[0].headers["mcp-session-id"] == "s1"
     assert answer.closed
     assert ends == [1]

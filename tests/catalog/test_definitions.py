@@ -149,6 +149,104 @@ def test_a_definition_is_bounded_and_so_is_what_is_said_of_it(sort: Sort) -> Non
     assert len(notices[1].subject) < 200
 
 
+OPTIONAL: list[tuple[list[Sort], str]] = [
+    (SORTS, "title"), (SORTS, "description"), (SORTS, "icons"), (SORTS, "_meta"), (SORTS, "x-other"),
+    (SORTS[1:], "mimeType"), (SORTS[1:], "annotations"), ([Sort.RESOURCE], "size"), ([Sort.PROMPT], "arguments"),
+]  # fmt: skip
+
+
+def array(*texts: bytes) -> bytes:
+    return b"[" + b",".join(texts) + b"]"
+
+
+@pytest.mark.parametrize(("sort", "member"), [(sort, member) for sorts, member in OPTIONAL for sort in sorts])
+def test_an_optional_member_that_is_null_counts_as_left_out(sort: Sort, member: str) -> None:
+    (found,), notices = parse_definitions(sort, "s", array(text(sort, **{member: None})))
+    for tail in found.tails:
+        left = {name: value for name, value in GOOD[sort].items() if name not in (member, sort.key)}
+        assert json.loads(b'{"k":1' + tail) == {"k": 1, **left}
+    assert [(notice.subject, notice.text.endswith(f": {member}")) for notice in notices] == [("s", True)]
+
+
+NESTED: list[tuple[list[Sort], str, Any, Any, str]] = [
+    (SORTS[1:], "annotations", {"priority": None, "x": [None]}, {"x": [None]}, "priority"),
+    (SORTS[1:], "annotations", {"audience": None}, {}, "audience"),
+    (SORTS[1:], "annotations", {"lastModified": None}, {}, "lastModified"),
+    (SORTS, "icons", [{"src": "a", "sizes": None}, {"src": "b"}], [{"src": "a"}, {"src": "b"}], "sizes"),
+    *(
+        ([Sort.PROMPT], "arguments", [{"name": "a", member: None}], [{"name": "a"}], member)
+        for member in ("description", "required", "title")
+    ),
+]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("sort", "member", "given", "kept", "named"), [(sort, *row) for sorts, *row in NESTED for sort in sorts]
+)
+def test_so_does_one_inside_what_the_protocol_describes(
+    sort: Sort, member: str, given: Any, kept: Any, named: str, indent: int | None
+) -> None:
+    page = json.dumps([{**GOOD[sort], member: given}], indent=indent).encode()
+    (found,), notices = parse_definitions(sort, "s", page)
+    assert json.loads(found.members[member]) == kept
+    assert [notice.text.rpartition(": ")[2] for notice in notices] == [f"{member}.{named}"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "member", "value"),
+    [
+        *((sort, "_meta", {"a": None}) for sort in SORTS),
+        *((sort, "x-other", {"a": None, "b": [None]}) for sort in SORTS),
+        *((sort, "description", "null and void") for sort in SORTS),
+    ],
+)
+def test_what_is_the_servers_own_keeps_its_nulls(sort: Sort, member: str, value: Any) -> None:
+    (found,), notices = parse_definitions(sort, "s", array(text(sort, **{member: value})))
+    assert json.loads(found.members[member]) == value
+    assert notices == ()
+
+
+@pytest.mark.parametrize(
+    ("sort", "more"),
+    [
+        *((sort, {sort.key: None}) for sort in SORTS),
+        *((sort, {"name": None}) for sort in SORTS[1:]),
+        (Sort.PROMPT, {"arguments": [{"name": None}]}),
+        (Sort.PROMPT, {"arguments": [None]}),
+        (Sort.RESOURCE, {"annotations": {"audience": [None]}}),
+        (Sort.RESOURCE, {"title": None, "size": "3"}),
+    ],
+)
+def test_a_null_where_something_must_stand_leaves_the_definition_out(sort: Sort, more: dict[str, Any]) -> None:
+    found, notices = parse_definitions(sort, "s", array(text(sort, **more), text(sort)))
+    assert len(found) == 1
+    assert sum("left out: " in notice.text and notice.subject != "s" for notice in notices) == 1
+
+
+def test_a_null_hides_no_twin() -> None:
+    found, notices = parse_definitions(
+        Sort.PROMPT, "s", b'[{"name":"p","title":null,"title":"a"},{"name":"q","name":null}]'
+    )
+    assert (found, len(notices)) == ((), 2)
+
+
+def test_values_beside_a_null_travel_as_they_were_written() -> None:
+    odd = b'{"title":null,"name":"p","x" : 123456789012345678901234567890, "icons":[ {"src":"\\u00e9"} ], "y":1E400}'
+    (found,), _ = parse_definitions(Sort.PROMPT, "s", array(odd))
+    for value in (b":123456789012345678901234567890", b':[ {"src":"\\u00e9"} ]', b":1E400"):
+        assert value in found.tails[0]
+    assert b"null" not in found.tails[0]
+
+
+def test_of_many_nulls_one_notice_names_some() -> None:
+    many = [text(Sort.PROMPT, **{f"m{number:04}": None}) for number in range(1000)]
+    found, notices = parse_definitions(Sort.PROMPT, "s", array(*many))
+    assert len(found) == 1000
+    (notice,) = notices
+    assert "m0000, m0001" in notice.text and len(notice.text) < 300
+
+
 def test_a_tool_is_bounded_too() -> None:
     schema = b'{"type":"object","$ref":"http://127.0.0.1/x","x":"' + b"y" * (10 * LARGEST) + b'"}'
     array = b'[{"inputSchema":%b,"name":"huge"},{"name":"t","inputSchema":{"type":"object"}}]' % schema

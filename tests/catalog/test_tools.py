@@ -68,6 +68,41 @@ def test_one_bad_definition_leaves_the_others() -> None:
         parse_tools("s", b"{}")
 
 
+@pytest.mark.parametrize(
+    "member", ["title", "description", "outputSchema", "annotations", "icons", "_meta", "execution", "x-other"]
+)
+def test_an_optional_member_that_is_null_counts_as_left_out(member: str) -> None:
+    (found,), notices = parse_tools("s", b"[" + tool(b'"%b":null' % member.encode()) + b"]")
+    assert found.tails == parse_tool("s", tool()).tails
+    assert [notice.text for notice in notices] == [f"tools: null counts as left out: {member}"]
+
+
+def test_so_does_one_inside_annotations_icons_and_execution() -> None:
+    more = (
+        b'"annotations":{"title":null,"readOnlyHint":true},"icons":[{"src":"a","mimeType":null}],"execution":{"x":null}'
+    )
+    (found,), notices = parse_tools("s", b"[" + tool(more) + b"]")
+    assert found.members["annotations"] == b'{"readOnlyHint":true}'
+    assert found.members["icons"] == b'[{"src":"a"}]'
+    assert found.members["execution"] == b"{}"
+    assert found.read_only
+    assert notices[0].text.endswith("annotations.title, execution.x, icons.mimeType")
+
+
+def test_schemas_and_meta_keep_their_nulls() -> None:
+    schema = b'{"type":"object","properties":{"a":{"default":null,"enum":[null, 1]}},"x":null}'
+    more = b'"outputSchema":' + schema + b',"_meta":{"a":null},"title":null'
+    (found,), _ = parse_tools("s", b"[" + tool(more, b'"inputSchema":' + schema) + b"]")
+    assert found.members == {"inputSchema": schema, "outputSchema": schema, "_meta": b'{"a":null}'}
+
+
+@pytest.mark.parametrize("text", [b'{"name":null,' + SCHEMA + b"}", b'{"name":"t","inputSchema":null}', b"null"])
+def test_a_null_where_something_must_stand_leaves_the_tool_out(text: bytes) -> None:
+    tools, notices = parse_tools("s", b"[" + text + b"," + tool() + b"]")
+    assert [one.name for one in tools] == ["t"]
+    assert any(notice.text.startswith("left out: ") for notice in notices)
+
+
 def test_hints() -> None:
     found = parse_tool("s", tool(b'"annotations":{"readOnlyHint": true,"idempotentHint":"true"}'))
     assert (found.read_only, found.idempotent) == (True, False)
@@ -129,14 +164,22 @@ def test_all_of_a_kept_catalogue_comes_back() -> None:
         "templates": (Sort.TEMPLATE, b'[{"uriTemplate":"a:{b}","name":"b"}]'),
     }
     found = {place: parse_definitions(sort, "s", array)[0] for place, (sort, array) in lists.items()}
-    kept = Catalogue("s", (), 5.0, 1.0, **found, capabilities=frozenset(("prompts", 'x"')))
+    declares = frozenset(("prompts", 'x"'))
+    kept = Catalogue("s", (), 5.0, 1.0, **found, capabilities=declares, instructions='Say "\u00e9".\n')
     assert [len(definitions) for definitions in found.values()] == [1, 1, 1]
     back = load(dump(kept))
     for place, definitions in found.items():
         assert [one.tails for one in getattr(back, place)] == [one.tails for one in definitions]
         assert [one.key for one in getattr(back, place)] == [one.key for one in definitions]
-    assert back.capabilities == kept.capabilities
+    assert (back.capabilities, back.instructions) == (kept.capabilities, kept.instructions)
     assert load(dump(back)) == back
+
+
+def test_what_was_kept_before_servers_were_heard_still_counts() -> None:
+    whole = json.loads(dump(Catalogue("s", (), capabilities=frozenset(("tools",)), instructions="x")))
+    del whole["instructions"]
+    back = load(json.dumps(whole).encode())
+    assert (back.instructions, back.capabilities) == ("", {"tools"})
 
 
 def test_what_an_earlier_version_kept_still_gives_names() -> None:

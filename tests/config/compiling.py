@@ -19,7 +19,7 @@ Written = str | dict[str, Any]
 
 
 def catalogue(server: str, *tools: Written, fresh_until: float = 0.0, **more: Any) -> Catalogue:
-    """A catalogue with these tools; `prompts`, `resources`, `templates` likewise, and `capabilities`."""
+    """A catalogue with these tools; `prompts`, `resources`, `templates` likewise, `capabilities` and `instructions`."""
     array = [{"inputSchema": {"type": "object"}, **tool} for tool in _written("name", tools)]
     return Catalogue(
         server,
@@ -29,6 +29,7 @@ def catalogue(server: str, *tools: Written, fresh_until: float = 0.0, **more: An
         resources=_parsed(Sort.RESOURCE, server, more.get("resources", ())),
         templates=_parsed(Sort.TEMPLATE, server, more.get("templates", ())),
         capabilities=frozenset(more.get("capabilities", ())),
+        instructions=more.get("instructions", ""),
     )
 
 

@@ -63,6 +63,7 @@ def invented(dice: random.Random, server: str, revision: int) -> Catalogue | Non
         ],
         "templates": dice.sample(["docs://t/{x}", "file:///{+x}", "{x}"], 2),
         "capabilities": dice.sample(["tools", "prompts", "resources", "completions", "logging"], 4),
+        "instructions": dice.choice(["", f"Said in {revision}.", "Always said."]),
     }
     return brought(server, what)
 

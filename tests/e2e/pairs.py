@@ -72,15 +72,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(
-    folder: Path, tools: dict[str, Tool], *, transport: str = "lean", **settings: Any
-) -> AsyncIterator[World]:
+async def world(folder: Path, tools: dict[str, Tool], **settings: Any) -> AsyncIterator[World]:
     """The servers, the gateway and an open session for `KEY`. `settings` go to the gateway."""
     boxes = {era: Toolbox(era, {f"{era}_{name}": tool for name, tool in tools.items()}) for era in ("modern", "legacy")}
     async with serving(boxes["modern"]) as new, serving(boxes["legacy"]) as old:
-        servers = {
-            name: {"url": url, "transport": transport} for name, url in (("modern", new.url), ("legacy", old.url))
-        }
+        servers = {name: {"url": url} for name, url in (("modern", new.url), ("legacy", old.url))}
         async with running_beside({"servers": servers, **settings}, folder) as gateway:
             found = World(gateway, boxes)
             await found.open()

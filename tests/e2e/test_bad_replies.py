@@ -86,6 +86,7 @@ NOTE = event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"leve
 CHALLENGE = 'WWW-Authenticate: Bearer resource_metadata="http://S3CRET/"\r\n'
 BUSY = (("reason", "busy"),)
 DOWN = (("reason", "credential"),)
+ELSEWHERE = (("reason", "down"), ("retryAfter", 1))
 BAD: dict[str, Bad] = {
     "nothing, hung up": Bad(lambda call: b"", closing=True),
     "a cut head": Bad(lambda call: b"HTTP/1.1 200 OK\r\nContent-Ty", closing=True),
@@ -112,13 +113,19 @@ BAD: dict[str, Bad] = {
     "a head without end": Bad(lambda call: b"HTTP/1.1 200 OK\r\n" + b"X-Secret: S3CRET\r\n" * 10_000),
     "a header without end": Bad(lambda call: b"HTTP/1.1 200 OK\r\nX-Secret: " + b"S3CRET" * 30_000),
     "interim answers without end": Bad(lambda call: b"HTTP/1.1 103 Early\r\nX-Secret: S3CRET\r\n\r\n" * 5000),
-    "gzip": Bad(lambda call: http("200 OK", gzip.compress(good(call)), "Content-Encoding: gzip\r\n")),
+    "gzip, cut short": Bad(lambda call: http("200 OK", gzip.compress(good(call))[:-9], "Content-Encoding: gzip\r\n")),
+    "gzip that is none": Bad(lambda call: http("200 OK", good(call), "Content-Encoding: gzip\r\n")),
+    "gzip of too much": Bad(
+        lambda call: http("200 OK", gzip.compress(b" " * (LIMIT + 1) + good(call)), "Content-Encoding: gzip\r\n")
+    ),
+    "brotli": Bad(lambda call: http("200 OK", good(call), "Content-Encoding: br\r\n")),
     "101": Bad(lambda call: b"HTTP/1.1 101 S3CRET\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
     "201": Bad(status("201")),
     "202": Bad(lambda call: http("202 Accepted")),
     "204": Bad(lambda call: b"HTTP/1.1 204 S3CRET\r\n\r\n"),
     "301": Bad(status("301", "Location: http://S3CRET/\r\n")),
-    "307": Bad(status("307", "Location: /S3CRET\r\n")),
+    "307 to elsewhere": Bad(status("307", "Location: http://S3CRET/\r\n"), GONE, False, ELSEWHERE),
+    "308 in a circle": Bad(status("308", "Location: /S3CRET\r\n"), GONE, False, ELSEWHERE),
     "400": Bad(status("400")),
     "401": Bad(status("401", CHALLENGE), GONE, True, DOWN),
     "403": Bad(status("403", CHALLENGE), GONE, True, DOWN),

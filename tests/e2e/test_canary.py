@@ -9,8 +9,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.e2e.gateway import KEY, Gateway, running_beside, until
 from tests.e2e.http import exchange, legacy, modern, open_session
 from tests.e2e.ports import free_port
@@ -28,13 +26,11 @@ async def breaks(call: Call) -> None:
     call.writer.transport.abort()
 
 
-def settings(transport: str, **ports: int) -> dict[str, Any]:
-    servers = {
-        name: {"url": f"http://127.0.0.1:{port}{SECRET}", "transport": transport} for name, port in ports.items()
-    }
+def settings(**ports: int) -> dict[str, Any]:
+    servers = {name: {"url": f"http://127.0.0.1:{port}{SECRET}"} for name, port in ports.items()}
     # Where nobody listens, and where names cannot be resolved.
-    servers["dead"] = {"url": f"http://127.0.0.1:{free_port()}{SECRET}", "transport": transport}
-    servers["nowhere"] = {"url": f"http://nowhere.invalid{SECRET}", "transport": transport}
+    servers["dead"] = {"url": f"http://127.0.0.1:{free_port()}{SECRET}"}
+    servers["nowhere"] = {"url": f"http://nowhere.invalid{SECRET}"}
     return {"servers": servers, "log": {"level": "debug"}}
 
 
@@ -46,14 +42,13 @@ async def everything_said(gateway: Gateway) -> str:
     return "\n".join([body.decode() for _, body in shown] + [file.read_text(errors="replace") for file in files])
 
 
-@pytest.mark.parametrize("transport", ["lean", "session"])
-def test_the_canary_is_heard_nowhere(tmp_path: Path, transport: str) -> None:
+def test_the_canary_is_heard_nowhere(tmp_path: Path) -> None:
     async def story() -> None:
         async with AsyncExitStack() as stack:
             eras = {"new": "modern", "old": "legacy"}
             boxes = {name: Toolbox(era, {f"{name}_echo": echo, f"{name}_breaks": breaks}) for name, era in eras.items()}
             ports = {name: (await stack.enter_async_context(serving(box))).port for name, box in boxes.items()}
-            around = settings(transport, **ports)
+            around = settings(**ports)
             gateway = await stack.enter_async_context(running_beside(around, tmp_path, {"CAN": CANARY}))
 
             async def kept() -> bool:

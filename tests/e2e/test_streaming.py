@@ -76,7 +76,7 @@ def test_a_progress_token_comes_back_as_it_was_given(tmp_path: Path) -> None:
 
     async def step(call: Call) -> None:
         seen.append(token_of(call))
-        others = [progress(token, 1) for token in ("another's", 1, call.id + "0")]
+        others = [progress(token, 1) for token in ("another's", 1, call.id + 1, f"{call.id}0")]
         ours = progress(token_of(call), 2)
         await call.send(STREAM + b"".join(map(event, [*others, ours])))
         await last(call)
@@ -93,7 +93,7 @@ def test_a_progress_token_comes_back_as_it_was_given(tmp_path: Path) -> None:
                     assert type(params["progressToken"]) is type(token)
 
     asyncio.run(story())
-    assert all(isinstance(token, str) for token in seen)
+    assert all(isinstance(token, int) for token in seen)
     assert len(set(seen)) == len(seen) == len(PAIRS) * len(TOKENS), "each call has a token of its own towards servers"
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.gateway import Gateway, fingerprint, running_beside, until
+from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside, until
 from tests.e2e.http import PATIENCE, Asked, Reply, exchange, legacy, modern, open_session
 from tests.e2e.pairs import whole
-from tests.e2e.servers import Call, Toolbox, serving
+from tests.e2e.servers import Call, Toolbox, failure, serving
 
 AGENTS = 20
 CALLS = 50
@@ -151,6 +151,56 @@ def test_shared_sessions_are_one(tmp_path: Path) -> None:
             await asyncio.gather(*[agent.good() for agent in agents])
             assert list(map(len, ledger.sessions().values())) == [2 * AGENTS]
             assert ledger.idle() == set()
+
+    asyncio.run(story())
+
+
+@dataclass
+class OneSession(Toolbox):
+    """A server that takes one session in its life; DELETE ends it."""
+
+    def _answer(self, message: dict[str, Any], is_modern: bool) -> bytes:
+        if message["method"] == "initialize" and self.opened:
+            return failure(message["id"], -32600, "Invalid Request: Server already initialized", "400 Bad Request")
+        return super()._answer(message, is_modern)
+
+
+def test_the_one_session_of_a_server_outlives_the_gateway(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.box = OneSession("legacy", ledger.box.tools)
+
+    async def story() -> None:
+        async with serving(ledger.box) as server:
+            servers = {"one": {"url": server.url, "shared_session": True, "session_idle": "1s", "refresh": "1s"}}
+            for _ in range(2):
+                async with running_beside({"servers": servers}, tmp_path) as gateway:
+                    await whole(gateway, 2)
+                    await Agent(gateway, "modern", KEY).good()
+                    await Agent(gateway, "legacy", KEY, await open_session(gateway.url, key=KEY)).good()
+        assert (len(ledger.box.opened), ledger.box.ended) == (1, [])
+        assert list(ledger.sessions()) == ledger.box.opened
+
+    asyncio.run(story())
+
+
+def test_who_needs_a_shared_session_is_told_so(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.box = OneSession("legacy", ledger.box.tools)
+
+    async def story() -> None:
+        async with (
+            serving(ledger.box) as server,
+            running_beside({"servers": {"one": {"url": server.url, "refresh": "1s"}}}, tmp_path) as gateway,
+        ):
+            await whole(gateway, 2)
+            refused = (await Agent(gateway, "modern", KEY).call()).json()["error"]
+            assert (refused["code"], refused["data"]["mayHaveRun"]) == (-31001, False)
+
+            async def noted() -> bool:
+                said = json.loads((await asyncio.to_thread(gateway.ask_admin, "/backends"))[1])
+                return any("shared_session: true" in note for note in said["one"]["notes"])
+
+            await until(noted)
 
     asyncio.run(story())
 

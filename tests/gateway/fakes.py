@@ -168,7 +168,7 @@ def _snapshot(era: str) -> Snapshot:
     endpoint = Endpoint("/mcp", {"buy": route}, (view,), {"anonymous": 0}, True, 0.0, ("shop",), "")
     version = "2026-07-28" if era == "modern" else "2025-11-25"
     instance = Instance("shop|http://a/mcp", "shop", "http://a/mcp", era, version)
-    shop = Backend("shop", (instance,), b"", (None, None, None), "lean", False, 600.0, 1000, None)
+    shop = Backend("shop", (instance,), b"", (None, None, None), False, 600.0, 1000, None)
     return Snapshot(
         1, {"/mcp": endpoint}, {"shop": shop}, {}, frozenset(("localhost",)), frozenset(), 1000, 1 << 20,
         (b"secret",), "fastgw", "0", "gw",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
-from fastgw.mcp.envelope import NotAMessage, NotJson, emit, is_id, members, quote, read
+from fastgw.mcp.envelope import NotAMessage, NotJson, emit, is_id, members, quote, read, read_reply
 
 REFUSED_AS_JSON = [
     b"",
@@ -118,3 +119,39 @@ def test_a_long_member_name_costs_no_more_than_its_length(name: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert most < 8 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"result":{"a":1.50},"error":null}', b'{"jsonrpc":"2.0","id":1,"result":{"a":1.50}}'),
+        (b'{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":1}}', b'{"jsonrpc":"2.0","id":1,"error":{"code":1}}'),
+        (b'{"id":1,"method":null,"params":null,"error":null,"result":{},"jsonrpc":"2.0"}',
+         b'{"jsonrpc":"2.0","id":1,"result":{}}'),
+        (b'{"jsonrpc":"2.0","id":null,"result":null,"error":{}}', b'{"jsonrpc":"2.0","id":null,"error":{}}'),
+        (b'{"jsonrpc":"2.0","id":1,"result":{"a":null}}', b'{"jsonrpc":"2.0","id":1,"result":{"a":null}}'),
+    ],
+)  # fmt: skip
+def test_outer_fields_of_a_server_that_are_null_count_as_left_out(body: bytes, same: bytes) -> None:
+    assert read_reply(body) == replace(read(same), nulls=body != same)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *REFUSED_AS_MESSAGE,
+        b'{"jsonrpc":"2.0","id":1,"result":null,"error":null}',
+        b'{"jsonrpc":null,"id":1,"result":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{},"result":null}',
+        b'{"jsonrpc":"2.0","id":1,"error":null,"error":{}}',
+    ],
+)
+def test_what_is_no_message_of_an_agent_is_none_of_a_server_either(body: bytes) -> None:
+    with pytest.raises(NotAMessage):
+        read_reply(body)
+
+
+@pytest.mark.parametrize("body", REFUSED_AS_JSON)
+def test_nor_is_what_is_no_json(body: bytes) -> None:
+    with pytest.raises((NotJson, NotAMessage)):
+        read_reply(body)
