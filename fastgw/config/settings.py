@@ -234,8 +234,8 @@ class Settings(BaseModel):
 
     listen: str = "127.0.0.1:8080"
     admin: Annotated[Admin, Short("listen")] = Admin()
-    public_url: str = ""
-    """What agents type; derived from `listen` where it is not written."""
+    public_url: Many[Annotated[str, AfterValidator(public)]] = ()
+    """What agents type, at least one; derived from `listen` where it is not written."""
     workers: Workers = 1
     store: Annotated[Store, Short("url")] = Store()
     secret: Many[Secret] = Field(default=(), repr=False)
@@ -273,4 +273,10 @@ class Settings(BaseModel):
         return kept
 
     _listen_form = field_validator("listen")(address)
-    _public_form = field_validator("public_url")(public)
+
+    @field_validator("public_url")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("names nothing: leave it out for the address of `listen`")
+        return value

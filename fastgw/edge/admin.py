@@ -20,6 +20,7 @@ from fastgw.edge.limitdesk import LimitDesk
 from fastgw.edge.status import Status
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
 INDEX = "fastgw: /livez /readyz /metrics /backends /catalogue /limits\n"
 
 
@@ -70,7 +71,7 @@ def _application(status: Status, guard: Any) -> web.Application:
 @web.middleware
 async def _host_guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if len(request.headers.getall("Host", [])) != 1 or not _is_loopback(request.headers["Host"]):
-        return web.Response(status=421, text="This Host is not served here.\n")
+        return web.Response(status=421, text=STRANGE)
     return await handler(request)
 
 

@@ -29,6 +29,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from fastgw.config.addresses import authority
 from fastgw.edge import child, keeper, worker
 from fastgw.edge.places import Places
 from fastgw.edge.plan import FIXED, Parts, Plan, StoreSeat
@@ -283,7 +284,8 @@ def launch(parts: Parts) -> int:
         places = Places.take(plan, folder)
         launcher = Launcher(parts, plan, places)
         parts.load(plan)
-        log.info("agents: http://%s:%d  operators: http://%s:%d", *places.address, *places.admin_address)
+        agents, operators = authority(*places.address), authority(*places.admin_address)
+        log.info("agents: http://%s  operators: http://%s", agents, operators)
         gc.collect()
         gc.freeze()
         return launcher.run()

@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastgw.config.addresses import authority
 from fastgw.edge.plan import Plan
 
 
@@ -74,5 +75,5 @@ def _bound(key: str, address: tuple[str, int], shared: int) -> socket.socket:
             # Two sockets that may reuse an address can both bind it; only one can listen.
             bound.listen(1)
     except OSError as wrong:
-        raise PortTaken(f"{key}: {host}:{port} cannot be taken: {wrong.strerror or wrong}") from None
+        raise PortTaken(f"{key}: {authority(host, port)} cannot be taken: {wrong.strerror or wrong}") from None
     return bound

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,12 @@ import pytest
 from fastgw.cli.main import main
 from fastgw.cli.run import NotSafe, read_plan
 from tests.e2e.ports import free_port
+from tests.edge.gateway_process import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITED = "workers: 1\nquotas:\n  - {name: few, per: day, calls: 5}\nbreaker: {failures: 3}\n"
 WITHIN = 20
+ADDRESSES = re.compile(r"agents: (\S+)  operators: (\S+)")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -78,3 +83,27 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path, key: str) -> None:
         )  # fmt: skip
     assert ended.returncode == 1
     assert ended.stderr == f"{key}: {place} cannot be taken: Address already in use\n"
+
+
+def test_the_addresses_it_prints_can_be_asked(tmp_path: Path) -> None:
+    """On IPv6, where a host stands in brackets."""
+    listen, admin = f"[::1]:{free_port()}", f"[::1]:{free_port()}"
+    file = written(tmp_path, json.dumps({"listen": listen, "admin": admin}))
+    order = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
+    with subprocess.Popen(order, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stderr is not None
+            found = next(found for line in running.stderr if (found := ADDRESSES.search(line)))
+            assert found.groups() == (f"http://{listen}", f"http://{admin}")
+            until(lambda: status(f"{found[2]}/readyz") == 200, WITHIN)
+            assert status(f"{found[1]}/mcp") in (401, 405)
+        finally:
+            running.terminate()
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=WITHIN) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code

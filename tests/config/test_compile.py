@@ -290,6 +290,15 @@ def test_hosts_and_origins() -> None:
     assert not {"0.0.0.0", "evil.example"} & compiled({"a": []}, listen="0.0.0.0:8080").hosts
 
 
+def test_every_public_url_is_let_in() -> None:
+    urls = ["https://MCP.example.com", "http://10.0.0.7:9000/", "http://[2001:DB8:0::1]:80"]
+    snapshot = compiled({"a": []}, listen="0.0.0.0:8080", public_url=urls)
+    assert {"localhost:8080", "mcp.example.com", "mcp.example.com:8080", "10.0.0.7:9000"} <= snapshot.hosts
+    assert {"[2001:db8:0::1]", "[2001:db8::1]:80"} <= snapshot.hosts
+    assert {"https://mcp.example.com", "http://10.0.0.7:9000", "http://[2001:db8::1]"} <= snapshot.origins
+    assert "[2001:db8::1]:8080" in compiled({"a": []}, listen="[2001:DB8:0::1]:8080").hosts
+
+
 def test_an_endpoint_lets_in_exactly_the_origins_that_are_written() -> None:
     endpoints = {
         "/app": {"origins": ["https://App.example.com:443", "http://localhost:5173", "vscode-webview://abc"]},

@@ -70,7 +70,7 @@ def test_limits_quotas_and_the_rest() -> None:
     assert [limit.name for limit in SETTINGS.limits] == ["per-agent", "exports", "support-team", "outsiders"]
     assert SETTINGS.limits[3].in_flight == 20
     assert (SETTINGS.quotas[0].cost, SETTINGS.quotas[0].warn_at) == (Decimal("250.00"), Decimal("0.8"))
-    assert SETTINGS.public_url == "http://localhost:8080"
+    assert SETTINGS.public_url == ("http://localhost:8080",)
     assert SETTINGS.secret == ("sixteen letters.",)
     assert SETTINGS.usage.sinks[0].url == "stdout"
     assert SETTINGS.data == str(FILE.parent / "data")

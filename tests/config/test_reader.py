@@ -28,7 +28,7 @@ def refused(folder: Path, text: str, **environ: str) -> list[str]:
 def test_defaults(tmp_path: Path) -> None:
     settings = load(tmp_path, "servers: {}\n")
     assert (settings.listen, settings.admin.listen) == ("127.0.0.1:8080", "127.0.0.1:8081")
-    assert settings.public_url == "http://127.0.0.1:8080"
+    assert settings.public_url == ("http://127.0.0.1:8080",)
     assert (settings.workers, settings.timeout, settings.drain) == (1, 55.0, 30.0)
     assert (settings.max_body, settings.max_reply) == (4 * 2**20, 64 * 2**20)
     assert settings.policies is None
@@ -51,7 +51,7 @@ def test_no_policies_and_an_empty_list_differ(tmp_path: Path) -> None:
     ],
 )
 def test_public_url_follows_listen(tmp_path: Path, listen: str, public: str) -> None:
-    assert load(tmp_path, f"listen: {listen}\n").public_url == public
+    assert load(tmp_path, f"listen: {listen}\n").public_url == (public,)
 
 
 def test_references_are_filled_in_after_reading(tmp_path: Path) -> None:
