@@ -19,6 +19,7 @@ from fastgw.catalog.tools import Catalogue
 from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
+from fastgw.config.lint import lint
 from fastgw.config.reader import Reading, read
 from fastgw.config.settings import Settings
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.config}: ok")
     told = [notice for notice in notices if not notice.restricts or args.allow_inactive]
-    for notice in (*told, *_catalogue(reading.settings)):
+    for notice in (*told, *lint(reading.settings, reading.root), *_catalogue(reading.settings)):
         print(f"note: {notice}")
     return 1 if stopping and not args.allow_inactive else 0
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
+from fastgw.config.lint import at_start
 from fastgw.config.reader import read
 from fastgw.edge.plan import Plan, plan_of
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _notices(path: Path, *, allow: bool) -> list[str]:
     reading = read(path, dict(os.environ))
-    return [f"note: {notice}" for notice in inactive(reading.settings, reading.root) if allow or not notice.restricts]
+    told = [notice for notice in inactive(reading.settings, reading.root) if allow or not notice.restricts]
+    return [f"note: {one}" for one in (*told, *at_start(reading.settings, reading.root))]
 
 
 def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> Plan:

@@ -5,11 +5,11 @@ Knows: the form of a complaint. Refuses to know: how it was found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fastgw.config.tree import Path, Position
+from fastgw.config.tree import Entry, Path, Position, locate, locate_key
 
 Finding = tuple[Path, str, str | None]
 """Where in the settings, what, and the name that was probably meant. A path that ends in `KEY` is of the key itself."""
@@ -49,6 +49,13 @@ class ConfigError(Exception):
 def complaint_at(position: Position, message: str, nearest: str | None = None) -> Complaint:
     """A complaint about a place."""
     return Complaint(position.file, position.line, position.column, message, nearest)
+
+
+def placed(findings: Iterable[Finding], root: Entry) -> Iterator[Complaint]:
+    """Findings with their places in the file."""
+    for path, message, meant in findings:
+        place = locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path)
+        yield complaint_at(place, message, meant)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

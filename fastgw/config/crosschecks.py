@@ -6,16 +6,15 @@ Knows: the settings as a whole. Refuses to know: whether any server answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 
 from fastgw.config import limitchecks
 from fastgw.config.certificates import unusable
-from fastgw.config.complaint import KEY, Complaint, Finding, complaint_at, nearest
-from fastgw.config.rules import MatchSettings
+from fastgw.config.complaint import Complaint, Finding, nearest, placed
+from fastgw.config.rules import MatchSettings, Policy
 from fastgw.config.servers import ServerTls
 from fastgw.config.settings import Settings, is_loopback
-from fastgw.config.toolsettings import TargetSettings
-from fastgw.config.tree import Entry, Path, locate, locate_key
+from fastgw.config.toolsettings import RouteArm, TargetSettings
+from fastgw.config.tree import Entry, Path
 
 SHORTEST_SECRET = 16
 """Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
@@ -24,9 +23,7 @@ SHORTEST_SECRET = 16
 def crosscheck(settings: Settings, root: Entry) -> Iterator[Complaint]:
     """Every contradiction between keys, with its place."""
     for check in CHECKS:
-        for path, message, meant in check(settings):
-            place = locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path)
-            yield complaint_at(place, message, meant)
+        yield from placed(check(settings), root)
 
 
 def _unknown(path: Path, kind: str, name: str, known: Iterable[str]) -> Finding:
@@ -144,22 +141,28 @@ def _targets(settings: Settings, path: Path, targets: tuple[TargetSettings, ...]
 
 def _matched_endpoints(settings: Settings) -> Iterator[Finding]:
     known = {"/mcp"} if settings.endpoints is None else set(settings.endpoints)
-    for path, match in chain(_policy_matches(settings), _limit_matches(settings)):
+    for path, match in matches(settings):
         for at, endpoint in enumerate(match.endpoint):
             if endpoint not in known and not any(letter in endpoint for letter in "*?"):
                 yield _unknown((*path, "endpoint", at), "endpoint", endpoint, known)
 
 
-def _policy_matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
+def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
+    """Every `match` and `except` of policies, routes and limits, with its place."""
     for place, policy in enumerate(settings.policies or ()):
-        for key, match in (("match", policy.match), ("except", policy.except_)):
-            if match is not None:
-                yield ("policies", place, key), match
-
-
-def _limit_matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
+        yield from _pair(("policies", place), policy)
+    for name, tool in settings.tools.items():
+        for place, arm in enumerate(tool.route):
+            yield from _pair(("tools", name, "route", place), arm)
     for place, limit in enumerate(settings.limits):
         yield from limitchecks.matches(("limits", place), limit)
+
+
+def _pair(path: Path, rule: Policy | RouteArm) -> Iterator[tuple[Path, MatchSettings]]:
+    if rule.match is not None:
+        yield (*path, "match"), rule.match
+    if rule.except_ is not None:
+        yield (*path, "except"), rule.except_
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fastgw.config.complaint import Complaint, ConfigError, complaint_at
 from fastgw.config.composer import compose
 from fastgw.config.crosschecks import crosscheck
+from fastgw.config.foreign import foreign
 from fastgw.config.references import fill, resolve
 from fastgw.config.settings import Settings
 from fastgw.config.telling import told
@@ -51,7 +52,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Reading:
         ConfigError: the file cannot be used; all complaints in order.
     """
     root = _top(path)
-    complaints = [*_include(root, path, environ), *_absent(root), *resolve(root, environ)]
+    complaints = [*_include(root, path, environ), *_absent(root), *resolve(root, environ), *foreign(root)]
     values = {key: value for key, value in root.plain().items() if not key.startswith("x-")}
     values.setdefault("data", str(path.absolute().parent / "data"))
     try:

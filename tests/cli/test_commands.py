@@ -19,6 +19,7 @@ from fastgw.config.reader import read_settings
 from fastgw.identity.keys import digest
 
 CONTRACT = Path(__file__).resolve().parents[1] / "config" / "contract.yaml"
+AGENTS = f"agents: {{a: {{key: 'sha256:{'0' * 64}'}}}}\n"
 ENVIRON = {"DEPLOYMENT_TOKEN": "d", "CUSTOMER_DATA_SECRET": "c", "DB_KEY": "k", "FASTGW_SECRET": "sixteen letters."}
 
 
@@ -76,9 +77,32 @@ def test_check_says_what_becomes_of_prompts_and_resources(tmp_path: Path, capsys
     assert re.search(r"^note: /mcp: .*b.*https://h/x", said, re.MULTILINE)
 
 
+def test_check_says_what_is_hardly_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "listen: 0.0.0.0:8080\nservers:\n  a: {url: http://h}\npolicies: [{name: p, allow: b/get}]\n", encoding="utf-8"
+    )
+    assert main(["check", "--config", str(file)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1].removeprefix(f"{file}:") for line in said[1:]] == ["1:1", "1:9", "3:12", "4:29"]
+
+
+def test_check_says_which_target_a_kept_catalogue_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(AGENTS + "servers:\n  a: {url: http://h/}\ntools:\n  x: {to: a/nope}\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: ok\n"
+    tools = parse_tools("a", b'[{"name":"get","inputSchema":{"type":"object"}}]')[0]
+    store(tmp_path / "data" / "catalogue", Catalogue("a", tools), {})
+    assert main(["check", "--config", str(file)]) == 0
+    assert "a/nope is passed over: the server does not bring it" in capsys.readouterr().out
+
+
 def test_check_says_nothing_of_names_where_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("servers:\n  a: {url: http://h/}\n", encoding="utf-8")
+    file.write_text(AGENTS + "servers:\n  a: {url: http://h/}\n", encoding="utf-8")
     assert main(["check", "--config", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}: ok\n"
     assert not (tmp_path / "data").exists()

@@ -21,6 +21,7 @@ from tests.edge.gateway_process import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITED = "workers: 1\nquotas:\n  - {name: few, per: day, calls: 5}\nbreaker: {failures: 3}\n"
+AGENT = {"a": {"key": f"sha256:{'0' * 64}"}}
 WITHIN = 20
 ADDRESSES = re.compile(r"agents: (\S+)  operators: (\S+)")
 
@@ -41,6 +42,15 @@ def test_a_quota_that_would_not_hold_stops_it(tmp_path: Path, capsys: pytest.Cap
     assert [line for line in lines if line.startswith(f"note: {file}:4:1: breaker is not active")]
     assert lines[-1] == f"{file}: not safe to run as it is; --allow-inactive runs it without these settings"
     assert not (tmp_path / "data").exists(), "nothing was begun"
+
+
+def test_what_keeps_agents_away_is_told_at_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, f"listen: '[::]:8080'\ndata: {tmp_path}/file\nservers: {{a: {{url: http://h}}}}\n")
+    (tmp_path / "file").write_text("no folder", "utf-8")
+    assert main(["run", "--config", str(file)]) == 1
+    said = capsys.readouterr().err
+    for place, words in (("1:1", "there are no agents"), ("1:9", "public_url: http://NAME:8080"), ("3:20", "no path")):
+        assert re.search(rf"^note: {re.escape(str(file))}:{place}: .*{words}", said, re.MULTILINE), place
 
 
 def test_they_can_be_left_out_on_demand(tmp_path: Path) -> None:
@@ -76,7 +86,7 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         addresses = {"listen": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{free_port()}", key: place}
-        file = written(tmp_path, json.dumps(addresses))
+        file = written(tmp_path, json.dumps({**addresses, "agents": AGENT}))
         ended = subprocess.run(
             [sys.executable, "-m", "fastgw", "run", "--config", str(file)],
             cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=WITHIN, check=False,

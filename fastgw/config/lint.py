@@ -1,0 +1,192 @@
+"""What a configuration may say and hardly means: it is told by `check`, some of it at start, and refused nowhere.
+
+Knows: the settings as a whole and their places. Refuses to know: what servers offer. No message repeats what may be a
+secret: neither an address nor a credential.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
+
+from fastgw.config.addresses import ANY
+from fastgw.config.complaint import KEY, Complaint, Finding, nearest, placed
+from fastgw.config.conditions import match_of
+from fastgw.config.crosschecks import matches
+from fastgw.config.rules import MatchSettings
+from fastgw.config.settings import Settings
+from fastgw.config.tree import Entry, Path
+from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
+from fastgw.policy.principal import ANONYMOUS, Principal
+
+Rule = Callable[[Settings, Entry], Iterator[Finding]]
+
+
+def lint(settings: Settings, root: Entry) -> list[Complaint]:
+    """All remarks on a configuration, in the order of their places."""
+    return _told((*AT_START, *RULES), settings, root)
+
+
+def at_start(settings: Settings, root: Entry) -> list[Complaint]:
+    """Those of the remarks without which nobody would come far."""
+    return _told(AT_START, settings, root)
+
+
+def _told(rules: Iterable[Rule], settings: Settings, root: Entry) -> list[Complaint]:
+    return sorted({one for rule in rules for one in placed(rule(settings, root), root)})
+
+
+def _listen(settings: Settings, root: Entry) -> Iterator[Finding]:
+    host, _, port = settings.listen.rpartition(":")
+    if host in ANY and root.child("public_url") is None:
+        message = (
+            "is every address of this machine, but agents may call it localhost, 127.0.0.1 and [::1] only: another Host"
+            f" gets 421. Write what they call it, a name or an address: public_url: http://NAME:{port}"
+        )
+        yield ("listen",), message, None
+
+
+def _agents(settings: Settings, _: Entry) -> Iterator[Finding]:
+    open_to_all = settings.endpoints is not None and all(one.auth == ("none",) for one in settings.endpoints.values())
+    if not (open_to_all or settings.identity or any(not one.disabled for one in settings.agents.values())):
+        why = "all agents are disabled" if settings.agents else "there are no agents"
+        yield ("agents",), f"{why}: nobody can call. `fastgw keys new --agent NAME` prints a key and its entry", None
+
+
+_BARE = "has no path: the usual path is /mcp; a / at the end says that none is meant"
+_OLD = (
+    "ends in /sse, the usual path of the older HTTP+SSE transport, which is not supported: the same server usually"
+    " speaks Streamable HTTP at /mcp"
+)
+
+
+def _urls(settings: Settings, _: Entry) -> Iterator[Finding]:
+    for name, server in settings.servers.items():
+        for place, instance in enumerate(server.url):
+            where: Path = ("servers", name, "url", place)
+            path = urlsplit(instance.url).path.removesuffix("/")
+            if path.endswith("/sse"):
+                yield (*where, "url"), _OLD, None
+            elif not urlsplit(instance.url).path:
+                yield (*where, "url"), _BARE, None
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+
+_SCHEME = re.compile(r"(bearer|basic|token|api-?key)\s+", re.IGNORECASE)
+_ONE_WORD = re.compile(r"token|api-?key|x-key", re.IGNORECASE)
+"""Names of headers whose value is one word."""
+
+
+def _secrets(settings: Settings, _: Entry) -> Iterator[Finding]:
+    """Two values in one: a scheme that stands twice, a file of several lines, a pair of tokens."""
+    for path, scheme, secret in _carried(settings):
+        if _SCHEME.match(secret):
+            yield path, f"holds a word such as Bearer, and {scheme} before it: keep the bare token there", None
+        elif re.search(r"\s", secret):
+            yield path, "has a space or a line break in it: are these two values?", None
+
+
+def _carried(settings: Settings) -> Iterator[tuple[Path, str, str]]:
+    """Secrets that are one word on a header line: where, what is written before them, and they themselves."""
+    if settings.admin.token is not None:
+        yield ("admin", "token"), "who asks writes one", settings.admin.token
+    for name, server in settings.servers.items():
+        for header, value in server.headers.items():
+            yield from _of_header(("servers", name, "headers", header), header, value)
+        for place, credential in enumerate(server.credential):
+            path: Path = ("servers", name, "credential", place)
+            if credential.bearer is not None:
+                yield (*path, "bearer"), "fastgw writes one", credential.bearer
+            for header, value in (credential.header or {}).items():
+                yield from _of_header((*path, "header", header), header, value)
+
+
+def _of_header(path: Path, header: str, value: str) -> Iterator[tuple[Path, str, str]]:
+    scheme = _SCHEME.match(value)
+    bare = value[scheme.end() :] if scheme else value
+    if scheme and (_SCHEME.match(bare) or scheme[1].lower() == "bearer"):
+        yield path, "another", bare
+    elif not scheme and _ONE_WORD.search(header):
+        yield path, "", bare
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def _nobody(settings: Settings, _: Entry) -> Iterator[Finding]:
+    """Conditions that no agent fulfils. Whom an issuer brings is not known."""
+    if settings.identity:
+        return
+    agents = {name: Principal(name, dict(agent.claims)) for name, agent in settings.agents.items()}
+    agents[ANONYMOUS.agent] = ANONYMOUS
+    claims = _claims(agents.values())
+    for path, match in matches(settings):
+        found = [*_unknown_agents(path, match, agents), *_unknown_claims(path, match, claims)]
+        if not found and not _anybody(match, agents):
+            found = [(path, "is about nobody: no agent has all of this", None)]
+        yield from found
+
+
+def _claims(agents: Iterable[Principal]) -> dict[str, set[str]]:
+    """Every value that some agent has, by claim."""
+    found: dict[str, set[str]] = {}
+    for agent in agents:
+        for claim, value in agent.claims.items():
+            found.setdefault(claim, set()).update((value,) if isinstance(value, str) else value)
+    return found
+
+
+def _unknown_agents(path: Path, match: MatchSettings, agents: Collection[str]) -> Iterator[Finding]:
+    for at, text in enumerate(match.agent):
+        if not _fits(text, agents):
+            yield (*path, "agent", at), f'no agent is called "{text}"', nearest(text, agents)
+
+
+def _unknown_claims(path: Path, match: MatchSettings, claims: dict[str, set[str]]) -> Iterator[Finding]:
+    for claim, texts in match.claims.items():
+        known = claims.get(claim)
+        if known is None:
+            yield (*path, "claims", claim, KEY), f'no agent has a claim "{claim}"', nearest(claim, claims)
+        for at, text in enumerate(texts):
+            if known is not None and not _fits(text, known):
+                where = (*path, "claims", claim, at)
+                yield where, f'no agent has "{text}" in its claim "{claim}"', nearest(text, known)
+
+
+def _anybody(match: MatchSettings, agents: dict[str, Principal]) -> bool:
+    """Whether one agent fulfils all of it; where it asks for one thing, somebody is known to have that."""
+    if len(match.claims) + bool(match.agent) < 2:
+        return True
+    found = match_of(match.model_copy(update={"endpoint": ()}), None)
+    exact = match.agent and not any(map(is_wild, match.agent))
+    named = [agents[name] for name in match.agent] if exact else agents.values()
+    return found is None or any(found.static_holds(agent, "") for agent in named)
+
+
+def _fits(pattern: str, names: Collection[str]) -> bool:
+    return Patterns([pattern]).fit_any(names) if is_wild(pattern) else pattern in names
+
+
+def _servers(settings: Settings, _: Entry) -> Iterator[Finding]:
+    """Patterns over `server/name` of servers that are not there: they fit nothing."""
+    for path, texts in _patterns(settings):
+        for place, text in enumerate(texts):
+            server, slash, _name = text.removeprefix(PROMPT).removeprefix(RESOURCE).partition("/")
+            if slash and re.fullmatch(r"[A-Za-z0-9_*?-]+", server) and not _fits(server, settings.servers):
+                yield (*path, place), f'fits nothing: there is no server "{server}"', nearest(server, settings.servers)
+
+
+def _patterns(settings: Settings) -> Iterator[tuple[Path, Sequence[str]]]:
+    for place, policy in enumerate(settings.policies or ()):
+        yield ("policies", place, "allow"), policy.allow
+        yield ("policies", place, "deny"), policy.deny
+    for place, limit in enumerate(settings.limits):
+        yield ("limits", place, "tools"), limit.tools or ()
+    for path, endpoint in (settings.endpoints or {}).items():
+        yield ("endpoints", path, "tools"), endpoint.tools or ()
+
+
+AT_START: tuple[Rule, ...] = (_listen, _agents, _urls, _secrets)
+RULES: tuple[Rule, ...] = (_nobody, _servers)
