@@ -28,6 +28,7 @@ from fastgw.gateway.lift.face import Recognised, Refused, Wish
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.patrol import Patrol
+from fastgw.gateway.refusal_log import RefusalLog
 from fastgw.gateway.registry import Registry
 from fastgw.gateway.wires import Wires
 from fastgw.mcp import headers, rounds, sessions
@@ -67,6 +68,7 @@ class Gateway:
         self.keeper = keeper
         self.limiter = limiter
         self.registry = registry
+        self.refusal_log = RefusalLog()
         self._ledger = ledger
         self._life = life
         self._newest: Snapshot | None = None

@@ -380,6 +380,7 @@ def settle(gateway: Gateway, exchange: Exchange) -> None:
 async def refuse(gateway: Gateway, exchange: Exchange, fault: Fault, agent: Agent) -> None:
     """Answer a request that was refused before it became a call."""
     refusals.note(exchange, fault)
+    gateway.refusal_log.note(fault.kind, exchange)
     gateway.record(exchange)
     if agent.started:
         return

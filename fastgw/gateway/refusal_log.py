@@ -1,0 +1,73 @@
+"""The log of refused `Host`s and `Origin`s: each with what to add to the configuration, should it be a good one.
+
+Knows: that whoever asks chooses these values, so that few are remembered, few are logged, and each is shown cut and in
+ASCII. Refuses to know: which ones are served.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from fastgw.faults import Kind
+from fastgw.gateway.exchange import Exchange
+
+log = logging.getLogger("fastgw")
+
+QUIET = 60.0
+"""Seconds in which the same value is logged once."""
+MOST = 20
+"""Values that are remembered, and so logged within `QUIET`."""
+LONGEST = 100
+"""Letters of a value that are shown."""
+
+_HOST = (
+    re.compile(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?"),
+    "421: the Host %s is not served here",
+    "; if it is one of yours, add it: public_url: http://%s (or https://, as agents write it)",
+)
+_ORIGIN = (
+    re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+"),
+    "403: pages of the Origin %s may not call",
+    "; if it is one of yours, add it to the endpoint: origins: [%s]",
+)
+_FORMS = {Kind.BAD_HOST: (b"host", *_HOST), Kind.BAD_ORIGIN: (b"origin", *_ORIGIN)}
+
+
+class RefusalLog:
+    """What one worker has logged of late."""
+
+    def __init__(self) -> None:
+        self._logged: dict[tuple[Kind, str], float] = {}
+        self._more = -QUIET
+
+    def note(self, kind: Kind, exchange: Exchange) -> None:
+        """Log a refusal, unless the same was logged within a minute or too many others were.
+
+        Args:
+            kind: others than BAD_HOST and BAD_ORIGIN are left alone.
+        """
+        if kind not in _FORMS:
+            return
+        header, form, refused, advice = _FORMS[kind]
+        value = exchange.headers.get(header, b"")[: LONGEST + 1].decode("latin-1").lower()
+        shown = ascii(value[:LONGEST]) if value else "(none)"
+        if header in exchange.twice:
+            value, shown = "", "(more than one)"
+        if self._is_new((kind, shown), exchange.started):
+            text = refused % shown
+            log.warning("%s", text + advice % value if len(value) <= LONGEST and form.fullmatch(value) else text)
+
+    def _is_new(self, key: tuple[Kind, str], now: float) -> bool:
+        logged = self._logged
+        if key in logged and now - logged[key] < QUIET:
+            return False
+        if len(logged) >= MOST:
+            self._logged = logged = {one: when for one, when in logged.items() if now - when < QUIET}
+        if len(logged) < MOST:
+            logged[key] = now
+            return True
+        if now - self._more >= QUIET:
+            self._more = now
+            log.warning("more Hosts and Origins are refused than are worth a line each; some are not logged")
+        return False
