@@ -5,7 +5,11 @@ Knows: nothing but its shape. Refuses to know: where it is shown (`check`, `/cat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_MOVED = re.compile(r"is called .* here|hidden: its (name|URI) is taken.*", re.DOTALL)
+"""The words of `naming` and `uri_layout` for a name or URI that several servers want, or that is too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,11 @@ class Notice:
     subject: str
     text: str
     endpoint: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it tells of a name or URI that is another one here, or hidden, because it is taken or too long."""
+        return _MOVED.fullmatch(self.text) is not None
 
     def __str__(self) -> str:
         where = f"{self.endpoint}: " if self.endpoint else ""

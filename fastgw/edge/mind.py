@@ -225,9 +225,14 @@ def _places(uris: Uris, which: str) -> dict[str, str]:
 
 def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
     """Write down what was not known, as far as a reader could take it in: a server whose list changes every second
-    with ten thousand collisions must not fill a disk.
+    with ten thousand notices must not fill a disk, and collisions of names, which come in dozens, are one line.
     """
     new = [notice for notice in notices if notice not in known]
+    moved = [notice for notice in new if notice.moves]
+    if len(moved) > 1:
+        new = [notice for notice in new if not notice.moves]
+        words = "%d names or URIs are taken by another server or too long, and renamed or hidden: all are on /catalogue"
+        log.warning(words, len(moved))
     for notice in new[:MOST_LOGGED]:
         log.warning("%s", notice)
     if len(new) > MOST_LOGGED:

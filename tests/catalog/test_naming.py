@@ -14,13 +14,13 @@ def shelf(server: str, *tools: str) -> Shelf:
 def test_on_collision_moves_all_that_collide_and_nobody_else() -> None:
     found = assign("on_collision", [shelf("a", "search", "x"), shelf("b", "search", "y")], ())
     assert found.names == {("a", "search"): "a__search", ("a", "x"): "x", ("b", "search"): "b__search", ("b", "y"): "y"}
-    assert [notice.subject for notice in found.notices] == ["a/search", "b/search"]
+    assert [(notice.subject, notice.moves) for notice in found.notices] == [("a/search", True), ("b/search", True)]
 
 
 def test_none_keeps_the_first_and_hides_the_other() -> None:
     found = assign("none", [shelf("a", "search"), shelf("b", "search")], ())
     assert found.names == {("a", "search"): "search"}
-    assert found.notices[0].subject == "b/search"
+    assert (found.notices[0].subject, found.notices[0].moves) == ("b/search", True)
 
 
 def test_always_moves_everybody() -> None:
@@ -58,7 +58,7 @@ def test_two_made_up_names_alike_do_not_depend_on_order() -> None:
 def test_names_that_cannot_be_shown_are_left_out() -> None:
     found = assign("none", [shelf("a", "", "a\nb", "x" * 129, " x", "caf\u00e9", "a b", "p/q")], ())
     assert [tool for _, tool in found.names] == ["caf\u00e9", "a b", "p/q"]
-    assert len(found.notices) == 4
+    assert [notice.moves for notice in found.notices] == [False] * 4
 
 
 def test_a_name_of_a_megabyte_makes_a_short_notice() -> None:

@@ -31,6 +31,7 @@ def test_none_rewrites_nothing_and_the_first_keeps_a_uri() -> None:
     found = assign_uris("none", TWO)
     assert set(found.resources) == {("a", "file:///x"), ("a", "file:///a"), ("b", "file:///b")}
     assert [str(one) for one in found.notices] == ["b/file:///x: hidden: its URI is taken, and naming is none"]
+    assert found.notices[0].moves
     assert owner(found.uris, "file:///x") == ("a", "file:///x")
     assert owner(found.uris, "b+file:///x") is None
     assert found.uris.exposed("b", "file:///x") == "file:///x"
@@ -46,6 +47,7 @@ def test_on_collision_moves_what_two_list_and_nothing_else() -> None:
     assert [str(one) for one in found.notices] == [
         "a/file:///x: is called a+file:///x here", "b/file:///x: is called b+file:///x here",
     ]  # fmt: skip
+    assert all(one.moves for one in found.notices)
     assert owner(found.uris, "file:///x") is None
     assert owner(found.uris, "b+file:///x") == ("b", "file:///x")
 

@@ -76,6 +76,22 @@ def test_a_kept_catalogue_is_in_the_first_snapshot(tmp_path: Path) -> None:
     thinking(plan(tmp_path, one={"url": DOWN}), scene)
 
 
+def test_collisions_are_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tools = [{"name": f"t{number}", "inputSchema": {"type": "object"}} for number in range(30)]
+    for server in ("one", "two"):
+        listed, _ = parse_tools(server, json.dumps(tools).encode())
+        kept.store(tmp_path / "data" / "catalogue", Catalogue(server, (*listed, listed[0]), 0.0, 1.0, ()), {})
+
+    async def scene(mind: Thinking) -> None:
+        caplog.clear()
+        mind.compile(1)
+        lines = [record.getMessage() for record in caplog.records]
+        assert [line.split(" ")[0] for line in lines] == ["60", "one/t0:", "two/t0:"], "two are listed twice"
+        assert len(mind.catalogue()["notices"]) == 62
+
+    thinking(plan(tmp_path, one={"url": DOWN}, two={"url": DOWN}), scene)
+
+
 def test_a_reload_takes_servers_away_and_brings_others(tmp_path: Path) -> None:
     keep(tmp_path, "one")
     keep(tmp_path, "two")
