@@ -24,6 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from fastgw.cli.snippets import curl, entry
+from fastgw.config.addresses import ANY
+from fastgw.config.settings import address
+
 HOST = "127.0.0.1"
 WANTED = (8080, 8081)  # listen and admin, where nobody has them yet
 ERAS = {"deployment": "legacy", "data": "modern", "knowledge": "both"}
@@ -70,7 +74,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "demo", help="three real MCP servers and a gateway in front of them", description=words
     )
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the gateway (2)")
+    where = f"where agents reach it ({HOST}:{WANTED[0]}, or another port where that is taken)"
+    parser.add_argument("--listen", metavar="HOST:PORT", type=_listen, help=where)
     parser.set_defaults(run=demo)
+
+
+def _listen(text: str) -> str:
+    try:
+        return address(text)
+    except ValueError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def demo(asked: argparse.Namespace) -> int:
@@ -82,7 +95,7 @@ def demo(asked: argparse.Namespace) -> int:
     try:
         with ExitStack() as ends:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fastgw-demo-")))
-            told, children = _start(folder, asked.workers, ends)
+            told, children = _start(folder, asked, ends)
             if _until_ready(told.admin, children, stop):
                 print(_welcome(told), flush=True)
                 _until_stopped(children, stop)
@@ -97,15 +110,18 @@ GATEWAY = "gateway"
 Children = dict[str, "subprocess.Popen[str]"]
 
 
-def _start(folder: Path, workers: int, ends: ExitStack) -> tuple[Told, Children]:
+def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[Told, Children]:
     servers = {name: _server(name, era, folder, ends) for name, era in ERAS.items()}
     urls = {name: _url(name, child) for name, child in servers.items()}
     keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
-    listen, admin = _ports(ends)
+    # Where the user says, or not at all; else at the usual port, or at any.
+    listen = _free(asked.listen, (), ends) if asked.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
+    admin = _free(f"{HOST}:{WANTED[1]}", (0,), ends)
     file = folder / "fastgw.yaml"
-    file.write_text(_config(urls, keys, (listen, admin), workers), encoding="utf-8")
+    file.write_text(_config(urls, keys, (listen, admin), asked.workers), encoding="utf-8")
     gateway = _gateway(file, ends)
-    told = Told(f"http://{HOST}:{listen}/mcp", f"http://{HOST}:{admin}", keys, folder)
+    host, _, port = listen.rpartition(":")
+    told = Told(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder)
     return told, {**servers, GATEWAY: gateway}
 
 
@@ -161,18 +177,21 @@ def _wait_or_kill(child: subprocess.Popen[str], seconds: float) -> None:
         child.wait()
 
 
-def _ports(ends: ExitStack) -> tuple[int, int]:
-    listen, admin = (_free(port, ends) for port in WANTED)
-    return listen, admin
+def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
+    """The wanted `host:port`, or that host with one of the other ports, where nobody has it. It is held until the end,
+    so that a second demo takes another.
 
-
-def _free(port: int, ends: ExitStack) -> int:
-    """A port nobody has: the wanted one or any. It is held until the end, so that a second demo takes another."""
-    for number in (port, 0):
-        held = ends.enter_context(socket.socket())
+    Raises:
+        DemoFailed: none can be taken.
+    """
+    host, _, port = wanted.rpartition(":")
+    reason = ""
+    for number in (int(port), *others):
+        held = ends.enter_context(socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET))
         try:
-            held.bind((HOST, number))  # without sharing: two that try at once cannot both have it
-        except OSError:
+            held.bind((host.strip("[]"), number))  # without sharing: two that try at once cannot both have it
+        except OSError as wrong:
+            reason = wrong.strerror or str(wrong)
             continue
         found = int(held.getsockname()[1])
         if sys.platform == "linux":  # from here on those that share, as the gateway does, may bind it too
@@ -180,11 +199,11 @@ def _free(port: int, ends: ExitStack) -> int:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         else:
             held.close()
-        return found
-    raise DemoFailed("no free port")
+        return f"{host}:{found}"
+    raise DemoFailed(f"{wanted} cannot be taken: {reason}")
 
 
-def _config(urls: dict[str, str], keys: dict[str, str], ports: tuple[int, int], workers: int) -> str:
+def _config(urls: dict[str, str], keys: dict[str, str], places: tuple[str, str], workers: int) -> str:
     agents = {
         f"demo-{name}": {
             "key": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
@@ -196,8 +215,8 @@ def _config(urls: dict[str, str], keys: dict[str, str], ports: tuple[int, int], 
         {"name": name, "match": {"claims": {"team": name}}, "allow": allowed} for name, allowed in RIGHTS.items()
     ]
     settings = {
-        "listen": f"{HOST}:{ports[0]}",
-        "admin": f"{HOST}:{ports[1]}",
+        "listen": places[0],
+        "admin": places[1],
         "workers": workers,
         "data": "data",
         "agents": agents,
@@ -249,8 +268,8 @@ def _look_and_pause(children: Children) -> None:
 
 
 def _welcome(told: Told) -> str:
-    call: dict[str, object] = {"name": "search-docs", "arguments": {"query": "configuration"}}
-    snippet = {"mcpServers": {"fastgw": _client(told.endpoint, told.keys["engineering"])}}
+    call = {"name": "search-docs", "arguments": {"query": "configuration"}}
+    snippet = {"mcpServers": {"fastgw": entry(told.endpoint, told.keys["engineering"])}}
     keys = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in told.keys.items())
     servers = ", ".join(f"{name} ({_ERA_WORDS[era]})" for name, era in ERAS.items())
     return f"""
@@ -265,7 +284,7 @@ keys
 {keys}
 
 a call
-{_curl(told.endpoint, told.keys["support"], call)}
+{curl(told.endpoint, told.keys["support"], "tools/call", call)}
 
 for an MCP client
 {json.dumps(snippet, indent=2)}
@@ -274,26 +293,3 @@ Ctrl-C ends it all."""
 
 
 _ERA_WORDS = {"legacy": "2025-11-25 and older", "modern": "2026-07-28 only", "both": "every revision"}
-
-
-def _client(endpoint: str, key: str) -> dict[str, object]:
-    return {"type": "http", "url": endpoint, "headers": {"Authorization": f"Bearer {key}"}}
-
-
-def _curl(endpoint: str, key: str, call: dict[str, object]) -> str:
-    envelope = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {**call, "_meta": envelope}}
-    headers = {
-        "Authorization": f"Bearer {key}",
-        "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": "2026-07-28",
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": call["name"],
-    }
-    lines = [f"curl -sS {endpoint}", *(f"  -H '{name}: {value}'" for name, value in headers.items())]
-    return " \\\n".join([*lines, f"  -d '{json.dumps(body)}'"])

@@ -1,16 +1,24 @@
-"""`fastgw keys new`: an API key, shown once, and the entry of the configuration that lets it in."""
+"""`fastgw keys new`: an API key, shown once, the entry that lets it in, and what a client takes to use it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import secrets
+from pathlib import Path
 from typing import Any
 
+from fastgw.cli import terminal
+from fastgw.cli.snippets import CLIENTS, snippet
+from fastgw.config.complaint import ConfigError
+from fastgw.config.reader import read_settings
+from fastgw.config.servers import http_url
 from fastgw.identity.keys import PREFIX, digest
 
 BYTES = 32
 """Random bytes of a key: 256 bits."""
+USUAL = "/mcp"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,6 +27,12 @@ def add_parser(subparsers: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     new = actions.add_parser("new", help="print a new key and its entry for `agents`")
     new.add_argument("--agent", type=_agent, default="my-agent", help="name of the agent (default: my-agent)")
+    new.add_argument(
+        "--for", dest="client", metavar="CLIENT", choices=CLIENTS, help=f"and what it takes: {', '.join(CLIENTS)}"
+    )
+    where = new.add_mutually_exclusive_group()
+    where.add_argument("--url", type=_url, default=terminal.URL, help=f"the MCP endpoint ({terminal.URL})")
+    where.add_argument("--config", metavar="FILE", type=Path, help="the endpoint by its public_url")
     new.set_defaults(run=run, func=run)
 
 
@@ -28,10 +42,35 @@ def _agent(name: str) -> str:
     return name
 
 
+def _url(text: str) -> str:
+    try:
+        return http_url(text)
+    except ValueError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from None
+
+
 def run(args: argparse.Namespace) -> int:
-    """Print a key and its entry; exit status 0."""
+    """Print a key, its entry and the client's snippet; exit status 0, or 1 where the configuration cannot be read."""
+    try:
+        url = args.url if args.config is None else _endpoint(args.config)
+    except ConfigError as wrong:
+        terminal.say(terminal.plain(str(wrong)))
+        return terminal.FAILED
     key = PREFIX + secrets.token_urlsafe(BYTES)
     plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", args.agent)
     name = args.agent if plain else "'" + args.agent.replace("'", "''") + "'"
     print(f"# the key, shown this once:\n# {key}\nagents:\n  {name}:\n    key: sha256:{digest(key)}")
+    if args.client is not None:
+        print(f"\n{snippet(args.client, url, key)}")
     return 0
+
+
+def _endpoint(config: Path) -> str:
+    """The first public URL, and the usual endpoint, or the first where there is none.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    settings = read_settings(config, os.environ)
+    paths = [USUAL] if settings.endpoints is None else list(settings.endpoints)
+    return settings.public_url[0] + (USUAL if USUAL in paths or not paths else paths[0])

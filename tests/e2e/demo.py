@@ -55,8 +55,8 @@ class Demo:
         return match.group(1)
 
 
-def start() -> Demo:
-    order = [sys.executable, "-m", "fastgw", "demo"]
+def start(*options: str) -> Demo:
+    order = [sys.executable, "-m", "fastgw", "demo", *options]
     process = subprocess.Popen(order, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = []
@@ -68,9 +68,9 @@ def start() -> Demo:
 
 
 @contextmanager
-def running() -> Iterator[Demo]:
+def running(*options: str) -> Iterator[Demo]:
     """A demo for the block; Ctrl-C ends it."""
-    demo = start()
+    demo = start(*options)
     try:
         yield demo
     finally:
