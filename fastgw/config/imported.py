@@ -1,8 +1,8 @@
 """An `mcpServers` file of a client as a configuration of ours, as text.
 
-Knows: the forms of such files (Claude Desktop and Code, Cursor, VS Code, Windsurf, Gemini), what of them may be a
-secret, how text is written so that no name and no value can be anything else in YAML. Refuses to know: files, and
-whether what is written is good (`check` says that).
+Knows: the forms of such files (Claude Desktop, Claude Code with its projects, Cursor, VS Code, Windsurf, Gemini), what
+of them may be a secret, how text is written so that no name and no value can be anything else in YAML. Refuses to know:
+files, and whether what is written is good (`check` says that).
 
 A value that could be a secret is never written: a reference to a variable stands in its place. In doubt it is one.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fastgw.config.mcp_remote import unwrapped
 from fastgw.config.references import REFERENCE
 from fastgw.config.servers import header_name, header_value, http_url
 from fastgw.config.variables import SECRET_NAME, Variables, is_secret_url, looks_secret, shouted, texts
@@ -69,10 +70,7 @@ def imported(document: Any) -> Imported:
     variables = Variables(document)
     found = Imported()
     names: set[str] = set()
-    blocks: list[str] = []
-    for given, entry in _entries(document).items():
-        name = _legal(given, names)
-        blocks.append(_block(given, name, entry, variables, found))
+    blocks = [_block(one, _legal(one.name, names), variables, found) for one in _entries(document)]
     active = any(re.search(r"^  [^ #]", block, re.MULTILINE) for block in blocks)
     servers = "servers:\n" if active else "servers: {}\n"
     found.text = _HEAD + servers + "".join(blocks)
@@ -93,14 +91,33 @@ def _letter(letter: str) -> str:
     return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
 
 
-def _entries(document: Any) -> dict[str, Any]:
-    """Name to entry, in the order of the file."""
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An entry as it stands in the file; `project` is the folder that it is for, empty where it is for all."""
+
+    name: str
+    entry: Any
+    project: str = ""
+
+
+def _entries(document: Any) -> list[_Given]:
+    """In the order of the file; what several projects of Claude Code have alike, once."""
     found = document if isinstance(document, dict) else {}
-    inner = found.get("mcp")
-    for where, key in ((found, "mcpServers"), (found, "servers"), (inner, "servers")):
-        if isinstance(where, dict) and isinstance(entries := where.get(key), dict):
-            return entries
-    raise NotAClientsFile("there is no mcpServers (or servers) map in it")
+    projects = found.get("projects")
+    places = [("", found, "mcpServers"), ("", found, "servers"), ("", found.get("mcp"), "servers")]
+    places += [(path, one, "mcpServers") for path, one in projects.items()] if isinstance(projects, dict) else []
+    maps = [(path, where[key]) for path, where, key in places if isinstance(where, dict) and key in where]
+    maps = [(path, entries) for path, entries in maps if isinstance(entries, dict)]
+    if not maps:
+        raise NotAClientsFile("there is no mcpServers (or servers) map in it")
+    entries: list[_Given] = []
+    seen: dict[str, list[Any]] = {}
+    for path, given in maps:
+        for name, entry in given.items():
+            if entry not in seen.setdefault(name, []):
+                seen[name].append(entry)
+                entries.append(_Given(name, entry, path))
+    return entries
 
 
 def _legal(given: str, names: set[str]) -> str:
@@ -114,12 +131,14 @@ def _legal(given: str, names: set[str]) -> str:
     return name
 
 
-def _block(given: str, name: str, entry: Any, variables: Variables, found: Imported) -> str:
+def _block(given: _Given, name: str, variables: Variables, found: Imported) -> str:
     """The lines of one server; as comments where it cannot be used."""
-    lines = [f"# it was called {quoted(given)}"] if name != given else []
+    lines = [f"# it was called {quoted(given.name)}"] if name != given.name else []
+    lines += [f"# of the project {quoted(given.project)}"] if given.project else []
     scratch = variables.trial()
+    entry, remarks = unwrapped(given.entry)
     try:
-        words = list(_server(name, entry, scratch))
+        words = [*(f"# {remark}" for remark in remarks), *_server(name, entry, scratch)]
     except _LeftOut as why:
         found.notes.append(f"{name}: left out: {why}")
         return "".join(f"  # {line}\n" for line in [*lines, f"{name}: left out: {why}"])

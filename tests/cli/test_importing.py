@@ -138,8 +138,150 @@ def test_files_of_editors(tmp_path: Path, capsys: Said) -> None:
     assert "\n  b:\n" in capsys.readouterr().out
 
 
+def test_the_projects_of_claude_code(tmp_path: Path, capsys: Said) -> None:
+    plain, other = {"type": "http", "url": "http://h/mcp"}, {"type": "http", "url": "http://h/other"}
+    projects = {
+        "/home/me/a": {"mcpServers": {"docs": plain, "tickets": plain}, "history": []},
+        "/home/me/b": {"mcpServers": {"docs": other, "tickets": plain}},
+        "/home/me/c": {"mcpServers": {}},
+        "odd": 7,
+    }
+    assert run({"numStartups": 3, "mcpServers": {"docs": plain}, "projects": projects}, tmp_path) == 0
+    text = capsys.readouterr().out
+    found = read_back(text, [], tmp_path).settings.servers
+    assert {name: one.url[0].url for name, one in found.items()} == {
+        "docs": plain["url"],
+        "tickets": plain["url"],
+        "docs-2": other["url"],
+    }
+    assert '# it was called "docs"\n  # of the project "/home/me/b"\n  docs-2:\n' in text
+    assert text.count("# of the project") == 2
+
+
+def test_the_forms_of_windsurf_cursor_and_vscode(tmp_path: Path, capsys: Said) -> None:
+    document = {
+        "inputs": [{"type": "promptString", "id": "ticket-key", "password": True}],
+        "servers": {
+            "windsurf": {"serverUrl": "http://h/w", "headers": {"Authorization": "Bearer ${env:W_TOKEN}"}},
+            "cursor": {"url": "http://h/c", "headers": {"X-Api-Key": "${env:C_KEY}"}, "envFile": "/x/.env"},
+            "vscode": {"type": "http", "url": "http://h/v", "headers": {"Authorization": "Bearer ${input:ticket-key}"}},
+            "gemini": {"httpUrl": "http://h/g", "trust": True},
+        },
+    }
+    assert run(document, tmp_path) == 0
+    said = capsys.readouterr()
+    assert [line.strip() for line in said.err.splitlines()] == [
+        'note: cursor: not taken over: "envFile"',
+        'note: gemini: not taken over: "trust"',
+        "set these variables before `fastgw check` and `fastgw run`:",
+        "W_TOKEN",
+        "C_KEY",
+        "TICKET_KEY",
+    ]
+    found = read_back(said.out, ["W_TOKEN", "C_KEY", "TICKET_KEY"], tmp_path).settings.servers
+    assert [one.url[0].url for one in found.values()] == ["http://h/w", "http://h/c", "http://h/v", "http://h/g"]
+    assert found["vscode"].credential[0].bearer == found["windsurf"].credential[0].bearer == "set-later"
+
+
+URL = "https://h.example/mcp"
+STARTED = [
+    ("npx", ["mcp-remote"]),
+    ("npx", ["-y", "mcp-remote@latest"]),
+    ("/usr/bin/npx", ["--yes", "mcp-remote@0.1.29"]),
+    ("cmd", ["/c", "npx", "-y", "mcp-remote"]),
+    ("C:\\node\\npx.cmd", ["-y", "mcp-remote"]),
+    ("bunx", ["mcp-remote"]),
+    ("pnpm", ["dlx", "mcp-remote"]),
+    ("mcp-remote", []),
+]
+
+
+@pytest.mark.parametrize(("command", "args"), STARTED)
+def test_mcp_remote_is_unwrapped(tmp_path: Path, capsys: Said, command: str, args: list[str]) -> None:
+    options = ["--header", "Authorization: Bearer ghp_1234567890abcdef", "--header", "X-Team:web", "--allow-http"]
+    assert run({"mcpServers": {"a": {"command": command, "args": [*args, URL, *options]}}}, tmp_path) == 0
+    said = capsys.readouterr()
+    assert "ghp_" not in said.out + said.err
+    found = read_back(said.out, ["A_TOKEN"], tmp_path).settings.servers["a"]
+    assert (found.url[0].url, found.command, found.env) == (URL, (), {})
+    assert (found.credential[0].bearer, found.headers) == ("set-later", {"X-Team": "web"})
+    assert [line for line in said.err.splitlines() if "not taken over" in line] == []
+
+
+def remote(*args: str, **more: Any) -> dict[str, Any]:
+    return {"command": "npx", "args": ["-y", "mcp-remote", *args], **more}
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"mcpServers": 1}', '{"mcpServers": {"a": {}, "a": {}}}', "[" * 100_000]
+    ("header", "env", "variable"),
+    [
+        ("Authorization:${AUTH}", {"AUTH": "Bearer ghp_1234567890abcdef"}, "A_TOKEN"),
+        ("Authorization: Bearer ${TOKEN}", {"TOKEN": "ghp_1234567890abcdef"}, "A_TOKEN"),
+        ("Authorization: Bearer ${TOKEN}", {"TOKEN": "${input:my-token}"}, "MY_TOKEN"),
+        ("Authorization: Bearer ${env:TOKEN}", {}, "TOKEN"),
+    ],
+)
+def test_its_headers_by_variables(tmp_path: Path, header: str, env: dict[str, str], variable: str) -> None:
+    found = imported({"mcpServers": {"a": remote("--header", header, URL, env=env)}})
+    assert found.variables == [variable] and "ghp_" not in found.text
+    server = read_back(found.text, found.variables, tmp_path).settings.servers["a"]
+    assert (server.url[0].url, server.credential[0].bearer) == (URL, "set-later")
+
+
+def test_what_of_mcp_remote_is_not_taken_over(tmp_path: Path) -> None:
+    entry = remote(
+        URL, "9696", "--ignore-tool", "delete*", "--debug", "--header-file", "/x", env={"HTTPS_PROXY": "http://p"}
+    )
+    found = imported({"mcpServers": {"a": entry}})
+    assert read_back(found.text, [], tmp_path).settings.servers["a"].url[0].url == URL
+    assert found.notes == [
+        "a: mcp-remote is not needed: fastgw asks its server itself",
+        "a: not taken over: '--ignore-tool', '--header-file', 'HTTPS_PROXY'",
+        "a: no credential: where the server asks for one, mcp-remote signs a person in, and fastgw does not",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "taken"),
+    [
+        ([f"{URL}/sse"], False),
+        ([f"{URL}/sse", "--transport", "http-only"], True),
+        ([URL, "--transport", "sse-only"], False),
+        ([URL, "--transport", "sse-first"], True),
+    ],
+)
+def test_its_transport(tmp_path: Path, args: list[str], taken: bool) -> None:
+    found = imported({"mcpServers": {"a": remote(*args)}})
+    assert ("a" in read_back(found.text, [], tmp_path).settings.servers) is taken
+    assert any("left out" in note for note in found.notes) is not taken
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"command": "npx", "args": ["-y", "mcp-remote-client", URL]},
+        {"command": "npx", "args": ["-y", "mcp-remote"]},
+        {"command": "npx", "args": ["-y", "mcp-remote", "--debug", URL]},
+        {"command": "uvx", "args": ["mcp-remote", URL]},
+        {"command": "npx", "args": ["-y"]},
+    ],
+)
+def test_what_is_not_mcp_remote_stays_a_command(entry: dict[str, Any]) -> None:
+    assert f'command: ["{entry["command"]}"' in imported({"mcpServers": {"a": entry}}).text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"mcpServers": 1}',
+        '{"projects": {"/a": {"mcpServers": 1}}}',
+        '{"mcpServers": {"a": {}, "a": {}}}',
+        "[" * 100_000,
+    ],
 )
 def test_what_is_no_such_file(tmp_path: Path, capsys: Said, text: str) -> None:
     assert run(text, tmp_path) == 1
