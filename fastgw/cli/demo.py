@@ -111,12 +111,12 @@ Children = dict[str, "subprocess.Popen[str]"]
 
 
 def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[Told, Children]:
-    servers = {name: _server(name, era, folder, ends) for name, era in ERAS.items()}
-    urls = {name: _url(name, child) for name, child in servers.items()}
-    keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
     # Where the user says, or not at all; else at the usual port, or at any.
     listen = _free(asked.listen, (), ends) if asked.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
     admin = _free(f"{HOST}:{WANTED[1]}", (0,), ends)
+    servers = {name: _server(name, era, folder, ends) for name, era in ERAS.items()}
+    urls = {name: _url(name, child) for name, child in servers.items()}
+    keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
     file = folder / "fastgw.yaml"
     file.write_text(_config(urls, keys, (listen, admin), asked.workers), encoding="utf-8")
     gateway = _gateway(file, ends)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +150,17 @@ def test_two_keys_differ(capsys: pytest.CaptureFixture[str]) -> None:
     first = capsys.readouterr().out
     main(["keys", "new"])
     assert capsys.readouterr().out != first
+
+
+@pytest.mark.parametrize(
+    ("listen", "words"), [("127.0.0.1", "must be host:port"), ("[::1]:99999", "must be host:port"), ("taken", "in use")]
+)
+def test_a_demo_that_cannot_listen_there_says_so(listen: str, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}" if listen == "taken" else listen
+        order = [sys.executable, "-m", "fastgw", "demo", "--listen", place]
+        ended = subprocess.run(order, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode in (1, 2) and words in ended.stderr
 
 
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
