@@ -21,6 +21,7 @@ import msgspec
 from fastgw.cli import terminal
 from fastgw.cli.client import BadAddress, Place, Refused, Unreachable
 from fastgw.cli.terminal import BadKey, line
+from fastgw.config.addresses import authority
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 
@@ -211,10 +212,10 @@ def _exchange(place: Place, path: str, body: bytes | None) -> tuple[int, bytes]:
         answer = connection.getresponse()
         text = answer.read(LARGEST + 1)
     except TimeoutError:
-        raise Unreachable(f"{host}:{port} does not answer within {place.timeout:g} s") from None
+        raise Unreachable(f"{authority(host, port)} does not answer within {place.timeout:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as wrong:
         reason = getattr(wrong, "strerror", None) or type(wrong).__name__
-        raise Unreachable(f"cannot reach the admin port {host}:{port}: {reason}") from None
+        raise Unreachable(f"cannot reach the admin port {authority(host, port)}: {reason}") from None
     finally:
         connection.close()
     if len(text) > LARGEST:
