@@ -62,6 +62,13 @@ class Answer(Protocol):
         """
         ...
 
+    def extend(self, due: float, seconds: float) -> None:
+        """Let the whole take until `due` (loop time) instead; when that passes, agents are told `seconds`.
+
+        For one task alone: the one that reads, between two reads.
+        """
+        ...
+
     def close(self) -> None:
         """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
         ...

@@ -20,6 +20,8 @@ HIGH_WATER = 64 * 1024
 
 _JOIN_AT = 512
 _DAY = 86_400.0
+_TICK = 0.001
+"""Seconds to which loops round their timers."""
 
 
 class Carrier(Protocol):
@@ -54,9 +56,9 @@ class LeanAnswer:
         "_paused",
         "_pieces",
         "_sent",
-        "_started",
         "_stream",
         "_timer",
+        "_total",
         "body",
         "headers",
         "status",
@@ -72,7 +74,7 @@ class LeanAnswer:
         self._deadlines = deadlines
         self._decoder: Decoder | None = None
         self._limit = limit
-        self._started = started
+        self._total = started + deadlines.total, deadlines.whole, "total"
         self._sent = self._moved = now = loop.time()
         self._pieces: list[bytes] = []
         self._blocks: list[bytes] = []
@@ -80,7 +82,7 @@ class LeanAnswer:
         self._paused = self._stream = self._over = False
         self._fault: Fault | None = None
         self.waiter: asyncio.Future[None] | None = loop.create_future()
-        self._timer: asyncio.TimerHandle | None = loop.call_at(min(self._due(now)[0], now + _DAY), self._expire)
+        self._timer: asyncio.TimerHandle | None = self._armed(self._due(now)[0], now)
 
     async def read(self) -> bytes:
         """See `ports.Answer.read`."""
@@ -153,7 +155,8 @@ class LeanAnswer:
         self.headers = headers
         if stream:
             self._stream = True
-            self._moved = self._loop.time()
+            self._moved = now = self._loop.time()
+            self._hasten(now)
             self._wake()
 
     def take(self, piece: bytes) -> None:
@@ -197,6 +200,10 @@ class LeanAnswer:
             self._blocks = self._pieces = []
         self._settle(None)
 
+    def extend(self, due: float, seconds: float) -> None:
+        """See `ports.Answer.extend`. The timer stays as it is: it fires early, and looks again."""
+        self._total = due, seconds, "total"
+
     def failed(self, fault: Fault) -> None:
         """There will be no more of this answer; its connection has been closed."""
         self._settle(fault)
@@ -233,22 +240,35 @@ class LeanAnswer:
 
     def _due(self, now: float) -> tuple[float, float, str]:
         """When the nearest deadline passes (loop time), its seconds and name."""
-        limits = self._deadlines
-        total = self._started + limits.total
+        limits, total = self._deadlines, self._total
         if self._stream:
             # Silence counts against the server only while somebody waits for it.
             next_piece = (self._moved if self.waiter is not None and not self._pieces else now) + limits.idle
-            return (next_piece, limits.idle, "idle") if next_piece < total else (total, limits.whole, "total")
+            return (next_piece, limits.idle, "idle") if next_piece < total[0] else total
         head = self._sent + limits.first_byte
-        if self.status or total <= head:
-            return total, limits.whole, "total"
+        if self.status or total[0] <= head:
+            return total
         return head, limits.first_byte, "first byte"
+
+    def _armed(self, when: float, now: float) -> asyncio.TimerHandle:
+        return self._loop.call_at(min(when, now + _DAY), self._expire)
+
+    def _hasten(self, now: float) -> None:
+        """Bring the timer forward where silence in the stream that begins may pass before what it was armed for.
+
+        That is the only time when something becomes due earlier than it was. All else comes later than the timer, which
+        looks again when it fires; so bytes need not touch it.
+        """
+        when = self._due(now)[0]
+        if self._timer is not None and when < self._timer.when() - _TICK:
+            self._timer.cancel()
+            self._timer = self._armed(when, now)
 
     def _expire(self) -> None:
         now = self._loop.time()
         when, seconds, which = self._due(now)
-        if when > now + 0.001:
-            self._timer = self._loop.call_at(min(when, now + _DAY), self._expire)
+        if when > now + _TICK:
+            self._timer = self._armed(when, now)
             return
         self._timer = None
         self._carrier.drop()

@@ -466,16 +466,111 @@ def test_an_answer_too_late_is_a_timeout_and_closes(loop: str, deadlines: Deadli
 
 
 @loops
-@pytest.mark.parametrize(("deadlines", "ms"), [(Deadlines(5, 0.05, 0.07, 5), 70), (Deadlines(5, 0.05, 5, 0.09), 90)])
-def test_a_silent_stream_is_a_timeout(loop: str, deadlines: Deadlines, ms: int) -> None:
+@pytest.mark.parametrize(
+    ("deadlines", "ms"),
+    [
+        (Deadlines(5, 0.3, 0.07, 60), 70),
+        (Deadlines(5, 0.3, 60, 0.35), 350),
+        (Deadlines(60, 60, 0.07, 60), 70),
+        (Deadlines(60, 60, 0.2, 0.3, granted=0.5), 200),
+    ],
+)
+@pytest.mark.parametrize("first", [b"", b"abc"])
+def test_a_silent_stream_is_a_timeout(loop: str, deadlines: Deadlines, ms: int, first: bytes) -> None:
     async def work() -> None:
-        raw = STREAM + b"3\r\nabc\r\n"
+        raw = STREAM + (b"3\r\nabc\r\n" if first else b"")
         async with raw_server(answering(raw, then=silent)) as server, wire_to(server) as wire:
             answer = await post(wire, deadlines=deadlines)
-            assert await answer.read() == b"abc"
-            for _ in range(2):
-                assert told(await fault_of(answer.read())) == (Kind.TIMEOUT, True, {"timeoutMs": ms})
+            if first:
+                assert await answer.read() == first
+            async with asyncio.timeout(4):
+                for _ in range(2):
+                    assert told(await fault_of(answer.read())) == (Kind.TIMEOUT, True, {"timeoutMs": ms})
             assert slots(wire) == 0
+
+    run(loop, work())
+
+
+@loops
+def test_silence_that_nobody_waits_for_is_no_timeout(loop: str) -> None:
+    async def work() -> None:
+        go_on = asyncio.Event()
+
+        async def pausing(peer: Peer) -> None:
+            await peer.request()
+            await peer.say(STREAM + b"3\r\nabc\r\n")
+            await go_on.wait()
+            await peer.say(b"3\r\ndef\r\n")
+            await peer.gone()
+
+        async with raw_server(pausing) as server, wire_to(server) as wire:
+            answer = await post(wire, deadlines=Deadlines(60, 60, 0.2, 60))
+            assert await answer.read() == b"abc"
+            await asyncio.sleep(0.4)  # twice what silence may last
+            go_on.set()
+            assert await answer.read() == b"def"
+            assert told(await fault_of(answer.read())) == (Kind.TIMEOUT, True, {"timeoutMs": 200})
+
+    run(loop, work())
+
+
+@loops
+def test_bytes_keep_a_stream_alive_until_its_total_passes(loop: str) -> None:
+    async def work() -> None:
+        async def dripping(peer: Peer) -> None:
+            await peer.request()
+            await peer.say(STREAM)
+            while True:
+                await peer.say(b"1\r\nx\r\n")
+                await asyncio.sleep(0.02)
+
+        async with raw_server(dripping) as server, wire_to(server) as wire:
+            answer = await post(wire, deadlines=Deadlines(60, 60, 0.4, 0.8))
+            async with asyncio.timeout(4):
+                with pytest.raises(Fault) as passed:
+                    while True:
+                        await answer.read()
+            assert told(passed.value) == (Kind.TIMEOUT, True, {"timeoutMs": 800})
+
+    run(loop, work())
+
+
+@loops
+@pytest.mark.parametrize(
+    ("raw", "deadlines", "armed"),
+    [
+        (ok(b"{}"), Deadlines(60, 60, 30, 60), 1),
+        (STREAM + b"1\r\nx\r\n" * 50 + b"0\r\n\r\n", Deadlines(60, 60, 60, 60), 1),
+        (STREAM + b"1\r\nx\r\n" * 50 + b"0\r\n\r\n", Deadlines(60, 60, 30, 60), 2),
+        (STREAM + b"1\r\nx\r\n" * 50 + b"0\r\n\r\n", Deadlines(60, 30, 60, 60), 1),
+    ],
+)
+def test_a_timer_is_armed_again_only_where_a_stream_may_be_late_sooner(
+    loop: str, raw: bytes, deadlines: Deadlines, armed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        arm, seen = LeanAnswer._armed, []
+        monkeypatch.setattr(LeanAnswer, "_armed", lambda *args: seen.append(args) or arm(*args))
+        pieces = [raw[at : at + 9] for at in range(0, len(raw), 9)]
+        async with raw_server(answering(*pieces)) as server, wire_to(server) as wire:
+            answer = await post(wire, deadlines=deadlines)
+            while answer.body is None and await answer.read():
+                pass
+            assert len(seen) == armed
+
+    run(loop, work())
+
+
+@loops
+def test_a_total_may_be_put_off(loop: str) -> None:
+    async def work() -> None:
+        async with raw_server(answering(STREAM, then=silent)) as server, wire_to(server) as wire:
+            answer = await post(wire, deadlines=Deadlines(60, 60, 60, 0.2))
+            now = asyncio.get_running_loop().time()
+            answer.extend(now + 0.6, 7.0)
+            async with asyncio.timeout(4):
+                assert told(await fault_of(answer.read())) == (Kind.TIMEOUT, True, {"timeoutMs": 7000})
+            assert asyncio.get_running_loop().time() - now > 0.59
 
     run(loop, work())
 
