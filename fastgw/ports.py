@@ -13,7 +13,8 @@ from typing import Protocol
 class Deadlines:
     """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange.
 
-    `granted` is what the whole call had, of which `total` is left; 0.0 where that is the same.
+    `granted` is what the whole call had, of which `total` is left; 0.0 where that is the same. `longest` bounds the
+    whole call, whose total starts anew with progress; 0.0 where it never does.
     """
 
     connect: float = 5.0
@@ -21,11 +22,22 @@ class Deadlines:
     idle: float = 55.0
     total: float = 55.0
     granted: float = 0.0
+    longest: float = 0.0
 
     @property
     def whole(self) -> float:
         """Seconds that agents are told of where the total has passed: the one the configuration grants."""
         return self.granted or self.total
+
+    def renewed(self, started: float, now: float) -> tuple[float, float]:
+        """When the total passes that starts anew at `now`, and which seconds have passed then: its own or `longest`.
+
+        Args:
+            started: when the exchange began that these are of, by the same clock.
+        """
+        last = started + self.total - self.whole + max(self.longest, self.whole)
+        again = now + self.whole
+        return (again, self.whole) if again < last else (last, max(self.longest, self.whole))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -29,7 +30,7 @@ from fastgw.mcp import names
 from fastgw.mcp.envelope import Message, NotAMessage, NotJson, members, read_reply
 from fastgw.mcp.names import Era
 from fastgw.mcp.sse import Event, EventParser, EventTooLong
-from fastgw.ports import Answer
+from fastgw.ports import Answer, Deadlines
 
 LINGER = 1.0
 """Seconds a stream may take to end after its response; then its connection is not waited for any longer."""
@@ -59,6 +60,7 @@ class Upstream:
     __slots__ = (
         "_answer",
         "_asked",
+        "_due",
         "_ended",
         "_last_event",
         "_line",
@@ -80,6 +82,7 @@ class Upstream:
         self._over = False
         self._parser: EventParser | None = None
         self._asked = 0
+        self._due: tuple[float, float] | None = None
         self._resumed = 0
         self._retry = _FIRST_RETRY
         self._last_event: str | None = None
@@ -117,6 +120,12 @@ class Upstream:
         if message.method is None:
             self._finish()
         return message
+
+    def renew(self) -> None:
+        """Let its total start anew: it has reported progress that its agent asked for (2025-11-25, Timeouts)."""
+        line = self._line
+        self._due = line.deadlines.renewed(line.started, asyncio.get_running_loop().time())
+        self._answer.extend(*self._due)
 
     def cancel(self, reason: str = "the agent has left") -> None:
         """The agent no longer wants it: a modern server sees the connection close, a legacy one is told."""
@@ -229,18 +238,27 @@ class Upstream:
         self._resumed += 1
         if not self._may_resume() or self._resumed > _MOST_RESUMED:
             raise lost("the stream ended before its response")
-        if line.left().total <= self._retry:
+        if self._left().total <= self._retry:
             raise lost("the stream ended, and its rest cannot come in time")
         await asyncio.sleep(self._retry)
         try:
             headers = lower_legacy.stream_headers(line.backend, line.session, self._last_event)
-            self._answer = await line.wire.request("GET", headers, b"", line.left())
+            self._answer = await line.wire.request("GET", headers, b"", self._left())
         except Fault as fault:
             # The call itself was sent long before.
             raise lost(f"the stream could not be resumed: {fault}") from None
         if self._answer.status != 200 or self._answer.body is not None:
             raise lost(f"the stream could not be resumed: status {self._answer.status}")
         self._parser = EventParser(line.limit)
+
+    def _left(self) -> Deadlines:
+        """The deadlines of a further request on behalf of this call, as far as it has been let go on."""
+        if self._due is None:
+            return self._line.left()
+        due, seconds = self._due
+        left = max(0.01, due - asyncio.get_running_loop().time())
+        given = self._line.deadlines
+        return replace(given, total=left, connect=min(given.connect, left), granted=seconds)
 
     # -- ending -------------------------------------------------------------------------------------------------
 

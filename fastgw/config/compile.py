@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
@@ -130,11 +131,10 @@ def _endpoint(making: Making, learned: Learned) -> tuple[Endpoint, list[Notice]]
 
 def _longest(settings: Settings) -> float:
     """The longest time that anything in the file grants a call, in seconds."""
-    given = [settings.timeout]
-    given.extend(server.timeout or 0.0 for server in settings.servers.values())
-    given.extend(endpoint.timeout or 0.0 for endpoint in (settings.endpoints or {}).values())
-    given.extend(tool.timeout or 0.0 for tool in settings.tools.values())
-    return max(given)
+    places: list[Any] = [settings]
+    for group in (settings.servers, settings.endpoints, settings.tools):
+        places.extend((group or {}).values())
+    return max(max(place.timeout or 0.0, place.max_timeout or 0.0) for place in places)
 
 
 def _freshness(learned: Learned) -> dict[str, float]:

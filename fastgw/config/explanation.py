@@ -89,7 +89,7 @@ class Explanation:
         route: the arms.
         rules: every policy, in order; None where no `policies` are written: everything is allowed.
         goals: targets of the arm that is taken; the first is called.
-        seconds: `total`, `attempt`, `idle`.
+        seconds: `total`, `max` (where progress lets the total start anew), `attempt`, `idle`.
         fixed, defaults: names of arguments that the configuration settles.
         validates: what is checked against schemas: `arguments`, `results`.
         limits: those that count it, where it is sent.
@@ -289,7 +289,7 @@ def _aimed(found: Case, told: Explanation, arm: Arm, targets: tuple[Target, ...]
     return replace(
         told,
         goals=tuple(_goal(found, target) for target in targets),
-        seconds={"total": times.total, "attempt": times.first_byte, "idle": times.idle},
+        seconds={"total": times.total, "max": times.longest, "attempt": times.first_byte, "idle": times.idle},
         fixed=tuple(name for name, _ in arm.fixed),
         defaults=tuple(name for name, _ in arm.defaults),
         validates=tuple(

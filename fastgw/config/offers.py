@@ -19,7 +19,7 @@ from fastgw.config.conditions import match_of
 from fastgw.config.curation import curated
 from fastgw.config.faces import Face, face_of
 from fastgw.config.making import Making
-from fastgw.config.stock import Own, timeout
+from fastgw.config.stock import Own, times
 from fastgw.config.toolsettings import RouteArm, TargetSettings, Tool
 from fastgw.mcp.envelope import quote
 from fastgw.ports import Deadlines
@@ -251,13 +251,14 @@ def deadlines_of(making: Making, server: str, chain: Sequence[Given] = ()) -> De
 
 def _deadlines(making: Making, server: str, chain: Sequence[Given]) -> Deadlines:
     stock = making.stock
-    given = (*chain, stock.by_server[server], timeout(making.endpoint.timeout), stock.top)
+    given = (*chain, stock.by_server[server], times(making.endpoint), stock.top)
     total = first(given, "timeout", 0.0)
     return Deadlines(
         connect=min(CONNECT, stock.settings.servers[server].timeout or CONNECT),
         first_byte=min(total, first(given, "attempt_timeout", total)),
         idle=min(total, first(given, "idle_timeout", total)),
         total=total,
+        longest=max(total, first(given, "max_timeout", 0.0)),
     )
 
 

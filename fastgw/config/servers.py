@@ -253,6 +253,8 @@ class Server(BaseModel):
     refresh: Duration = 60.0
     """Seconds after which a catalogue that says nothing about its age is fetched again."""
     timeout: Duration | None = None
+    max_timeout: Duration | None = None
+    idle_timeout: Duration | None = None
     start_timeout: Duration = 60.0
     """Seconds for each answer to the controller: `initialize`, a whole list."""
     health: Health | None = None

@@ -119,6 +119,8 @@ class Endpoint(BaseModel):
     """Pages that may ask, as browsers say it in `Origin`: exactly these. None: of `public_url` and this machine."""
     refusals: Literal["error", "result"] = "error"
     timeout: Duration | None = None
+    max_timeout: Duration | None = None
+    idle_timeout: Duration | None = None
     instructions: str = ""
     """Text for agents in `initialize` and `server/discover`."""
 
@@ -252,6 +254,9 @@ class Settings(BaseModel):
     limits: tuple[Limit, ...] = ()
     quotas: tuple[Quota, ...] = ()
     timeout: Duration = 55.0
+    max_timeout: Duration = 600.0
+    """However often `timeout` starts anew; never less than `timeout` itself."""
+    idle_timeout: Duration | None = None
     health: Health = Health()
     breaker: Breaker = Breaker()
     usage: Usage = Usage()

@@ -15,7 +15,8 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.precedence import Given, Places
 from fastgw.catalog.tools import Catalogue, ToolDefinition
 from fastgw.config.filters import Filter
-from fastgw.config.settings import Settings
+from fastgw.config.servers import Server
+from fastgw.config.settings import Endpoint, Settings
 from fastgw.config.toolsettings import Tool
 from fastgw.policy.patterns import is_wild
 from fastgw.ports import Deadlines
@@ -45,6 +46,9 @@ class Goods:
     notices: tuple[Notice, ...] = ()
 
 
+TIMES = ("timeout", "max_timeout", "idle_timeout")
+"""Settings of calls that have a place at every level: tool, server, endpoint, top."""
+
 NOTHING = Goods()
 """Of a server that has never answered."""
 
@@ -58,10 +62,10 @@ class Stock:
         self.goods: dict[str, Goods] = {}
         self.places = Places({key: _given(tool) for key, tool in settings.tools.items()})
         self.can_hide = self.places.can_hide
-        self.by_server = {name: timeout(server.timeout) for name, server in settings.servers.items()}
+        self.by_server = {name: times(server) for name, server in settings.servers.items()}
         self._aliases = {name: server.alias or name for name, server in settings.servers.items()}
         self.filters = {name: Filter(server.tools) for name, server in settings.servers.items()}
-        self.top = timeout(settings.timeout)
+        self.top = times(settings)
         self.deadlines: dict[object, Deadlines] = {}
         """By what they follow from, and by themselves: a snapshot of 10,000 tools travels with a handful of objects."""
         self.entries = {key: tool for key, tool in settings.tools.items() if tool.to or tool.route}
@@ -136,6 +140,6 @@ def _given(tool: Tool) -> Given:
     return {key: getattr(tool, key) for key in tool.model_fields_set - {"to", "route"}}
 
 
-def timeout(seconds: float | None) -> Given:
-    """The setting `timeout` of a place where it is written."""
-    return {} if seconds is None else {"timeout": seconds}
+def times(place: Server | Endpoint | Settings) -> Given:
+    """What a place beside `tools:` says about the time of calls."""
+    return {key: seconds for key in TIMES if (seconds := getattr(place, key)) is not None}

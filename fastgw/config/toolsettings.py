@@ -124,6 +124,7 @@ class Tool(BaseModel):
     hidden: Flag | None = None
     scopes: Many[str] = ()
     timeout: Duration | None = None
+    max_timeout: Duration | None = None
     attempt_timeout: Duration | None = None
     idle_timeout: Duration | None = None
     failover_on: Many[Failure] = ("unavailable",)

@@ -50,6 +50,8 @@ async def relay(exchange: Exchange, upstream: Upstream, outlet: Outlet, states: 
     while message.method is not None:
         event = _notification(exchange, exchange.call, message)
         if event is not None:
+            if message.method == names.PROGRESS:
+                upstream.renew()
             await outlet.event(event)
         # The next one is asked for only now: a slow agent slows the server, not our memory.
         message = await _next(exchange, upstream)

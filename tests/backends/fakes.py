@@ -49,6 +49,7 @@ class FakeAnswer:
         self.body = body
         self.closed = False
         self.distrusted = False
+        self.extended: list[tuple[float, float]] = []
         self.more: asyncio.Queue[bytes | Fault] = asyncio.Queue()
         for piece in pieces:
             self.more.put_nowait(piece)
@@ -60,6 +61,9 @@ class FakeAnswer:
         if isinstance(piece, Fault):
             raise piece
         return piece
+
+    def extend(self, due: float, seconds: float) -> None:
+        self.extended.append((due, seconds))
 
     def close(self) -> None:
         self.closed = True

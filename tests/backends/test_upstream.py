@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -211,6 +212,31 @@ def test_a_late_answer_is_told_as_such_and_the_server_too() -> None:
         run(heard(stream(Fault(Kind.TIMEOUT, sent=True)), NEW, wire))
     assert wrong.value.kind is Kind.TIMEOUT
     assert [sent.method for sent in wire.sent] == ["notifications/cancelled"]
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_progress_gives_a_call_that_is_resumed_its_time_anew(renews: bool) -> None:
+    async def story() -> None:
+        given = Deadlines(5, 5, 5, 2.0, longest=60.0)
+        resumed = stream(event(DONE))
+        async with registry() as found:
+            way = line(resuming(resumed), found.spawn, NEW, given)
+            way = replace(way, started=way.started - 1.9)
+            first = stream(event(STEP, "id: e1\nretry: 150\n"), b"")
+            upstream = Upstream(way, first)
+            await upstream.next()
+            if not renews:
+                with pytest.raises(Fault, match="in time"):
+                    await upstream.next()
+                return
+            upstream.renew()
+            (due, seconds), now = first.extended[0], asyncio.get_running_loop().time()
+            assert (seconds, now + 1.0 < due <= now + 2.0) == (2.0, True)
+            assert (await upstream.next()).result
+            upstream.renew()
+            assert resumed.extended[0][0] > due
+
+    run(story())
 
 
 async def left(session: UpstreamSession, how: str, *pieces: bytes) -> tuple[FakeAnswer, FakeWire, list[int]]:

@@ -125,6 +125,44 @@ def test_settings_come_from_the_nearest_place() -> None:
     assert (plain.total, plain.attempt, plain.idle) == (55.0, 55.0, 55.0)
 
 
+@pytest.mark.parametrize(
+    ("key", "attribute", "more"),
+    [("timeout", "total", {}), ("idle_timeout", "idle", {}), ("max_timeout", "longest", {"timeout": "1s"})],
+)
+def test_times_are_said_of_a_tool_a_server_an_endpoint_or_all(key: str, attribute: str, more: dict[str, Any]) -> None:
+    levels: list[dict[str, Any]] = [
+        {"tools": {"x": {key: "2s"}}},
+        {"a": {key: "3s"}},
+        {"endpoints": {"/mcp": {key: "4s"}}},
+        {key: "5s"},
+    ]
+    for nearest in range(len(levels)):
+        keys = {name: value for level in levels[nearest:] for name, value in level.items()}
+        found = view(compiled({"a": ["x"]}, **more, **keys)).grants["x"].arms[0].deadlines
+        assert getattr(found, attribute) == 2.0 + nearest
+
+
+def test_max_timeout_is_never_less_than_timeout() -> None:
+    def longest(**keys: Any) -> float:
+        return view(compiled({"a": ["x"]}, **keys)).grants["x"].arms[0].deadlines.longest
+
+    assert longest() == 600.0
+    assert longest(timeout="20m") == 1200.0
+    assert longest(max_timeout="1m", a={"timeout": "2m"}) == 120.0
+
+
+def test_a_snapshot_is_used_as_long_as_its_longest_call_may_take() -> None:
+    assert compiled({"a": ["x"]}).longest == 600.0
+    assert compiled({"a": ["x"]}, timeout="20m").longest == 1200.0
+    for keys in (
+        {"a": {"max_timeout": "15m"}},
+        {"tools": {"x": {"max_timeout": "15m"}}},
+        {"endpoints": {"/mcp": {"max_timeout": "15m"}}},
+        {"max_timeout": "15m"},
+    ):
+        assert compiled({"a": ["x"]}, **keys).longest == 900.0
+
+
 def test_every_arm_has_the_settings_of_its_own_target() -> None:
     route = [{"match": {"agent": "x"}, "to": "calm/q"}, {"to": "sandbox/query"}]
     tools = {
@@ -136,8 +174,8 @@ def test_every_arm_has_the_settings_of_its_own_target() -> None:
     bring = {"calm": ["q"], "sandbox": ["query"]}
     snapshot = compiled(bring, tools=tools, agents=agents, sandbox={"timeout": "2s"})
     arms = {name: view(snapshot, name).grants["query"].arms[0] for name in agents}
-    assert arms["x"].deadlines == Deadlines(connect=5.0, first_byte=30.0, idle=20.0, total=55.0)
-    assert arms["y"].deadlines == Deadlines(connect=2.0, first_byte=1.0, idle=1.0, total=1.0)
+    assert arms["x"].deadlines == Deadlines(connect=5.0, first_byte=30.0, idle=20.0, total=55.0, longest=600.0)
+    assert arms["y"].deadlines == Deadlines(connect=2.0, first_byte=1.0, idle=1.0, total=1.0, longest=600.0)
     assert "description" not in shown(snapshot, "query", "x")
     assert shown(snapshot, "query", "y")["description"] == "Quick."
     longest = snapshot.endpoints["/mcp"].routes["query"]

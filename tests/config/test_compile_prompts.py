@@ -109,10 +109,10 @@ def test_times_come_from_the_server_the_endpoint_and_the_top() -> None:
         for name, grant in view(snapshot, path=path).prompts.items()
     }
     assert found == {
-        ("/mcp", "x"): Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0),
-        ("/mcp", "y"): Deadlines(connect=5.0, first_byte=7.0, idle=7.0, total=7.0),
-        ("/slow", "x"): Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0),
-        ("/slow", "y"): Deadlines(connect=5.0, first_byte=55.0, idle=55.0, total=55.0),
+        ("/mcp", "x"): Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0, longest=600.0),
+        ("/mcp", "y"): Deadlines(connect=5.0, first_byte=7.0, idle=7.0, total=7.0, longest=600.0),
+        ("/slow", "x"): Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0, longest=600.0),
+        ("/slow", "y"): Deadlines(connect=5.0, first_byte=55.0, idle=55.0, total=55.0, longest=600.0),
     }
 
 

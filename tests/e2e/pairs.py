@@ -72,7 +72,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, tools: dict[str, Tool], **settings: Any) -> AsyncIterator[World]:
+async def world(folder: Path, tools: dict[str, Tool], /, **settings: Any) -> AsyncIterator[World]:
     """The servers, the gateway and an open session for `KEY`. `settings` go to the gateway."""
     boxes = {era: Toolbox(era, {f"{era}_{name}": tool for name, tool in tools.items()}) for era in ("modern", "legacy")}
     async with serving(boxes["modern"]) as new, serving(boxes["legacy"]) as old:

@@ -554,9 +554,9 @@ def test_explain_tells_what_has_been_served(
         found = explained(*who, *what)
         assert found["verdict"] == verdict
         if what[1] == "db-query":
-            assert found["seconds"] == {"total": 10.0, "attempt": 10.0, "idle": 10.0}
+            assert found["seconds"] == {"total": 10.0, "max": 600.0, "attempt": 10.0, "idle": 10.0}
         if what[1] == "generate-code":
-            assert found["seconds"] == {"total": 50.0, "attempt": 20.0, "idle": 50.0}
+            assert found["seconds"] == {"total": 50.0, "max": 600.0, "attempt": 20.0, "idle": 50.0}
             assert [goal["renamed"] for goal in found["goals"]] == [{}, {"prompt": "instructions"}]
 
 
