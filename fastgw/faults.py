@@ -61,9 +61,11 @@ class Told:
     message: str
 
 
+CREDENTIAL_WANTED = "A valid credential is needed: Authorization: Bearer <key>"
+
 TOLD: dict[Kind, Told] = {
-    Kind.UNAUTHENTICATED: Told(-32600, 401, 401, 401, "denied", "A valid credential is needed."),
-    Kind.WRONG_CREDENTIAL: Told(-32600, 401, 401, 401, "denied", "A valid credential is needed."),
+    Kind.UNAUTHENTICATED: Told(-32600, 401, 401, 401, "denied", CREDENTIAL_WANTED),
+    Kind.WRONG_CREDENTIAL: Told(-32600, 401, 401, 401, "denied", CREDENTIAL_WANTED),
     Kind.SESSION_UNKNOWN: Told(-32600, 404, 404, 404, "invalid", "Session not found; initialize again."),
     Kind.BAD_ORIGIN: Told(-32600, 403, 403, 403, "invalid", "This Origin is not allowed."),
     Kind.BAD_HOST: Told(-32600, 421, 421, 421, "invalid", "This Host is not served here."),

@@ -19,7 +19,10 @@ _EXPOSED = (
 )
 """What scripts may read of an answer beside the few headers they always may."""
 
-_USUAL = ("content-type", "authorization", "accept", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")
+_USUAL = (
+    "content-type", "authorization", "x-api-key", "accept",
+    "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name",
+)  # fmt: skip
 _MORE = re.compile(r"mcp-[a-z0-9-]{1,64}|last-event-id|traceparent|tracestate")
 """What else a page may send if its browser asks."""
 _MOST_ASKED = 64

@@ -47,6 +47,8 @@ def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> Entrance | None:
     if len(parts) == count:
         return era.MESSAGES
     below = parts[count]
+    if not below:  # one slash at the end: many clients write it
+        return era.MESSAGES
     if below == "tools":
         return rest.Tools(scope.get("query_string", b""))
     if below == "openapi.json":

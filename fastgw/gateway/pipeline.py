@@ -1,7 +1,7 @@
 """The path of a request: ten verbs, from top to bottom.
 
-    accept      path, method, Host, Origin; the snapshot is taken once
-    identify    credential -> Principal, before a stranger's body is read
+    accept      path, Host, Origin; the snapshot is taken once
+    identify    credential -> Principal, before a stranger's method is looked at and its body read
     read        the body, up to its limit and deadline
     recognise   era, version, envelope -> Call; headers must mirror the body
     resolve     name -> Grant, one dictionary look-up; or an answer made here
@@ -55,11 +55,13 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     exchange = gateway.begin(scope)
     try:
         entrance, verb = accept(exchange, scope), scope["method"]
-        if verb == "OPTIONS":
+        if origins.asks_first(exchange, verb):
             fields = [*gateway.common(exchange), *origins.permission(exchange, entrance.verbs(exchange))]
             await agent.answer(204, fields, b"")
             return
         identify(exchange)
+        if verb != entrance.verb:
+            check_verb(exchange, entrance, verb)
         if verb == "DELETE":
             await gateway.end_session(exchange)
             await agent.answer(200, gateway.common(exchange), b"")
@@ -87,7 +89,7 @@ def accept(exchange: Exchange, scope: Scope) -> Entrance:
     """Find the endpoint and the way in, and check what the head of the request says before all else.
 
     Raises:
-        Fault: BAD_HOST, BAD_ORIGIN, NO_ENDPOINT, BAD_VERB.
+        Fault: BAD_HOST, BAD_ORIGIN, NO_ENDPOINT.
     """
     snapshot, found, path = exchange.snapshot, exchange.headers, scope["path"]
     entrance: Entrance = MESSAGES
@@ -104,11 +106,6 @@ def accept(exchange: Exchange, scope: Scope) -> Entrance:
     if endpoint is None:
         raise Fault(Kind.NO_ENDPOINT)
     exchange.endpoint = endpoint
-    verb = scope["method"]
-    if verb != entrance.verb and not origins.asks_first(exchange, verb):
-        verbs = entrance.verbs(exchange)
-        if verb not in verbs:
-            raise Fault(Kind.BAD_VERB, headers=((b"allow", ", ".join(verbs).encode()),))
     return entrance
 
 
@@ -122,13 +119,23 @@ def identify(exchange: Exchange) -> None:
     if endpoint.anonymous:
         exchange.principal = ANONYMOUS
     else:
-        credential = None if b"authorization" in exchange.twice else exchange.headers.get(b"authorization")
-        exchange.principal = authenticate(credential, exchange.snapshot.keys, time.time())
+        exchange.principal = authenticate(exchange.headers, exchange.twice, exchange.snapshot.keys, time.time())
     at = endpoint.view_of.get(exchange.principal.agent)
     if at is None:  # a credential of ours, but of a kind that this endpoint does not take
         raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
     exchange.identified = True
     exchange.view = endpoint.views[at]
+
+
+def check_verb(exchange: Exchange, entrance: Entrance, verb: str) -> None:
+    """Refuse a method that is not taken here; only now, because clients show 405 where the key is what is wrong.
+
+    Raises:
+        Fault: BAD_VERB.
+    """
+    verbs = entrance.verbs(exchange)
+    if verb not in verbs:
+        raise Fault(Kind.BAD_VERB, headers=((b"allow", ", ".join(verbs).encode()),))
 
 
 async def read(gateway: Gateway, exchange: Exchange, agent: Agent) -> bytes:

@@ -1,4 +1,4 @@
-"""API keys: `Authorization: Bearer fgw_...`.
+"""API keys: `Authorization: Bearer fgw_...`, and the other forms in which clients send one.
 
 Knows: how a key is shown, hashed and found. Refuses to know: what its agent may do, and the time (`now` is given).
 """
@@ -6,7 +6,7 @@ Knows: how a key is shown, hashed and found. Refuses to know: what its agent may
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from fastgw.config.snapshot import KeyEntry
 from fastgw.faults import Fault, Kind
@@ -15,28 +15,40 @@ from fastgw.policy.principal import Principal
 PREFIX = "fgw_"
 """So that scanners for leaked secrets know one."""
 
+_AUTHORIZATION, _API_KEY = b"authorization", b"x-api-key"
+_BOTH = frozenset((_AUTHORIZATION, _API_KEY))
+
 
 def digest(key: str) -> str:
     """The SHA-256 of a key as 64 hex digits. No salt or stretching: a key has 256 random bits."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def authenticate(authorization: bytes | None, keys: Mapping[str, KeyEntry], now: float) -> Principal:
-    """Who shows this credential.
+def authenticate(
+    headers: Mapping[bytes, bytes], twice: Set[bytes], keys: Mapping[str, KeyEntry], now: float
+) -> Principal:
+    """Who shows the key in these headers: `Authorization`, with or without the word Bearer, or `X-API-Key`.
 
     Args:
-        authorization: value of the header; None where there is none or more than one.
+        headers: of the request, by lower-case name.
+        twice: names of those that came more than once.
         keys: by `digest`.
         now: Unix seconds.
 
     Raises:
-        Fault: UNAUTHENTICATED where no token was sent, else WRONG_CREDENTIAL; each with the `WWW-Authenticate` of
-            RFC 6750, section 3: `invalid_token` only if a token was sent.
+        Fault: UNAUTHENTICATED where no key was sent, or a header for it twice; else WRONG_CREDENTIAL, also for two
+            different keys. Each with the `WWW-Authenticate` of RFC 6750, section 3: `invalid_token` only if a key was
+            sent.
     """
-    words = (authorization or b"").split()
-    if len(words) < 2 or words[0].lower() != b"bearer":
+    key = _authorized(headers.get(_AUTHORIZATION, b""))
+    if _API_KEY in headers:
+        other = headers[_API_KEY].strip()
+        if key and other and key != other:
+            raise _wrong("two keys", "Authorization and X-API-Key show different keys; one is enough.")
+        key = key or other
+    if not key or not _BOTH.isdisjoint(twice):
         raise Fault(Kind.UNAUTHENTICATED, detail="no token", headers=((b"www-authenticate", b"Bearer"),))
-    entry = keys.get(hashlib.sha256(words[1]).hexdigest()) if len(words) == 2 else None
+    entry = keys.get(hashlib.sha256(key).hexdigest())
     if entry is None:
         raise _wrong("unknown key")
     if entry.expires is not None and now >= entry.expires:
@@ -44,6 +56,14 @@ def authenticate(authorization: bytes | None, keys: Mapping[str, KeyEntry], now:
     return entry.principal
 
 
-def _wrong(detail: str) -> Fault:
+def _authorized(value: bytes) -> bytes:
+    """The key in an `Authorization`; empty where there is none, or the credential of another scheme."""
+    words = value.split(None, 1)
+    if words and words[0].lower() == b"bearer":
+        return words[1].rstrip() if len(words) > 1 else b""
+    return words[0] if len(words) == 1 else b""
+
+
+def _wrong(detail: str, message: str | None = None) -> Fault:
     challenge = b'Bearer error="invalid_token"'
-    return Fault(Kind.WRONG_CREDENTIAL, detail=detail, headers=((b"www-authenticate", challenge),))
+    return Fault(Kind.WRONG_CREDENTIAL, message, detail=detail, headers=((b"www-authenticate", challenge),))

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from fastgw.config.snapshot import Condition, View
+from fastgw.faults import CREDENTIAL_WANTED
 from fastgw.gateway import outlet
 from fastgw.mcp import names
 from fastgw.policy.match import Match
@@ -283,7 +284,7 @@ def test_strangers_are_told_in_the_same_form(monkeypatch: pytest.MonkeyPatch, pa
         async with staged(monkeypatch, sells) as stage:
             changed(stage, anonymous=False)
             agent = await ask(stage, path, b"{}", verb="POST" if path == INVOKE else "GET")
-            assert (agent.status, agent.json()["error"]) == (401, "A valid credential is needed.")
+            assert (agent.status, agent.json()["error"]) == (401, CREDENTIAL_WANTED)
             assert agent.headers[b"www-authenticate"] == b"Bearer"
             assert stage.keeper.events == []
 
