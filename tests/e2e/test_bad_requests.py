@@ -307,6 +307,22 @@ def test_an_unknown_revision(place: Place, version: str) -> None:
     is_refused(reply, 400, -32022, 1, supported=served, requested=version[:64])
 
 
+@pytest.mark.parametrize("version", ["2024-11-05", "1.0", "2099-01-01"])
+def test_an_unknown_revision_may_open_a_session_and_is_told_what_is_served_elsewhere(
+    place: Place, version: str
+) -> None:
+    opened = place.ask(initialize(key=KEY, version=version).having("MCP-Protocol-Version", version))
+    assert opened.status == 200
+    settled, session = opened.json()["result"]["protocolVersion"], opened.header("mcp-session-id")
+    assert settled in (LEGACY, "2025-03-26")
+    served = [MODERN, LEGACY, "2025-06-18", "2025-03-26"]
+    for strange in (legacy("tools/list", key=KEY), legacy("tools/list", key=KEY, session=session, version=version)):
+        reply = place.ask(strange.having("MCP-Protocol-Version", version))
+        is_refused(reply, 400, -32022, 1, supported=served, requested=version)
+        assert all(word in reply.json()["error"]["message"] for word in (version, *served))
+    assert place.ask(legacy("tools/list", key=KEY, session=session, version=settled)).json()["result"]["tools"]
+
+
 @pytest.mark.parametrize("missing", ["protocolVersion", "clientCapabilities"])
 def test_a_modern_request_without_its_envelope(place: Place, missing: str) -> None:
     body = json.loads(CALL.body)
@@ -381,11 +397,14 @@ def test_a_broken_initialize_opens_nothing(place: Place, params: dict[str, Any])
     assert reply.header("mcp-session-id") is None
 
 
-@pytest.mark.parametrize("asked", ["2024-11-05", "2099-01-01", "", "x" * 5000])
-def test_initialize_with_an_unknown_revision_gets_the_newest(place: Place, asked: str) -> None:
+NEAREST = {"2024-11-05": "2025-03-26", "": "2025-03-26", "2099-01-01": LEGACY, "x" * 5000: LEGACY}
+
+
+@pytest.mark.parametrize("asked", NEAREST, ids=repr)
+def test_initialize_with_an_unknown_revision_gets_the_nearest(place: Place, asked: str) -> None:
     reply = place.ask(initialize(key=KEY, version=asked))
     assert reply.status == 200
-    assert reply.json()["result"]["protocolVersion"] == LEGACY
+    assert reply.json()["result"]["protocolVersion"] == NEAREST[asked]
     session = reply.header("mcp-session-id")
     assert session is not None
     assert session.isascii()

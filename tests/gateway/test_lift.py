@@ -298,9 +298,49 @@ def test_a_session_supplies_what_the_message_lacks() -> None:
     assert call.session is not None and call.session not in token
 
 
-def test_an_unknown_revision_gets_the_newest_with_sessions() -> None:
-    token = initialize("2024-11-05")
-    assert lift({"Mcp-Session-Id": token}, request("ping")).call.version == "2025-11-25"
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [
+        ("2025-11-25", "2025-11-25"),
+        ("2025-03-26", "2025-03-26"),
+        ("2024-11-05", "2025-03-26"),
+        ("1.0", "2025-03-26"),
+        ("2025-09-01", "2025-06-18"),
+        (MODERN, "2025-11-25"),
+        ("2099-01-01", "2025-11-25"),
+        ("DRAFT-2026-v1", "2025-11-25"),
+    ],
+)
+@pytest.mark.parametrize("header", [None, "2024-11-05", "1.0", "", "2025-06-18", MODERN, "2099-01-01"])
+def test_initialize_settles_on_a_revision_whatever_is_asked_for(asked: str, offered: str, header: str | None) -> None:
+    fields = {} if header is None else {"MCP-Protocol-Version": header}
+    message = request("initialize", protocolVersion=asked, capabilities={}, clientInfo={"name": "x", "version": "1"})
+    found = lift(fields, message)
+    assert (found.wish, found.call.version, found.face.version) == (Wish.INITIALIZE, offered, offered)
+    token = dict(found.headers)[b"mcp-session-id"].decode()
+    assert lift({"Mcp-Session-Id": token}, request("ping")).call.version == offered
+
+
+def test_a_revision_named_twice_does_not_keep_initialize_from_settling_on_one() -> None:
+    one = exchange({"MCP-Protocol-Version": MODERN})
+    one.twice = frozenset((b"mcp-protocol-version",))
+    message = request("initialize", protocolVersion="2024-11-05", capabilities={}, clientInfo={})
+    found = era.lift(one, orjson.dumps(message), DOOR)
+    assert isinstance(found, Recognised)
+    assert found.wish is Wish.INITIALIZE
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "1.0", "2099-01-01"])
+def test_an_unknown_revision_elsewhere_is_told_what_is_served(version: str) -> None:
+    served = [MODERN, "2025-11-25", "2025-06-18", "2025-03-26"]
+    fields = {"MCP-Protocol-Version": version}
+    for sent in (request("tools/list"), [request("ping")], request("tools/call", name="x", _meta={"a": 1})):
+        for more in ({}, {"Mcp-Session-Id": initialize()}):
+            fault, one = refusal({**fields, **more}, sent)
+            assert (fault.kind, fault.data) == (Kind.UNSUPPORTED_VERSION, {"supported": served, "requested": version})
+            assert all(word in fault.message for word in (version, *served))
+            assert one.face is None or one.face.status(fault) == 400
+    assert lift(fields, {"jsonrpc": "2.0", "method": "notifications/initialized"}).wish is Wish.NOTHING
 
 
 def test_mcp_headers_mean_nothing_in_a_session() -> None:

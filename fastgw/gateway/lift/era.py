@@ -54,7 +54,12 @@ def lift(exchange: Exchange, body: bytes, door: Door) -> Recognised | list[Recog
         return _batch(exchange, body, door)
     exchange.face = legacy.face_of(exchange) if speaks_sessions(exchange) else modern.FACE
     opened = _opened(exchange, body)
-    if speaks_sessions(exchange) and not (exchange.bare and names.META_VERSION in opened.meta):
+    if names.META_VERSION in opened.meta:
+        wants_session = speaks_sessions(exchange) and not exchange.bare
+    else:
+        # What is asked for in `initialize` counts, not what header goes along with it.
+        wants_session = opened.message.method == names.INITIALIZE or speaks_sessions(exchange)
+    if wants_session:
         return legacy.lift(exchange, opened, door)
     exchange.face = modern.FACE
     return modern.lift(exchange, opened)
@@ -78,6 +83,7 @@ def _opened(exchange: Exchange, body: bytes) -> Opened:
 def _batch(exchange: Exchange, body: bytes, door: Door) -> list[Recognised | Refused]:
     items = reading.elements(body)
     if not legacy.takes_batches(exchange, door):
+        modern.refuse_unknown(exchange)
         raise Fault(Kind.NOT_ONE_MESSAGE, "Batches are not part of this protocol revision.")
     return [_element(exchange, item, door) for item in items]
 

@@ -125,7 +125,7 @@ def _initialize(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
     asked = reading.text(opened.params.get("protocolVersion"), "protocolVersion")
     call.capabilities = reading.an_object(opened.params.get("capabilities"), "capabilities")
     call.client = reading.an_object(opened.params.get("clientInfo"), "clientInfo")
-    call.version = asked if asked in names.LEGACY_VERSIONS else names.NEWEST_LEGACY
+    call.version = _settled(asked)
     session = Session(
         os.urandom(12).hex(),
         call.version,
@@ -136,6 +136,11 @@ def _initialize(exchange: Exchange, opened: Opened, door: Door) -> Recognised:
     bound = sessions.bond(exchange.principal.agent, exchange.endpoint.path)
     token = sessions.sealed(session, door.sealer, bound, os.urandom(NONCE))
     return Recognised(Wish.INITIALIZE, call, _FACES[call.version], [(headers.SESSION, token.encode())])
+
+
+def _settled(asked: str) -> str:
+    """The revision of a session: the newest that is not newer than the one asked for, so that an agent may know it."""
+    return next((version for version in names.LEGACY_VERSIONS if version <= asked), names.LEGACY_VERSIONS[-1])
 
 
 def _notification(call: Call, opened: Opened, face: LegacyFace) -> Recognised:

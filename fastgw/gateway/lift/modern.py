@@ -78,6 +78,8 @@ def lift(exchange: Exchange, opened: Opened) -> Recognised:
         return Recognised(Wish.NOTHING, call, FACE)
     if exchange.twice & _ROUTING:
         raise Fault(Kind.HEADER_MISMATCH, "A routing header came twice.")
+    if names.META_VERSION not in opened.meta:
+        refuse_unknown(exchange)
     version = reading.text(opened.meta.get(names.META_VERSION), names.META_VERSION)
     call.capabilities = reading.an_object(opened.meta.get(names.META_CAPABILITIES), names.META_CAPABILITIES)
     _mirror(exchange, opened, version)
@@ -102,7 +104,20 @@ def lift(exchange: Exchange, opened: Opened) -> Recognised:
 
 def unsupported(version: str) -> Fault:
     """The refusal of a revision, naming those that are served."""
-    return Fault(Kind.UNSUPPORTED_VERSION, data={"supported": list(SUPPORTED), "requested": version[:64]})
+    asked = version[:64]
+    words = f"Unsupported protocol version: {asked}. Served here: {', '.join(SUPPORTED)}."
+    return Fault(Kind.UNSUPPORTED_VERSION, words, data={"supported": list(SUPPORTED), "requested": asked})
+
+
+def refuse_unknown(exchange: Exchange) -> None:
+    """Refuse a request whose header names a revision that is not served.
+
+    Raises:
+        Fault: UNSUPPORTED_VERSION.
+    """
+    named = _plain(exchange.headers.get(headers.VERSION))
+    if named is not None and named not in SUPPORTED:
+        raise unsupported(named)
 
 
 def _mirror(exchange: Exchange, opened: Opened, version: str) -> None:
