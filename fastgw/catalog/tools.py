@@ -113,7 +113,7 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
 
     Raises:
         InvalidTool: it has no name, no object as input schema, a member of a wrong type or twice, text that is no
-            UTF-8, or a bad `x-mcp-header` annotation.
+            UTF-8, or a bad `x-mcp-header` annotation; or it can only be called as a task (2025-11-25, Tasks).
     """
     name = ""
     try:
@@ -124,6 +124,8 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
             raise InvalidTool(name, f"{member} has a wrong type")
         if "inputSchema" not in found or members(found["inputSchema"]).get("type") != b'"object"':
             raise InvalidTool(name, "inputSchema must be of type object")
+        if members(found.get("execution", b"{}")).get("taskSupport") == b'"required"':
+            raise InvalidTool(name, "needs tasks, which are not supported")
         hints = members(found.get("annotations", b"{}"), frozenset(_HINTS))
         headers = param_headers(found["inputSchema"])
     except (NotJson, NotAMessage, BadAnnotation) as wrong:

@@ -150,7 +150,9 @@ async def _failure(exchange: Exchange, call: Call, error: bytes, outlet: Outlet)
     if call.method == names.RESOURCES_READ and _not_found(error):
         raise grants.unknown_resource(call.name or "")
     code = _relayable(error, call, exchange.face)
-    exchange.outcome, exchange.status, exchange.error_code = "server_error", 502, code
+    # What an agent's arguments are to blame for is no failure of the server's.
+    outcome = "invalid" if code == names.INVALID_PARAMS else "server_error"
+    exchange.outcome, exchange.status, exchange.error_code = outcome, 502, code
     uris, server = exchange.endpoint.uris, _server(exchange)
     if uris.rewrites(server):
         error = _with_our_uri(error, uris.exposing(server))

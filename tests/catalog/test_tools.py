@@ -60,6 +60,28 @@ def test_a_bad_definition_is_refused(text: bytes) -> None:
         parse_tool("s", text)
 
 
+def test_a_tool_that_needs_tasks_is_left_out_and_the_notice_says_why() -> None:
+    def needing(name: str, execution: bytes) -> bytes:
+        return b'{"name":"%s",%s,"execution":%s}' % (name.encode(), SCHEMA, execution)
+
+    others = [
+        needing(name, execution)
+        for name, execution in (
+            ("a", b'{"taskSupport":"optional"}'),
+            ("b", b'{"taskSupport":"forbidden"}'),
+            ("c", b'{"taskSupport":null}'),
+            ("d", b'{"required":true}'),
+            ("e", b"{}"),
+        )
+    ]
+    one = needing("slow", b'{ "taskSupport" : "required" }')
+    tools, notices = parse_tools("s", b"[" + b",".join([one, *others]) + b"]")
+    assert [tool.name for tool in tools] == list("abcde")
+    assert [(notice.subject, notice.text) for notice in notices] == [
+        ("s/slow", "left out: needs tasks, which are not supported")
+    ]
+
+
 def test_one_bad_definition_leaves_the_others() -> None:
     tools, notices = parse_tools("s", b"[" + tool() + b',{"name":"bad"}]')
     assert [one.name for one in tools] == ["t"]

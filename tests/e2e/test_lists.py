@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.asking import ERAS, Agent, agent, listed
 from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside, until
 from tests.e2e.http import exchange, legacy, modern
@@ -68,6 +70,26 @@ async def from_both(who: Agent, method: str, params: dict[str, Any]) -> list[Any
     replies = [await who.ask(method, params) for _ in range(BOTH)]
     assert len({worker_of(reply.header("x-request-id")) for reply in replies}) == 2
     return [reply.json() for reply in replies]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_tool_that_needs_tasks_does_not_exist_and_operators_are_told(tmp_path: Path, era: str) -> None:
+    async def story() -> None:
+        needing = {name: {"execution": {"taskSupport": name}} for name in ("required", "optional")}
+        box = Toolbox(era, dict.fromkeys(needing, done), needing)
+        async with (
+            serving(box) as server,
+            running_beside({"servers": {"box": {"url": server.url}}}, tmp_path) as gateway,
+        ):
+            await listed(gateway, "optional")
+            for theirs in ERAS:
+                who = await agent(theirs, gateway.url)
+                assert await who.names() == ["optional"]
+                assert (await who.call("required")).json()["error"]["code"] == -32602
+            told = (await asyncio.to_thread(gateway.ask_admin, "/catalogue"))[1].decode()
+            assert "left out: needs tasks, which are not supported" in told
+
+    asyncio.run(story())
 
 
 @asynccontextmanager

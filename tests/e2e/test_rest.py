@@ -296,4 +296,4 @@ def test_a_page_of_this_machine(place: Place) -> None:
     assert first.header("access-control-allow-origin") == origin
     evil = Asked(b"", [("Origin", "http://evil.example"), ("Access-Control-Request-Method", "POST")], "OPTIONS")
     assert place.ask(evil, path).status == 403
-    assert place.ask(Asked(b"", [], "OPTIONS"), path).status == 405
+    assert place.ask(Asked(b"", [], "OPTIONS"), path).status == 401, "no page asks: a stranger, like any other"

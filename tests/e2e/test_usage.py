@@ -43,11 +43,23 @@ async def breaks(call: Call) -> None:
     await call.send(failure(call.id, -32050, "broken"))
 
 
+async def spurns(call: Call) -> None:
+    await call.send(failure(call.id, -32602, "Invalid arguments for tool spurns: word is required"))
+
+
 async def stuck(call: Call) -> None:
     await asyncio.Event().wait()
 
 
-TOOLS = {"echo": echo, "fails": fails, "breaks": breaks, "stuck": stuck, "held": stuck, "deploy": echo}
+TOOLS = {
+    "echo": echo,
+    "fails": fails,
+    "breaks": breaks,
+    "spurns": spurns,
+    "stuck": stuck,
+    "held": stuck,
+    "deploy": echo,
+}
 
 
 def settings(port: int, **usage: Any) -> dict[str, Any]:
@@ -88,6 +100,10 @@ async def has_tools(gateway: Gateway) -> bool:
     return len(reply.json()["result"]["tools"]) == len(TOOLS)
 
 
+async def counted(gateway: Gateway, row: str, count: int) -> bool:
+    return await asyncio.to_thread(gateway.metric, row) == count
+
+
 def calling(tool: str, **arguments: Any) -> Asked:
     return modern("tools/call", {"name": tool, "arguments": arguments}, key=KEY)
 
@@ -121,6 +137,12 @@ def test_every_ending_of_a_call_makes_one_event_with_every_field(tmp_path: Path)
                 assert ending(await tell(gateway, calling("fails"))) == ("tool_error", 200, None, "fails", 1, None)
                 broken = await tell(gateway, calling("breaks"))
                 assert ending(broken) == ("server_error", 502, -32050, "breaks", 1, None)
+                session = await open_session(gateway.url, key=KEY)
+                params = {"name": "spurns", "arguments": {}}
+                for asked in (calling("spurns"), legacy("tools/call", params, key=KEY, session=session)):
+                    spurned = await tell(gateway, asked)
+                    assert ending(spurned) == ("invalid", 502, -32602, "spurns", 1, None)
+                    assert spurned["mcpServer"] == "main"
                 late = await tell(gateway, calling("stuck"))
                 assert ending(late) == ("timeout", 504, -31002, "stuck", 1, None)
                 assert 300 <= late["latencyMs"] < 2000
@@ -137,6 +159,9 @@ def test_every_ending_of_a_call_makes_one_event_with_every_field(tmp_path: Path)
                     assert (event["mcpServer"], event["instance"], event["attempts"]) == (None, None, 0)
                 for event in (ok, broken, late):
                     assert (event["mcpServer"], event["instance"]) == ("main", place)
+                for outcome, count in (("invalid", 4), ("server_error", 1)):
+                    row = f'fastgw_requests_total{{endpoint="/mcp",method="tools/call",outcome="{outcome}"}}'
+                    await until(lambda row=row, count=count: counted(gateway, row, count))
                 await left_calls(gateway)
                 everything = events(gateway)
                 assert all(set(event) == fields() for event in everything)
