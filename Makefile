@@ -9,10 +9,11 @@ RUN := .venv/run/bin/python
 DEV := .venv/dev/bin/python
 LEGACY := .venv/legacy/bin/python
 NODE := .venv/clients
-PYTEST := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) $(DEV) -m pytest
+ENVIRONMENTS := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) FASTGW_SERVERS=$(CURDIR)/.venv
+PYTEST := $(ENVIRONMENTS) $(DEV) -m pytest
 
 .PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak lock clean
-.PHONY: run-env dev-env legacy-env node-env load-env
+.PHONY: run-env dev-env legacy-env node-env servers-env load-env
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,7 +21,7 @@ help: ## what each target does
 run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
-test: dev-env legacy-env node-env ## every test but the minutes-long ones
+test: dev-env legacy-env node-env servers-env ## every test but the minutes-long ones
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
@@ -54,7 +55,7 @@ load: load-env ## many agents at once, every answer checked
 conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
 	$(DEV) -m tests.conformance --all
 
-soak: dev-env legacy-env node-env ## the minutes-long tests
+soak: dev-env legacy-env node-env servers-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)
 
 lock: dev-env ## choose versions anew for requirements/*.txt
@@ -75,6 +76,11 @@ legacy-env:
 
 node-env:
 	@$(PYTHON) requirements/npm.py tests/e2e/clients clients
+
+servers-env:
+	@$(PYTHON) requirements/environment.py servers servers
+	@$(PYTHON) requirements/environment.py servers-1 servers-1
+	@$(PYTHON) requirements/npm.py tests/e2e/real_servers node-servers
 
 load-env:
 	@$(PYTHON) requirements/environment.py load load

@@ -18,6 +18,8 @@ SOURCES = {  # in this order: a later list keeps the versions of the earlier one
     "dev": ["pyproject.toml", BUILD, "--extra", "demo", "--extra", "dev", "-c", "requirements/demo.txt"],
     "legacy-client": ["requirements/legacy-client.in"],
     "node": ["requirements/node.in"],
+    "servers": ["requirements/servers.in"],
+    "servers-1": ["requirements/servers-1.in"],
     "load": ["pyproject.toml", BUILD, "requirements/load.in", "-c", "requirements/run.txt"],
 }
 FLAGS = "--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate"
