@@ -55,7 +55,7 @@ load: load-env ## many agents at once, every answer checked
 conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
 	$(DEV) -m tests.conformance --all
 
-soak: dev-env legacy-env node-env servers-env ## the minutes-long tests
+soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)
 
 lock: dev-env ## choose versions anew for requirements/*.txt

@@ -23,6 +23,8 @@ View = dict[str, Any]
 ONE = "typescript-sdk-1-one"  # refuses a second `initialize` for as long as it lives
 OTHER = "fgw_test_other"
 CALLS = 4  # on connections of their own: enough for both workers
+NO_SERVER = -31001
+DOWN = ["everything", "fastmcp-stateful-sse", "python-sdk-1", "supergateway-stateful", ONE]
 TEXTS = {"hello.txt": "Hello,\nworld.\n", "new.txt": ""}
 NEVER_CHANGE = {"everything", "mcp-proxy", "supergateway-stateless", "supergateway-stateful"}
 
@@ -212,6 +214,28 @@ def test_a_restarted_server_is_used_again(name: str, scene: Scene) -> None:
         scene.restart(name)
         for agent in agents:
             found = await answers(agent)
+            assert all("result" in each for each in found[1:]), (agent, found)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", DOWN)
+def test_a_server_that_was_down_is_used_again(name: str, scene: Scene) -> None:
+    """Calls while it is away say that nothing ran; of those after its return at most each agent's first does."""
+    question = questions(name)[0]
+
+    async def story() -> None:
+        agents = [await opened(scene.url(name), era, OTHER) for era in ERAS]
+        for agent in agents:
+            assert "result" in await answer(agent, *question)
+        scene.servers[name].kill()
+        for agent in agents:
+            for _ in range(CALLS):
+                error = (await agent.ask(*question)).json()["error"]
+                assert (error["code"], error["data"]["mayHaveRun"]) == (NO_SERVER, False), error
+        scene.restart(name)
+        for agent in agents:
+            found = [await answer(agent, *question) for _ in range(CALLS)]
             assert all("result" in each for each in found[1:]), (agent, found)
 
     asyncio.run(story())
