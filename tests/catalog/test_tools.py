@@ -77,9 +77,8 @@ def test_a_tool_that_needs_tasks_is_left_out_and_the_notice_says_why() -> None:
     one = needing("slow", b'{ "taskSupport" : "required" }')
     tools, notices = parse_tools("s", b"[" + b",".join([one, *others]) + b"]")
     assert [tool.name for tool in tools] == list("abcde")
-    assert [(notice.subject, notice.text) for notice in notices] == [
-        ("s/slow", "left out: needs tasks, which are not supported")
-    ]
+    left_out = [(notice.subject, notice.text) for notice in notices if notice.text.startswith("left out")]
+    assert left_out == [("s/slow", "left out: needs tasks, which are not supported")]
 
 
 def test_one_bad_definition_leaves_the_others() -> None:
