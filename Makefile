@@ -12,8 +12,8 @@ NODE := .venv/clients
 ENVIRONMENTS := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) FASTGW_SERVERS=$(CURDIR)/.venv
 PYTEST := $(ENVIRONMENTS) $(DEV) -m pytest
 
-.PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak lock clean
-.PHONY: run-env dev-env legacy-env node-env servers-env load-env
+.PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak clients lock clean
+.PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
 test: dev-env legacy-env node-env servers-env ## every test but the minutes-long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak' $(TESTS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak and not clients' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
 	$(DEV) -m ruff format --check .
@@ -58,6 +58,9 @@ conformance: dev-env ## the protocol's conformance suite: two workers, alone and
 soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)
 
+clients: dev-env node-env clients-env ## ten public clients list, call and are refused: what docs/clients.md says
+	FASTGW_PUBLIC_CLIENTS=$(CURDIR)/.venv $(PYTEST) -rA -m clients tests/e2e/public_clients
+
 lock: dev-env ## choose versions anew for requirements/*.txt
 	$(DEV) requirements/lock.py
 
@@ -84,3 +87,9 @@ servers-env:
 
 load-env:
 	@$(PYTHON) requirements/environment.py load load
+
+clients-env:
+	@$(PYTHON) requirements/environment.py clients-python clients-python
+	@$(PYTHON) requirements/environment.py clients-adk clients-adk
+	@$(PYTHON) requirements/environment.py clients-langchain clients-langchain
+	@$(PYTHON) requirements/npm.py tests/e2e/public_clients clients-node

@@ -20,6 +20,9 @@ SOURCES = {  # in this order: a later list keeps the versions of the earlier one
     "node": ["requirements/node.in"],
     "servers": ["requirements/servers.in"],
     "servers-1": ["requirements/servers-1.in"],
+    "clients-python": ["requirements/clients-python.in"],
+    "clients-adk": ["requirements/clients-adk.in"],  # its opentelemetry is older than FastMCP's
+    "clients-langchain": ["requirements/clients-langchain.in"],  # the only one that needs mcp 1.x
     "load": ["pyproject.toml", BUILD, "requirements/load.in", "-c", "requirements/run.txt"],
 }
 FLAGS = "--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate"

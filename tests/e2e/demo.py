@@ -33,6 +33,10 @@ class Demo:
     def admin(self) -> str:
         return self._found(r"^admin +(\S+)")
 
+    @property
+    def usage(self) -> str:
+        return self._found(r"^usage events +(.+)")
+
     def key(self, name: str) -> str:
         return self._found(rf"^  {name} +(fgw_\S+)")
 
