@@ -19,6 +19,17 @@ from fastgw.gateway.lift.entrance import Entrance
 _TOOLS, _INVOKE = "tools/", "/invoke"
 
 
+_LOGIN = ("/.well-known/oauth-", "/.well-known/openid-configuration", "/register", "/authorize", "/token")
+"""Where clients whose key was refused go next: they show their user what they hear there."""
+
+
+def meant(path: str) -> str | None:
+    """What is said of a path that leads nowhere; None for the usual words."""
+    if path.startswith(_LOGIN) or path.endswith("/.well-known/openid-configuration"):
+        return "There is no login here: fastgw takes a key, Authorization: Bearer <key>. If one was sent, it is wrong."
+    return None
+
+
 def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[Endpoint | None, Entrance]:
     """For a path that is not plainly an endpoint's own: look there first, it costs nothing.
 

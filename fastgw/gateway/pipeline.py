@@ -104,7 +104,7 @@ def accept(exchange: Exchange, scope: Scope) -> Entrance:
     if b"origin" in found:
         exchange.cors = origins.admitted(exchange, endpoint)
     if endpoint is None:
-        raise Fault(Kind.NO_ENDPOINT)
+        raise Fault(Kind.NO_ENDPOINT, paths.meant(path))
     exchange.endpoint = endpoint
     return entrance
 

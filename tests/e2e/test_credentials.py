@@ -107,6 +107,15 @@ def test_a_slash_at_the_end_of_an_endpoint_changes_nothing(place: Place) -> None
         is_refused(place.ask(modern("tools/list", key=KEY), path), 404, -32600)
 
 
+@pytest.mark.parametrize(
+    "path", ["/.well-known/oauth-protected-resource/mcp", "/mcp/.well-known/openid-configuration", "/register"]
+)
+def test_who_looks_for_a_login_is_told_of_keys(place: Place, path: str) -> None:
+    reply = place.ask(Asked(b"", [], "GET"), path)
+    is_refused(reply, 404, -32600)
+    assert "Authorization: Bearer <key>" in reply.json()["error"]["message"]
+
+
 def test_pages_may_send_the_other_header(place: Place) -> None:
     asking = [("Origin", place.gateway.root), ("Access-Control-Request-Method", "POST")]
     reply = place.ask(Asked(b"", [*asking, ("Access-Control-Request-Headers", "x-api-key")], "OPTIONS"), "/mcp/")
