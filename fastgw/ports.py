@@ -144,7 +144,7 @@ class Keeper(Protocol):
         """
         ...
 
-    async def suspect_session(self, instance: str, identity: str) -> None:
+    async def suspect_session(self, key: tuple[str, str], session: str) -> None:
         """A server may have lost this session: every worker knows when this returns, and asks before the next call."""
         ...
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 from fastgw.backends.capabilities import NOTHING, Said
 from fastgw.backends.changes import Listener
-from fastgw.backends.directory import Directory, ModernOnly, own_identity
+from fastgw.backends.directory import KEEPER, Directory, ModernOnly, own_identity
 from fastgw.backends.fetch import SHEETS
 from fastgw.backends.inquiry import Asker, Reach, is_alive
 from fastgw.backends.pages import Pages, legacy_pages, modern_pages
-from fastgw.backends.probe import LEGACY_LIFETIME, MODERN, Found, probe
+from fastgw.backends.probe import DISCOVER_WITHIN, LEGACY_LIFETIME, MODERN, Found, probe
 from fastgw.backends.seen import Seen
 from fastgw.faults import Fault
 from fastgw.mcp.names import MODERN_VERSION, Era
@@ -84,7 +85,9 @@ class Acquaintance:
         silent = not session.id or not any(sheet.is_asked(declared) for sheet in SHEETS)
         if seen.strikes >= _STRIKES or (seen.found is not None and silent):
             seen.strikes = 0
-            session = await self._directory.open(seen.key, identity, session)
+            # One that agents have, too, is not taken from under them while it answers.
+            if identity == KEEPER or not await is_alive(asker, session):
+                session = await self._directory.open(seen.key, identity, session)
         return session
 
     async def _with_sessions(self, seen: Seen, asker: Asker, found: Found) -> Found:
@@ -92,10 +95,11 @@ class Acquaintance:
         if seen.server.watched.era == Era.MODERN.value:
             return found
         try:
-            session = await self._opened(seen, asker)
-            if not await is_alive(asker, session):
-                await self._directory.open(seen.key, own_identity(asker.backend), session)
-        except Fault:
+            async with asyncio.timeout(DISCOVER_WITHIN):  # the opening goes on; its lists must not wait for it
+                session = await self._opened(seen, asker)
+                if not await is_alive(asker, session):
+                    await self._directory.open(seen.key, own_identity(asker.backend), session)
+        except (Fault, TimeoutError):
             return found
         return replace(found, has_sessions=True)
 

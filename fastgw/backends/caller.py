@@ -102,7 +102,7 @@ class Caller:
         self.max_reply = max_reply
         self._sessions: dict[tuple[str, str], UpstreamSession] = {}
         self._levels = Levels(spawn)
-        self._suspects: dict[tuple[str, str], int] = {}
+        self._suspects: dict[tuple[str, str], tuple[str, int]] = {}
         self._in_use: Counter[tuple[str, str]] = Counter()
         self._beating: asyncio.TimerHandle | None = None
         self._eras: dict[str, tuple[str | None, str]] = {}
@@ -161,10 +161,10 @@ class Caller:
             if not await self._mend(attempt, verdict):
                 return self._upstream(attempt, line, answer, verdict)
 
-    def suspect(self, instance: str, identity: str) -> None:
-        """A call in this session was answered as if the server had lost it."""
-        key = instance, identity
-        self._suspects[key] = self._suspects.get(key, 0) + 1
+    def suspect(self, key: tuple[str, str], session: str) -> None:
+        """A call in this session, by its id, was answered as if the server had lost it."""
+        known, times = self._suspects.get(key, (session, 0))
+        self._suspects[key] = session, times + 1 if known == session else 1
         if len(self._suspects) > MOST_SESSIONS:
             del self._suspects[next(iter(self._suspects))]
 
@@ -188,7 +188,7 @@ class Caller:
             headers, body = lower_modern.request(call, target, upstream_id, backend, self._ours)
         else:
             attempt.session = self._sessions.get(attempt.key) or await self._open(attempt, None)
-            if self._suspects and attempt.key in self._suspects:
+            if self._suspects and self._suspects.get(attempt.key, (None, 0))[0] == attempt.session.id:
                 await self._reopen_if_lost(attempt)
             if call.log_level_set and backend.logs:
                 await self._tell_level(attempt)
@@ -240,7 +240,7 @@ class Caller:
                 return await self._in_other_era(attempt)
             case Means.SESSION_SUSPECT:
                 # Before the agent hears of it: its next call may come to another worker.
-                await self._keeper.suspect_session(*attempt.key)
+                await self._keeper.suspect_session(attempt.key, attempt.session.id)
         return False
 
     async def _session_mended(self, attempt: _Attempt, means: Means) -> bool:
@@ -259,7 +259,7 @@ class Caller:
             # The one there is may be good for other calls; what its server said of this one is told.
             self._sessions.setdefault(attempt.key, attempt.lost)
             return attempt.spoken == BOTH and await self._in_other_era(attempt)
-        return attempt.session != attempt.lost
+        return attempt.session != attempt.lost and (not attempt.session.id or attempt.session.id != attempt.lost.id)
 
     async def _go_back(self, attempt: _Attempt, old: UpstreamSession) -> None:
         """The new session is refused in the same way, so this was about the call: its agent keeps what a server has in
@@ -277,14 +277,23 @@ class Caller:
         """Ask a session that is suspect whether it is still there; one that is suspect again is not believed."""
         asker = Asker(self._wires(attempt.instance.key), attempt.backend, self._spawn)
         left = remaining(attempt.deadlines, attempt.started).total
-        if self._suspects[attempt.key] > 1 or not await is_alive(asker.within(left / 2), attempt.session):
+        asker, again = asker.within(left / 2), self._suspects[attempt.key][1] > 1
+        if not again and await is_alive(asker, attempt.session):
+            return
+        try:
             await self._renew(attempt)
+        except Fault:
+            if not again or not await is_alive(asker, attempt.session):
+                raise
+            self._sessions.setdefault(attempt.key, attempt.session)  # the only one there is, and it answers
 
     async def _renew(self, attempt: _Attempt) -> None:
         """Have another session in place of a lost one; a call beside this one may have brought it already."""
         known = self._sessions.get(attempt.key)
         if known is None or known == attempt.session:
             known = await self._open(attempt, attempt.session)
+            if known.id and known.id == attempt.session.id and known.opened < attempt.started - JUST_OPENED:
+                known = await self._open(attempt, known)  # it was found alive, but that is a while ago
             self._suspects.pop(attempt.key, None)
         attempt.session = known
 

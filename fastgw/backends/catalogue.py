@@ -27,7 +27,7 @@ from fastgw.backends.directory import Directory
 from fastgw.backends.fetch import NO_LIST, SHEETS, TOOLS, Listing, Sheet, Source, fetch_all
 from fastgw.backends.inquiry import Reach
 from fastgw.backends.pages import NotThere
-from fastgw.backends.probe import LEGACY_LIFETIME
+from fastgw.backends.probe import DISCOVER_WITHIN, LEGACY_LIFETIME
 from fastgw.backends.seen import Seen, Server, Watched
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.snapshot import BOTH
@@ -145,10 +145,12 @@ class Catalogues:
         """
         seen = self._instance(instance)
         try:
-            async with seen.probing:
+            async with asyncio.timeout(DISCOVER_WITHIN + seen.server.watched.backend.start_timeout), seen.probing:
                 fresh = self._reach.clock() - seen.probed_at < _DOUBT_AGAIN
                 if seen.found is None or (seen.found.spoken in (believed, BOTH) and not fresh):
                     await self._known.meet(seen)
+        except TimeoutError:
+            raise _nothing("it did not answer the question for its era in time") from None
         except Fault as fault:
             raise _nothing(str(fault)) from None
         if seen.found is None:
@@ -280,7 +282,7 @@ class Catalogues:
         async for part in fetch_all(wanted, source, self._reach.spawn):
             lists: dict[Sheet, Listing] = {}
             for sheet, found in part.items():
-                if not sheet.is_asked(declared):
+                if not sheet.is_asked(declared) and not seen.misses(sheet, found):
                     came = seen.undeclared_came(sheet, found)
                     (none if came is NO_LIST else lists)[sheet] = came
                 elif isinstance(found, Listing):
@@ -360,7 +362,7 @@ class Catalogues:
             log.warning("%s: %s", seen.label, error)
         seen.error = error
         seen.failures += 1
-        return retry_pause(seen.failures, random.random()) if seen.failures <= _SOON else self._pause(seen.server)
+        return retry_pause(seen.failures, random.random()) if seen.failures <= _SOON else seen.server.watched.refresh
 
     def _note_wire(self, seen: Seen) -> None:
         try:

@@ -9,21 +9,54 @@ from fastgw.faults import Fault
 
 _GZIP, _ZLIB, _BARE = 31, 15, -15
 """zlib's window bits: with a gzip header, a zlib header, none."""
+_STEP = 64 * 1024
+"""Bytes that are decoded at once."""
 _CODINGS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
 class Decoder:
-    """Decodes one body, piece by piece. An empty body is empty."""
+    """Decodes one body, piece by piece, as much of it at a time as its reader wants. An empty body is empty."""
 
-    __slots__ = ("_began", "_inflater", "_window")
+    __slots__ = ("_began", "_full", "_inflater", "_rest", "_window")
 
     def __init__(self, window: int) -> None:
         self._window = window
         self._inflater: zlib._Decompress | None = None
-        self._began = False
+        self._began = self._full = False
+        self._rest = b""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is more to be had without another piece."""
+        return self._full or bool(self._rest)
+
+    def push(self, piece: bytes) -> None:
+        """Take a piece."""
+        self._rest += piece
+
+    def pull(self, most: int) -> bytes:
+        """At most so many bytes of what has come decoded; b"" where the next piece is needed.
+
+        Raises:
+            Fault: LOST for damaged data.
+        """
+        found = b""
+        while self.pending and not found:
+            inflater = self._inflater or self._next(self._rest)
+            if inflater is None:
+                self._rest = b""
+                break
+            try:
+                found = inflater.decompress(self._rest, most)
+            except zlib.error as wrong:
+                raise lost(f"damaged body: {wrong}") from None
+            self._rest, self._full = inflater.unconsumed_tail, len(found) == most
+            if inflater.eof:
+                self._inflater, self._rest, self._full = None, inflater.unused_data, False
+        return found
 
     def feed(self, piece: bytes, room: int) -> bytes:
-        """What this piece decodes to.
+        """All that this piece decodes to.
 
         Args:
             room: most bytes it may come to.
@@ -31,21 +64,13 @@ class Decoder:
         Raises:
             Fault: LOST for damaged data, or more than fits: a few kilobytes can stand for gigabytes.
         """
+        self.push(piece)
         parts = []
-        while piece:
-            inflater = self._inflater or self._next(piece)
-            if inflater is None:
-                break
-            try:
-                parts.append(inflater.decompress(piece, room + 1))
-            except zlib.error as wrong:
-                raise lost(f"damaged body: {wrong}") from None
+        while self.pending:
+            parts.append(self.pull(_STEP))
             room -= len(parts[-1])
             if room < 0:
                 raise lost("body too large once decoded")
-            if not inflater.eof:
-                break
-            self._inflater, piece = None, inflater.unused_data
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def cut_short(self) -> Fault | None:

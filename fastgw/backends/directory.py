@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,7 @@ SHORTEST_IDLE = 2.0
 
 _ONE_ONLY = "refused a second session: if it takes one only, write `shared_session: true`"
 _SESSION_ID = re.compile(r"[!-~]{1,8192}")
+_MOST_SPARE = 10_000
 _AT_MOST_EVERY = 1.0
 """Seconds between two `initialize` for one identity at one instance."""
 
@@ -80,6 +82,7 @@ class Directory:
         self._mine: dict[Key, Held] = {}
         self._refused: dict[Key, tuple[float, Fault]] = {}
         self._said: dict[str, Said] = {}
+        self._spare: deque[tuple[float, Key, UpstreamSession]] = deque(maxlen=_MOST_SPARE)
         self._file = file
         self._shared: dict[str, UpstreamSession] = {}
 
@@ -125,7 +128,8 @@ class Directory:
         held = self._held(self._askers(instance), key)
         if held is None or held.session != instead or instead.id == session.id:
             return session if held is None else held.session
-        self._end(key, Held(instead, held.used))
+        # Other calls may have been handed it meanwhile: it is ended when they must be over.
+        self._spare.append((self._clock() + self._askers(instance).backend.session_idle, key, instead))
         held.session = replace(session, opened=self._clock())
         return held.session
 
@@ -168,7 +172,12 @@ class Directory:
     def reap(self) -> None:
         """End what was idle for longer than its server's `session_idle`, and what belongs to instances now unknown."""
         self._mine = {key: held for key, held in self._mine.items() if self._is_known(key[0])}
+        for key in [key for key in self._mine if self._askers(key[0]).backend.shared_session]:
+            self._end(key, self._mine.pop(key))  # a reload made its sessions one: this one may be in its way
         self._said = {key: said for key, said in self._said.items() if self._is_known(key)}
+        while self._spare and self._spare[0][0] < self._clock():
+            _, key, session = self._spare.popleft()
+            self._end(key, Held(session, 0.0))
         since = self._clock() - _AT_MOST_EVERY
         self._refused = {key: found for key, found in self._refused.items() if found[0] > since}
         for shelf in self._shelves.values():
@@ -219,7 +228,7 @@ class Directory:
 
     def _recalled(self, asker: Asker, key: Key) -> Held | None:
         """The shared session of an earlier run."""
-        if key[1] != ANYONE or self._file is None or key[0] in self._shared:
+        if key[1] != ANYONE or self._file is None:
             return None
         self._shared |= recall_sessions(self._file, [key[0]])
         session = self._shared.get(key[0])
@@ -265,7 +274,10 @@ class Directory:
             if lost is not None:
                 await asyncio.sleep(lost.session.opened + _AT_MOST_EVERY - self._clock())
             session, said = await initialize(asker, self._ours, offered, self._clock)
-        except Fault as fault:
+        except Exception as wrong:
+            fault = wrong if isinstance(wrong, Fault) else Fault(Kind.INTERNAL, detail=repr(wrong))
+            if not isinstance(wrong, Fault):
+                log.exception("a session at %s could not be opened", label(key[0]))
             if not fault.repeatable:  # it was asked
                 self._refused[key] = self._clock(), fault
                 if (key[0], KEEPER) in self._mine and key[1] != KEEPER:
@@ -280,7 +292,7 @@ class Directory:
         self._keep(shelf, key, session)
         if lost is not None:
             asker.wire.notes.add("refused a session that it had given: another one was opened")
-        if lost is not None and key[1] == KEEPER:
+        if lost is not None and key[1] == KEEPER and lost.session.id != session.id:
             self._end(key, lost)  # should it still be there: nobody else uses it
         if key[1] == own_identity(asker.backend):
             self._said[key[0]] = said

@@ -86,6 +86,8 @@ class LeanAnswer:
 
     async def read(self) -> bytes:
         """See `ports.Answer.read`."""
+        if not self._pieces and self._decoder is not None:
+            self._decode_on(self._decoder)
         if not self._pieces:
             if self._fault is not None:
                 raise self._fault
@@ -94,14 +96,36 @@ class LeanAnswer:
             self._moved = self._loop.time()
             self.waiter = self._loop.create_future()
             await self.until_woken()
+            if not self._pieces and self._decoder is not None:
+                self._decode_on(self._decoder)
         pieces = self._pieces
         if not pieces:
             return b""
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._held = 0
-        self.resume()
+        if self._decoder is None or not self._decoder.pending:
+            self.resume()
         return whole
+
+    def _decode_on(self, decoder: Decoder) -> None:
+        """Have the next bytes of a stream that is encoded; a little of it can stand for very much.
+
+        Raises:
+            Fault: LOST for damaged data, and at its end for a body that breaks off.
+        """
+        try:
+            piece = decoder.pull(HIGH_WATER)
+            if piece:
+                self._pieces.append(piece)
+            elif self._over and self._fault is None and (cut := decoder.cut_short()) is not None:
+                raise cut
+        except Fault as wrong:
+            self.close()
+            self._fault = wrong
+            raise
+        if not decoder.pending:
+            self.resume()
 
     async def until_woken(self) -> None:
         """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection.
@@ -166,7 +190,7 @@ class LeanAnswer:
             Fault: LOST for a body that is too large, or cannot be decoded.
         """
         if self._decoder is not None:
-            piece = self._decoder.feed(piece, self._limit - self._held)
+            piece = self._decoded(piece, self._decoder)
             if not piece:  # to whoever reads, nothing would be the end
                 self._moved = self._loop.time()
                 return
@@ -184,9 +208,18 @@ class LeanAnswer:
             self._blocks.append(b"".join(self._pieces))
             self._pieces.clear()
 
+    def _decoded(self, piece: bytes, decoder: Decoder) -> bytes:
+        if not self._stream:
+            return decoder.feed(piece, self._limit - self._held)
+        decoder.push(piece)
+        found = b"" if self._pieces else decoder.pull(HIGH_WATER)
+        if decoder.pending and not self._paused:
+            self._pause()
+        return found
+
     def ended(self) -> None:
         """The whole answer is here. Of a stream the connection is given back now, of others when it has been taken."""
-        if self._decoder is not None and (cut := self._decoder.cut_short()) is not None:
+        if self._decoder is not None and not self._stream and (cut := self._decoder.cut_short()) is not None:
             if self._carrier.exchange is self:
                 self._carrier.drop()
             self._settle(cut)

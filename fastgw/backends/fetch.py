@@ -202,7 +202,7 @@ class _Reading:
         """What has come, and the failure that kept the rest away."""
         items = tuple(self.found.values())[: self._sheet.most]
         notices = _few(self._notices, self._server, self._sheet)
-        return Listing(items, notices, min(self._hints, default=None), True, cut)
+        return Listing(items, notices, min(self._hints, default=None) if cut is None else None, True, cut)
 
     async def _add(self, array: bytes) -> None:
         sheet, server = self._sheet, self._server

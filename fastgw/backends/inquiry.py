@@ -19,6 +19,7 @@ from fastgw.backends.line import NO_SESSION, Line, Spawn
 from fastgw.backends.outcome import lost
 from fastgw.backends.upstream import Upstream
 from fastgw.backends.verdict import about_session
+from fastgw.config.instances import unshown
 from fastgw.config.snapshot import Backend
 from fastgw.faults import Fault, Kind
 from fastgw.mcp import results
@@ -196,6 +197,9 @@ def told(reply: Reply, backend: Backend) -> str:
         return ""
     for line in backend.headers.decode("latin-1").split("\r\n"):
         for secret in line.partition(":")[2].split():
+            words = words.replace(secret, "***") if len(secret) > 3 else words
+    for instance in backend.instances:
+        for secret in unshown(instance.url, instance.shown):
             words = words.replace(secret, "***") if len(secret) > 3 else words
     return f", {words!r}" if words else ""
 

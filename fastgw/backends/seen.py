@@ -80,6 +80,14 @@ class Seen:
             notes[text] = None
             log.warning("%s: %s", self.label, text)
 
+    def misses(self, sheet: Sheet, found: Listing | Fault) -> bool:
+        """Whether a list that is not declared, and was there before, failed this time: then it stays as it was."""
+        there = sheet in self.undeclared or (sheet not in self.begun and bool(self.server.listed(sheet)))
+        failed = isinstance(found, Fault) or found.cut is not None
+        if there and failed:
+            self.undeclared.add(sheet)
+        return there and failed
+
     def undeclared_came(self, sheet: Sheet, found: Listing | Fault) -> Listing:
         """What came of a list that is not declared: a failure, or an empty one, says that there is none."""
         if isinstance(found, Fault) or not found.items:

@@ -140,12 +140,14 @@ def about_session(status: int, message: Message | None, body: bytes) -> Means | 
     if 400 <= status < 500:
         if status in _PASSING or code in (_ABOUT_US if message is None else _ABOUT_THE_CALL):
             return None
+        if message is not None and code not in _ABOUT_TRANSPORT and not named:
+            return None  # an answer to the call itself, by a server that puts a status to it: it may have run
         return Means.SESSION_DEAD if status == 404 or named else Means.SESSION_REFUSED
     if message is not None:
         return Means.SESSION_SUSPECT if named and code in _ABOUT_TRANSPORT else None
     if code in _ABOUT_US:
         return None
-    return Means.SESSION_DEAD if named and code is not None else Means.SESSION_SUSPECT
+    return Means.SESSION_DEAD if named and code in _ABOUT_TRANSPORT else Means.SESSION_SUSPECT
 
 
 def _judge(answer: Answer, message: Message | None, era: Era, capabilities: bytes) -> Verdict:

@@ -8,7 +8,7 @@ Refuses to know: what is done at the address.
 from __future__ import annotations
 
 from functools import lru_cache
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
 _DEFAULT = {"http": 80, "https": 443}
 _MOST_SHOWN = 200
@@ -46,6 +46,19 @@ def shown_url(written: str) -> str:
         written: as it stands in the file.
     """
     return written.partition("?")[0].partition("#")[0]
+
+
+def unshown(url: str, shown: str) -> set[str]:
+    """Parts of a URL that operators must not see: its query and the values in it, what came by reference in its path.
+
+    Args:
+        url: references filled in.
+        shown: the same by `shown_url`.
+    """
+    parts = urlsplit(url)
+    found = {parts.query, *(value for _, value in parse_qsl(parts.query))}
+    found |= {part for part in parts.path.split("/") if part not in urlsplit(shown).path.split("/")}
+    return found | {quote(one) for one in found} | {unquote(one) for one in found}
 
 
 def redacted(location: str, url: str, shown: str) -> str:

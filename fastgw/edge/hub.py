@@ -10,7 +10,7 @@ Messages, worker to keeper:
 Keeper to worker:
     begin, grants, pages, uris, view, gone, load generation shell: a snapshot, see `parcels` | activate generation |
     fresh until | answer id value | fault id kind message detail retry | cancelled session request |
-    ended ticket [(session, seconds)] | levels ticket [(session, level)] | suspects ticket [(instance, identity)] (the
+    ended ticket [(session, seconds)] | levels ticket [(session, level)] | suspects ticket [(key, session)] (the
     worker answers `known ticket`) |
     operate ticket verb args (the worker answers `operated ticket value`)
 """
@@ -228,7 +228,7 @@ class Hub:
             if worker is not but:
                 worker.send(frame)
 
-    async def announce(self, what: str, session: str, value: Any) -> None:
+    async def announce(self, what: str, session: Any, value: Any) -> None:
         """Tell every worker of a session (`ended`, `levels`, `suspects`); returns when all know, or time is up."""
         ticket = next(self._tickets)
         waits = [worker.owe(ticket) for worker in self.workers]

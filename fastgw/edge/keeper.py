@@ -159,7 +159,12 @@ class Keeping:
             return None
         if verb == "open_session":
             await self._all_adopted.wait()
-        return await self._mind.asked(verb, args)
+        found = await self._mind.asked(verb, args)
+        if verb == "keep_session":
+            instance, identity, _, instead = args
+            for _ in range(2):  # suspect twice: whoever was handed that session goes back too
+                await self._hub.announce("suspects", (instance, identity), instead.id)
+        return found
 
     async def _set_level(self, session: str, level: str) -> None:
         self._levels.pop(session, None)

@@ -103,9 +103,9 @@ class KeeperLink:
         assert isinstance(found, UpstreamSession)
         return found
 
-    async def suspect_session(self, instance: str, identity: str) -> None:
+    async def suspect_session(self, key: tuple[str, str], session: str) -> None:
         """See `fastgw.ports.Keeper`. With the keeper away the other workers find out by themselves."""
-        await self._tell_all("suspect_session", (instance, identity))
+        await self._tell_all("suspect_session", (key, session))
 
     def touch(self, instance: str, identity: str) -> None:
         """See `fastgw.ports.Keeper`."""

@@ -97,7 +97,7 @@ class Served(Protocol):
         """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
         ...
 
-    def suspected(self, instance: str, identity: str) -> None:
+    def suspected(self, key: tuple[str, str], session: str) -> None:
         """A server may have lost this upstream session."""
         ...
 

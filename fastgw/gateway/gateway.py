@@ -233,10 +233,10 @@ class Gateway:
         self.door.set_level(session, level)
         await self.keeper.set_level(session, level)
 
-    def suspected(self, instance: str, identity: str) -> None:
+    def suspected(self, key: tuple[str, str], session: str) -> None:
         """A call in this upstream session was answered as if its server had lost it."""
         if self._newest is not None:
-            self.caller.suspect(instance, identity)
+            self.caller.suspect(key, session)
 
     def leveled(self, session: str, level: str) -> None:
         """A level was set through another worker, or before this one started."""

@@ -214,10 +214,10 @@ class FakeKeeper:
         self.kept.append((instance, identity, session, instead))
         return session
 
-    async def suspect_session(self, instance: str, identity: str) -> None:
-        self.suspected.append((instance, identity))
+    async def suspect_session(self, key: tuple[str, str], session: str) -> None:
+        self.suspected.append(key)
         for worker in self.workers:
-            worker.suspect(instance, identity)
+            worker.suspect(key, session)
 
     def touch(self, instance: str, identity: str) -> None:
         self.touched.append((instance, identity))

@@ -411,6 +411,36 @@ def test_a_session_that_is_suspect_twice_in_a_row_is_not_believed(between: list[
     assert [(sent.method, sent.headers["mcp-session-id"]) for sent in world.wire.sent] == whole
 
 
+def test_a_session_that_is_suspect_twice_stays_where_no_other_can_be_had_and_it_answers() -> None:
+    world = World(serving(FakeAnswer(500), FakeAnswer(500), good))
+
+    async def play() -> None:
+        async with registry() as found:
+            for _ in range(2):
+                with contextlib.suppress(Fault):
+                    await (await world.begin(found.spawn)).next()
+            world.keeper.fail = Fault(Kind.NO_SERVER, detail="Server already initialized")
+            for _ in range(2):
+                assert (await (await world.begin(found.spawn)).next()).result is not None
+
+    run(play())
+    assert {sent.headers["mcp-session-id"] for sent in world.wire.sent} == {"s1"}
+
+
+def test_a_suspicion_is_of_one_session_not_of_the_next_one() -> None:
+    world = World(good)
+
+    async def play() -> None:
+        async with registry() as found:
+            await (await world.begin(found.spawn)).next()
+            for _ in range(2):
+                world.caller.suspect(("shop|http://a/mcp", "agent:a"), "another")
+            await (await world.begin(found.spawn)).next()
+
+    run(play())
+    assert world.wire.methods() == ["tools/call"] * 2
+
+
 def test_a_suspicion_is_of_one_identitys_session() -> None:
     world = World(serving(FakeAnswer(500), good))
 

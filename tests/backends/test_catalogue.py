@@ -813,6 +813,25 @@ def test_what_is_not_declared_is_asked_for_once(
 
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_an_undeclared_list_that_fails_later_stays_as_it_was(tmp_path: Path, era: str) -> None:
+    async def script(world: World) -> None:
+        world.found.watch(world.watched(refresh=0.001))
+        while whole(world) != EVERYTHING:
+            await asyncio.sleep(0.001)
+        server.lists["tools/list"] = lambda request: error(request, -32603)
+        while "tools/list" not in world.found.state()["a"]["instances"][0]["error"]:
+            await asyncio.sleep(0.001)
+        assert whole(world) == EVERYTHING
+        del server.lists["tools/list"]
+        server.tools.append(tool("y"))
+        await world.until("a", "x", "y")
+
+    server = full(era, {})
+    server.undeclared = True
+    play(tmp_path, script, a=server)
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
 @pytest.mark.parametrize("capabilities", [{}, {"logging": {}, "tools": None}])
 def test_what_answers_undeclared_is_used_and_noted(tmp_path: Path, era: str, capabilities: Any) -> None:
     async def script(world: World) -> None:

@@ -297,3 +297,55 @@ def test_a_stream_may_come_to_more_than_one_answer_may_have(loop: str) -> None:
 
     read = asyncio.Semaphore(0)
     run(loop, work())
+
+
+MUCH = b"data: " + b"x" * 1000 + b"\n\n"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_stream_nobody_reads_is_not_decoded_ahead(loop: str) -> None:
+    """A few kilobytes stand for 60 MB: they wait as they came."""
+    packed = gzip.compress(MUCH * 60_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            await peer.say(head + b"Content-Length: %d\r\n\r\n" % len(packed), packed)
+
+    async def work() -> None:
+        async with raw_server(script) as server, wire_to(server, max_reply=1 << 20) as wire:
+            answer = await post(wire)
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            assert answer._held <= 64 * 1024
+            size = largest = 0
+            while piece := await answer.read():
+                size, largest = size + len(piece), max(largest, len(piece))
+            assert (size, largest <= 128 * 1024) == (len(MUCH) * 60_000, True)
+            assert slots(wire) == 0
+
+    run(loop, work())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("wait", [False, True])
+def test_an_encoded_stream_that_breaks_off_is_lost(loop: str, wait: bool) -> None:
+    packed = gzip.compress(MUCH * 100)[:-9]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(head + b"Content-Length: %d\r\n\r\n" % len(packed), packed)
+        await peer.gone()
+
+    async def work() -> None:
+        async with raw_server(script) as server, wire_to(server) as wire:
+            answer = await post(wire)
+            if wait:
+                await asyncio.sleep(0.05)
+            with pytest.raises(Fault) as wrong:
+                while await answer.read():
+                    pass
+            assert (wrong.value.kind, wrong.value.sent) == (Kind.LOST, True)
+
+    run(loop, work())

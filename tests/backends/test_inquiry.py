@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from fastgw.backends import inquiry
-from fastgw.backends.inquiry import is_alive, refuse_unfinished
+from fastgw.backends.inquiry import Reply, is_alive, refuse_unfinished, told
 from fastgw.backends.lower_modern import question
+from fastgw.config.snapshot import Instance
 from fastgw.faults import Fault, Kind
 from fastgw.mcp.names import TOOLS_LIST
 from fastgw.ports import UpstreamSession
-from tests.backends.fakes import OURS, SSE, FakeAnswer, FakeWire, Sent, asker, error, registry, result, run
+from tests.backends.fakes import OURS, SSE, FakeAnswer, FakeWire, Sent, asker, backend, error, registry, result, run
 
 ID = b"12"
 
@@ -129,3 +130,11 @@ def test_a_result_that_is_not_the_last_word_is_refused(text: bytes, kind: Kind) 
     with pytest.raises(Fault) as wrong:
         refuse_unfinished(text)
     assert (wrong.value.kind, wrong.value.sent) == (kind, True)
+
+
+def test_what_a_server_repeats_of_secrets_is_not_shown() -> None:
+    secret = Instance("shop|x", "shop", "http://a/s/t0ps3cret/mcp?key=k3yk3y", None, "", "http://a/s/${env:S}/mcp")
+    of = backend(instances=(secret,), headers=b"authorization: Bearer b34rer\r\n")
+    body = b'{"error":{"message":"Cannot POST /s/t0ps3cret/mcp?key=k3yk3y with b34rer"}}'
+    said = told(Reply(404, {}, None, body), of)
+    assert said == ", 'Cannot POST /s/***/mcp?*** with ***'"

@@ -94,6 +94,16 @@ def test_what_failed_while_it_may_have_run_makes_the_session_suspect(status: int
         assert about(status, None, code, OTHER_WORDS) is SUSPECT
         assert about(status, 12, code, OTHER_WORDS) is NOTHING
     assert about(status, 12, -32603, LOST_WORDS) is NOTHING
+    # A tool that broke, told by a handler of last resort: it may have run.
+    assert about(status, None, -32603, LOST_WORDS) is SUSPECT
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+def test_an_error_of_the_call_with_a_status_of_its_own_is_the_calls(status: int) -> None:
+    assert about(status, 12, -32603, "duplicate order") is NOTHING
+    assert about(status, 12, 1234, "no stock") is NOTHING
+    assert about(status, 12, -32603, LOST_WORDS) is DEAD
+    assert about(status, None, -32603, "duplicate order") is not NOTHING
 
 
 def test_what_an_error_inside_200_says() -> None:
