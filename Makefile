@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 TESTS ?= tests
-WORKERS ?= 2
+WORKERS ?= 3
 
 RUN := .venv/run/bin/python
 DEV := .venv/dev/bin/python

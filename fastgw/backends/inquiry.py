@@ -199,7 +199,7 @@ def told(reply: Reply, backend: Backend) -> str:
         for secret in line.partition(":")[2].split():
             words = words.replace(secret, "***") if len(secret) > 3 else words
     for instance in backend.instances:
-        for secret in unshown(instance.url, instance.shown):
+        for secret in sorted(unshown(instance.url, instance.shown), key=len, reverse=True):
             words = words.replace(secret, "***") if len(secret) > 3 else words
     return f", {words!r}" if words else ""
 
