@@ -99,7 +99,10 @@ class Acquaintance:
                 session = await self._opened(seen, asker)
                 if not await is_alive(asker, session):
                     await self._directory.open(seen.key, own_identity(asker.backend), session)
-        except (Fault, TimeoutError):
+        except TimeoutError:
+            seen.sessions_due = True  # it may be slow to start: the next round looks again
+            return found
+        except Fault:
             return found
         return replace(found, has_sessions=True)
 
@@ -115,8 +118,8 @@ class Acquaintance:
             return
         if found.era is not Era.MODERN or found.said.declares is None:
             return
-        if seen.asked_at - seen.probed_at > LEGACY_LIFETIME:
-            seen.probed_at = seen.asked_at
+        if seen.sessions_due or seen.asked_at - seen.probed_at > LEGACY_LIFETIME:
+            seen.sessions_due, seen.probed_at = False, seen.asked_at
             found = await self._with_sessions(seen, asker, found)
         else:
             found = replace(found, has_sessions=seen.found.has_sessions)

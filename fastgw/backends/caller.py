@@ -1,6 +1,7 @@
 """Calls from one worker to servers: in the right era, inside the right session, mended once where a server says why.
 
-    no session, or a lost one        the controller opens it; once per call, and never one that was just opened
+    no session, or a lost one        the controller gives another: one that some other worker has, then a new one; never
+                                     again where that was opened for this call
     answered in the other era        the controller probes; asked again where the era has changed, once per call
     headers that no longer fit       the controller fetches the definition anew; asked again, once per call
 

@@ -51,6 +51,7 @@ SHORTEST_IDLE = 2.0
 _ONE_ONLY = "refused a second session: if it takes one only, write `shared_session: true`"
 _SESSION_ID = re.compile(r"[!-~]{1,8192}")
 _MOST_SPARE = 10_000
+"""Sessions opened in vain that are still to be ended; of those beyond it their servers will rid themselves."""
 _AT_MOST_EVERY = 1.0
 """Seconds between two `initialize` for one identity at one instance."""
 

@@ -45,8 +45,9 @@ class Watched:
 class Seen:
     """One instance as its last rounds found it.
 
-    `strikes` counts rounds that failed in the session there is; `tried` says when a list that is not declared was asked
-    for last, `undeclared` which of these came.
+    `strikes` counts rounds that failed in the session there is; `sessions_due`: a modern server was too slow to tell
+    whether it also has sessions; `tried` says when a list that is not declared was asked for last, `undeclared` which of
+    these came.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Seen:
     asked_at: float = 0.0
     begun: dict[Sheet, float] = field(default_factory=dict)
     strikes: int = 0
+    sessions_due: bool = False
     tried: dict[Sheet, float] = field(default_factory=dict)
     undeclared: set[Sheet] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)

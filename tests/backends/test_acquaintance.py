@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from fastgw.backends import directory
+from fastgw.backends import acquaintance, directory
 from fastgw.backends.acquaintance import Acquaintance
 from fastgw.backends.directory import KEEPER, Directory
 from fastgw.backends.inquiry import Asker, Reach
@@ -295,3 +296,23 @@ def test_the_gateways_own_session_is_its_identity_alone() -> None:
         assert world.directory.count("shop") == 0
 
     play(script, unknown, opened)
+
+
+def test_a_modern_server_slow_to_open_a_session_is_asked_again_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acquaintance, "DISCOVER_WITHIN", 0.02)
+    warm = asyncio.Event()
+
+    async def slowly(request: Sent) -> FakeAnswer:
+        await warm.wait()
+        return opened(request)
+
+    async def script(world: World) -> None:
+        await world.known.meet(world.seen)
+        assert world.eras == ["modern"]
+        warm.set()
+        await settle()
+        await world.known.ask_again(world.seen)
+        assert world.eras == ["modern", "both"]
+        assert world.wire.count("initialize") == 1
+
+    play(script, told_modern, slowly)
