@@ -46,8 +46,8 @@ class Seen:
     """One instance as its last rounds found it.
 
     `strikes` counts rounds that failed in the session there is; `sessions_due`: a modern server was too slow to tell
-    whether it also has sessions; `tried` says when a list that is not declared was asked for last, `undeclared` which of
-    these came.
+    whether it also has sessions; `tried` says when a list that is not declared was asked for last, `undeclared` which
+    of these came.
     """
 
     key: str

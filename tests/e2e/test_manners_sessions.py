@@ -190,7 +190,13 @@ async def both_succeed(world: World, server: Polite, seen: Outcome) -> bool:
 async def lose(world: World, server: Polite, seen: Outcome) -> None:
     """Both agents call before the restart and after it."""
     asks = {"get": world.get, "read": world.read}.get(server.name.rpartition("-")[2], world.ask)
-    seen["before"] = [await asks(era, server.name) for era in ERAS]
+
+    async def known() -> bool:
+        """Lists come each by itself: that its tools are listed says nothing of its prompts."""
+        seen["before"] = [await asks(era, server.name) for era in ERAS for _ in range(4)]
+        return all(one.text is not None for one in seen["before"])
+
+    await until(known)
     await until(lambda: settled(server))
     server.restart()
     seen["restarted"] = asyncio.get_running_loop().time()
