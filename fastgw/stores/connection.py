@@ -32,8 +32,10 @@ from fastgw.stores.script import DIGEST, SOURCE
 
 _NONSENSE = (TypeError, LookupError, AttributeError)
 """What redis-py raises where a cluster or a sentinel answers in another shape than it takes for granted."""
-_WRONG = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, *_NONSENSE)
-"""What redis-py raises; ValueError for addresses that a cluster or sentinel names and nobody can use."""
+_WRONG = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, RuntimeError, *_NONSENSE)
+"""What redis-py raises; ValueError for addresses that a cluster or sentinel names and nobody can use, RuntimeError from
+uvloop for a connection that is reset between its opening and the first word on it.
+"""
 CONNECT_WITHIN = 1.0
 """Seconds for a connection with its greeting; a flight has less, a probe as much."""
 
@@ -122,7 +124,7 @@ def _away(wrong: BaseException) -> StoreAway:
         ("loading", BusyLoadingError),
         ("replica", ReadOnlyError),
         ("timeout", (TimeoutError, StoreTimeout)),
-        ("connection", (ConnectionError, OSError)),
+        ("connection", (ConnectionError, OSError, RuntimeError)),
         ("reply", _NONSENSE),
     )
     kind = next((name for name, types in kinds if isinstance(wrong, types)), "refused")

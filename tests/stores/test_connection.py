@@ -6,8 +6,10 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+import uvloop
 
 from fastgw.config.storeplace import Store, StorePlace, place_of
 from fastgw.stores.connection import RedisConnection
@@ -117,6 +119,26 @@ def test_one_that_says_nothing_leaves_no_connection_open(kind: str) -> None:
             assert server.met >= 10
 
     asyncio.run(story())
+
+
+def test_a_connection_that_is_reset_as_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = asyncio.open_connection
+
+    async def reset(*place: Any, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await opened(*place, **options)
+        writer.transport.abort()
+        return reader, writer
+
+    async def story() -> None:
+        async with stranger(lambda: b"") as server:
+            connection = RedisConnection(place_of_stranger("single", server.port))
+            with pytest.raises(StoreAway) as away:
+                await connection.decide(KEYS.of(ASKED), encode(ASKED, "w1", "first"))
+            assert away.value.kind == "connection"
+            await connection.close()
+
+    monkeypatch.setattr(asyncio, "open_connection", reset)
+    uvloop.run(story())
 
 
 def asked(place: StorePlace) -> str:
