@@ -22,15 +22,15 @@ from bench import processes
 from bench.beside import Measured, measured
 from bench.decisions import OWN, SHARED, Scene
 from bench.started import START, started
-from fastgw.config.storeplace import StorePlace
-from fastgw.gateway.admission import Admission
-from fastgw.gateway.registry import Registry
-from fastgw.policy.verdict import Charge
-from fastgw.stores import embedded
-from fastgw.stores.connection import RedisConnection
-from fastgw.stores.flights import Flights
-from fastgw.stores.script import DIGEST, ENFORCE, SOURCE, Keys, Request, Row, encode
-from fastgw.stores.shared import Shared
+from fastgw.config.schema.store import StorePlace
+from fastgw.limits import embedded
+from fastgw.limits.admission import Admission
+from fastgw.limits.batcher import Batcher
+from fastgw.limits.redis_connection import RedisConnection
+from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
+from fastgw.limits.shared_buckets import SharedBuckets
+from fastgw.policy.verdict import BucketCharge
+from fastgw.upstream.tasks import BackgroundTasks
 
 AT_ONCE = 32
 PAUSE = 0.1
@@ -66,14 +66,14 @@ class Stage:
         calls: four charges each.
     """
 
-    def __init__(self, pid: int, socket: Path, calls: Sequence[list[Charge]]) -> None:
+    def __init__(self, pid: int, socket: Path, calls: Sequence[list[BucketCharge]]) -> None:
         self._pid = pid
         self._calls = calls
-        self._registry = Registry()
+        self._registry = BackgroundTasks()
         self._client = Redis(unix_socket_path=str(socket), protocol=2)
-        connection, keys = RedisConnection(StorePlace("embedded"), str(socket)), Keys("bench")
-        flights = Flights(connection, keys, os.urandom(8).hex(), self._registry.spawn)
-        self._shared = Shared(keys, flights, lambda *_: None, 1)
+        connection, keys = RedisConnection(StorePlace("embedded"), str(socket)), StoreKeys("bench")
+        flights = Batcher(connection, keys, os.urandom(8).hex(), self._registry.spawn)
+        self._shared = SharedBuckets(keys, flights, lambda *_: None, 1)
         self._connection = connection
         self._prepared = [_prepared(keys, charges) for charges in calls]
 
@@ -123,7 +123,7 @@ class Stage:
         for keys, argument in islice(cycle(self._prepared), times):
             await evalsha(DIGEST, len(keys), *keys, argument)
 
-    async def _agent(self, charges: list[Charge], times: int, others: dict[str, int]) -> None:
+    async def _agent(self, charges: list[BucketCharge], times: int, others: dict[str, int]) -> None:
         """As the limiter asks (`gateway.limiter`); what the store does not let through is counted in `others`."""
         shared = self._shared
         for _ in range(times):
@@ -143,11 +143,11 @@ class Stage:
         return (own + processes.spent(before, processes.read(self._pid))) / times * 1e6
 
 
-def _prepared(keys: Keys, charges: Sequence[Charge]) -> tuple[list[str], bytes]:
+def _prepared(keys: StoreKeys, charges: Sequence[BucketCharge]) -> tuple[list[str], bytes]:
     """Keys and argument of the script for this check."""
-    rows = [Row(keys.bucket(*charge.bucket), charge.figures) for charge in charges]
+    rows = [ScriptRow(keys.bucket(*charge.bucket), charge.figures) for charge in charges]
     check = [part for place, charge in enumerate(charges, 1) for part in (place, charge.cost, ENFORCE)]
-    request = Request(rows, [check])
+    request = ScriptRequest(rows, [check])
     return keys.of(request), encode(request, "reference", "epoch")
 
 

@@ -29,7 +29,7 @@ FURTHER: dict[str, dict[str, Any]] = {
 DECIDED = {MEMORY: {"memory"}, EMBEDDED: {"lease", "store"}, ASKED: {"store"}, NONE: set[str]()}
 """Who may have decided: anybody else costs less, or more, than what is meant."""
 TOLD = 2.0
-"""Seconds until a worker has told its keeper what it has counted."""
+"""Seconds until a worker has told its controller what it has counted."""
 
 
 class ByStore(Stage):

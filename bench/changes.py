@@ -31,7 +31,7 @@ from bench.started import NotStarted
 from bench.versions import versions
 
 AGAIN = 1000
-"""Milliseconds that the lists of the server which changes look fresh: the keeper looks once a second."""
+"""Milliseconds that the lists of the server which changes look fresh: the controller looks once a second."""
 SETTLE = 1.5
 """Seconds for the last change to be over."""
 

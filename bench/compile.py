@@ -1,4 +1,5 @@
-"""`python -m bench compile`: what a keeper does when one of thirty servers lists something else, and a worker with it.
+"""`python -m bench compile`: what a controller does when one of thirty servers lists something else, and a worker
+with it.
 
 Knows: the steps between a changed catalogue and a snapshot in force, which cannot be told apart from outside; this
 is the one module here that imports the gateway. Refuses to know: processes and sockets.
@@ -23,13 +24,14 @@ import orjson
 
 from bench.catalogues import Lists, Size, changed, offered, text
 from bench.versions import versions
-from fastgw.catalog.definitions import Sort, parse_definitions
+from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.tools import Catalogue, parse_tools
-from fastgw.config.compile import Learned, compile_snapshot
-from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Snapshot
-from fastgw.config.workshop import Workshop
-from fastgw.edge import frames, garbage, parcels
+from fastgw.config.schema.settings import Settings
+from fastgw.processes import garbage, ipc_framing
+from fastgw.snapshot import codec
+from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.model import Snapshot
 
 LONGEST = 300.0
 """CPU milliseconds from a changed list to frames that can be sent."""
@@ -69,15 +71,15 @@ class Times:
     size: int = 0
 
 
-class Keeper:
-    """As `fastgw.edge.mind` compiles: one workshop for all compiles of one configuration."""
+class Controller:
+    """As `fastgw.processes.control_plane` compiles: one workshop for all compiles of one configuration."""
 
     def __init__(self, size: Size) -> None:
         names = [f"server-{number:02d}" for number in range(size.servers)]
         servers = {name: {"url": f"http://127.0.0.1:9/{name}"} for name in names}
         self.lists: list[Lists] = [offered(size, number) for number in range(size.servers)]
         self.settings = Settings.model_validate({"servers": servers, "agents": AGENTS, "policies": POLICIES})
-        self.workshop = Workshop(self.settings)
+        self.workshop = CompileCache(self.settings)
         self.catalogues = {name: catalogue(name, lists) for name, lists in zip(names, self.lists, strict=True)}
         self.texts = [text(items) for lists in self.lists for items in lists.values()]
         self._names = names
@@ -95,10 +97,10 @@ class Keeper:
 
 
 class Worker:
-    """As `fastgw.edge.link` takes a snapshot, each stretch without a turn for others timed by itself."""
+    """As `fastgw.processes.ipc_client` takes a snapshot, each stretch without a turn for others timed by itself."""
 
     def __init__(self) -> None:
-        self.coming = parcels.Unpacking()
+        self.coming = codec.SnapshotDecoder()
         self.stretches: list[float] = []
         self.snapshot: Any = None
 
@@ -129,9 +131,9 @@ class Worker:
 
 
 def catalogue(server: str, lists: Lists) -> Catalogue:
-    """What the keeper makes of a server's lists when it has fetched them."""
-    resources = parse_definitions(Sort.RESOURCE, server, text(lists["resources/list"]))[0]
-    prompts = parse_definitions(Sort.PROMPT, server, text(lists["prompts/list"]))[0]
+    """What the controller makes of a server's lists when it has fetched them."""
+    resources = parse_definitions(DefinitionKind.RESOURCE, server, text(lists["resources/list"]))[0]
+    prompts = parse_definitions(DefinitionKind.PROMPT, server, text(lists["prompts/list"]))[0]
     tools = parse_tools(server, text(lists["tools/list"]))[0]
     declared = frozenset(("tools", "prompts", "resources"))
     return Catalogue(server, tools, 0.0, 0.0, (), prompts, resources, (), declared)
@@ -149,22 +151,22 @@ def _read(texts: list[bytes]) -> float:
 
 
 def once(
-    keeper: Keeper, worker: Worker, generation: int, before: parcels.Packed | None
-) -> tuple[Times, parcels.Packed]:
+    controller: Controller, worker: Worker, generation: int, before: codec.EncodedSnapshot | None
+) -> tuple[Times, codec.EncodedSnapshot]:
     """One recompile, its way to a worker, and the reference before and after it."""
     times = Times()
-    earlier = _read(keeper.texts)
-    times.compile, snapshot = _timed(lambda: keeper.compile(generation))
+    earlier = _read(controller.texts)
+    times.compile, snapshot = _timed(lambda: controller.compile(generation))
     begun = clock()
-    packed = parcels.Packed(generation, snapshot, before)
-    sent = [frames.pack(one) for one in packed.changes()]
+    packed = codec.EncodedSnapshot(generation, snapshot, before)
+    sent = [ipc_framing.pack(one) for one in packed.changes()]
     times.pack = (clock() - begun) * 1000
     times.frames, times.size = len(sent), sum(map(len, sent))
     worker.stretches.clear()
     for frame in sent:
         worker.take(frame)
     times.unpack, times.pause = sum(worker.stretches), max(worker.stretches)
-    times.reference = (earlier + _read(keeper.texts)) / 2
+    times.reference = (earlier + _read(controller.texts)) / 2
     return times, packed
 
 
@@ -186,21 +188,21 @@ def show(first: Times, found: list[Times]) -> list[str]:
         spread = f"{min(values):.1f} - {max(values):.1f}"
         lines.append(f"{title:24}  {getattr(first, name):12.1f}  {median(values):17.1f}  {spread:>12}  {ratio:10.2f}")
     lines.append(f"{'megabytes':24}  {first.size / 1e6:12.1f}  {median(one.size for one in found) / 1e6:17.1f}")
-    lines.append(f"{'frames':24}  {first.frames:12d}  {median(one.frames for one in found):17.0f}")
+    lines.append(f"{'ipc_framing':24}  {first.frames:12d}  {median(one.frames for one in found):17.0f}")
     return lines
 
 
 def rounds(size: Size, count: int) -> tuple[Times, list[Times]]:
     """The first compile, and as many after a change of one list."""
-    keeper, worker = Keeper(size), Worker()
+    controller, worker = Controller(size), Worker()
     gc.collect()
     gc.freeze()
-    first, packed = once(keeper, worker, 1, None)
+    first, packed = once(controller, worker, 1, None)
     found = []
     for number in range(count):
         gc.collect()
-        keeper.change(number + 1)
-        times, packed = once(keeper, worker, number + 2, packed)
+        controller.change(number + 1)
+        times, packed = once(controller, worker, number + 2, packed)
         found.append(times)
     return first, found
 

@@ -17,19 +17,19 @@ from bench.beside import clock
 from bench.catalogues import Size, offered
 from bench.compile import catalogue
 from bench.messages import Target, template
-from fastgw.config.compile import Learned, compile_snapshot
-from fastgw.config.settings import Settings
-from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift import reading
+from fastgw.config.schema.settings import Settings
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import reading
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.orders import Orders
-from fastgw.mcp import names
-from fastgw.mcp.call import Call
+from fastgw.limits.leases import Leases
+from fastgw.limits.memory_buckets import MemoryBuckets
+from fastgw.limits.script import StoreKeys
 from fastgw.policy.principal import Principal
-from fastgw.policy.verdict import Bucket, Charge, Verdict
-from fastgw.stores.holdings import Holdings
-from fastgw.stores.memory import Memory
-from fastgw.stores.script import Keys
+from fastgw.policy.verdict import Bucket, BucketCharge, LimitVerdict
+from fastgw.protocol import names
+from fastgw.protocol.call import Call
+from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.telemetry.counters import Counters
 
 RATE = {"rate": "1000/second", "burst": 1_000_000}
@@ -60,17 +60,17 @@ HELD, FOR_EVER = 1 << 40, 1 << 60
 class Buckets(Protocol):
     """Some of `gateway.buckets.Buckets`."""
 
-    def decide(self, charges: Sequence[Charge], now: int) -> Verdict | None: ...
-    def release(self, permits: Sequence[Charge]) -> None: ...
-    def fill(self, charges: Sequence[Charge], now: int) -> None:
+    def decide(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None: ...
+    def release(self, permits: Sequence[BucketCharge]) -> None: ...
+    def fill(self, charges: Sequence[BucketCharge], now: int) -> None:
         """Make these half full, and ready to be decided about."""
         ...
 
 
-class InMemory(Memory):
-    """`stores.memory.Memory`."""
+class InMemory(MemoryBuckets):
+    """`stores.memory.MemoryBuckets`."""
 
-    def fill(self, charges: Sequence[Charge], now: int) -> None:
+    def fill(self, charges: Sequence[BucketCharge], now: int) -> None:
         """See `Buckets.fill`."""
         self.decide([charge._replace(cost=SPENT) for charge in charges], now)
 
@@ -79,20 +79,20 @@ class Leased:
     """As `stores.shared.Shared` decides while its store is in use and all that is asked for is held."""
 
     def __init__(self) -> None:
-        self._holdings = Holdings(Keys("bench"))
+        self._holdings = Leases(StoreKeys("bench"))
 
     def __len__(self) -> int:
         return len(self._holdings)
 
-    def decide(self, charges: Sequence[Charge], now: int) -> Verdict | None:
+    def decide(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None:
         """See `Shared.decide`."""
         return self._holdings.grant(charges, now)
 
-    def release(self, permits: Iterable[Charge]) -> None:
+    def release(self, permits: Iterable[BucketCharge]) -> None:
         """See `Shared.release`."""
         self._holdings.release(permits)
 
-    def fill(self, charges: Sequence[Charge], now: int) -> None:
+    def fill(self, charges: Sequence[BucketCharge], now: int) -> None:
         """See `Buckets.fill`: more is lent than can be spent here."""
         for charge in charges:
             holding = self._holdings.find(charge)
@@ -132,17 +132,17 @@ class Scene:
         limiter.load(self._snapshot)
         return limiter
 
-    def exchange(self, principal: Principal) -> Exchange:
+    def exchange(self, principal: Principal) -> RequestContext:
         """A call of this agent, at the point where the path asks the limits."""
-        found = Exchange("r", self._snapshot, self._endpoint, {}, frozenset(), 0.0)
+        found = RequestContext("r", self._snapshot, self._endpoint, {}, frozenset(), 0.0)
         found.principal = principal
         found.call = Call(b"1", names.TOOLS_CALL, names.MODERN_VERSION, self._tool, {"arguments": b"{}"})
         found.grant, found.arm = self._grant, self._grant.arms[0]
         return found
 
-    def charges(self, agent: str) -> list[Charge]:
+    def charges(self, agent: str) -> list[BucketCharge]:
         """What a call of this agent counts in."""
-        return self.limiter(Memory()).charges(self.exchange(principal(agent)))
+        return self.limiter(MemoryBuckets()).charges(self.exchange(principal(agent)))
 
 
 def principal(agent: str) -> Principal:
@@ -172,11 +172,11 @@ class Line:
         self._clock = count(now(), STEP)
         buckets.fill(self._charges, next(self._clock))
 
-    def decision(self) -> Verdict | None:
+    def decision(self) -> LimitVerdict | None:
         """The charges are there."""
         return self._buckets.decide(self._charges, next(self._clock))
 
-    def step(self) -> Verdict | None:
+    def step(self) -> LimitVerdict | None:
         """What the call counts in, and the decision."""
         return self._buckets.decide(self._limiter.charges(self._exchange), next(self._clock))
 
@@ -206,7 +206,7 @@ class Crowd:
         self._dice = random.Random(agents)
         every = [principal(f"agent-{number:06d}") for number in range(agents)]
         self._calling = self._dice.sample(every, calling)
-        full: dict[Bucket, Charge] = {}
+        full: dict[Bucket, BucketCharge] = {}
         for one in every:
             full |= {charge.bucket: charge for charge in self._limiter.charges(scene.exchange(one))}
         for charge in full.values():

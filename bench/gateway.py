@@ -41,7 +41,7 @@ class Gateway:
     """A gateway that runs.
 
     Args:
-        pid: of the launcher; the tree below it is all of it.
+        pid: of the supervisor; the tree below it is all of it.
         key: API key of an agent that may call every echo tool.
         usage: the file its usage events go to.
         admin: port of its operators' pages.

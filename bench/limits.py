@@ -26,7 +26,7 @@ from bench.processes import LostProcess
 from bench.rounds import Wrong
 from bench.started import NotStarted
 from bench.versions import versions
-from fastgw.stores.embedded import NoStore
+from fastgw.limits.embedded import NoStore
 
 FROM_MEMORY, FROM_LEASES = 2.0, 0.5
 """Of what reading the envelope costs."""

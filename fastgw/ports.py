@@ -1,7 +1,4 @@
-"""What the gateway needs from the outside, as protocols: each has one real implementation and one fake.
-
-Knows: shapes only. Refuses to know: sockets, processes, files.
-"""
+"""What the gateway needs from the outside, as protocols: each has one real implementation and one fake."""
 
 from __future__ import annotations
 
@@ -85,12 +82,12 @@ class Answer(Protocol):
         """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
         ...
 
-    def distrust(self) -> None:
+    def poison(self) -> None:
         """Close the connection for good, whoever has it now: this answer was another's, so the next will be, too."""
         ...
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """Pooled connections to one instance of a server.
 
     `notes` says what of its answers was forgiven.
@@ -118,8 +115,10 @@ class Wire(Protocol):
         ...
 
 
-class Keeper(Protocol):
-    """What a worker asks of the keeper. Every wait is bounded; without a keeper it goes on with what it knows."""
+class Controller(Protocol):
+    """What a worker asks of the controller. Every wait is bounded; without a controller it goes on with what it
+    knows.
+    """
 
     async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """The session of this identity at this instance, opened if there is none (one flight over all workers).

@@ -17,22 +17,25 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ROOT / "fastgw"
 FLOORS = [
     {"cli"},
-    {"edge"},
+    {"processes"},
+    {"admin"},
     {"gateway"},
-    {"backends", "identity", "credentials", "stores", "usage", "telemetry"},
+    {"upstream"},
+    {"auth", "credentials", "limits", "usage", "telemetry"},
+    {"snapshot"},
     {"config"},
     {"catalog", "policy"},
-    {"mcp"},
-    {"faults", "ports"},
+    {"protocol"},
+    {"errors", "ports"},
 ]
 LEVEL = {name: height for height, floor in enumerate(reversed(FLOORS)) for name in floor}
-NEIGHBOURS = {("catalog", "policy"), ("ports", "faults")}  # the only imports between packages of one floor
+NEIGHBOURS = {("catalog", "policy"), ("ports", "errors"), ("admin", "processes")}  # the only imports between packages of one floor
 OUTSIDE = {"demo"}  # stands beside the gateway: imports none of it, is imported by none of it
 ROOTS = {"__main__"}  # may import anything
-PURE = {"catalog", "policy", "mcp", "faults", "ports"}
+PURE = {"catalog", "policy", "protocol", "errors", "ports"}
 IMPURE = {"asyncio", "logging", "random", "secrets", "time", "socket", "threading", "subprocess"}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "managers", "core", "misc"}
-FUNCTION_LINES, FILE_LINES, DECORATED = 60, 400, (ast.FunctionDef, ast.AsyncFunctionDef)
+FUNCTION_LINES, FILE_LINES, DECORATED = 60, 600, (ast.FunctionDef, ast.AsyncFunctionDef)
 UNFINISHED = re.compile(r"#\s*(TODO|FIXME|XXX|HACK)\b")
 
 SOURCES = sorted(CODE.rglob("*.py"))
@@ -45,7 +48,7 @@ def tree(file: Path) -> ast.Module:
 
 
 def module(file: Path) -> str:
-    """`fastgw/mcp/names.py` is `fastgw.mcp.names`, a package is its own name."""
+    """`fastgw/protocol/names.py` is `fastgw.protocol.names`, a package is its own name."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -54,7 +57,7 @@ MODULES = {module(file): file for file in SOURCES}
 
 
 def package(name: str) -> str:
-    """`fastgw.mcp.names` lies in `mcp`, `fastgw.faults` in `faults`."""
+    """`fastgw.protocol.names` lies in `mcp`, `fastgw.errors` in `faults`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -96,13 +99,13 @@ def test_imports_go_down() -> None:
 
 
 def test_the_law_of_the_floors_itself() -> None:
-    assert allowed("cli", "mcp")
+    assert allowed("cli", "protocol")
     assert allowed("catalog", "policy")
     assert not allowed("policy", "catalog")
-    assert not allowed("mcp", "config")
-    assert not allowed("backends", "usage")
+    assert not allowed("protocol", "config")
+    assert not allowed("limits", "usage")
     assert not allowed("cli", "demo")
-    assert not allowed("demo", "mcp")
+    assert not allowed("demo", "protocol")
 
 
 def test_no_cycles() -> None:

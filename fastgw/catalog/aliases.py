@@ -1,7 +1,5 @@
 """The alias of a server inside a URI: `alias+file:///x`, and `ui://alias/x`, and back again.
 
-Knows: which aliases can stand in a scheme. Refuses to know: what servers list, and when an alias is needed.
-
 A scheme has small letters, digits, `.` and `-` (RFC 3986, section 3.1), so an alias with anything else is written in
 those; a `+` ends it. Each server has a second alias that ends in a hash, for where a stranger lists a URI that begins
 like the first.

@@ -1,13 +1,10 @@
-"""The arguments of a call with what the operator has settled: fixed ones, and defaults for what was left out.
-
-Knows: members of a JSON object, byte for byte. Refuses to know: where the values come from, and what arguments mean.
-"""
+"""The arguments of a call with what the operator has settled: fixed ones, and defaults for what was left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastgw.mcp.envelope import NotAMessage, emit, members
+from fastgw.protocol.envelope import NotAMessage, emit, members
 
 Pairs = tuple[tuple[str, bytes], ...]
 """Argument names and the JSON text of each value."""

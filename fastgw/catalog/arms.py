@@ -1,7 +1,4 @@
-"""Which arm of a route a call takes: the first whose match holds.
-
-Knows: the order of arms. Refuses to know: servers, and whether they are up.
-"""
+"""Which arm of a route a call takes: the first whose match holds."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from dataclasses import replace
 
 from fastgw.catalog.arguments import filled
 from fastgw.catalog.route import Arm
-from fastgw.mcp.envelope import NotAMessage, NotJson
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
+from fastgw.protocol.envelope import NotAMessage, NotJson
 
 
 def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str) -> tuple[Arm, ...]:

@@ -1,8 +1,5 @@
 """A server's prompts, resources and resource templates as it listed them: kept word for word.
 
-Knows: the members of each that the gateway reads, and what older revisions do not know. Refuses to know: names agents
-see, policies, and how a catalogue was fetched.
-
 Checked is what would make a client refuse the whole list (2026-07-28, Schema: Prompt, Resource, ResourceTemplate), and
 that a URI is one.
 """
@@ -17,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from fastgw.catalog.elements import Unfit, misfit, parse_each, read, tail
+from fastgw.catalog.elements import UnfitElement, misfit, parse_each, read, tail
 from fastgw.catalog.notice import Notice
-from fastgw.mcp import names
-from fastgw.mcp.envelope import NotAMessage, NotJson, members, string
+from fastgw.protocol import names
+from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 LONGEST_URI: Final = 8 * 1024
 """Bytes of a URI or of a template's text: it travels in a header, too."""
@@ -32,7 +29,7 @@ _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _NUMBER = msgspec.json.Decoder(float).decode
 
 
-class Sort(Enum):
+class DefinitionKind(Enum):
     """What a definition defines: the method that lists it, and the member that names it."""
 
     PROMPT = (names.PROMPTS_LIST, "name")
@@ -51,9 +48,9 @@ class Sort(Enum):
 
 
 _OPENS: Final = {
-    Sort.PROMPT: {**_TEXTS, "arguments": b"["},
-    Sort.RESOURCE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
-    Sort.TEMPLATE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
+    DefinitionKind.PROMPT: {**_TEXTS, "arguments": b"["},
+    DefinitionKind.RESOURCE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
+    DefinitionKind.TEMPLATE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
 }
 """How the values of members open."""
 _KNOWN: Final = {sort: frozenset((sort.key, "size", *opens)) for sort, opens in _OPENS.items()}
@@ -79,7 +76,9 @@ class Definition:
     tails: tuple[bytes, ...]
 
 
-def parse_definitions(sort: Sort, server: str, array: bytes) -> tuple[tuple[Definition, ...], tuple[Notice, ...]]:
+def parse_definitions(
+    sort: DefinitionKind, server: str, array: bytes
+) -> tuple[tuple[Definition, ...], tuple[Notice, ...]]:
     """The definitions of one page.
 
     Args:
@@ -93,7 +92,7 @@ def parse_definitions(sort: Sort, server: str, array: bytes) -> tuple[tuple[Defi
     return parse_each(server, array, names.LISTS[sort.method], partial(parse_definition, sort))
 
 
-def parse_definition(sort: Sort, server: str, text: bytes) -> Definition:
+def parse_definition(sort: DefinitionKind, server: str, text: bytes) -> Definition:
     """One element of such a list.
 
     Raises:
@@ -108,7 +107,7 @@ def parse_definition(sort: Sort, server: str, text: bytes) -> Definition:
     except (NotJson, NotAMessage) as wrong:
         reason = str(wrong)
     if reason:
-        raise Unfit(key, reason)
+        raise UnfitElement(key, reason)
     return Definition(server, key, found, len(text), tails(found))
 
 
@@ -124,29 +123,29 @@ def tails(found: dict[str, bytes]) -> tuple[bytes, ...]:
     return whole, whole, whole, oldest
 
 
-def _key_trouble(sort: Sort, key: str) -> str:
+def _key_trouble(sort: DefinitionKind, key: str) -> str:
     """Why this cannot be a key; empty where it can."""
-    if sort is Sort.PROMPT:
+    if sort is DefinitionKind.PROMPT:
         return "" if key else "it has no name"
     if not key or not key.isprintable() or " " in key:
         return f"{sort.key} is empty or holds spaces or control characters"
     if len(key) > LONGEST_URI or len(key.encode()) > LONGEST_URI:
         return f"{sort.key} is longer than {LONGEST_URI} bytes"
-    if sort is Sort.RESOURCE and _SCHEME.match(key) is None:
+    if sort is DefinitionKind.RESOURCE and _SCHEME.match(key) is None:
         return "uri is not absolute"
     return ""
 
 
-def _trouble(sort: Sort, found: dict[str, bytes]) -> str:
+def _trouble(sort: DefinitionKind, found: dict[str, bytes]) -> str:
     """What a client could not take in the members other than the key; empty for nothing."""
     member = misfit(found, _OPENS[sort])
     if member:
         return f"{member} has a wrong type"
-    if sort is Sort.PROMPT:
+    if sort is DefinitionKind.PROMPT:
         return _arguments_trouble(found["arguments"]) if "arguments" in found else ""
     if "name" not in found:
         return "it has no name"
-    if sort is Sort.RESOURCE and not found.get("size", b"0").lstrip(b"-").isdigit():
+    if sort is DefinitionKind.RESOURCE and not found.get("size", b"0").lstrip(b"-").isdigit():
         return "size has a wrong type"
     return _annotations_trouble(found["annotations"]) if "annotations" in found else ""
 

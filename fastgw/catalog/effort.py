@@ -1,8 +1,5 @@
 """How much work a JSON Schema can make: counted before anything is validated, so that no schema can stall a worker.
 
-Knows: which keywords look at the same value, which at the values inside it, and where `$ref` leads within the schema.
-Refuses to know: how values are judged.
-
 The validator follows references wherever they lead, so thirty lines can ask for a billion evaluations, and a thousand
 links before `unevaluatedProperties` overflow its stack. One unit here is about 25 ns (jsonschema-rs 0.60 on one core).
 """

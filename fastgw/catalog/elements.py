@@ -1,8 +1,4 @@
-"""The elements of a server's lists: read with suspicion, kept word for word, one bad one left out alone.
-
-Knows: what every element must keep to, whatever it defines, and the dialects of agents. Refuses to know: what tools,
-prompts and resources are made of, and how a list was fetched.
-"""
+"""The elements of a server's lists: read with suspicion, kept word for word, one bad one left out alone."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from fastgw.catalog.notice import Notice
-from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, emit, members
+from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, emit, members
 
 MODERN: Final = "modern"
 DIALECTS: Final = (MODERN, "2025-11-25", "2025-06-18", "2025-03-26")
@@ -22,7 +18,7 @@ DIALECTS: Final = (MODERN, "2025-11-25", "2025-06-18", "2025-03-26")
 LARGEST: Final = 1024 * 1024
 """Bytes of one element."""
 MOST: Final = 10_000
-"""Elements of one array that are read: each costs the keeper some ten microseconds."""
+"""Elements of one array that are read: each costs the controller some ten microseconds."""
 _SHOWN: Final = 128
 """Characters of a key in a notice."""
 _NAMED: Final = 20
@@ -37,7 +33,7 @@ _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..
 T = TypeVar("T")
 
 
-class Unfit(ValueError):
+class UnfitElement(ValueError):
     """An element that cannot stand in a list: its key (empty where it has none) and why."""
 
     def __init__(self, key: str, reason: str) -> None:
@@ -76,7 +72,7 @@ def parse_each(
     for text in texts[:MOST]:
         try:
             found.append(parse(server, _without_nulls(_bounded(bytes(text)), nulls)))
-        except Unfit as wrong:
+        except UnfitElement as wrong:
             notices.append(Notice(f"{server}/{wrong.key[:_SHOWN]}", f"left out: {wrong.reason}"))
     if nulls:
         notices.append(Notice(server, f"{what}: null counts as left out: {', '.join(sorted(nulls)[:_NAMED])}"))
@@ -155,4 +151,4 @@ def _bounded(text: bytes) -> bytes:
         keys = msgspec.json.decode(text, type=_Keys)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         keys = _Keys()
-    raise Unfit(keys.uri or keys.template or keys.name, f"{len(text)} bytes, more than {LARGEST}")
+    raise UnfitElement(keys.uri or keys.template or keys.name, f"{len(text)} bytes, more than {LARGEST}")

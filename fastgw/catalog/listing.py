@@ -1,8 +1,5 @@
 """Lists encoded ahead: pages of at most 1,000 items, one text for each dialect of agents.
 
-Knows: how items become pages, and how a position finds its page again. Refuses to know: who may see what, and cursors
-on the wire.
-
 The order is the configuration's: first the entries of `tools:` that have a `to` or `route`, as they are written, then
 the servers, as they are written, each with what it lists in its own order.
 """
@@ -21,13 +18,13 @@ PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class ListEntry:
     """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up."""
 
     texts: tuple[bytes, ...]
 
 
-def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> Entry:
+def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> ListEntry:
     """An item under its exposed key.
 
     Args:
@@ -38,10 +35,10 @@ def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> Entr
     head = b'{"%b":%b' % (member.encode(), key_json)
     made: dict[int, bytes] = {}
     # Equal tails are one object, and so are the texts made of them.
-    return Entry(tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails]))
+    return ListEntry(tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails]))
 
 
-def encoded(part: Sequence[Entry]) -> dict[str, bytes]:
+def encoded(part: Sequence[ListEntry]) -> dict[str, bytes]:
     """The JSON array of one page for each of `DIALECTS`. Equal texts are one object."""
     columns = list(zip(*[one.texts for one in part], strict=True)) or [()] * len(DIALECTS)
     found: dict[str, bytes] = {}

@@ -1,12 +1,9 @@
 """The names agents see: a server's own, `alias__tool` where two bring the same, or the name of an entry in `tools:`.
 
-Knows: collisions, lengths, and which names nothing may move. Refuses to know: agents, policies, and which servers are
-up: names follow from the kept catalogues and the configuration alone.
-
 The law, for one endpoint:
 1. The name of an entry in `tools:` belongs to that entry. What an entry points at has no name besides it.
 2. `none`: the server written first keeps a name, the other tool is hidden. `on_collision`: all that collide become
-   `alias__tool`. `always`: all are.
+`alias__tool`. `always`: all are.
 3. A name over 64 characters is cut and ends in a hash of the whole.
 4. A made-up name (2, 3) that is taken after all ends in a hash of `server/tool`; a server's own name never yields.
 """
@@ -19,7 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from fastgw.catalog.notice import Notice
-from fastgw.mcp.names import MAX_NAME
+from fastgw.protocol.names import MAX_NAME
 
 SEPARATOR = "__"
 LONGEST_OWN = 128
@@ -27,7 +24,7 @@ LONGEST_OWN = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ServerNames:
     """One server's tools that ask for a name, in the server's order."""
 
     server: str
@@ -58,7 +55,7 @@ def shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME else _hashed(name, name, 8)
 
 
-def assign(mode: str, shelves: Sequence[Shelf], reserved: Iterable[str]) -> Naming:
+def assign(mode: str, shelves: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
     """Names for the tools of one endpoint.
 
     Args:
@@ -70,7 +67,7 @@ def assign(mode: str, shelves: Sequence[Shelf], reserved: Iterable[str]) -> Nami
     kept = set(reserved)
     tools = list(_tools(shelves, naming))
     brought = Counter(tool for _, tool in tools)
-    made: list[tuple[Shelf, str, str]] = []
+    made: list[tuple[ServerNames, str, str]] = []
     taken = set(kept)
     for shelf, tool in tools:
         alone = brought[tool] == 1 and tool not in kept
@@ -91,7 +88,7 @@ def assign(mode: str, shelves: Sequence[Shelf], reserved: Iterable[str]) -> Nami
     return naming
 
 
-def _tools(shelves: Sequence[Shelf], naming: Naming) -> Iterable[tuple[Shelf, str]]:
+def _tools(shelves: Sequence[ServerNames], naming: Naming) -> Iterable[tuple[ServerNames, str]]:
     """Every tool once; those with a name that cannot be shown leave a notice instead."""
     for shelf in shelves:
         for tool in dict.fromkeys(shelf.tools):
@@ -102,7 +99,7 @@ def _tools(shelves: Sequence[Shelf], naming: Naming) -> Iterable[tuple[Shelf, st
                 naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
 
 
-def _place(made: Sequence[tuple[Shelf, str, str]], taken: set[str], naming: Naming) -> None:
+def _place(made: Sequence[tuple[ServerNames, str, str]], taken: set[str], naming: Naming) -> None:
     """Give out the made-up names. Those wanted twice all end in a hash, so that the order of servers moves none."""
     wanted = Counter(name for _, _, name in made)
     clear = taken | set(wanted)

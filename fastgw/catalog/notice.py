@@ -1,7 +1,4 @@
-"""What the operator should hear about the catalogue: a tool left out, a name moved.
-
-Knows: nothing but its shape. Refuses to know: where it is shown (`check`, `/catalogue`, the log).
-"""
+"""What the operator should hear about the catalogue: a tool left out, a name moved."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`x-mcp-header` in a tool's input schema: which arguments travel in a header as well.
 
-Knows: the rules of 2026-07-28, Transports, Streamable HTTP, Custom Headers from Tool Parameters. A definition that
-breaks one is invalid as a whole. Refuses to know: requests, and how a value is written into a header.
+A definition that
+breaks one is invalid as a whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Where a setting of a tool comes from: each is looked for by itself, from the nearest place to the farthest.
-
-Knows: the order of the places: `server/tool`, else the name, else the last pattern that fits, else the server, else the
-endpoint, else the top level. Refuses to know: what any setting means.
-"""
+"""Where a setting of a tool comes from: each is looked for by itself, from the nearest place to the farthest."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ Given = Mapping[str, Any]
 """The settings that are written in one place: key to value. A key that is not there is not set."""
 
 
-class Places:
+class Precedence:
     """The entries of `tools:`, by the kind of their key.
 
     Args:

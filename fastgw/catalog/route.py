@@ -1,7 +1,4 @@
-"""Where a call goes: the immutable rows that requests look up.
-
-Knows: names, targets, times. Refuses to know: connections, and whether a server is up.
-"""
+"""Where a call goes: the immutable rows that requests look up."""
 
 from __future__ import annotations
 

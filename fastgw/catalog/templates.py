@@ -1,7 +1,5 @@
 """URI templates read backwards: whether a URI may be an expansion of one (RFC 6570, levels 1 to 4).
 
-Knows: what each kind of expression can expand to. Refuses to know: variables' values, servers, names.
-
 The law: every expansion fits. What fits need not be one: undefined variables leave nothing, values are taken as wide as
 servers read them (`{x}` is anything up to the next `/`, `?` or `#`), and query parameters may stand in any order.
 

@@ -1,8 +1,5 @@
 """A server's tools as it listed them: kept word for word, checked just enough to be safe in a list.
 
-Knows: the members of a tool that the gateway reads, and what older revisions do not know. Refuses to know: names agents
-see, policies, and how a catalogue was fetched.
-
 One bad definition must not spoil a list: SDK clients refuse a whole `tools/list` for one tool without `inputSchema`. So
 a tool that breaks a rule is left out alone, with a notice. All else travels as its server wrote it, member by member.
 """
@@ -14,12 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from fastgw.catalog.definitions import Definition, Sort, parse_definitions
-from fastgw.catalog.elements import Unfit, misfit, parse_each, read, tail
+from fastgw.catalog.definitions import Definition, DefinitionKind, parse_definitions
+from fastgw.catalog.elements import UnfitElement, misfit, parse_each, read, tail
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.catalog.route import ParamHeader
-from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, emit, members, quote, string
+from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, emit, members, quote, string
 
 _KNOWN: Final = frozenset(
     ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "icons", "_meta")
@@ -31,11 +28,15 @@ _OPENS: Final = {
 _HINTS: Final = ("readOnlyHint", "idempotentHint")
 _FORMAT: Final = 2
 """Of kept catalogues. Format 1 knew tools only; it is read still, so that names outlive an upgrade."""
-_KEPT: Final = {"prompts": Sort.PROMPT, "resources": Sort.RESOURCE, "templates": Sort.TEMPLATE}
+_KEPT: Final = {
+    "prompts": DefinitionKind.PROMPT,
+    "resources": DefinitionKind.RESOURCE,
+    "templates": DefinitionKind.TEMPLATE,
+}
 _NAMES = msgspec.json.Decoder(list[str]).decode
 
 
-class InvalidTool(Unfit):
+class InvalidTool(UnfitElement):
     """A tool that cannot stand in a list: its name (empty where it has none) and why."""
 
 

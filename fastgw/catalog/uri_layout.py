@@ -1,7 +1,4 @@
-"""The tables behind the URIs of one endpoint: what is listed as what, and what leads where.
-
-Knows: how the law of `uris.py` is carried out. Refuses to know: agents, policies, and who is up.
-"""
+"""The tables behind the URIs of one endpoint: what is listed as what, and what leads where."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ _UI_HOST = re.compile("ui://[^/{}]+/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class UriShelf:
+class ServerUris:
     """One server's URIs on an endpoint.
 
     Args:
@@ -74,7 +71,7 @@ class Layout:
     __slots__ = ("resources", "templates", "notices", "_mode", "_aliases", "_takes", "_only", "_raw", "_moved",
                  "_routed", "_steps", "_spent", "_shelves")  # fmt: skip
 
-    def __init__(self, mode: str, shelves: Sequence[UriShelf], only: Patterns | None) -> None:
+    def __init__(self, mode: str, shelves: Sequence[ServerUris], only: Patterns | None) -> None:
         self.resources: dict[tuple[str, str], str] = {}
         self.templates: dict[tuple[str, str], str] = {}
         self.notices: list[Notice] = []
@@ -131,7 +128,7 @@ class Layout:
         """Steps that it may take to look for the template of a URI; on a long one each costs more."""
         return self._steps.get(uri.partition(":")[0], 0) * (1 + len(uri) // 4096)
 
-    def _asking(self, shelf: UriShelf, texts: Sequence[str]) -> Iterator[str]:
+    def _asking(self, shelf: ServerUris, texts: Sequence[str]) -> Iterator[str]:
         """What of a shelf asks to be listed, each once."""
         for text in dict.fromkeys(texts):
             if not is_visible(text):
@@ -143,7 +140,7 @@ class Layout:
             elif self._takes[shelf.server].permit(text, shelf.server, text):
                 yield text
 
-    def _read(self, shelf: UriShelf) -> Iterator[Template]:
+    def _read(self, shelf: ServerUris) -> Iterator[Template]:
         """A shelf's templates, compiled; what is beyond the budget is read as one that nothing fits."""
         spent = 0
         for text in self._asking(shelf, shelf.templates):

@@ -1,17 +1,15 @@
 """Whose a URI is on one endpoint, and how agents see it: its server's own, or `alias+uri`.
 
-Knows: what servers list, their templates, and the law below. Refuses to know: agents, policies, and who is up.
-
 The law, for one endpoint:
 1. `none`: nothing is rewritten; of two servers with one URI the one written first keeps it, the other's is hidden.
-   `on_collision`: what two servers list becomes `alias+uri` for both. `always`: everything does. `ui://x` becomes
-   `ui://alias/x` (MCP Apps know their pages by the scheme); web addresses are never rewritten: the first keeps them.
+`on_collision`: what two servers list becomes `alias+uri` for both. `always`: everything does. `ui://x` becomes
+`ui://alias/x` (MCP Apps know their pages by the scheme); web addresses are never rewritten: the first keeps them.
 2. Except in `none`, `alias+rest` leads to that server, listed or not. So what a server names that would not lead back
-   to it is shown with its alias, and every worker shows it alike.
+to it is shown with its alias, and every worker shows it alike.
 3. A URI leads where it is listed just so; else where its alias says; else to the first server with a template that
-   agents see as it is and that it fits; else, where one server alone has resources, to that one.
+agents see as it is and that it fits; else, where one server alone has resources, to that one.
 4. A template that may expand into any scheme, or into some server's alias, or into what an earlier server's template
-   takes first, is shown with its own server's alias.
+takes first, is shown with its own server's alias.
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fastgw.catalog.notice import Notice
-from fastgw.catalog.uri_layout import Layout, Owned, UriShelf
+from fastgw.catalog.uri_layout import Layout, Owned, ServerUris
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import UriRules
 
 MOST_EFFORT = 1_000_000
 """Steps of templates that are tried on the URIs of one result: half a second at worst. Real ones take some thousand."""
 
-__all__ = ["Owned", "UriNaming", "UriShelf", "Uris", "assign_uris"]
+__all__ = ["Owned", "UriNaming", "ServerUris", "Uris", "assign_uris"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Uris:
     """
 
     mode: str = "on_collision"
-    shelves: Sequence[UriShelf] = field(default=())
+    shelves: Sequence[ServerUris] = field(default=())
     only: Patterns | None = None
     _rewritten: frozenset[str] = field(init=False, compare=False, repr=False)
     _laid: list[Layout] = field(init=False, compare=False, repr=False, default_factory=list)
@@ -50,7 +48,7 @@ class Uris:
         moving = () if self.mode == "none" else [shelf.server for shelf in self.shelves]
         object.__setattr__(self, "_rewritten", frozenset(moving))
 
-    def __reduce__(self) -> tuple[type[Uris], tuple[str, Sequence[UriShelf], Patterns | None]]:
+    def __reduce__(self) -> tuple[type[Uris], tuple[str, Sequence[ServerUris], Patterns | None]]:
         return Uris, (self.mode, self.shelves, self.only)
 
     def owner(self, uri: str) -> Owned | None:
@@ -114,7 +112,7 @@ class UriNaming:
     notices: tuple[Notice, ...]
 
 
-def assign_uris(mode: str, shelves: Sequence[UriShelf], only: Patterns | None = None) -> UriNaming:
+def assign_uris(mode: str, shelves: Sequence[ServerUris], only: Patterns | None = None) -> UriNaming:
     """The URIs of one endpoint, and what of it is listed.
 
     Args:

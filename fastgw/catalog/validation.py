@@ -1,7 +1,6 @@
 """Arguments and results against JSON Schemas, where the operator asks for it.
 
-Knows: JSON Schema 2020-12, and older drafts where `$schema` names one. Refuses to know: networks and files: a schema
-that refers to anything outside itself is not used. What does not fit is told by its place, never by its value.
+What does not fit is told by its place, never by its value.
 
 Bounded: schemas by their size and by what work they make (`effort`), values by size, depth and the same measure.
 Patterns run on a linear-time engine, so those with look-around or back-references cannot be used. `format` is an
@@ -45,11 +44,11 @@ _LONG = re.compile(rb"[0-9]{19,}")
 _VALUE = "the value"
 
 
-class Unusable(ValueError):
+class UnusableSchema(ValueError):
     """A schema that nothing can be validated against; the message says why, in plain words."""
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value that cannot be looked at: no JSON, a member twice, too large, too deep."""
 
 
@@ -84,7 +83,7 @@ _told: dict[bytes, str | None] = {}
 def _objection(schema: bytes) -> str | None:
     try:
         _built(schema)
-    except Unusable as wrong:
+    except UnusableSchema as wrong:
         return str(wrong)
     return None
 
@@ -113,20 +112,22 @@ def _large(schema: bytes) -> Validator:
 
 def _built(schema: bytes) -> Validator:
     if len(schema) > LARGEST_SCHEMA:
-        raise Unusable(f"it is larger than {LARGEST_SCHEMA // 1024} KiB")
+        raise UnusableSchema(f"it is larger than {LARGEST_SCHEMA // 1024} KiB")
     try:
         root = _decoded(schema)
         work = effort(root)
         if work[0][0] > BUDGET:
-            raise Unfit("it makes more work than any value is given")
+            raise InvalidValue("it makes more work than any value is given")
         options = jsonschema_rs.RegexOptions(**_REGEX)
         rules = jsonschema_rs.validator_for(schema.decode(), offline=True, pattern_options=options, mask=_VALUE)
-    except (TooMuch, Unfit) as wrong:
-        raise Unusable(str(wrong)) from None
+    except (TooMuch, InvalidValue) as wrong:
+        raise UnusableSchema(str(wrong)) from None
     except jsonschema_rs.ValidationError as wrong:
-        raise Unusable(_words("it is no schema that can be used", _place(wrong.instance_path), wrong.message)) from None
+        raise UnusableSchema(
+            _words("it is no schema that can be used", _place(wrong.instance_path), wrong.message)
+        ) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as wrong:
-        raise Unusable(_words("it is no schema that can be used", "", str(wrong))) from None
+        raise UnusableSchema(_words("it is no schema that can be used", "", str(wrong))) from None
     return Validator(rules, work, max(one for one, _ in work) + max(one for _, one in work))
 
 
@@ -167,7 +168,7 @@ def _wrong(by: Validator, text: bytes, what: str) -> str | None:
             if len(text) > LARGEST_TOLD:
                 return _words(what, "", f"{_VALUE} does not fit; where is told up to {LARGEST_TOLD // 1024} KiB only")
             by.rules.validate(value)
-    except Unfit as unfit:
+    except InvalidValue as unfit:
         return _words(what, "", str(unfit))
     except jsonschema_rs.ValidationError as wrong:
         return _words(what, _place(wrong.instance_path), wrong.message)
@@ -183,28 +184,28 @@ def _decoded(text: bytes) -> Any:
         Unfit: no JSON, a member twice at any depth, or larger than values may be.
     """
     if len(text) > LARGEST_VALUE:
-        raise Unfit(f"larger than {LARGEST_VALUE // 2**20} MiB, which is the most that is validated")
+        raise InvalidValue(f"larger than {LARGEST_VALUE // 2**20} MiB, which is the most that is validated")
     try:
         return _DECODE(text.decode())
     except RecursionError:
-        raise Unfit(f"nested more than {DEEPEST} levels deep") from None
+        raise InvalidValue(f"nested more than {DEEPEST} levels deep") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise Unfit("cannot be read as JSON") from None
-    except Unfit:
+        raise InvalidValue("cannot be read as JSON") from None
+    except InvalidValue:
         raise
     except ValueError:  # the interpreter's own bound, 4,300 digits
-        raise Unfit("has an integer of too many digits") from None
+        raise InvalidValue("has an integer of too many digits") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise Unfit("a member stands twice")
+        raise InvalidValue("a member stands twice")
     return found
 
 
 def _no_number(_: str) -> NoReturn:
-    raise Unfit("cannot be read as JSON")
+    raise InvalidValue("cannot be read as JSON")
 
 
 _DECODE = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number).decode
@@ -215,16 +216,16 @@ def _check_effort(by: Validator, text: bytes, value: Any) -> None:
     opened = text.count(b"[") + text.count(b"{")
     deep = _shape(value)[0] if opened > DEEPEST else opened
     if deep > DEEPEST:
-        raise Unfit(f"nested more than {DEEPEST} levels deep")
+        raise InvalidValue(f"nested more than {DEEPEST} levels deep")
     if len(text) > 19 * MOST_LONG and len(_LONG.findall(text)) > MOST_LONG:
-        raise Unfit(f"has more than {MOST_LONG} integers of 19 digits and more")
+        raise InvalidValue(f"has more than {MOST_LONG} integers of 19 digits and more")
     if len(text) * by.most <= BUDGET:
         return
     deep, values = _shape(value)
     reached = by.work[: deep + 1]
     units = values * max(one for one, _ in reached) + len(text) * max(one for _, one in reached)
     if units > BUDGET:
-        raise Unfit("too large to be validated against its schema")
+        raise InvalidValue("too large to be validated against its schema")
 
 
 def _shape(value: Any) -> tuple[int, int]:

@@ -1,8 +1,4 @@
-"""`fastgw call`: one call of a tool, for operators.
-
-Knows: where arguments come from and where each part of an answer goes: the result to stdout, all else to stderr.
-Refuses to know: the protocol.
-"""
+"""`fastgw call`: one call of a tool, for operators."""
 
 from __future__ import annotations
 
@@ -13,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.cli import terminal
-from fastgw.cli.client import Client, Refused, Unreachable
-from fastgw.mcp import names
-from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, members, quote
-from fastgw.mcp.params import lines
+from fastgw.cli.client import Client, RefusedByServer, Unreachable
+from fastgw.protocol import names
+from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members, quote
+from fastgw.protocol.params import lines
 
 
 class BadArguments(ValueError):
@@ -48,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return terminal.USAGE
     try:
         result = _called(client, {"name": name, "arguments": arguments}, args.tool)
-    except (Refused, Unreachable) as wrong:
+    except (RefusedByServer, Unreachable) as wrong:
         return terminal.told(wrong)
     finally:
         client.close()
@@ -87,7 +83,7 @@ def _called(client: Client, params: dict[str, bytes], tool: str) -> dict[str, An
     """
     try:
         return client.request(names.TOOLS_CALL, params)
-    except Refused as wrong:
+    except RefusedByServer as wrong:
         if wrong.code != names.HEADER_MISMATCH:
             raise
         mirrored = _mirrored(client, tool, params["arguments"])

@@ -1,8 +1,4 @@
-"""`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called.
-
-Knows: how findings are printed, and that servers are not asked: their kept catalogues are looked at. Refuses to know:
-how findings are found.
-"""
+"""`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called."""
 
 from __future__ import annotations
 
@@ -13,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastgw.backends.kept import recall
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
-from fastgw.config.compile import Learned, compile_snapshot
 from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
-from fastgw.config.reader import Reading, read
-from fastgw.config.settings import Settings
+from fastgw.config.reader import ReadConfig, read
+from fastgw.config.schema.settings import Settings
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.upstream.discovery.kept import recall
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if stopping and not args.allow_inactive else 0
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> Reading | None:
+def _read(path: Path, environ: Mapping[str, str]) -> ReadConfig | None:
     """The file; None, with the complaints on stderr, where it cannot be used at all."""
     try:
         return read(path, environ)

@@ -1,8 +1,5 @@
 """An MCP client for operators: one server, one request at a time, a fresh connection for each.
 
-Knows: 2026-07-28 over Streamable HTTP, and `initialize` for servers that only speak an older revision. Refuses to know:
-what is asked, how answers are printed, where a key comes from.
-
 A modern request goes first. A server that answers 400, 404 or 405 with anything but an error to that very request is
 taken for an older one (2026-07-28, Streamable HTTP, Backward Compatibility). No capability is declared, so no server
 may ask back.
@@ -23,10 +20,10 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from fastgw import __version__
-from fastgw.mcp import names
-from fastgw.mcp.envelope import emit, quote
-from fastgw.mcp.params import encode_name
-from fastgw.mcp.sse import EventParser, EventTooLong
+from fastgw.protocol import names
+from fastgw.protocol.envelope import emit, quote
+from fastgw.protocol.params import encode_name
+from fastgw.protocol.sse import EventParser, EventTooLong
 
 LARGEST = 64 * 2**20
 """Bytes of an answer that are read at most."""
@@ -40,7 +37,7 @@ Told = Callable[[str, Any], None]
 """Called with method and params of each notification that comes before the answer."""
 
 
-class Refused(Exception):
+class RefusedByServer(Exception):
     """The server answered with an error: a JSON-RPC one, or an HTTP status without (`code` None)."""
 
     def __init__(self, code: int | None, message: str, data: Any = None) -> None:
@@ -306,14 +303,14 @@ def _result(answer: _Answer) -> dict[str, Any]:
     error = message.get("error") if message is not None else None
     if isinstance(error, dict):
         code = error.get("code")
-        raise Refused(code if isinstance(code, int) else None, str(error.get("message", "")), error.get("data"))
+        raise RefusedByServer(code if isinstance(code, int) else None, str(error.get("message", "")), error.get("data"))
     if answer.status >= 300:
-        raise Refused(None, f"HTTP status {answer.status}")
+        raise RefusedByServer(None, f"HTTP status {answer.status}")
     result = message.get("result") if message is not None else None
     if not isinstance(result, dict):
         raise Unreachable("the answer is no MCP: is this the address of an MCP endpoint?")
     if result.get("resultType", "complete") != "complete":
-        raise Refused(None, "the server wants to ask back, which this client cannot answer")
+        raise RefusedByServer(None, "the server wants to ask back, which this client cannot answer")
     return result
 
 

@@ -1,7 +1,6 @@
 """`fastgw demo`: the gateway and three MCP servers, each a process of its own, until Ctrl-C.
 
-Knows: how to start them, what to tell a newcomer, how to end them in order: the gateway drains, then the servers go.
-Refuses to know: the servers' insides. `fastgw.demo` is run, never imported.
+`fastgw.demo` is run, never imported.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from types import FrameType
 
 from fastgw.cli.snippets import curl, entry
 from fastgw.config.addresses import ANY
-from fastgw.config.settings import address
+from fastgw.config.schema.settings import address
 
 HOST = "127.0.0.1"
 WANTED = (8080, 8081)  # listen and admin, where nobody has them yet
@@ -46,7 +45,7 @@ class DemoFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reported:
     """What the newcomer gets to see."""
 
     endpoint: str
@@ -110,7 +109,7 @@ GATEWAY = "gateway"
 Children = dict[str, "subprocess.Popen[str]"]
 
 
-def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[Told, Children]:
+def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[Reported, Children]:
     # Where the user says, or not at all; else at the usual port, or at any.
     listen = _free(asked.listen, (), ends) if asked.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
     admin = _free(f"{HOST}:{WANTED[1]}", (0,), ends)
@@ -121,7 +120,7 @@ def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[To
     file.write_text(_config(urls, keys, (listen, admin), asked.workers), encoding="utf-8")
     gateway = _gateway(file, ends)
     host, _, port = listen.rpartition(":")
-    told = Told(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder)
+    told = Reported(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder)
     return told, {**servers, GATEWAY: gateway}
 
 
@@ -267,7 +266,7 @@ def _look_and_pause(children: Children) -> None:
     time.sleep(LOOK_EVERY)
 
 
-def _welcome(told: Told) -> str:
+def _welcome(told: Reported) -> str:
     call = {"name": "search-docs", "arguments": {"query": "configuration"}}
     snippet = {"mcpServers": {"fastgw": entry(told.endpoint, told.keys["engineering"])}}
     keys = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in told.keys.items())

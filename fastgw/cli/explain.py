@@ -1,7 +1,4 @@
-"""`fastgw explain`: what would become of a call, and why, by the configuration and the kept catalogues alone.
-
-Knows: how a question is typed and an explanation printed. Refuses to know: how it is found; servers are not asked.
-"""
+"""`fastgw explain`: what would become of a call, and why, by the configuration and the kept catalogues alone."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ from typing import Any
 from fastgw.cli import terminal
 from fastgw.cli.check import kept
 from fastgw.config.complaint import ConfigError
-from fastgw.config.explanation import Explanation, explain
-from fastgw.config.question import NoSuch, Question
 from fastgw.config.reader import read_settings
-from fastgw.config.weighing import Considered, Counting
-from fastgw.gateway.curation import sendable
-from fastgw.mcp.envelope import NotAMessage, NotJson, check_utf8, members
+from fastgw.gateway.arguments import sendable
 from fastgw.policy.principal import Claim
+from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members
+from fastgw.snapshot.explain import Explanation, explain
+from fastgw.snapshot.question import ExplainQuestion, NoSuch
+from fastgw.snapshot.trace import Considered, CountingLimits
 
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
@@ -73,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.agent is not None and args.agent_name is not None:
         terminal.say("fastgw explain: --agent-name goes with --claims")
         return terminal.USAGE
-    asked = Question(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
+    asked = ExplainQuestion(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
     try:
         settings = read_settings(args.config, os.environ)
         found = explain(settings, kept(settings), asked, sendable)
@@ -106,7 +103,7 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield f"  {quota.name}{by}{' (shadow)' if quota.shadow else ''}"
 
 
-def _limit(one: Counting) -> str:
+def _limit(one: CountingLimits) -> str:
     values = [f"no {key}" if value is None else f"{key} {value}" for key, value in zip(one.by, one.bucket, strict=True)]
     words = []
     if one.rate is not None:

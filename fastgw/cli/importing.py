@@ -1,7 +1,4 @@
-"""`fastgw import`: an `mcpServers` file becomes a configuration on stdout; what to set, by name, goes to stderr.
-
-Knows: how such a file is read, and where the result goes. Refuses to know: what an entry becomes.
-"""
+"""`fastgw import`: an `mcpServers` file becomes a configuration on stdout; what to set, by name, goes to stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastgw.config.imported import Imported, NotAClientsFile, imported
+from fastgw.config.importer import Imported, NotAClientsFile, imported
 
 LARGEST = 16 * 2**20
 """Bytes of the file."""

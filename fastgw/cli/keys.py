@@ -9,12 +9,12 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from fastgw.auth.keys import PREFIX, digest
 from fastgw.cli import terminal
 from fastgw.cli.snippets import CLIENTS, snippet
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
-from fastgw.config.servers import http_url
-from fastgw.identity.keys import PREFIX, digest
+from fastgw.config.schema.servers import http_url
 
 BYTES = 32
 """Random bytes of a key: 256 bits."""

@@ -1,7 +1,5 @@
-"""`fastgw limits`: who is near a limit, and what operators may do about it: make buckets full, raise a rate for a time.
-
-Knows: where the admin port and its token are found, how a report is printed. Refuses to know: how limits are counted,
-and which orders are good: the gateway says so.
+"""`fastgw limits`: who is near a limit, and what operators may do about it: make buckets full, raise a rate for a
+time.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from typing import Any
 import msgspec
 
 from fastgw.cli import terminal
-from fastgw.cli.client import BadAddress, Place, Refused, Unreachable
+from fastgw.cli.client import BadAddress, Place, RefusedByServer, Unreachable
 from fastgw.cli.terminal import BadKey, line
 from fastgw.config.addresses import authority
 from fastgw.config.complaint import ConfigError
@@ -134,7 +132,7 @@ def _told(args: argparse.Namespace, path: str, wanted: dict[str, Any] | None) ->
     try:
         text = _answer(_place(args), path, wanted)
         rows = [text.rstrip("\n")] if args.json else list(_words(text, wanted))
-    except (Refused, Unreachable) as wrong:
+    except (RefusedByServer, Unreachable) as wrong:
         terminal.told(wrong)
         return terminal.FAILED
     except (BadAddress, BadKey) as wrong:
@@ -189,7 +187,7 @@ def _answer(place: Place, path: str, wanted: dict[str, Any] | None) -> str:
     if status != http.client.OK:
         said = found.get("error") if isinstance(found, dict) else None
         words = said if isinstance(said, str) else body.decode("utf-8", "replace").strip()[:WORDS]
-        raise Refused(status, words or "without a word")
+        raise RefusedByServer(status, words or "without a word")
     if not isinstance(found, dict):
         raise Unreachable("the answer is not fastgw's: is this its admin port?")
     return body.decode("ascii") if body.isascii() else terminal.encoded(found)

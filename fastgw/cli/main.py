@@ -1,8 +1,5 @@
 """The command line: which command, and nothing of what it does.
 
-Knows: the commands' names and one line about each. Refuses to know: their options; a command's module is imported
-only when it is asked for, so that help is quick.
-
 A command's module has `add_parser(subparsers)`, whose parser sets `run`, a function from the parsed arguments to the
 exit status.
 """

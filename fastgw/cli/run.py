@@ -1,7 +1,4 @@
-"""`fastgw run`: the gateway itself, in the foreground.
-
-Knows: which parts make a gateway, and what keeps it from starting. Refuses to know: how they work.
-"""
+"""`fastgw run`: the gateway itself, in the foreground."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import at_start
 from fastgw.config.reader import read
-from fastgw.edge.plan import Plan, plan_of
+from fastgw.processes.plan import Plan, plan_of
 
 
 class NotSafe(Exception):
@@ -46,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         # What is wrong with the file is said before the rest, which takes a second to import, is needed.
         for notice in _notices(path, allow=args.allow_inactive):
             print(notice, file=sys.stderr)
-        assembly, launcher = import_module("fastgw.edge.assembly"), import_module("fastgw.edge.launcher")
-        return int(launcher.launch(assembly.parts(plan)))
+        assembly, supervisor = import_module("fastgw.processes.assembly"), import_module("fastgw.processes.supervisor")
+        return int(supervisor.launch(assembly.parts(plan)))
     except (ConfigError, NotSafe, OSError) as wrong:
         print(wrong, file=sys.stderr)
         return 1

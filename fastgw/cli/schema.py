@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from fastgw.config.schema import schema
+from fastgw.config.schema.json_schema import schema
 
 
 def add_parser(subparsers: Any) -> None:

@@ -1,8 +1,4 @@
-"""What each client takes to reach an endpoint: an entry of its file, a command, or a few lines of a program.
-
-Knows: the clients' own forms, and which of them read the key from the environment. Refuses to know: where URL and key
-come from.
-"""
+"""What each client takes to reach an endpoint: an entry of its file, a command, or a few lines of a program."""
 
 from __future__ import annotations
 

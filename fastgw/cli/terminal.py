@@ -1,7 +1,5 @@
-"""What the operator's terminal gets to see of a server's words, and the options of the commands that speak to servers.
-
-Knows: which characters command a terminal or turn the reading order round; exit statuses; where a key may come from.
-Refuses to know: the protocol.
+"""What the operator's terminal gets to see of a server's words, and the options of the commands that speak to
+servers.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastgw.cli.client import BadAddress, Client, Place, Refused, Unreachable
+from fastgw.cli.client import BadAddress, Client, Place, RefusedByServer, Unreachable
 
 URL = "http://127.0.0.1:8080/mcp"
 KEY_ENV = "FASTGW_KEY"
@@ -102,7 +100,7 @@ def key_of(variable: str | None, file: Path | None) -> str:
     return key
 
 
-def told(wrong: Refused | Unreachable) -> int:
+def told(wrong: RefusedByServer | Unreachable) -> int:
     """Show on stderr what went wrong; the exit status."""
     if isinstance(wrong, Unreachable):
         say(f"fastgw: {line(str(wrong))}")

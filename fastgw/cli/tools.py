@@ -1,7 +1,4 @@
-"""`fastgw tools`: what an MCP endpoint offers to whoever has this key.
-
-Knows: how lists are printed. Refuses to know: the protocol.
-"""
+"""`fastgw tools`: what an MCP endpoint offers to whoever has this key."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ import sys
 from typing import Any
 
 from fastgw.cli import terminal
-from fastgw.cli.client import Client, Refused, Unreachable
-from fastgw.mcp import names
+from fastgw.cli.client import Client, RefusedByServer, Unreachable
+from fastgw.protocol import names
 
 _KEYS = {names.TOOLS_LIST: "name", names.PROMPTS_LIST: "name", names.RESOURCES_LIST: "uri",
          names.TEMPLATES_LIST: "uriTemplate"}  # fmt: skip
@@ -41,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         methods = (names.RESOURCES_LIST, names.TEMPLATES_LIST)
     try:
         return _listed(client, methods, args.json)
-    except (Refused, Unreachable) as wrong:
+    except (RefusedByServer, Unreachable) as wrong:
         return terminal.told(wrong)
     finally:
         client.close()
@@ -64,7 +61,7 @@ def _listed(client: Client, methods: tuple[str, ...], as_json: Any) -> int:
 def _items(client: Client, method: str) -> list[dict[str, Any]]:
     try:
         return list(client.items(method))
-    except Refused as wrong:
+    except RefusedByServer as wrong:
         if wrong.code == names.METHOD_NOT_FOUND:
             return []  # a server without resources need not know what a template is
         raise

@@ -1,7 +1,5 @@
 """Under which addresses the gateway may be asked: values of `Host` and `Origin`.
 
-Knows: `listen`, `public_url`, and that this machine is always allowed to ask. Refuses to know: requests.
-
 Anything else is refused, because a page in a browser can point a name of its own at us (2026-07-28, Transports,
 Streamable HTTP, Security Warning).
 """
@@ -11,7 +9,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from fastgw.config.settings import Settings
+from fastgw.config.schema.settings import Settings
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "[::]")

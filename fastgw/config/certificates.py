@@ -1,7 +1,4 @@
-"""Whether the files of a server's `tls` are what they must be, before the first call needs them.
-
-Knows: PEM files and what a TLS client wants of them. Refuses to know: connections, and whether anybody trusts them.
-"""
+"""Whether the files of a server's `tls` are what they must be, before the first call needs them."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastgw.config.servers import ServerTls
+from fastgw.config.schema.servers import ServerTlsSettings
 
 
-def unusable(tls: ServerTls) -> Iterator[tuple[str, str]]:
+def unusable(tls: ServerTlsSettings) -> Iterator[tuple[str, str]]:
     """The keys of `tls` whose files cannot be used, each with the reason."""
     files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
     reasons = {key: _unreadable(path) for key, path in files.items() if path is not None}

@@ -1,7 +1,4 @@
-"""What is wrong with a configuration file, told to the person who wrote it.
-
-Knows: the form of a complaint. Refuses to know: how it was found.
-"""
+"""What is wrong with a configuration file, told to the person who wrote it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fastgw.config.tree import Entry, Path, Position, locate, locate_key
+from fastgw.config.tree import Path, Position, YamlEntry, locate, locate_key
 
 Finding = tuple[Path, str, str | None]
 """Where in the settings, what, and the name that was probably meant. A path that ends in `KEY` is of the key itself."""
@@ -17,7 +14,7 @@ KEY = "[key]"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Complaint:
+class ConfigProblem:
     """One thing to change. Line and column count from 1; `nearest` is the valid name that was probably meant."""
 
     file: str
@@ -38,7 +35,7 @@ class ConfigError(Exception):
         complaints: at least one, in the order of their places.
     """
 
-    def __init__(self, complaints: Iterable[Complaint]) -> None:
+    def __init__(self, complaints: Iterable[ConfigProblem]) -> None:
         self.complaints = tuple(sorted(set(complaints), key=lambda one: (one.file, one.line, one.column, one.message)))
         super().__init__(self.complaints)
 
@@ -46,12 +43,12 @@ class ConfigError(Exception):
         return "\n".join(map(str, self.complaints))
 
 
-def complaint_at(position: Position, message: str, nearest: str | None = None) -> Complaint:
+def complaint_at(position: Position, message: str, nearest: str | None = None) -> ConfigProblem:
     """A complaint about a place."""
-    return Complaint(position.file, position.line, position.column, message, nearest)
+    return ConfigProblem(position.file, position.line, position.column, message, nearest)
 
 
-def placed(findings: Iterable[Finding], root: Entry) -> Iterator[Complaint]:
+def placed(findings: Iterable[Finding], root: YamlEntry) -> Iterator[ConfigProblem]:
     """Findings with their places in the file."""
     for path, message, meant in findings:
         place = locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path)

@@ -1,8 +1,4 @@
-"""YAML text as a tree of entries.
-
-Knows: YAML's nesting, anchors, merge keys and plain scalars (the core schema of YAML 1.2, so `no` is text).
-Refuses to know: what keys mean, and other files.
-"""
+"""YAML text as a tree of entries."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from math import isinf
 import yaml
 
 from fastgw.config.complaint import ConfigError, complaint_at
-from fastgw.config.tree import Digits, Entry, Number, Position, Scalar
+from fastgw.config.tree import Digits, Number, Position, Scalar, YamlEntry
 
 DEEPEST = 64
 """Levels of nesting; our own form needs 8."""
@@ -31,7 +27,7 @@ TEXT_TAG = "tag:yaml.org,2002:str"
 LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def compose(text: str, file: str) -> Entry:
+def compose(text: str, file: str) -> YamlEntry:
     """The one document of `text`.
 
     Args:
@@ -79,8 +75,8 @@ def _refused(place: Position, message: str) -> ConfigError:
     return ConfigError([complaint_at(place, message)])
 
 
-def _document(composer: _Composer) -> Entry:
-    top: Entry | None = None
+def _document(composer: _Composer) -> YamlEntry:
+    top: YamlEntry | None = None
     for event in composer.events:
         if isinstance(event, yaml.DocumentStartEvent):
             if top is not None:
@@ -95,14 +91,14 @@ def _document(composer: _Composer) -> Entry:
 class _Composer:
     file: str
     events: Iterator[yaml.Event]
-    anchors: dict[str, Entry] = field(default_factory=dict)
+    anchors: dict[str, YamlEntry] = field(default_factory=dict)
     spent: int = 0
 
     def place(self, event: yaml.Event) -> Position:
         mark = event.start_mark
         return Position(self.file, mark.line + 1, mark.column + 1) if mark else Position(self.file, 1, 1)
 
-    def value(self, event: yaml.Event, depth: int) -> Entry:
+    def value(self, event: yaml.Event, depth: int) -> YamlEntry:
         place = self.place(event)
         if depth > DEEPEST:
             raise _refused(place, f"nested more than {DEEPEST} levels deep")
@@ -113,7 +109,7 @@ class _Composer:
         if event.tag not in (None, "!", TEXT_TAG):
             raise _refused(place, f"the tag {event.tag} is not supported")
         if isinstance(event, yaml.ScalarEvent):
-            entry = Entry(place, _scalar(event), {}, 1, event.value)
+            entry = YamlEntry(place, _scalar(event), {}, 1, event.value)
         elif isinstance(event, yaml.SequenceStartEvent):
             entry = self._list(place, depth)
         else:
@@ -128,23 +124,23 @@ class _Composer:
         if self.spent > HEAVIEST:
             raise _refused(place, f"more than {HEAVIEST} values, aliases written out")
 
-    def _alias(self, event: yaml.AliasEvent, place: Position) -> Entry:
+    def _alias(self, event: yaml.AliasEvent, place: Position) -> YamlEntry:
         entry = self.anchors.get(event.anchor or "")
         if entry is None:
             raise _refused(place, f"there is no finished anchor &{event.anchor} above")
         self._spend(entry.weight, place)
         return entry
 
-    def _list(self, place: Position, depth: int) -> Entry:
-        entries: list[Entry] = []
+    def _list(self, place: Position, depth: int) -> YamlEntry:
+        entries: list[YamlEntry] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             entries.append(self.value(event, depth + 1))
-        return Entry(place, entries, {}, 1 + sum(entry.weight for entry in entries))
+        return YamlEntry(place, entries, {}, 1 + sum(entry.weight for entry in entries))
 
-    def _map(self, place: Position, depth: int) -> Entry:
-        content: dict[str, Entry] = {}
+    def _map(self, place: Position, depth: int) -> YamlEntry:
+        content: dict[str, YamlEntry] = {}
         keys: dict[str, Position] = {}
-        merged: Entry | None = None
+        merged: YamlEntry | None = None
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key, where, merges = self._key(event)
             if key in keys:
@@ -157,7 +153,7 @@ class _Composer:
                 content[key] = entry
         if merged is not None:
             _merge(merged, content, keys)
-        return Entry(place, content, keys, 1 + sum(entry.weight for entry in content.values()))
+        return YamlEntry(place, content, keys, 1 + sum(entry.weight for entry in content.values()))
 
     def _key(self, event: yaml.Event) -> tuple[str, Position, bool]:
         place = self.place(event)
@@ -167,12 +163,12 @@ class _Composer:
                 return entry.written, place, False
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor:
-                self.anchors[event.anchor] = Entry(place, event.value, {}, 1, event.value)
+                self.anchors[event.anchor] = YamlEntry(place, event.value, {}, 1, event.value)
             return event.value, place, not event.style and event.value == "<<"
         raise _refused(place, "a key must be text")
 
 
-def _merge(source: Entry, content: dict[str, Entry], keys: dict[str, Position]) -> None:
+def _merge(source: YamlEntry, content: dict[str, YamlEntry], keys: dict[str, Position]) -> None:
     """Put what `<<` names behind what stands in the map itself; of several maps the first wins."""
     for one in source.content if isinstance(source.content, list) else [source]:
         if not isinstance(one.content, dict):

@@ -1,15 +1,11 @@
-"""From the words of the configuration to conditions and policies.
-
-Knows: how `match` and `except` become one `Match`. Refuses to know: what is decided with it.
-"""
+"""From the words of the configuration to conditions and policies."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fastgw.config.rules import ArgumentTest as TestSettings
-from fastgw.config.rules import MatchSettings
-from fastgw.config.rules import Policy as PolicySettings
+from fastgw.config.schema.rules import ArgumentTestSettings as TestSettings
+from fastgw.config.schema.rules import MatchSettings, PolicySettings
 from fastgw.policy.authorise import Policy
 from fastgw.policy.match import ArgumentTest, Bound, Match
 from fastgw.policy.patterns import Patterns

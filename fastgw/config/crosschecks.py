@@ -1,7 +1,4 @@
-"""What one key says about another: names that must exist, things that exclude each other.
-
-Knows: the settings as a whole. Refuses to know: whether any server answers.
-"""
+"""What one key says about another: names that must exist, things that exclude each other."""
 
 from __future__ import annotations
 
@@ -9,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 
 from fastgw.config import limitchecks
 from fastgw.config.certificates import unusable
-from fastgw.config.complaint import Complaint, Finding, nearest, placed
-from fastgw.config.rules import MatchSettings, Policy
-from fastgw.config.servers import ServerTls
-from fastgw.config.settings import Settings, is_loopback
-from fastgw.config.toolsettings import RouteArm, TargetSettings
-from fastgw.config.tree import Entry, Path
+from fastgw.config.complaint import ConfigProblem, Finding, nearest, placed
+from fastgw.config.schema.rules import MatchSettings, PolicySettings
+from fastgw.config.schema.servers import ServerTlsSettings
+from fastgw.config.schema.settings import Settings, is_loopback
+from fastgw.config.schema.tools import ArmSettings, TargetSettings
+from fastgw.config.tree import Path, YamlEntry
 
 SHORTEST_SECRET = 16
 """Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
 
 
-def crosscheck(settings: Settings, root: Entry) -> Iterator[Complaint]:
+def crosscheck(settings: Settings, root: YamlEntry) -> Iterator[ConfigProblem]:
     """Every contradiction between keys, with its place."""
     for check in CHECKS:
         yield from placed(check(settings), root)
@@ -35,7 +32,7 @@ def _processes(settings: Settings) -> Iterator[Finding]:
         yield ("store",), "store: memory is for one worker: use auto or embedded", None
     if settings.store.beyond_one_machine and not settings.secret:
         yield ("store",), "a store beyond one machine needs secret, the same on all machines", None
-    for key, reason in unusable(ServerTls(ca=settings.store.ca)):
+    for key, reason in unusable(ServerTlsSettings(ca=settings.store.ca)):
         yield ("store", key), reason, None
     if settings.listen == settings.admin.listen and not settings.listen.endswith(":0"):
         yield ("admin",), "admin and listen cannot share a port", None
@@ -158,7 +155,7 @@ def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
         yield from limitchecks.matches(("limits", place), limit)
 
 
-def _pair(path: Path, rule: Policy | RouteArm) -> Iterator[tuple[Path, MatchSettings]]:
+def _pair(path: Path, rule: PolicySettings | ArmSettings) -> Iterator[tuple[Path, MatchSettings]]:
     if rule.match is not None:
         yield (*path, "match"), rule.match
     if rule.except_ is not None:

@@ -1,6 +1,6 @@
 """Keys and values that people bring along from clients' files: what each is, and what to write here instead.
 
-Knows: their words. Refuses to know: what is wrong with a file beyond that. No message repeats a value that it does not
+No message repeats a value that it does not
 know: it may be a secret.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastgw.config.complaint import Complaint, complaint_at
-from fastgw.config.tree import Entry
+from fastgw.config.complaint import ConfigProblem, complaint_at
+from fastgw.config.tree import YamlEntry
 
 _SERVERS = (
     "is the map of clients' files: here it is called `servers`, and `fastgw import FILE` makes one of such a file"
@@ -38,7 +38,7 @@ _OTHER = "is a key of clients' files: leave it out; a server has a `url`, asked 
 _ONE_WORD = "is taken for the name of the program, and has a space in it: write a list of words, [uvx, some-server]"
 
 
-def foreign(root: Entry) -> Iterator[Complaint]:
+def foreign(root: YamlEntry) -> Iterator[ConfigProblem]:
     """A complaint for each such key, in place of the one that it is unknown."""
     yield from _named(root, TOP)
     servers = root.child("servers")
@@ -48,13 +48,13 @@ def foreign(root: Entry) -> Iterator[Complaint]:
         yield from _command(one)
 
 
-def _named(entry: Entry, rows: dict[str, str]) -> Iterator[Complaint]:
+def _named(entry: YamlEntry, rows: dict[str, str]) -> Iterator[ConfigProblem]:
     for key, place in entry.keys.items():
         if key in rows:
             yield complaint_at(place, f"`{key}` {rows[key]}")
 
 
-def _kind(server: Entry) -> Iterator[Complaint]:
+def _kind(server: YamlEntry) -> Iterator[ConfigProblem]:
     """The transport, by the names that clients have for it."""
     for key in ("type", "transport"):
         said = server.child(key)
@@ -66,7 +66,7 @@ def _kind(server: Entry) -> Iterator[Complaint]:
             yield complaint_at(server.keys[key], f"`type` {_OTHER}")
 
 
-def _command(server: Entry) -> Iterator[Complaint]:
+def _command(server: YamlEntry) -> Iterator[ConfigProblem]:
     """A whole command line where a list of words belongs; in a list the name of a program may have a space."""
     said = server.child("command")
     if said and isinstance(said.content, str) and len(said.content.split()) > 1:

@@ -1,20 +1,16 @@
-"""Settings that the file may have and this release does not act on yet.
-
-Knows: which keys those are, and whether leaving one out of account would let through what the file forbids.
-Refuses to know: how the rest is done.
-"""
+"""Settings that the file may have and this release does not act on yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fastgw.config.settings import Settings
-from fastgw.config.tree import Entry, Path, Position, fits, locate
+from fastgw.config.schema.settings import Settings
+from fastgw.config.tree import Path, Position, YamlEntry, fits, locate
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class InactiveSetting:
     """A written key that nothing acts on.
 
     Args:
@@ -33,77 +29,79 @@ class Notice:
         return f"{self.position}: {self.key} is not active in this release: {self.why}"
 
 
-def _written(entry: Entry) -> bool:
+def _written(entry: YamlEntry) -> bool:
     return entry.content not in ([], {})
 
 
-def _other_way_in(entry: Entry) -> bool:
+def _other_way_in(entry: YamlEntry) -> bool:
     return isinstance(entry.content, str) and entry.content not in ("keys", "none")
 
 
-def _several(entry: Entry) -> bool:
+def _several(entry: YamlEntry) -> bool:
     return isinstance(entry.content, list) and len(entry.content) > 1
 
 
-def _says(*words: str) -> Callable[[Entry], bool]:
+def _says(*words: str) -> Callable[[YamlEntry], bool]:
     return lambda entry: isinstance(entry.content, str) and entry.content.startswith(words)
 
 
-def _foreign_sink(entry: Entry) -> bool:
+def _foreign_sink(entry: YamlEntry) -> bool:
     return isinstance(entry.content, str) and entry.content != "stdout" and not entry.content.startswith("file:")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class InactiveRow:
     """One kind of inactive key: its path without positions in lists, `*` for any name."""
 
     path: tuple[str, ...]
     why: str
-    when: Callable[[Entry], bool] = _written
+    when: Callable[[YamlEntry], bool] = _written
 
 
 RESTRICTING = (
-    Row(("quotas",), "nothing is counted against a quota"),
-    Row(("identity",), "agents come in by API key only"),
-    Row(("tls",), "agents would be served plain HTTP"),
-    Row(("servers", "*", "command"), "the server is not started, so its tools are missing"),
-    Row(("servers", "*", "max_in_flight"), "calls at the same time are not limited"),
-    Row(("servers", "*", "on_change"), "changed tools are not held back", _says("hold")),
-    Row(("servers", "*", "credential", "oauth"), "no token is fetched, so the server refuses calls"),
-    Row(("servers", "*", "credential", "match"), "one credential is sent for all agents"),
-    Row(("servers", "*", "credential"), "one credential is sent for all agents", _several),
-    Row(("endpoints", "*", "auth"), "agents come in by API key only", _other_way_in),
-    Row(("tools", "*", "scopes"), "no scope is asked for"),
+    InactiveRow(("quotas",), "nothing is counted against a quota"),
+    InactiveRow(("identity",), "agents come in by API key only"),
+    InactiveRow(("tls",), "agents would be served plain HTTP"),
+    InactiveRow(("servers", "*", "command"), "the server is not started, so its tools are missing"),
+    InactiveRow(("servers", "*", "max_in_flight"), "calls at the same time are not limited"),
+    InactiveRow(("servers", "*", "on_change"), "changed tools are not held back", _says("hold")),
+    InactiveRow(("servers", "*", "credential", "oauth"), "no token is fetched, so the server refuses calls"),
+    InactiveRow(("servers", "*", "credential", "match"), "one credential is sent for all agents"),
+    InactiveRow(("servers", "*", "credential"), "one credential is sent for all agents", _several),
+    InactiveRow(("endpoints", "*", "auth"), "agents come in by API key only", _other_way_in),
+    InactiveRow(("tools", "*", "scopes"), "no scope is asked for"),
 )
 HARMLESS = (
-    Row(("policies", "mode"), "what it would do is neither counted nor logged", _says("shadow")),
-    Row(("health",), "servers are not probed"),
-    Row(("breaker",), "a failing server is still called"),
-    Row(("alerts",), "no alert is sent"),
-    Row(("traces",), "no span is sent"),
-    Row(("usage", "keep"), "no event is kept under data"),
-    Row(("usage", "users"), "events name no users"),
-    Row(("usage", "sinks"), "this sink gets no events", _foreign_sink),
-    Row(("usage", "sinks", "url"), "this sink gets no events", _foreign_sink),
-    Row(("servers", "*", "transport"), "there is one way to speak with servers; the key goes with the next release"),
-    Row(("servers", "*", "url", "share"), "the instance gets its even part of the calls"),
-    Row(("servers", "*", "backup"), "calls are not sent to a backup"),
-    Row(("servers", "*", "queue"), "calls do not queue"),
-    Row(("servers", "*", "on_change"), "changed tools are not reported", _says("warn")),
-    Row(("servers", "*", "health"), "the server is not probed"),
-    Row(("servers", "*", "breaker"), "the server is called while it fails"),
-    Row(("endpoints", "*", "refusals"), "refusals are JSON-RPC errors", _says("result")),
-    Row(("tools", "*", "failover_on"), "only the first target is called"),
-    Row(("tools", "*", "tool_error"), "error results are passed on"),
-    Row(("tools", "*", "repeatable"), "no call is repeated"),
-    Row(("tools", "*", "cache"), "every call goes to its server"),
-    Row(("tools", "*", "tokens"), "no tokens are counted"),
-    Row(("tools", "*", "price"), "no cost is computed"),
-    Row(("tools", "*", "reserve"), "there are no quotas to reserve in"),
+    InactiveRow(("policies", "mode"), "what it would do is neither counted nor logged", _says("shadow")),
+    InactiveRow(("health",), "servers are not probed"),
+    InactiveRow(("breaker",), "a failing server is still called"),
+    InactiveRow(("alerts",), "no alert is sent"),
+    InactiveRow(("traces",), "no span is sent"),
+    InactiveRow(("usage", "keep"), "no event is kept under data"),
+    InactiveRow(("usage", "users"), "events name no users"),
+    InactiveRow(("usage", "sinks"), "this sink gets no events", _foreign_sink),
+    InactiveRow(("usage", "sinks", "url"), "this sink gets no events", _foreign_sink),
+    InactiveRow(
+        ("servers", "*", "transport"), "there is one way to speak with servers; the key goes with the next release"
+    ),
+    InactiveRow(("servers", "*", "url", "share"), "the instance gets its even part of the calls"),
+    InactiveRow(("servers", "*", "backup"), "calls are not sent to a backup"),
+    InactiveRow(("servers", "*", "queue"), "calls do not queue"),
+    InactiveRow(("servers", "*", "on_change"), "changed tools are not reported", _says("warn")),
+    InactiveRow(("servers", "*", "health"), "the server is not probed"),
+    InactiveRow(("servers", "*", "breaker"), "the server is called while it fails"),
+    InactiveRow(("endpoints", "*", "refusals"), "refusals are JSON-RPC errors", _says("result")),
+    InactiveRow(("tools", "*", "failover_on"), "only the first target is called"),
+    InactiveRow(("tools", "*", "tool_error"), "error results are passed on"),
+    InactiveRow(("tools", "*", "repeatable"), "no call is repeated"),
+    InactiveRow(("tools", "*", "cache"), "every call goes to its server"),
+    InactiveRow(("tools", "*", "tokens"), "no tokens are counted"),
+    InactiveRow(("tools", "*", "price"), "no cost is computed"),
+    InactiveRow(("tools", "*", "reserve"), "there are no quotas to reserve in"),
 )
 
 
-def inactive(settings: Settings, root: Entry) -> list[Notice]:
+def inactive(settings: Settings, root: YamlEntry) -> list[InactiveSetting]:
     """What the file has and nothing acts on, in the order of the file. Only written keys count.
 
     Args:
@@ -114,11 +112,11 @@ def inactive(settings: Settings, root: Entry) -> list[Notice]:
     return sorted(found, key=lambda one: (one.position, one.key))
 
 
-def _notices(root: Entry, path: Path, entry: Entry) -> Iterator[Notice]:
+def _notices(root: YamlEntry, path: Path, entry: YamlEntry) -> Iterator[InactiveSetting]:
     keys = tuple(step for step in path if isinstance(step, str))
     for rows, restricts in ((RESTRICTING, True), (HARMLESS, False)):
         for row in rows:
             # A list and its items have the same keys: conditions tell them apart, plain rows take the outer one.
             inner = row.when is _written and bool(path) and isinstance(path[-1], int)
             if not inner and fits(keys, row.path) and row.when(entry):
-                yield Notice(locate(root, path), ".".join(keys), restricts, row.why)
+                yield InactiveSetting(locate(root, path), ".".join(keys), restricts, row.why)

@@ -1,7 +1,5 @@
 """What is wrong with limits beyond the form of single values: claims nobody has, figures that limit nothing or let
 nothing through.
-
-Knows: the settings as a whole. Refuses to know: any call.
 """
 
 from __future__ import annotations
@@ -10,10 +8,10 @@ from collections.abc import Iterator
 
 from fastgw.config.complaint import KEY, Finding, nearest
 from fastgw.config.limits import figures, tools_of
-from fastgw.config.rules import BY_CLAIM, Limit, MatchSettings
-from fastgw.config.settings import Settings
+from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings
+from fastgw.config.schema.settings import Settings
+from fastgw.config.schema.units import RateSetting
 from fastgw.config.tree import Path
-from fastgw.config.units import Rate
 from fastgw.policy.bucket import MOST_BURST
 from fastgw.policy.patterns import PROMPT, RESOURCE
 
@@ -22,7 +20,7 @@ FAILED_CREDENTIALS = "failed-credentials"
 MOST_IN_FLIGHT = MOST_BURST
 MOST_SHADOWS = 25
 """A call counts in two buckets of each at most, and a store tells of 53 of those in shadow."""
-ANY_RATE = Rate(1, 1)
+ANY_RATE = RateSetting(1, 1)
 """Stands in for the limit's own beside a burst."""
 
 
@@ -48,7 +46,7 @@ def limits(settings: Settings) -> Iterator[Finding]:
             yield ("failed_credentials",), str(wrong), None
 
 
-def matches(path: Path, limit: Limit) -> Iterator[tuple[Path, MatchSettings]]:
+def matches(path: Path, limit: LimitSettings) -> Iterator[tuple[Path, MatchSettings]]:
     """Every `match` of a limit, with its place."""
     if limit.match is not None:
         yield (*path, "match"), limit.match
@@ -66,7 +64,7 @@ def _claims(settings: Settings) -> set[str]:
     return known
 
 
-def _unknown_claims(path: Path, limit: Limit, known: set[str]) -> Iterator[Finding]:
+def _unknown_claims(path: Path, limit: LimitSettings, known: set[str]) -> Iterator[Finding]:
     named: list[tuple[Path, str]] = [
         ((*path, "by", at), key.removeprefix(BY_CLAIM)) for at, key in enumerate(limit.by) if key.startswith(BY_CLAIM)
     ]
@@ -77,7 +75,7 @@ def _unknown_claims(path: Path, limit: Limit, known: set[str]) -> Iterator[Findi
             yield where, f'no agent and no issuer has a claim "{claim}"', nearest(claim, known)
 
 
-def _figures(path: Path, limit: Limit) -> Iterator[Finding]:
+def _figures(path: Path, limit: LimitSettings) -> Iterator[Finding]:
     if limit.in_flight is not None and limit.in_flight > MOST_IN_FLIGHT:
         yield (*path, "in_flight"), f"is more than {MOST_IN_FLIGHT:,} at the same time, which limits nothing", None
     if limit.rate is None:
@@ -87,7 +85,7 @@ def _figures(path: Path, limit: Limit) -> Iterator[Finding]:
         yield from _beyond((*path, "overrides", place), one.rate or ANY_RATE, one.burst)
 
 
-def _beyond(path: Path, rate: Rate, burst: int | None) -> Iterator[Finding]:
+def _beyond(path: Path, rate: RateSetting, burst: int | None) -> Iterator[Finding]:
     """What of a rate and its burst limits nothing."""
     for key, size in (("rate", 1), ("rate" if burst is None else "burst", burst)):
         try:
@@ -97,7 +95,7 @@ def _beyond(path: Path, rate: Rate, burst: int | None) -> Iterator[Finding]:
             return
 
 
-def _patterns(path: Path, limit: Limit) -> Iterator[Finding]:
+def _patterns(path: Path, limit: LimitSettings) -> Iterator[Finding]:
     if limit.tools == ():
         yield (*path, "tools"), "names nothing and would limit no call: leave it out to limit all", None
     for place, text in enumerate(limit.tools or ()):
@@ -120,13 +118,13 @@ def _too_heavy(settings: Settings) -> Iterator[Finding]:
                 break
 
 
-def _smallest_burst(limit: Limit) -> int:
+def _smallest_burst(limit: LimitSettings) -> int:
     assert limit.rate is not None
     bursts = [limit.burst or limit.rate.calls]
     bursts.extend(one.burst or (one.rate or limit.rate).calls for one in limit.overrides)
     return min(bursts)
 
 
-def _speaks_of(limit: Limit, key: str) -> bool:
+def _speaks_of(limit: LimitSettings, key: str) -> bool:
     tools = tools_of(limit.tools)
     return tools is None or tools.names.fits(key) or tools.sources.fits(key)

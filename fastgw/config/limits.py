@@ -1,19 +1,16 @@
-"""The keys `limits` and `failed_credentials`, made ready to be asked.
-
-Knows: how words become figures, patterns and conditions. Refuses to know: how full any bucket is, and names that exist.
-"""
+"""The keys `limits` and `failed_credentials`, made ready to be asked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
 
-from fastgw.config import rules
 from fastgw.config.conditions import match_of
-from fastgw.config.settings import Settings
-from fastgw.config.units import Rate
-from fastgw.policy.bucket import Figures, figures_of
-from fastgw.policy.limits import Limit, Override, Tools
+from fastgw.config.schema import rules
+from fastgw.config.schema.settings import Settings
+from fastgw.config.schema.units import RateSetting
+from fastgw.policy.bucket import BucketRate, figures_of
+from fastgw.policy.limits import Limit, Override, ToolPatterns
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns
 from fastgw.policy.uris import UriRules
@@ -28,13 +25,13 @@ def limits_of(settings: Settings) -> tuple[Limit, ...]:
     return tuple(_limit(one) for one in settings.limits)
 
 
-def failed_credentials_of(settings: Settings) -> Figures | None:
+def failed_credentials_of(settings: Settings) -> BucketRate | None:
     """How many wrong credentials an address may show; None where that is not limited."""
     rate = settings.failed_credentials
     return None if rate is None else figures(rate, None)
 
 
-def figures(rate: Rate, burst: int | None) -> Figures:
+def figures(rate: RateSetting, burst: int | None) -> BucketRate:
     """The figures of a rate.
 
     Args:
@@ -46,7 +43,7 @@ def figures(rate: Rate, burst: int | None) -> Figures:
     return figures_of(rate.calls, rate.seconds, rate.calls if burst is None else burst)
 
 
-def override_figures(rate: Rate, override: rules.Override) -> Figures:
+def override_figures(rate: RateSetting, override: rules.OverrideSettings) -> BucketRate:
     """The figures of an override: a rate of its own brings its own burst, a burst alone stands beside the limit's rate.
 
     Args:
@@ -58,14 +55,14 @@ def override_figures(rate: Rate, override: rules.Override) -> Figures:
     return figures(override.rate or rate, override.burst)
 
 
-def tools_of(texts: Sequence[str] | None) -> Tools | None:
+def tools_of(texts: Sequence[str] | None) -> ToolPatterns | None:
     """The key `tools` of a limit; None where it is not written: all calls."""
     if texts is None:
         return None
     tools = [text for text in texts if not text.startswith((PROMPT, RESOURCE))]
     prompts = [text.removeprefix(PROMPT) for text in texts if text.startswith(PROMPT)]
     uris = [text.removeprefix(RESOURCE) for text in texts if text.startswith(RESOURCE)]
-    return Tools(*_split(tools), *_split(prompts), uris=UriRules(None, Patterns(uris)))
+    return ToolPatterns(*_split(tools), *_split(prompts), uris=UriRules(None, Patterns(uris)))
 
 
 def _split(texts: Sequence[str]) -> tuple[Patterns, Patterns]:
@@ -74,7 +71,7 @@ def _split(texts: Sequence[str]) -> tuple[Patterns, Patterns]:
     return names, Patterns(text for text in texts if "/" in text)
 
 
-def _limit(one: rules.Limit) -> Limit:
+def _limit(one: rules.LimitSettings) -> Limit:
     return Limit(
         name=one.name,
         by=one.by,
@@ -89,6 +86,6 @@ def _limit(one: rules.Limit) -> Limit:
     )
 
 
-def _override(rate: Rate, override: rules.Override) -> Override:
+def _override(rate: RateSetting, override: rules.OverrideSettings) -> Override:
     key = sha256(override.match.model_dump_json().encode()).hexdigest()[:12]
     return Override(match_of(override.match, None) or Match(), override_figures(rate, override), key)

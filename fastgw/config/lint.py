@@ -1,6 +1,6 @@
 """What a configuration may say and hardly means: it is told by `check`, some of it at start, and refused nowhere.
 
-Knows: the settings as a whole and their places. Refuses to know: what servers offer. No message repeats what may be a
+No message repeats what may be a
 secret: neither an address nor a credential.
 """
 
@@ -11,33 +11,33 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from fastgw.config.addresses import ANY
-from fastgw.config.complaint import KEY, Complaint, Finding, nearest, placed
+from fastgw.config.complaint import KEY, ConfigProblem, Finding, nearest, placed
 from fastgw.config.conditions import match_of
 from fastgw.config.crosschecks import matches
-from fastgw.config.rules import MatchSettings
-from fastgw.config.settings import Settings
-from fastgw.config.tree import Entry, Path
+from fastgw.config.schema.rules import MatchSettings
+from fastgw.config.schema.settings import Settings
+from fastgw.config.tree import Path, YamlEntry
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 from fastgw.policy.principal import ANONYMOUS, Principal
 
-Rule = Callable[[Settings, Entry], Iterator[Finding]]
+Rule = Callable[[Settings, YamlEntry], Iterator[Finding]]
 
 
-def lint(settings: Settings, root: Entry) -> list[Complaint]:
+def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
     return _told((*AT_START, *RULES), settings, root)
 
 
-def at_start(settings: Settings, root: Entry) -> list[Complaint]:
+def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """Those of the remarks without which nobody would come far."""
     return _told(AT_START, settings, root)
 
 
-def _told(rules: Iterable[Rule], settings: Settings, root: Entry) -> list[Complaint]:
+def _told(rules: Iterable[Rule], settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     return sorted({one for rule in rules for one in placed(rule(settings, root), root)})
 
 
-def _listen(settings: Settings, root: Entry) -> Iterator[Finding]:
+def _listen(settings: Settings, root: YamlEntry) -> Iterator[Finding]:
     host, _, port = settings.listen.rpartition(":")
     if host in ANY and root.child("public_url") is None:
         message = (
@@ -47,7 +47,7 @@ def _listen(settings: Settings, root: Entry) -> Iterator[Finding]:
         yield ("listen",), message, None
 
 
-def _agents(settings: Settings, _: Entry) -> Iterator[Finding]:
+def _agents(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
     open_to_all = settings.endpoints is not None and all(one.auth == ("none",) for one in settings.endpoints.values())
     if not (open_to_all or settings.identity or any(not one.disabled for one in settings.agents.values())):
         why = "all agents are disabled" if settings.agents else "there are no agents"
@@ -61,7 +61,7 @@ _OLD = (
 )
 
 
-def _urls(settings: Settings, _: Entry) -> Iterator[Finding]:
+def _urls(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
     for name, server in settings.servers.items():
         for place, instance in enumerate(server.url):
             where: Path = ("servers", name, "url", place)
@@ -79,7 +79,7 @@ _ONE_WORD = re.compile(r"token|api-?key|x-key", re.IGNORECASE)
 """Names of headers whose value is one word."""
 
 
-def _secrets(settings: Settings, _: Entry) -> Iterator[Finding]:
+def _secrets(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
     """Two values in one: a scheme that stands twice, a file of several lines, a pair of tokens."""
     for path, scheme, secret in _carried(settings):
         if _SCHEME.match(secret):
@@ -115,7 +115,7 @@ def _of_header(path: Path, header: str, value: str) -> Iterator[tuple[Path, str,
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _nobody(settings: Settings, _: Entry) -> Iterator[Finding]:
+def _nobody(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
     """Conditions that no agent fulfils. Whom an issuer brings is not known."""
     if settings.identity:
         return
@@ -169,7 +169,7 @@ def _fits(pattern: str, names: Collection[str]) -> bool:
     return Patterns([pattern]).fit_any(names) if is_wild(pattern) else pattern in names
 
 
-def _servers(settings: Settings, _: Entry) -> Iterator[Finding]:
+def _servers(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
     """Patterns over `server/name` of servers that are not there: they fit nothing."""
     for path, texts in _patterns(settings):
         for place, text in enumerate(texts):

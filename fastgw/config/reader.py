@@ -1,7 +1,4 @@
-"""A configuration file as `Settings`, or everything that is wrong with it.
-
-Knows: files, includes, and how complaints of the models get their place. Refuses to know: what keys mean.
-"""
+"""A configuration file as `Settings`, or everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fastgw.config.complaint import Complaint, ConfigError, complaint_at
+from fastgw.config.complaint import ConfigError, ConfigProblem, complaint_at
 from fastgw.config.composer import compose
 from fastgw.config.crosschecks import crosscheck
+from fastgw.config.error_messages import told
 from fastgw.config.foreign import foreign
 from fastgw.config.references import fill, resolve
-from fastgw.config.settings import Settings
-from fastgw.config.telling import told
-from fastgw.config.tree import Entry, Position, value_at
+from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import Path as Path_
+from fastgw.config.tree import Position, YamlEntry, value_at
 
 LARGEST = 16 * 2**20
 """Bytes of one configuration file."""
@@ -29,11 +26,11 @@ LISTED = ("policies", "limits", "quotas")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadConfig:
     """A configuration and where each of its values stands."""
 
     settings: Settings
-    root: Entry
+    root: YamlEntry
 
 
 def read_settings(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -45,7 +42,7 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     return read(path, environ).settings
 
 
-def read(path: Path, environ: Mapping[str, str]) -> Reading:
+def read(path: Path, environ: Mapping[str, str]) -> ReadConfig:
     """The settings in `path`, with the places of their values.
 
     Raises:
@@ -64,10 +61,10 @@ def read(path: Path, environ: Mapping[str, str]) -> Reading:
     if complaints := list(crosscheck(settings, root)):
         raise ConfigError(_once(complaints))
     _note_urls(settings, root)
-    return Reading(settings, root)
+    return ReadConfig(settings, root)
 
 
-def _note_urls(settings: Settings, root: Entry) -> None:
+def _note_urls(settings: Settings, root: YamlEntry) -> None:
     """Tell each address how it stands in the file: what came by reference may be a secret and is never shown."""
     for name, server in settings.servers.items():
         for at, instance in enumerate(server.url):
@@ -75,15 +72,15 @@ def _note_urls(settings: Settings, root: Entry) -> None:
             instance.note(entry.written if entry is not None else "")
 
 
-def _once(complaints: list[Complaint]) -> list[Complaint]:
+def _once(complaints: list[ConfigProblem]) -> list[ConfigProblem]:
     """The first complaint of each place: what follows from it is noise."""
-    first: dict[tuple[str, int, int], Complaint] = {}
+    first: dict[tuple[str, int, int], ConfigProblem] = {}
     for one in complaints:
         first.setdefault((one.file, one.line, one.column), one)
     return list(first.values())
 
 
-def _top(path: Path) -> Entry:
+def _top(path: Path) -> YamlEntry:
     root = compose(_text(path), str(path))
     if not isinstance(root.content, dict):
         raise ConfigError([complaint_at(root.position, "the file must be a map of settings")])
@@ -108,19 +105,19 @@ def _text(path: Path) -> str:
         raise ConfigError([complaint_at(place, "is not UTF-8")]) from None
 
 
-def _absent(root: Entry) -> Iterator[Complaint]:
+def _absent(root: YamlEntry) -> Iterator[ConfigProblem]:
     """A key without a value is refused: `policies:` with all its lines commented out must not open every door."""
     for path, entry in root.walk():
         if entry.content is None and not str(path[0]).startswith("x-") and not _may_be_null(path, entry):
             yield complaint_at(entry.position, f'"{path[-1]}" has no value: write one, or leave the key out')
 
 
-def _may_be_null(path: Path_, entry: Entry) -> bool:
+def _may_be_null(path: Path_, entry: YamlEntry) -> bool:
     """Inside `fixed` and `defaults` of a tool a written `null` is the JSON value."""
     return len(path) > 3 and path[0] == "tools" and path[2] in ("fixed", "defaults") and bool(entry.written)
 
 
-def _include(root: Entry, path: Path, environ: Mapping[str, str]) -> Iterator[Complaint]:
+def _include(root: YamlEntry, path: Path, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
     wanted = root.child("include")
     for pattern in wanted.content if wanted and isinstance(wanted.content, list) else [wanted]:
         if pattern is None or not isinstance(pattern.content, str):
@@ -137,20 +134,20 @@ def _include(root: Entry, path: Path, environ: Mapping[str, str]) -> Iterator[Co
                 yield from _add(root, _included(Path(file)))
 
 
-def _included(path: Path) -> Entry:
+def _included(path: Path) -> YamlEntry:
     more = _top(path)
     if (place := more.keys.get("include")) is not None:
         raise ConfigError([complaint_at(place, "include stands in the first file only")])
     return more
 
 
-def _add(root: Entry, more: Entry) -> Iterator[Complaint]:
+def _add(root: YamlEntry, more: YamlEntry) -> Iterator[ConfigProblem]:
     """Take the settings of another file into `root`; a name given twice is refused with both places."""
     settings = root.content if isinstance(root.content, dict) else {}
     for key, entry in more.content.items() if isinstance(more.content, dict) else ():
         have = settings.get(key)
         if have is None:
-            settings[key] = Entry(entry.position, entry.content, dict(entry.keys), entry.weight, entry.written)
+            settings[key] = YamlEntry(entry.position, entry.content, dict(entry.keys), entry.weight, entry.written)
             root.keys[key] = more.keys[key]
         elif key in NAMED and isinstance(have.content, dict) and isinstance(entry.content, dict):
             for name in entry.content.keys() & have.content.keys():

@@ -1,7 +1,4 @@
-"""What stands for something else in the file: `${env:NAME}`, `${file:path}`, secrets by reference, relative paths.
-
-Knows: which keys hold secrets and which hold paths. Refuses to know: what they are used for.
-"""
+"""What stands for something else in the file: `${env:NAME}`, `${file:path}`, secrets by reference, relative paths."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from fastgw.config.complaint import Complaint, complaint_at
-from fastgw.config.tree import Entry, Path, fits
+from fastgw.config.complaint import ConfigProblem, complaint_at
+from fastgw.config.tree import Path, YamlEntry, fits
 
 SECRETS: tuple[tuple[str, ...], ...] = (
     ("secret",),
@@ -51,7 +48,7 @@ LARGEST = 2**20
 """Bytes of a file that a value is read from."""
 
 
-def resolve(root: Entry, environ: Mapping[str, str]) -> Iterator[Complaint]:
+def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Fill in every reference of the tree in place, make paths absolute, refuse secrets that are written out."""
     done: set[int] = set()
     for path, entry in root.walk():
@@ -129,7 +126,7 @@ def _written_out(text: str, keys: tuple[str, ...]) -> str | None:
     return f"a part of a secret must not be written out: use ${{env:NAME}} or ${{file:path}}; {beside}"
 
 
-def _make_absolute(entry: Entry, keys: Path) -> None:
+def _make_absolute(entry: YamlEntry, keys: Path) -> None:
     names = tuple(str(key) for key in keys)
     folder = FilePath(entry.position.file).absolute().parent
     if not isinstance(entry.content, str) or not entry.content:

@@ -1,7 +1,4 @@
-"""What a configuration file says, value by value, with the place of each.
-
-Knows: files, lines, columns, nesting. Refuses to know: what any key means.
-"""
+"""What a configuration file says, value by value, with the place of each."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ Scalar = str | int | Number | bool | None
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class YamlEntry:
     """One value.
 
     Args:
@@ -63,12 +60,12 @@ class Entry:
     """
 
     position: Position
-    content: dict[str, Entry] | list[Entry] | Scalar
+    content: dict[str, YamlEntry] | list[YamlEntry] | Scalar
     keys: dict[str, Position]
     weight: int = 1
     written: str = ""
 
-    def child(self, step: str | int) -> Entry | None:
+    def child(self, step: str | int) -> YamlEntry | None:
         """The entry under a key or at a place of a list; None if there is none."""
         if isinstance(self.content, dict) and isinstance(step, str):
             return self.content.get(step)
@@ -84,7 +81,7 @@ class Entry:
             return [entry.plain() for entry in self.content]
         return self.content
 
-    def walk(self, path: Path = ()) -> Iterator[tuple[Path, Entry]]:
+    def walk(self, path: Path = ()) -> Iterator[tuple[Path, YamlEntry]]:
         """Every value with its path, parents first."""
         yield path, self
         if isinstance(self.content, dict):
@@ -100,7 +97,7 @@ def fits(keys: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return len(keys) == len(pattern) and all(want in ("*", key) for key, want in zip(keys, pattern, strict=True))
 
 
-def locate(root: Entry, path: Path) -> Position:
+def locate(root: YamlEntry, path: Path) -> Position:
     """Where the value at `path` stands: a scalar itself, a map or list by its key where it has one.
 
     Steps that the file leaves out (a list written as one value, a short form) are passed over.
@@ -115,7 +112,7 @@ def locate(root: Entry, path: Path) -> Position:
     return place
 
 
-def locate_key(root: Entry, path: Path) -> Position:
+def locate_key(root: YamlEntry, path: Path) -> Position:
     """Where the last key of `path` stands."""
     entry = root
     for step in path[:-1]:
@@ -123,7 +120,7 @@ def locate_key(root: Entry, path: Path) -> Position:
     return entry.keys.get(str(path[-1]), entry.position)
 
 
-def value_at(root: Entry, path: Path) -> Entry | None:
+def value_at(root: YamlEntry, path: Path) -> YamlEntry | None:
     """The entry that `locate` gives the place of, None where a key is not written."""
     entry = root
     for step in path:

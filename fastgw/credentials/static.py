@@ -1,6 +1,6 @@
 """Credentials that are the same for every call: a bearer token, a user with password, headers.
 
-Knows: how each is written on the wire. Refuses to know: where the secret came from. Values that
+Values that
 do not fit on a line were refused when the configuration was read.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from fastgw.config.servers import Credential
+from fastgw.config.schema.servers import CredentialSettings
 
 
-def header_lines(credential: Credential) -> bytes:
+def header_lines(credential: CredentialSettings) -> bytes:
     """The header lines of a credential, each ended by CRLF; none for one that is not static (oauth).
 
     Bearer as in RFC 6750, section 2.1; basic as in RFC 7617 with UTF-8.

@@ -1,8 +1,4 @@
-"""What a server proposes while an argument is typed.
-
-Knows: the bound of a completion's answer (2025-11-25 and 2026-07-28, server/utilities/completion: 100 values).
-Refuses to know: what is completed.
-"""
+"""What a server proposes while an argument is typed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""A filter before an MCP server that speaks every revision: lets one era through, refuses the other as such servers do.
-
-Knows: how a server of the handshake era and one of 2026-07-28 alone tell that they do not speak the other's language.
-Refuses to know: what is asked.
+"""A filter before an MCP server that speaks every revision: lets one era through, refuses the other as such servers
+do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""This project's own pages, cut into sections, in a full-text index.
-
-Knows: Markdown headings and SQLite's FTS5. Refuses to know: who searches or reads.
-"""
+"""This project's own pages, cut into sections, in a full-text index."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The pages to read: each a resource, each section by a template, a prompt that hands a page over.
-
-Knows: the `docs:` URIs. Refuses to know: how pages are found by words.
-"""
+"""The pages to read: each a resource, each section by a template, a prompt that hands a page over."""
 
 from __future__ import annotations
 

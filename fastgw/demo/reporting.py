@@ -1,7 +1,4 @@
-"""What the *deployment* server offers to read: histories as JSON, and a prompt for a report on an incident.
-
-Knows: the `staging:` URIs. Refuses to know: how deployments are made.
-"""
+"""What the *deployment* server offers to read: histories as JSON, and a prompt for a report on an incident."""
 
 from __future__ import annotations
 

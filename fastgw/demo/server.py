@@ -1,6 +1,5 @@
-"""The SDK's server with two gaps closed: resources tell their size, a prompt without its arguments is a clear refusal.
-
-Knows: what the SDK leaves out. Refuses to know: what is offered.
+"""The SDK's server with two gaps closed: resources tell their size, a prompt without its arguments is a clear
+refusal.
 """
 
 from __future__ import annotations

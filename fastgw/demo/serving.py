@@ -1,7 +1,4 @@
-"""How each of the servers becomes a process: its arguments, its port, its end.
-
-Knows: ports and processes. Refuses to know: tools.
-"""
+"""How each of the servers becomes a process: its arguments, its port, its end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How much memory the bodies of one worker's requests may hold together.
-
-Knows: bytes taken and given back. Refuses to know: whose they are.
-"""
+"""How much memory the bodies of one worker's requests may hold together."""
 
 from __future__ import annotations
 

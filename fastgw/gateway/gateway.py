@@ -1,7 +1,4 @@
-"""What one worker holds between requests: the snapshot in force, connections, sessions, calls in flight.
-
-Knows: the live objects the path needs, by identity. Refuses to know: the order of the path, and HTTP.
-"""
+"""What one worker holds between requests: the snapshot in force, connections, sessions, calls in flight."""
 
 from __future__ import annotations
 
@@ -15,26 +12,26 @@ from zlib import crc32
 
 import orjson
 
-from fastgw.backends.caller import Caller
-from fastgw.config.snapshot import Backend, Endpoint, Instance, Snapshot, View
-from fastgw.faults import Fault, Kind
-from fastgw.gateway.agent import Fields
+from fastgw.errors import Fault, Kind
 from fastgw.gateway.budget import Budget
-from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.ledger import Ledger
-from fastgw.gateway.lift import legacy
-from fastgw.gateway.lift.door import Door
-from fastgw.gateway.lift.face import Recognised, Refused, Wish
+from fastgw.gateway.connection import Fields
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import legacy
+from fastgw.gateway.dialects.agent_sessions import AgentSessions
+from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.openapi import Descriptions
-from fastgw.gateway.patrol import Patrol
+from fastgw.gateway.recorder import Recorder
 from fastgw.gateway.refusal_log import RefusalLog
-from fastgw.gateway.registry import Registry
-from fastgw.gateway.wires import Wires
-from fastgw.mcp import headers, rounds, sessions
-from fastgw.mcp.sealing import Sealer
+from fastgw.gateway.sweep import DeadlineSweep
 from fastgw.policy.principal import ANONYMOUS
-from fastgw.ports import Keeper, UpstreamSession
+from fastgw.ports import Controller, UpstreamSession
+from fastgw.protocol import headers, rounds, sessions
+from fastgw.protocol.sealing import Sealer
+from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot, View
+from fastgw.upstream.caller import UpstreamCaller
+from fastgw.upstream.pools import ConnectionPools
+from fastgw.upstream.tasks import BackgroundTasks
 
 MOST_IN_FLIGHT = 10_000
 """Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
@@ -42,7 +39,7 @@ MOST_IN_FLIGHT = 10_000
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
 
-class Life(Protocol):
+class Draining(Protocol):
     """How far this worker's life is, as far as answers tell."""
 
     @property
@@ -55,7 +52,7 @@ class Gateway:
     """One worker's live state.
 
     Args:
-        keeper: the port to what must be one in the whole gateway.
+        controller: the port to what must be one in the whole gateway.
         ledger: counts and events of finished requests.
         registry: background work.
         life: state of the worker.
@@ -64,28 +61,30 @@ class Gateway:
 
     most_in_flight = MOST_IN_FLIGHT
 
-    def __init__(self, keeper: Keeper, ledger: Ledger, registry: Registry, life: Life, limiter: Limiter) -> None:
-        self.keeper = keeper
+    def __init__(
+        self, controller: Controller, recorder: Recorder, tasks: BackgroundTasks, life: Draining, limiter: Limiter
+    ) -> None:
+        self.controller = controller
         self.limiter = limiter
-        self.registry = registry
+        self.tasks = tasks
         self.refusal_log = RefusalLog()
-        self._ledger = ledger
+        self._recorder = recorder
         self._life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
-        self._wires = Wires(registry)
+        self._pools = ConnectionPools(tasks)
         self._bodies = Budget()
-        self._calls: dict[tuple[str, bytes], Exchange] = {}
-        self._running: set[Exchange] = set()
+        self._calls: dict[tuple[str, bytes], RequestContext] = {}
+        self._running: set[RequestContext] = set()
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
-        self._patrol = Patrol()
+        self._sweep = DeadlineSweep()
         self._loop = asyncio.get_running_loop()
-        self.door = Door()
+        self.agent_sessions = AgentSessions()
         self.descriptions = Descriptions()
         self.cursors: Sealer
         self.states: Sealer
-        self.caller: Caller
+        self.caller: UpstreamCaller
 
     @property
     def in_flight(self) -> int:
@@ -99,16 +98,16 @@ class Gateway:
         previous, self._newest = self._newest, snapshot
         if previous is None:
             self._listed = snapshot
-            self.caller = Caller(self.keeper, self._wires.find, self.registry.spawn, our_client(snapshot))
+            self.caller = UpstreamCaller(self.controller, self._pools.find, self.tasks.spawn, our_client(snapshot))
         if previous is None or previous.seal_keys != snapshot.seal_keys:
-            self.door.renew(snapshot.seal_keys)
+            self.agent_sessions.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
             self.states = Sealer(snapshot.seal_keys, "state")
         self.limiter.load(snapshot)
         self.caller.max_reply = snapshot.max_reply
-        self.caller.forget(self._wires.connect(snapshot))
+        self.caller.forget(self._pools.connect(snapshot))
         if previous is not None:
-            self._wires.retire(previous.longest)
+            self._pools.retire(previous.longest)
 
     def activate(self, generation: int) -> None:
         """Every worker has loaded this generation: list from it."""
@@ -117,112 +116,112 @@ class Gateway:
             self.descriptions.forget()
 
     def freshened(self, until: dict[str, float]) -> None:
-        """What lists say of their freshness goes by this from now on; see `plan.Served`."""
+        """What lists say of their freshness goes by this from now on; see `plan.GatewayPort`."""
         if self._newest is not None:
             self._newest = self._newest.freshened(until)
 
-    def listed(self, exchange: Exchange) -> View:
+    def listed(self, context: RequestContext) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
         listed = self._listed
-        endpoint = listed.endpoints.get(exchange.endpoint.path) if listed is not None else None
-        if endpoint is None or exchange.principal.agent not in endpoint.view_of:
-            endpoint = exchange.endpoint
-        return endpoint.views[endpoint.view_of[exchange.principal.agent]]
+        endpoint = listed.endpoints.get(context.endpoint.path) if listed is not None else None
+        if endpoint is None or context.principal.agent not in endpoint.view_of:
+            endpoint = context.endpoint
+        return endpoint.views[endpoint.view_of[context.principal.agent]]
 
     # -- one request --------------------------------------------------------------------------------------------
 
-    def begin(self, scope: Mapping[str, Any]) -> Exchange:
+    def begin(self, scope: Mapping[str, Any]) -> RequestContext:
         """A new exchange. The snapshot taken here is the one it keeps."""
         assert self._newest is not None
         found, twice = headers.index(scope["headers"])
         name = f"req_{self._boot}{next(self._numbers):06x}"
         now = time.monotonic()
-        exchange = Exchange(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
-        exchange.client = scope.get("client")
-        exchange.task = asyncio.current_task(self._loop)
-        self._patrol.add(exchange)
-        return exchange
+        context = RequestContext(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
+        context.client = scope.get("client")
+        context.task = asyncio.current_task(self._loop)
+        self._sweep.add(context)
+        return context
 
-    def element(self, whole: Exchange, found: Recognised | Refused) -> Exchange:
+    def element(self, whole: RequestContext, found: ParsedRequest | RefusedMessage) -> RequestContext:
         """The exchange of one message of a batch."""
         name = f"req_{self._boot}{next(self._numbers):06x}"
-        element = Exchange(
+        element = RequestContext(
             name, whole.snapshot, whole.endpoint, whole.headers, whole.twice, whole.started,
-            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view, face=whole.face,
-            method=found.method, bytes_in=found.size,
+            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
+            dialect=whole.dialect, method=found.method, bytes_in=found.size,
         )  # fmt: skip
-        element.reply_to = found.id if isinstance(found, Refused) else found.call.id
+        element.reply_to = found.id if isinstance(found, RefusedMessage) else found.call.id
         return element
 
-    def hold(self, exchange: Exchange, count: int) -> bool:
+    def hold(self, context: RequestContext, count: int) -> bool:
         """Take room for `count` bytes of the body of this request, besides what it has; given back by `release`."""
         if not self._bodies.take(count):
             return False
-        exchange.held += count
+        context.held += count
         return True
 
-    def release(self, exchange: Exchange) -> None:
+    def release(self, context: RequestContext) -> None:
         """The request is over: its body is no more."""
-        self._bodies.give(exchange.held)
-        exchange.held = 0
+        self._bodies.give(context.held)
+        context.held = 0
 
-    def common(self, exchange: Exchange) -> Fields:
+    def common(self, context: RequestContext) -> Fields:
         """The headers of every answer."""
-        found = [(b"x-request-id", exchange.request_id.encode())]
+        found = [(b"x-request-id", context.request_id.encode())]
         if self._life.draining:
             found.append((b"connection", b"close"))
-        if exchange.cors:
-            found += exchange.cors
+        if context.cors:
+            found += context.cors
         return found
 
-    def track(self, exchange: Exchange) -> None:
+    def track(self, context: RequestContext) -> None:
         """The call runs: it can be cancelled by its session, and a drain waits for it."""
-        self._running.add(exchange)
-        call = exchange.call
+        self._running.add(context)
+        call = context.call
         if call is not None and call.session is not None:
-            self._calls[call.session, call.id] = exchange
+            self._calls[call.session, call.id] = context
 
-    def untrack(self, exchange: Exchange) -> None:
+    def untrack(self, context: RequestContext) -> None:
         """The call is over."""
-        self._running.discard(exchange)
-        call = exchange.call
-        if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is exchange:
+        self._running.discard(context)
+        call = context.call
+        if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is context:
             del self._calls[call.session, call.id]
 
     def expire(self) -> None:
         """The worker ends before these calls do: each is told so, rather than cut off."""
-        for exchange in self._running:
-            exchange.expire()
+        for context in self._running:
+            context.expire()
 
-    def record(self, exchange: Exchange) -> None:
+    def record(self, context: RequestContext) -> None:
         """Count the request; write a usage event where it was a call and its agent is known."""
-        self._ledger.record(exchange, self.keeper)
+        self._recorder.record(context, self.controller)
 
     # -- sessions and cancels -----------------------------------------------------------------------------------
 
-    def heed(self, exchange: Exchange, found: Recognised) -> None:
+    def heed(self, context: RequestContext, found: ParsedRequest) -> None:
         """Take note of a notification; a cancel is carried to whichever worker has the call."""
         call = found.call
-        if found.wish is Wish.CANCEL and call.session is not None and not self.cancelled(call.session, call.id):
-            self.keeper.cancel(call.session, call.id)
+        if found.kind is RequestKind.CANCEL and call.session is not None and not self.cancelled(call.session, call.id):
+            self.controller.cancel(call.session, call.id)
 
     def cancelled(self, session: str, request: bytes) -> bool:
         """An agent has withdrawn a call; whether this worker had it."""
-        exchange = self._calls.get((session, request))
-        if exchange is None:
+        context = self._calls.get((session, request))
+        if context is None:
             return False
-        exchange.withdraw()
+        context.withdraw()
         return True
 
-    async def end_session(self, exchange: Exchange) -> None:
+    async def end_session(self, context: RequestContext) -> None:
         """End the session a DELETE names, on every worker.
 
         Raises:
             Fault: NOT_ONE_MESSAGE, SESSION_UNKNOWN.
         """
-        session = legacy.session_of(exchange, self.door)
-        self.door.end(session.id, sessions.LIFETIME)
-        await self.keeper.end_session(session.id, sessions.LIFETIME)
+        session = legacy.session_of(context, self.agent_sessions)
+        self.agent_sessions.end(session.id, sessions.LIFETIME)
+        await self.controller.end_session(session.id, sessions.LIFETIME)
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """(instance, identity, session) of the sessions at servers that this worker uses."""
@@ -230,8 +229,8 @@ class Gateway:
 
     async def set_level(self, session: str, level: str) -> None:
         """The agent wants log messages of this session from `level` on, whichever worker has its next call."""
-        self.door.set_level(session, level)
-        await self.keeper.set_level(session, level)
+        self.agent_sessions.set_level(session, level)
+        await self.controller.set_level(session, level)
 
     def suspected(self, key: tuple[str, str], session: str) -> None:
         """A call in this upstream session was answered as if its server had lost it."""
@@ -240,22 +239,20 @@ class Gateway:
 
     def leveled(self, session: str, level: str) -> None:
         """A level was set through another worker, or before this one started."""
-        self.door.set_level(session, level)
+        self.agent_sessions.set_level(session, level)
 
     def ended(self, session: str, seconds: float) -> None:
         """A session was ended through another worker, or before this one started."""
-        self.door.end(session, seconds)
+        self.agent_sessions.end(session, seconds)
 
     # -- limits -------------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """See `plan.Served`."""
-        await self.limiter.prepare(self.registry.spawn)
+        await self.limiter.prepare(self.tasks.spawn)
 
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
-        """See `plan.Served`."""
         if verb == "report":
-            self.registry.spawn(self._report(answer), "reporting limits")
+            self.tasks.spawn(self._report(answer), "reporting limits")
             return
         (self.limiter.orders.give if verb == "order" else self.limiter.orders.remember)(*args)
         answer(None)
@@ -269,16 +266,16 @@ class Gateway:
 
     # -- servers ------------------------------------------------------------------------------------------------
 
-    def identity(self, exchange: Exchange, backend: Backend) -> str:
+    def identity(self, context: RequestContext, backend: Backend) -> str:
         """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's."""
         if backend.shared_session:
             return "*"
-        call = exchange.call
+        call = context.call
         if call is not None and call.session is not None:
-            return f"session:{exchange.principal.agent}:{call.session}"
-        return f"agent:{exchange.principal.agent}"
+            return f"session:{context.principal.agent}:{call.session}"
+        return f"agent:{context.principal.agent}"
 
-    def resume(self, exchange: Exchange, server: str) -> None:
+    def resume(self, context: RequestContext, server: str) -> None:
         """Open the `requestState` of a call, so that the server that gave it gets its own back.
 
         Args:
@@ -287,16 +284,16 @@ class Gateway:
         Raises:
             Fault: BAD_PARAMS where it is altered, expired, or was given to another agent or for something else.
         """
-        call = exchange.call
+        call = context.call
         assert call is not None and call.request_state is not None
-        bound = rounds.bond(exchange.endpoint.path, exchange.principal.agent, call.method, call.name or "")
+        bound = rounds.bond(context.endpoint.path, context.principal.agent, call.method, call.name or "")
         state = rounds.open_state(call.request_state, self.states, bound, time.time())
         if state is None or state.server != server:
             raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown or expired requestState")
         call.params[rounds.STATE] = state.inner
         call.instance = state.instance
 
-    def choose(self, backend: Backend, identity: str, first: str | None = None) -> list[Instance]:
+    def choose(self, backend: Backend, identity: str, first: str | None = None) -> list[Address]:
         """The instances in the order they are to be tried: the same first one for the same identity on every worker.
 
         Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move.
@@ -311,8 +308,8 @@ class Gateway:
 
     async def close(self) -> None:
         """End what runs in the background and every connection."""
-        await self.registry.close()
-        await self._wires.close()
+        await self.tasks.close()
+        await self._pools.close()
 
 
 def _rank(instance: str, identity: str) -> int:

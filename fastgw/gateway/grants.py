@@ -1,7 +1,5 @@
 """From what a request names to the grant it goes by: a tool, a prompt, a resource, or whoever completes an argument.
 
-Knows: the view of who asks, whose each URI is. Refuses to know: arguments, servers' answers, and how a view came about.
-
 What is not this agent's is as unknown as what is nobody's: the same words and fields.
 """
 
@@ -10,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.config.snapshot import Endpoint, Grant, View
-from fastgw.faults import Fault, Kind
-from fastgw.gateway.exchange import Exchange
-from fastgw.mcp import names, results
-from fastgw.mcp.call import Call
-from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote, string
+from fastgw.errors import Fault, Kind
+from fastgw.gateway.context import RequestContext
+from fastgw.protocol import names, results
+from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote, string
+from fastgw.snapshot.model import Endpoint, Grant, View
 
 _SHOWN = 128
 """Characters of an unknown name that are repeated to who asked."""
@@ -47,21 +45,21 @@ def completes(endpoint: Endpoint, view: View) -> bool:
     return bool(endpoint.completes) and (bool(view.prompts) or reads(view))
 
 
-def resolve(exchange: Exchange, call: Call) -> bytes | None:
+def resolve(context: RequestContext, call: Call) -> bytes | None:
     """As the verb of the same name, for every call but one of a tool.
 
     Raises:
         Fault: as `grant_of`.
     """
-    view, face = exchange.view, exchange.face
-    assert view is not None and face is not None
-    grant = exchange.grant = grant_of(call, exchange.endpoint, view)
-    if call.method != names.RESOURCES_READ and exchange.grant.arms[0].targets[0].member:
-        exchange.tool = call.name
-    if call.method != names.COMPLETE or grant.arms[0].targets[0].server in exchange.endpoint.completes:
+    view, dialect = context.view, context.dialect
+    assert view is not None and dialect is not None
+    grant = context.grant = grant_of(call, context.endpoint, view)
+    if call.method != names.RESOURCES_READ and context.grant.arms[0].targets[0].member:
+        context.tool = call.name
+    if call.method != names.COMPLETE or grant.arms[0].targets[0].server in context.endpoint.completes:
         return None
     # Its server knows no values; that is no fault (2025-11-25, Completion).
-    return face.result(results.read(_NO_VALUES), exchange.snapshot.server_info)
+    return dialect.result(results.read(_NO_VALUES), context.snapshot.server_info)
 
 
 def grant_of(call: Call, endpoint: Endpoint, view: View) -> Grant:

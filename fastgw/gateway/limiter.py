@@ -1,8 +1,4 @@
-"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many.
-
-Knows: which limits of the snapshot speak of a call, how a verdict is told and counted. Refuses to know: where buckets
-are kept, and how they are decided (`policy/bucket.py`, `stores/`).
-"""
+"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many."""
 
 from __future__ import annotations
 
@@ -21,18 +17,27 @@ import msgspec
 
 from fastgw.catalog.route import Arm
 from fastgw.config.limitchecks import FAILED_CREDENTIALS
-from fastgw.config.snapshot import Snapshot
-from fastgw.faults import Fault, Kind
-from fastgw.gateway.admission import Admission
-from fastgw.gateway.buckets import Buckets
-from fastgw.gateway.exchange import Exchange
+from fastgw.errors import Fault, Kind
+from fastgw.gateway.context import RequestContext
 from fastgw.gateway.orders import Order, Orders
-from fastgw.mcp import names
-from fastgw.mcp.call import Call
-from fastgw.policy.bucket import Figures
-from fastgw.policy.limits import Applying, Limit, Matter, Subject, SubjectReader, applying, override_table, shown
+from fastgw.limits.admission import Admission
+from fastgw.limits.buckets import Buckets
+from fastgw.policy.bucket import BucketRate
+from fastgw.policy.limits import (
+    ApplyingLimits,
+    CallSubject,
+    Limit,
+    Subject,
+    SubjectReader,
+    applying,
+    override_table,
+    shown,
+)
 from fastgw.policy.principal import Claim
-from fastgw.policy.verdict import Charge, Standing, Verdict
+from fastgw.policy.verdict import BucketCharge, BucketState, LimitVerdict
+from fastgw.protocol import names
+from fastgw.protocol.call import Call
+from fastgw.snapshot.model import Snapshot
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.top import Top
 
@@ -63,7 +68,7 @@ class Counting(NamedTuple):
         calls: what its buckets of calls at the same time are kept under.
     """
 
-    applies: Applying
+    applies: ApplyingLimits
     asks: bool
     subject: SubjectReader
     calls: str
@@ -79,12 +84,12 @@ class Selection(NamedTuple):
         by_uri: whether any of them tells resources apart.
     """
 
-    limits: tuple[Applying, ...]
+    limits: tuple[ApplyingLimits, ...]
     of: dict[tuple[str, ...], tuple[Counting, ...]]
     by_uri: bool
 
 
-class _Known(NamedTuple):
+class _KnownAgent(NamedTuple):
     """What was found for one agent; its claims are looked at again where they are another object."""
 
     claims: dict[str, Claim]
@@ -123,9 +128,9 @@ class Limiter:
         self._counters = counters
         self.orders = orders
         self._limits: tuple[Limit, ...] = ()
-        self._known: dict[tuple[str, str], _Known] = {}
-        self._selections: dict[tuple[str, tuple[Applying, ...]], Selection] = {}
-        self._figures: Figures | None = None
+        self._known: dict[tuple[str, str], _KnownAgent] = {}
+        self._selections: dict[tuple[str, tuple[ApplyingLimits, ...]], Selection] = {}
+        self._figures: BucketRate | None = None
         self._strangers = Limit(FAILED_CREDENTIALS, ("address",))
         orders.reset = self.reset
         self.refused: Top[tuple[str, str]] = Top()
@@ -162,25 +167,25 @@ class Limiter:
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
-    async def admit(self, exchange: Exchange) -> None:
+    async def admit(self, context: RequestContext) -> None:
         """Count the call, or refuse it.
 
         Raises:
             Fault: RATE_LIMITED; FULL where a limit that must hold cannot be checked.
         """
-        charges = self.charges(exchange) if self._limits else ()
+        charges = self.charges(context) if self._limits else ()
         if not charges:
             return
-        verdict = await self._verdict(exchange, charges)
-        exchange.verdict = verdict
+        verdict = await self._verdict(context, charges)
+        context.verdict = verdict
         for limit in verdict.shadowed:
             self._counters.inc("fastgw_limit_refusals_total", limit.name, "shadow")
         if verdict.refused is not None:
-            raise self._refusal(exchange, verdict, verdict.refused)
+            raise self._refusal(context, verdict, verdict.refused)
         self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
 
-    async def _verdict(self, exchange: Exchange, charges: Sequence[Charge]) -> Verdict:
-        admission = exchange.admission = Admission(charges)
+    async def _verdict(self, context: RequestContext, charges: Sequence[BucketCharge]) -> LimitVerdict:
+        admission = context.admission = Admission(charges)
         verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
         if verdict is not None:
             admission.verdict = verdict
@@ -188,15 +193,15 @@ class Limiter:
         self._buckets.ask(admission)
         return await admission.wait()
 
-    def settle(self, exchange: Exchange) -> None:
+    def settle(self, context: RequestContext) -> None:
         """The call is over, however it ended."""
-        admission = exchange.admission
+        admission = context.admission
         if admission is not None and (permits := admission.close()):
             self._buckets.release(permits)
 
-    def _refusal(self, exchange: Exchange, verdict: Verdict, charge: Charge) -> Fault:
+    def _refusal(self, context: RequestContext, verdict: LimitVerdict, charge: BucketCharge) -> Fault:
         limit = charge.limit
-        exchange.refused_by = limit.name
+        context.refused_by = limit.name
         self._counters.inc("fastgw_limit_decisions_total", verdict.how, "refused")
         self._counters.inc("fastgw_limit_refusals_total", limit.name, "enforce")
         self.refused.add((limit.name, shown(charge.bucket[1])))
@@ -212,15 +217,15 @@ class Limiter:
 
     # -- what it counts in -------------------------------------------------------------------------------------------
 
-    def charges(self, exchange: Exchange) -> list[Charge]:
+    def charges(self, context: RequestContext) -> list[BucketCharge]:
         """The buckets that the call counts in."""
-        call, arm = exchange.call, exchange.arm
+        call, arm = context.call, context.arm
         assert call is not None and arm is not None
-        selection = self._selection(exchange)
+        selection = self._selection(context)
         if not selection.limits:
             return []
-        weight, principal, found = arm.weight, exchange.principal, []
-        for applies, asks, read, calls in self._speaking(selection, exchange, call, arm):
+        weight, principal, found = arm.weight, context.principal, []
+        for applies, asks, read, calls in self._speaking(selection, context, call, arm):
             limit = applies.limit
             table, figures = applies.tariff
             if asks:
@@ -233,13 +238,13 @@ class Limiter:
                 if self.orders.raises:
                     figures = self.orders.raised(limit.name, subject, figures)
                 cost = weight if weight < 2 else min(weight, figures.burst)
-                found.append(Charge(limit, (table, subject), figures, cost))
+                found.append(BucketCharge(limit, (table, subject), figures, cost))
             if limit.in_flight is not None:
-                found.append(Charge(limit, (calls, subject), None, 1, limit.in_flight))
+                found.append(BucketCharge(limit, (calls, subject), None, 1, limit.in_flight))
         return found
 
-    def _selection(self, exchange: Exchange) -> Selection:
-        principal, endpoint = exchange.principal, exchange.endpoint.path
+    def _selection(self, context: RequestContext) -> Selection:
+        principal, endpoint = context.principal, context.endpoint.path
         key = endpoint, principal.agent
         known = self._known.get(key)
         if known is not None and known.claims is principal.claims:
@@ -251,17 +256,17 @@ class Limiter:
             selection = self._selections[endpoint, found] = Selection(found, {}, by_uri)
         if len(self._known) >= MOST_SELECTIONS:
             self._known.clear()
-        self._known[key] = _Known(principal.claims, selection)
+        self._known[key] = _KnownAgent(principal.claims, selection)
         return selection
 
-    def _speaking(self, selection: Selection, exchange: Exchange, call: Call, arm: Arm) -> Sequence[Counting]:
+    def _speaking(self, selection: Selection, context: RequestContext, call: Call, arm: Arm) -> Sequence[Counting]:
         """Those of a selection that speak of what is asked for."""
-        grant, target, endpoint = exchange.grant, arm.targets[0], exchange.endpoint.path
+        grant, target, endpoint = context.grant, arm.targets[0], context.endpoint.path
         assert grant is not None
         known = selection.of.get((call.method, grant.route.name, target.server, target.tool))
         if known is not None:
             return known
-        matter = _matter(exchange, selection)
+        matter = _matter(context, selection)
         if matter.kind == RESOURCE:  # agents can write as many URIs as they like: none is remembered
             key: tuple[str, ...] = RESOURCE, matter.server
             if key not in selection.of:
@@ -288,12 +293,12 @@ class Limiter:
         tables = [(limit.name, limit.figures)]
         tables += [(override_table(limit, one), one.figures) for one in limit.overrides]
         subject = subject_of(order.subject)
-        charges = [Charge(limit, (table, subject), figures) for table, figures in tables if figures]
+        charges = [BucketCharge(limit, (table, subject), figures) for table, figures in tables if figures]
         self._buckets.reset(charges, order.number)
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand here, fit for JSON: fullest buckets, who is refused most, what operators have raised."""
-        standings: list[Standing] = []
+        standings: list[BucketState] = []
         for at, one in enumerate(self._buckets.standings(int(monotonic() * 1e6))):
             if at % SLICE == SLICE - 1:
                 standings = nlargest(REPORTED, standings, key=_fullness)
@@ -311,18 +316,18 @@ class Limiter:
 
     # -- strangers ---------------------------------------------------------------------------------------------------
 
-    async def turn_away(self, exchange: Exchange, fault: Fault) -> Fault:
+    async def throttle_failed_login(self, context: RequestContext, fault: Fault) -> Fault:
         """What a wrong credential hears: `fault`, or, from an address that has shown too many, RATE_LIMITED."""
         if self._figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
-        bucket = FAILED_CREDENTIALS, _address(exchange.client)
+        bucket = FAILED_CREDENTIALS, _address(context.client)
         try:
-            verdict = await self._verdict(exchange, [Charge(self._strangers, bucket, self._figures)])
+            verdict = await self._verdict(context, [BucketCharge(self._strangers, bucket, self._figures)])
         finally:
-            self.settle(exchange)
+            self.settle(context)
         if verdict.refused is None:
             return fault
-        return self._refusal(exchange, verdict, verdict.refused)
+        return self._refusal(context, verdict, verdict.refused)
 
 
 def _address(client: Sequence[object] | None) -> str | None:
@@ -337,31 +342,31 @@ def _address(client: Sequence[object] | None) -> str | None:
     return str(found if found.version == 4 else found.ipv4_mapped)
 
 
-def _fullness(standing: Standing) -> float:
+def _fullness(standing: BucketState) -> float:
     return standing.used
 
 
-def _speaks(applies: Applying, matter: Matter) -> bool:
+def _speaks(applies: ApplyingLimits, matter: CallSubject) -> bool:
     tools = applies.limit.tools
     return tools is None or tools.take(matter)
 
 
-def _counting(applies: Applying, endpoint: str, matter: Matter) -> Counting:
+def _counting(applies: ApplyingLimits, endpoint: str, matter: CallSubject) -> Counting:
     limit, asks = applies.limit, applies.match is not None or bool(applies.overrides)
     return Counting(applies, asks, limit.subject_reader(endpoint, matter), f"{limit.name}\n*")
 
 
-def _matter(exchange: Exchange, selection: Selection) -> Matter:
+def _matter(context: RequestContext, selection: Selection) -> CallSubject:
     """What the call is about. Of a completion it is what is completed."""
-    call, arm, grant = exchange.call, exchange.arm, exchange.grant
+    call, arm, grant = context.call, context.arm, context.grant
     assert call is not None and arm is not None and grant is not None
     target, name = arm.targets[0], grant.route.name
     if call.method in _SHOWN_TOOLS:
-        return Matter("tool" if call.method == names.TOOLS_CALL else "prompt", name, target.server, target.tool)
+        return CallSubject("tool" if call.method == names.TOOLS_CALL else "prompt", name, target.server, target.tool)
     if call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt":
-        return Matter("prompt", name, target.server, target.tool)
-    known_as = exchange.endpoint.uris.known_as(target.server, target.tool) if selection.by_uri else ()
-    return Matter(RESOURCE, name, target.server, target.tool, known_as)
+        return CallSubject("prompt", name, target.server, target.tool)
+    known_as = context.endpoint.uris.known_as(target.server, target.tool) if selection.by_uri else ()
+    return CallSubject(RESOURCE, name, target.server, target.tool, known_as)
 
 
 def subject_of(parts: Sequence[str | None]) -> Subject:

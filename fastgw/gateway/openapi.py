@@ -1,7 +1,5 @@
 """The tools of one list as an OpenAPI document: the same tools, for programs that know no MCP.
 
-Knows: OpenAPI 3.1 and which member of a tool belongs where in it. Refuses to know: who may see what; the list says it.
-
 Schemas stand under `components` as their servers wrote them, but for one thing: a reference from a schema's own root
 (`#/$defs/x`) would mean the root of the whole document here (OpenAPI 3.1, Relative References in URIs), so it is made
 to begin where the schema does. An `$id` for each is as correct, but not where references are followed as mere pointers:
@@ -20,10 +18,10 @@ import msgspec
 import orjson
 
 from fastgw.catalog.elements import MODERN
-from fastgw.config.snapshot import NOTHING, Listing, View
-from fastgw.gateway.exchange import Exchange
-from fastgw.mcp import names
-from fastgw.mcp.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.gateway.context import RequestContext
+from fastgw.protocol import names
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.snapshot.model import NOTHING, Listing, View
 
 MOST_KEPT = 32 * 2**20
 """Bytes of documents one worker keeps; beyond them the one not asked for longest goes."""
@@ -98,15 +96,15 @@ class Descriptions:
         self._kept.clear()
         self._size = 0
 
-    async def of(self, exchange: Exchange, view: View) -> bytes:
+    async def of(self, context: RequestContext, view: View) -> bytes:
         """The document for who has this view of the exchange's endpoint; others get their turn while it is made."""
         listing = view.lists.get(names.TOOLS_LIST, NOTHING)
-        key = exchange.endpoint.path, id(listing)
+        key = context.endpoint.path, id(listing)
         async with self._turn:  # a hundred that ask at once make one
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][1]
-            document = await _document(exchange, listing)
+            document = await _document(context, listing)
             self._kept[key] = listing, document
             self._size += len(document)
             while self._size > MOST_KEPT:
@@ -115,7 +113,7 @@ class Descriptions:
             return document
 
 
-async def _document(exchange: Exchange, listing: Listing) -> bytes:
+async def _document(context: RequestContext, listing: Listing) -> bytes:
     paths: list[bytes] = []
     schemas = [_SHARED_SCHEMAS]
     for page in listing.pages:
@@ -127,16 +125,16 @@ async def _document(exchange: Exchange, listing: Listing) -> bytes:
             paths += [b"," if paths else b"", b",".join([path for path, _ in made])]
             schemas += [b",", b",".join([schema for _, schema in made])]
             await asyncio.sleep(0)
-    head = _head(exchange)[:-1] + b',"components":{"schemas":{'
-    middle = b"},%s%s" % (_RESPONSES, b"}" if exchange.endpoint.anonymous else _SCHEMES)
+    head = _head(context)[:-1] + b',"components":{"schemas":{'
+    middle = b"},%s%s" % (_RESPONSES, b"}" if context.endpoint.anonymous else _SCHEMES)
     document = b"".join((head, *schemas, middle, b',"paths":{', *paths, b"}}"))
     await asyncio.sleep(0)  # to send it takes another 16 ms
     return document
 
 
-def _head(exchange: Exchange) -> bytes:
+def _head(context: RequestContext) -> bytes:
     """The document without what its tools make of it."""
-    endpoint, snapshot = exchange.endpoint, exchange.snapshot
+    endpoint, snapshot = context.endpoint, context.snapshot
     info = {"title": f"{snapshot.server_name} {endpoint.path}", "version": snapshot.server_version}
     if endpoint.instructions:
         info["description"] = endpoint.instructions

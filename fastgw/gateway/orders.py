@@ -1,8 +1,4 @@
-"""What operators have ordered about limits: buckets made full, and rates raised for a time.
-
-Knows: orders as text, which raise holds for a bucket, until when. Refuses to know: who gave them, and how they travel:
-through the store to every machine, or from the keeper to its one worker.
-"""
+"""What operators have ordered about limits: buckets made full, and rates raised for a time."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from zlib import crc32
 
 import msgspec
 
-from fastgw.policy.bucket import MICROS, Figures, figures_of
+from fastgw.policy.bucket import MICROS, BucketRate, figures_of
 from fastgw.policy.limits import Part, Subject, shown
 
 RESET_FOR = 10.0
@@ -68,7 +64,7 @@ def order_of(text: str) -> Order | None:
 @dataclass(frozen=True, slots=True)
 class _Raise:
     order: Order
-    figures: Figures
+    figures: BucketRate
     until: float
 
 
@@ -123,7 +119,7 @@ class Orders:
             if order is not None:
                 self._take(order, seconds)
 
-    def raised(self, limit: str, subject: Subject, figures: Figures) -> Figures:
+    def raised(self, limit: str, subject: Subject, figures: BucketRate) -> BucketRate:
         """The figures that hold for a bucket: wherever a raise lets no more through, those of the configuration."""
         parts, now = subject if isinstance(subject, tuple) else (subject,), self._clock()
         for target in (parts, None):
@@ -169,7 +165,7 @@ class Orders:
         self.raises[order.limit, order.subject] = _Raise(order, figures, now + seconds)
 
 
-def _wider(one: Figures, other: Figures) -> Figures:
+def _wider(one: BucketRate, other: BucketRate) -> BucketRate:
     """The faster rate of two, with the larger burst of both."""
     faster = max(one, other, key=_rate)
     burst = max(one.burst, other.burst)
@@ -178,5 +174,5 @@ def _wider(one: Figures, other: Figures) -> Figures:
     return figures_of(faster.gain * MICROS, faster.price * faster.tick, burst)
 
 
-def _rate(figures: Figures) -> float:
+def _rate(figures: BucketRate) -> float:
     return figures.gain / (figures.price * figures.tick)

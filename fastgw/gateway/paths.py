@@ -1,7 +1,5 @@
 """Which endpoint a path leads to, and by which way in.
 
-Knows: the paths below an endpoint. Refuses to know: HTTP methods, and what happens there.
-
 A path is taken apart as it was sent and decoded once, each part by itself: an encoded slash belongs to a name and
 parts nothing. An endpoint's own path wins over what another one has below its own; of two that fit, the longer.
 """
@@ -12,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from fastgw.config.snapshot import Endpoint
-from fastgw.gateway.lift import era, rest
-from fastgw.gateway.lift.entrance import Entrance
+from fastgw.gateway.dialects import era, rest
+from fastgw.gateway.dialects.entry_point import EntryPoint
+from fastgw.snapshot.model import Endpoint
 
 _TOOLS, _INVOKE = "tools/", "/invoke"
 
@@ -30,7 +28,7 @@ def meant(path: str) -> str | None:
     return None
 
 
-def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[Endpoint | None, Entrance]:
+def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[Endpoint | None, EntryPoint]:
     """For a path that is not plainly an endpoint's own: look there first, it costs nothing.
 
     Args:
@@ -39,17 +37,17 @@ def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[E
     """
     sent = scope.get("raw_path")
     path = sent.decode("latin-1") if sent is not None else quote(scope["path"])
-    best: tuple[Endpoint | None, Entrance] = None, era.MESSAGES
+    best: tuple[Endpoint | None, EntryPoint] = None, era.MESSAGES
     longest = 0
     for endpoint in endpoints.values():
         if len(endpoint.path) > longest:
-            entrance = _entrance(path, endpoint.path, scope)
-            if entrance is not None:
-                best, longest = (endpoint, entrance), len(endpoint.path)
+            entry_point = _entrance(path, endpoint.path, scope)
+            if entry_point is not None:
+                best, longest = (endpoint, entry_point), len(endpoint.path)
     return best
 
 
-def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> Entrance | None:
+def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> EntryPoint | None:
     """The way in that a path means at the endpoint whose own path is `own`; None for none."""
     count = own.count("/") + 1
     parts = path.split("/", count)
@@ -61,9 +59,9 @@ def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> Entrance | None:
     if not below:  # one slash at the end: many clients write it
         return era.MESSAGES
     if below == "tools":
-        return rest.Tools(scope.get("query_string", b""))
+        return rest.ToolsEntryPoint(scope.get("query_string", b""))
     if below == "openapi.json":
-        return rest.Description(b"")
+        return rest.OpenApiEntryPoint(b"")
     if below.startswith(_TOOLS) and below.endswith(_INVOKE) and len(below) >= len(_TOOLS) + len(_INVOKE):
-        return rest.Invoke(below[len(_TOOLS) : -len(_INVOKE)].encode("latin-1"))
+        return rest.InvokeEntryPoint(below[len(_TOOLS) : -len(_INVOKE)].encode("latin-1"))
     return None

@@ -1,7 +1,4 @@
-"""Answers made here, without a server: discover, initialize, ping, lists.
-
-Knows: the view of who asks, encoded ahead; cursors. Refuses to know: how a view came about.
-"""
+"""Answers made here, without a server: discover, initialize, ping, lists."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ from typing import Any
 import orjson
 
 from fastgw.catalog.listing import PAGE, page_at
-from fastgw.config.snapshot import NOTHING, Endpoint, Listing, Page, View
-from fastgw.faults import Fault, Kind
+from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
-from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift.face import Recognised
-from fastgw.gateway.lift.modern import SUPPORTED
-from fastgw.gateway.lift.wording import Shown
-from fastgw.mcp import names
-from fastgw.mcp.envelope import NotAMessage, string
-from fastgw.mcp.sealing import NONCE, Sealer
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects.dialect import ParsedRequest
+from fastgw.gateway.dialects.messages import ShownPage
+from fastgw.gateway.dialects.modern import SUPPORTED
+from fastgw.protocol import names
+from fastgw.protocol.envelope import NotAMessage, string
+from fastgw.protocol.sealing import NONCE, Sealer
+from fastgw.snapshot.model import NOTHING, Endpoint, Listing, Page, View
 
 
 def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
@@ -36,52 +33,52 @@ def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
     return found
 
 
-def discover(exchange: Exchange, view: View) -> bytes:
+def discover(context: RequestContext, view: View) -> bytes:
     """The result of `server/discover` (2026-07-28, Discovery)."""
     found: dict[str, Any] = {
         "resultType": "complete",
         "supportedVersions": SUPPORTED,
-        "capabilities": capabilities(exchange.endpoint, view),
-        "ttlMs": _ttl_ms(exchange.endpoint),
+        "capabilities": capabilities(context.endpoint, view),
+        "ttlMs": _ttl_ms(context.endpoint),
         "cacheScope": "private",
-        "_meta": {names.META_SERVER: orjson.Fragment(exchange.snapshot.server_info)},
+        "_meta": {names.META_SERVER: orjson.Fragment(context.snapshot.server_info)},
     }
-    _instruct(exchange, found)
+    _instruct(context, found)
     return orjson.dumps(found)
 
 
-def initialize(exchange: Exchange, view: View, version: str) -> bytes:
+def initialize(context: RequestContext, view: View, version: str) -> bytes:
     """The result of `initialize` (2025-11-25, Lifecycle)."""
     found: dict[str, Any] = {
         "protocolVersion": version,
-        "capabilities": capabilities(exchange.endpoint, view),
-        "serverInfo": orjson.Fragment(exchange.snapshot.server_info),
+        "capabilities": capabilities(context.endpoint, view),
+        "serverInfo": orjson.Fragment(context.snapshot.server_info),
     }
-    _instruct(exchange, found)
+    _instruct(context, found)
     return orjson.dumps(found)
 
 
-def _instruct(exchange: Exchange, found: dict[str, Any]) -> None:
-    guide = exchange.endpoint.guide(exchange.principal.agent)
+def _instruct(context: RequestContext, found: dict[str, Any]) -> None:
+    guide = context.endpoint.guide(context.principal.agent)
     if guide:
         found["instructions"] = guide
 
 
-def listed(exchange: Exchange, recognised: Recognised, view: View, sealer: Sealer) -> tuple[bytes, ...]:
+def listed(context: RequestContext, recognised: ParsedRequest, view: View, sealer: Sealer) -> tuple[bytes, ...]:
     """The result of a list in pieces: one page, encoded when the snapshot was compiled.
 
     Raises:
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
     """
-    call, face = recognised.call, recognised.face
-    listing, bond = view.lists.get(call.method, NOTHING), _bond(exchange, call.method)
+    call, dialect = recognised.call, recognised.dialect
+    listing, bond = view.lists.get(call.method, NOTHING), _bond(context, call.method)
     page = _page(listing, call.params.get("cursor"), bond, sealer)
     following = None
     if page.more:
         plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
         following = sealer.seal(plain, bond, os.urandom(NONCE))
-    shown = Shown(names.LISTS[call.method], page.items[face.dialect], following, _ttl_ms(exchange.endpoint))
-    return face.page(shown, exchange.snapshot.server_info)
+    shown = ShownPage(names.LISTS[call.method], page.items[dialect.list_form], following, _ttl_ms(context.endpoint))
+    return dialect.page(shown, context.snapshot.server_info)
 
 
 def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> Page:
@@ -99,9 +96,9 @@ def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
 
 
-def _bond(exchange: Exchange, method: str) -> bytes:
+def _bond(context: RequestContext, method: str) -> bytes:
     """Whom and what a cursor is for."""
-    return f"{exchange.endpoint.path}\n{exchange.principal.agent}\n{method}".encode()
+    return f"{context.endpoint.path}\n{context.principal.agent}\n{method}".encode()
 
 
 def _ttl_ms(endpoint: Endpoint) -> int:

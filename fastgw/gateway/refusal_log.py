@@ -1,16 +1,12 @@
-"""The log of refused `Host`s and `Origin`s: each with what to add to the configuration, should it be a good one.
-
-Knows: that whoever asks chooses these values, so that few are remembered, few are logged, and each is shown cut and in
-ASCII. Refuses to know: which ones are served.
-"""
+"""The log of refused `Host`s and `Origin`s: each with what to add to the configuration, should it be a good one."""
 
 from __future__ import annotations
 
 import logging
 import re
 
-from fastgw.faults import Kind
-from fastgw.gateway.exchange import Exchange
+from fastgw.errors import Kind
+from fastgw.gateway.context import RequestContext
 
 log = logging.getLogger("fastgw")
 
@@ -41,7 +37,7 @@ class RefusalLog:
         self._logged: dict[tuple[Kind, str], float] = {}
         self._more = -QUIET
 
-    def note(self, kind: Kind, exchange: Exchange) -> None:
+    def note(self, kind: Kind, context: RequestContext) -> None:
         """Log a refusal, unless the same was logged within a minute or too many others were.
 
         Args:
@@ -50,11 +46,11 @@ class RefusalLog:
         if kind not in _FORMS:
             return
         header, form, refused, advice = _FORMS[kind]
-        value = exchange.headers.get(header, b"")[: LONGEST + 1].decode("latin-1").lower()
+        value = context.headers.get(header, b"")[: LONGEST + 1].decode("latin-1").lower()
         shown = ascii(value[:LONGEST]) if value else "(none)"
-        if header in exchange.twice:
+        if header in context.twice:
             value, shown = "", "(more than one)"
-        if self._is_new((kind, shown), exchange.started):
+        if self._is_new((kind, shown), context.started):
             text = refused % shown
             log.warning("%s", text + advice % value if len(value) <= LONGEST and form.fullmatch(value) else text)
 

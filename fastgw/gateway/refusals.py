@@ -1,15 +1,12 @@
-"""A fault as whoever asked hears it: status, code, body, headers.
-
-Knows: that all but the headers is the asker's face's to say (docs/errors.md). Refuses to know: what led to it.
-"""
+"""A fault as whoever asked hears it: status, code, body, headers."""
 
 from __future__ import annotations
 
 import logging
 
-from fastgw.faults import Fault
-from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift import wording
+from fastgw.errors import Fault
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import messages
 
 log = logging.getLogger("fastgw")
 
@@ -21,33 +18,33 @@ _LONGEST_WAIT = 3600
 """Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
 
 
-def note(exchange: Exchange, fault: Fault) -> None:
+def note(context: RequestContext, fault: Fault) -> None:
     """Write down in the exchange how it has ended, and in the log what only operators may read of it."""
     told = fault.told
-    exchange.outcome, exchange.status = told.outcome, told.rest
-    exchange.error_code = code(fault, exchange)
+    context.outcome, context.status = told.outcome, told.rest
+    context.error_code = code(fault, context)
     if fault.detail:
         # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
         level = logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG
-        name = exchange.call.name if exchange.call is not None else None
-        log.log(level, "%s %s %s: %s", exchange.request_id, exchange.method, (name or "")[:_SHOWN], fault)
+        name = context.call.name if context.call is not None else None
+        log.log(level, "%s %s %s: %s", context.request_id, context.method, (name or "")[:_SHOWN], fault)
 
 
-def body(fault: Fault, exchange: Exchange) -> bytes:
+def body(fault: Fault, context: RequestContext) -> bytes:
     """The whole answer of a refusal."""
-    if exchange.face is None:
-        return wording.message(exchange.reply_to, wording.error(fault, fault.told.code, exchange.request_id), b"error")
-    return exchange.face.refusal(fault, exchange.reply_to, exchange.request_id)
+    if context.dialect is None:
+        return messages.message(context.reply_to, messages.error(fault, fault.told.code, context.request_id), b"error")
+    return context.dialect.refusal(fault, context.reply_to, context.request_id)
 
 
-def status(fault: Fault, exchange: Exchange) -> int:
+def status(fault: Fault, context: RequestContext) -> int:
     """The HTTP status of a refusal."""
-    return exchange.face.status(fault) if exchange.face is not None else fault.told.modern
+    return context.dialect.status(fault) if context.dialect is not None else fault.told.modern
 
 
-def code(fault: Fault, exchange: Exchange) -> int:
+def code(fault: Fault, context: RequestContext) -> int:
     """The error code of a refusal."""
-    return exchange.face.code(fault) if exchange.face is not None else fault.told.code
+    return context.dialect.code(fault) if context.dialect is not None else fault.told.code
 
 
 def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:

@@ -1,8 +1,4 @@
-"""Relay: the server's messages about one call become the agent's, one at a time, until the last word.
-
-Knows: which messages an agent may get, and that its progress token is its own.
-Refuses to know: how the messages came, and whether they leave as JSON or as events.
-"""
+"""Relay: the server's messages about one call become the agent's, one at a time, until the last word."""
 
 from __future__ import annotations
 
@@ -10,18 +6,18 @@ import os
 import time
 from collections.abc import Callable
 
-from fastgw.backends.upstream import Upstream
-from fastgw.backends.verdict import agent_lacks, not_offered
-from fastgw.faults import Fault, Kind
-from fastgw.gateway import curation, grants
-from fastgw.gateway.exchange import Exchange
-from fastgw.gateway.lift.face import Face, reaches
-from fastgw.gateway.outlet import Outlet
-from fastgw.mcp import envelope, links, names, results, rounds
-from fastgw.mcp.call import Call
-from fastgw.mcp.envelope import Message, NotAMessage, NotJson
-from fastgw.mcp.results import Result
-from fastgw.mcp.sealing import NONCE, Sealer
+from fastgw.errors import Fault, Kind
+from fastgw.gateway import arguments, grants
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects.dialect import Dialect, reaches
+from fastgw.gateway.response import ResponseWriter
+from fastgw.protocol import envelope, links, names, results, rounds
+from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import Message, NotAMessage, NotJson
+from fastgw.protocol.results import Result
+from fastgw.protocol.sealing import NONCE, Sealer
+from fastgw.upstream.classify import agent_lacks, not_offered
+from fastgw.upstream.reply import UpstreamReply
 
 _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
 _LOG = frozenset(("level", "logger", "data"))
@@ -32,94 +28,95 @@ _LARGEST_CODE = 2**53 - 1
 _NOT_HERE = "which cannot be asked for here."
 
 
-async def relay(exchange: Exchange, upstream: Upstream, outlet: Outlet, states: Sealer) -> None:
+async def relay(context: RequestContext, upstream: UpstreamReply, response: ResponseWriter, states: Sealer) -> None:
     """Hand on every message of the server, the final one as the answer.
 
     Args:
         states: seals the `requestState` of results that ask for input.
 
     Raises:
-        Fault: whatever `Upstream.next` raises; LOST for a result that breaks the protocol; INTERNAL for one that is
+        Fault: whatever `UpstreamReply.next` raises; LOST for a result that breaks the protocol; INTERNAL for one that
+        is
             not the last word, where that cannot be handed on; UNKNOWN_RESOURCE where a server does not know what was
             to be read.
     """
-    assert exchange.call is not None and exchange.face is not None
+    assert context.call is not None and context.dialect is not None
     if upstream.streams:
-        outlet.expect_events()
-    message = await _next(exchange, upstream)
+        response.expect_events()
+    message = await _next(context, upstream)
     while message.method is not None:
-        event = _notification(exchange, exchange.call, message)
+        event = _notification(context, context.call, message)
         if event is not None:
             if message.method == names.PROGRESS:
                 upstream.renew()
-            await outlet.event(event)
+            await response.event(event)
         # The next one is asked for only now: a slow agent slows the server, not our memory.
-        message = await _next(exchange, upstream)
+        message = await _next(context, upstream)
     if message.error is not None:
-        await _failure(exchange, exchange.call, message.error, outlet)
+        await _failure(context, context.call, message.error, response)
         return
     try:
         result = results.read(message.result or b"")
         if result.kind == results.COMPLETE:
-            _complete(exchange, exchange.call, result)
+            _complete(context, context.call, result)
         else:
-            _ask(exchange, exchange.call, result, states if upstream.may_ask else None)
-    except results.Unusable as wrong:
+            _ask(context, context.call, result, states if upstream.may_ask else None)
+    except results.UnusableResult as wrong:
         raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
-    exchange.status = 200
-    await outlet.answer(200, [], exchange.face.reply(exchange.call.id, _told(exchange, exchange.face, result)))
+    context.status = 200
+    await response.answer(200, [], context.dialect.reply(context.call.id, _told(context, context.dialect, result)))
 
 
-async def _next(exchange: Exchange, upstream: Upstream) -> Message:
+async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
     began = time.monotonic()
     try:
         return await upstream.next()
     finally:
-        exchange.waited += time.monotonic() - began
+        context.waited += time.monotonic() - began
 
 
-def _complete(exchange: Exchange, call: Call, result: Result) -> None:
+def _complete(context: RequestContext, call: Call, result: Result) -> None:
     """Look at a server's last word.
 
     Raises:
         Fault: LOST for a result that is not what its tool promises, where the operator wants that checked.
     """
-    if exchange.arm is not None and exchange.arm.checks is not None:
-        curation.checked(exchange.arm, result)
+    if context.arm is not None and context.arm.checks is not None:
+        arguments.checked(context.arm, result)
     if call.method == names.RESOURCES_READ:
         results.keep_private(result)
-    exchange.outcome = "tool_error" if result.is_error else "ok"
+    context.outcome = "tool_error" if result.is_error else "ok"
 
 
-def _told(exchange: Exchange, face: Face, result: Result) -> bytes:
+def _told(context: RequestContext, dialect: Dialect, result: Result) -> bytes:
     """The result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
-    uris, server = exchange.endpoint.uris, _server(exchange)
+    uris, server = context.endpoint.uris, _server(context)
     if uris.rewrites(server):
         exposed = uris.exposing(server)
         result.members = links.rewritten(result.members, exposed)
         result.meta = links.meta(result.meta, exposed)
-    return face.result(result, exchange.snapshot.server_info)
+    return dialect.result(result, context.snapshot.server_info)
 
 
-def _server(exchange: Exchange) -> str:
+def _server(context: RequestContext) -> str:
     """The server that answers."""
-    assert exchange.instance is not None
-    return exchange.instance.server
+    assert context.instance is not None
+    return context.instance.server
 
 
 # -- a result that asks for input -----------------------------------------------------------------------------------
 
 
-def _ask(exchange: Exchange, call: Call, result: Result, states: Sealer | None) -> None:
+def _ask(context: RequestContext, call: Call, result: Result, states: Sealer | None) -> None:
     """Make a result that is not the last word the agent's: it may be asked this, and carries the state sealed.
 
     Raises:
         Fault: INTERNAL where agent, server or method know no such results, or the agent has not declared what it asks.
         Unusable: it breaks the protocol.
     """
-    assert exchange.face is not None and exchange.instance is not None
+    assert context.dialect is not None and context.instance is not None
     kind = result.kind
-    if states is None or not exchange.face.rounds or kind != rounds.KIND or call.method not in rounds.METHODS:
+    if states is None or not context.dialect.rounds or kind != rounds.KIND or call.method not in rounds.METHODS:
         raise _not_offered(call, f"resultType {kind[:64]!r} was not offered")
     found = result.members
     try:
@@ -131,10 +128,10 @@ def _ask(exchange: Exchange, call: Call, result: Result, states: Sealer | None) 
     inner = found.get(rounds.STATE)
     if inner is not None:
         expires = int(time.time()) + rounds.LIFETIME
-        state = rounds.State(exchange.instance.server, exchange.instance.key, expires, inner)
-        bound = rounds.bond(exchange.endpoint.path, exchange.principal.agent, call.method, call.name or "")
+        state = rounds.RoundState(context.instance.server, context.instance.key, expires, inner)
+        bound = rounds.bond(context.endpoint.path, context.principal.agent, call.method, call.name or "")
         found[rounds.STATE] = rounds.seal_state(state, states, bound, os.urandom(NONCE))
-    exchange.outcome = rounds.KIND
+    context.outcome = rounds.KIND
 
 
 def _not_offered(call: Call, detail: str) -> Fault:
@@ -145,19 +142,19 @@ def _not_offered(call: Call, detail: str) -> Fault:
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 
-async def _failure(exchange: Exchange, call: Call, error: bytes, outlet: Outlet) -> None:
-    assert exchange.face is not None
+async def _failure(context: RequestContext, call: Call, error: bytes, response: ResponseWriter) -> None:
+    assert context.dialect is not None
     if call.method == names.RESOURCES_READ and _not_found(error):
         raise grants.unknown_resource(call.name or "")
-    code = _relayable(error, call, exchange.face)
+    code = _relayable(error, call, context.dialect)
     # What an agent's arguments are to blame for is no failure of the server's.
     outcome = "invalid" if code == names.INVALID_PARAMS else "server_error"
-    exchange.outcome, exchange.status, exchange.error_code = outcome, 502, code
-    uris, server = exchange.endpoint.uris, _server(exchange)
+    context.outcome, context.status, context.error_code = outcome, 502, code
+    uris, server = context.endpoint.uris, _server(context)
     if uris.rewrites(server):
         error = _with_our_uri(error, uris.exposing(server))
-    failure = exchange.face.failure(call.id, error, exchange.request_id)
-    await outlet.answer(exchange.face.failed(code), [], failure)
+    failure = context.dialect.failure(call.id, error, context.request_id)
+    await response.answer(context.dialect.failed(code), [], failure)
 
 
 def _not_found(error: bytes) -> bool:
@@ -183,7 +180,7 @@ def _with_our_uri(error: bytes, exposed: Callable[[str], str]) -> bytes:
     return error if found["data"] is data else envelope.emit(found)
 
 
-def _relayable(error: bytes, call: Call, face: Face) -> int:
+def _relayable(error: bytes, call: Call, dialect: Dialect) -> int:
     """The code of a server's error, if it is the agent's to hear.
 
     Raises:
@@ -191,7 +188,7 @@ def _relayable(error: bytes, call: Call, face: Face) -> int:
     """
     code = _error_code(error)
     detail = f"the server answered {code}: {error[:200]!r}"
-    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in face.unheard:
+    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in dialect.unheard:
         raise Fault(Kind.INTERNAL, detail=detail, sent=True)
     if code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities):
         raise not_offered(detail)
@@ -210,7 +207,7 @@ def _error_code(error: bytes) -> int:
         raise Fault(Kind.LOST, detail="an error without code and message", sent=True) from None
 
 
-def _notification(exchange: Exchange, call: Call, message: Message) -> bytes | None:
+def _notification(context: RequestContext, call: Call, message: Message) -> bytes | None:
     """The notification as the agent gets it; None where it is not the agent's."""
     try:
         if message.method == names.PROGRESS and call.token is not None:

@@ -1,8 +1,5 @@
 """Which tools an agent may use: every policy that matches applies, one deny beats every allow, the rest does not exist.
 
-Knows: on which names of a tool each side is tried, and what has to wait for the arguments. Refuses to know: servers,
-routes, and how a refusal is told (a tool that is not there must look like any other that is not there).
-
 Prompts are judged as tools are, by their own patterns (`prompt:`); what `resource:` patterns say becomes `UriRules`.
 
 An allow is tried on the name agents see; with a `/` in the pattern on `server/tool` of *every* target the agent could
@@ -75,7 +72,7 @@ class Bits:
 
 
 @dataclass(frozen=True, slots=True)
-class Applying:
+class ApplyingPolicies:
     """The policies that apply to one class of agents on one endpoint.
 
     Args:
@@ -90,7 +87,7 @@ class Applying:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What the policies say of one tool for one class of agents, before the arguments are known.
 
     Args:
@@ -102,7 +99,7 @@ class Verdict:
     conditions: tuple[tuple[int, bool, Match], ...] = ()
 
 
-FREE = Verdict(True)
+FREE = Decision(True)
 
 
 class Rules:
@@ -140,7 +137,7 @@ class Rules:
         by_source = {source: self._sources.of(source) for source in sources}
         return Bits(self._names.of(name), by_source if any(by_source.values()) else {}, deny)
 
-    def applying(self, principal: Principal, endpoint: str) -> Applying:
+    def applying(self, principal: Principal, endpoint: str) -> ApplyingPolicies:
         """The policies that apply to this agent on this endpoint."""
         outright = 0
         left: list[tuple[int, Match]] = []
@@ -152,9 +149,9 @@ class Rules:
                 outright |= 1 << at
             elif match is not None:
                 left.append((at, match))
-        return Applying(outright, sum(1 << at for at, _ in left), tuple(left))
+        return ApplyingPolicies(outright, sum(1 << at for at, _ in left), tuple(left))
 
-    def judge(self, bits: Bits, sources: Sequence[str], applying: Applying) -> Verdict | None:
+    def judge(self, bits: Bits, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
         """What the policies say of a tool; None where it does not exist for this class.
 
         Args:
@@ -176,7 +173,7 @@ class Rules:
             return FREE if allowed else None
         return _conditional(None if allowed else allow, bits.deny, applying)
 
-    def uri_rules(self, applying: Applying) -> UriRules:
+    def uri_rules(self, applying: ApplyingPolicies) -> UriRules:
         """What one class may read: the same object for all classes to which the same patterns apply.
 
         A policy that looks at arguments says nothing of resources: a read has none.
@@ -219,13 +216,13 @@ def refused_by(grant: Granted, arguments: bytes) -> str | None:
     return None if allowed else missing
 
 
-def _conditional(allow: int | None, deny: int, applying: Applying) -> Verdict | None:
+def _conditional(allow: int | None, deny: int, applying: ApplyingPolicies) -> Decision | None:
     """What is left to ask of the arguments; `allow` None where nothing more is needed to allow."""
     denying = [(at, False, match) for at, match in applying.left if deny >> at & 1]
     allowing = [(at, True, match) for at, match in applying.left if allow is not None and allow >> at & 1]
     if allow is not None and not allowing:
         return None
-    return Verdict(allow is None, (*denying, *allowing)) if denying or allowing else FREE
+    return Decision(allow is None, (*denying, *allowing)) if denying or allowing else FREE
 
 
 def _of_kind(kind: str, patterns: Sequence[str]) -> list[str]:

@@ -1,7 +1,4 @@
-"""One token bucket in whole numbers: the same steps as `stores/decide.lua`, held to the same vectors.
-
-Knows: what a bucket lacks, what time gives back, how long a refused call has to wait. Refuses to know: clocks (`now` is
-given), whose bucket it is, and where it is kept.
+"""One token bucket in whole numbers: the same steps as `limits/decide.lua`, held to the same vectors.
 
 A bucket is kept as what it *lacks*: nothing lacking is full, so a bucket that nobody keeps is a full one. Amounts are
 *units*, of which a token has `price` and a bucket gets back `gain` every tick. That makes every rate a whole number:
@@ -32,7 +29,7 @@ TICKS = (1, 1000, MICROS)
 """Microseconds: the finest that keeps the amounts exact is taken."""
 
 
-class Figures(NamedTuple):
+class BucketRate(NamedTuple):
     """A rate and a burst, ready to be counted with.
 
     Args:
@@ -52,10 +49,10 @@ class Figures(NamedTuple):
         """Tokens of a full bucket."""
         return self.cap // self.price
 
-    def among(self, count: int) -> Figures:
+    def among(self, count: int) -> BucketRate:
         """The share of one of `count` that go on alone: a part of the rate and of the burst, one token at least."""
         burst = max(1, self.burst // count)
-        return Figures(self.gain, self.price * count, burst * self.price * count, self.tick)
+        return BucketRate(self.gain, self.price * count, burst * self.price * count, self.tick)
 
     def seconds(self, units: int) -> float:
         """How long it takes until `units` have come back."""
@@ -67,7 +64,7 @@ Lack = tuple[int, int, int]
 counted with."""
 
 
-def figures_of(calls: int, seconds: int, burst: int) -> Figures:
+def figures_of(calls: int, seconds: int, burst: int) -> BucketRate:
     """The figures of `calls` in `seconds`, with at most `burst` at once.
 
     Raises:
@@ -82,11 +79,11 @@ def figures_of(calls: int, seconds: int, burst: int) -> Figures:
         shared = gcd(calls, span)
         gain, price = calls // shared, span // shared
         if burst * price < MOST_UNITS:
-            return Figures(gain, price, burst * price, tick)
+            return BucketRate(gain, price, burst * price, tick)
     raise ValueError("has no whole numbers")  # cannot be: 86,400 ticks of a day times `MOST_BURST` fit
 
 
-def now_lacking(lack: Lack, figures: Figures, now: int, lent: int = 0) -> int:
+def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int:
     """Units that a bucket lacks at `now`. It is kept as (these, `counted_at(now)`, `cap`) from then on.
 
     Args:
@@ -107,16 +104,16 @@ def now_lacking(lack: Lack, figures: Figures, now: int, lent: int = 0) -> int:
     return units if units > least else least
 
 
-def counted_at(figures: Figures, now: int) -> int:
+def counted_at(figures: BucketRate, now: int) -> int:
     """The stamp of a bucket that is counted at `now`: whole ticks, so that no part of one is lost."""
     return now - now % figures.tick
 
 
-def missing(units: int, figures: Figures, cost: int) -> int:
+def missing(units: int, figures: BucketRate, cost: int) -> int:
     """Units that are missing for `cost` tokens where `units` are lacking; 0 or less where there are enough."""
     return units + cost * figures.price - figures.cap
 
 
-def wait(short: int, figures: Figures, now: int) -> int:
+def wait(short: int, figures: BucketRate, now: int) -> int:
     """Microseconds from `now` until `short` units have come back; at most `MOST_WAIT`."""
     return min(MOST_WAIT, -(-short // figures.gain) * figures.tick - now % figures.tick)

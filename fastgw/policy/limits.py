@@ -1,8 +1,5 @@
 """Which limits a call counts in, and in which bucket of each.
 
-Knows: whose calls and which tools a limit speaks of, what its buckets are told apart by. Refuses to know: how full any
-bucket is, and where it is kept.
-
 A bucket belongs to what is *known* of an agent: its name, its claims, the endpoint, the tool. Never to a session, a
 connection or an argument, of which an agent has as many as it likes. A URI is one of those: reads share a bucket.
 """
@@ -14,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
-from fastgw.policy.bucket import Figures
+from fastgw.policy.bucket import BucketRate
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Claim, Principal
@@ -31,7 +28,7 @@ LONGEST = 256
 CLAIMS = "claims."
 
 
-class Matter(NamedTuple):
+class CallSubject(NamedTuple):
     """What a call is about.
 
     Args:
@@ -56,7 +53,7 @@ class Matter(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class ToolPatterns:
     """The key `tools` of a limit.
 
     Args:
@@ -71,7 +68,7 @@ class Tools:
     prompt_sources: Patterns = NONE
     uris: UriRules = ANY_URI
 
-    def take(self, matter: Matter) -> bool:
+    def take(self, matter: CallSubject) -> bool:
         """Whether the limit speaks of this call."""
         if matter.kind == "resource":
             return not self.uris.permit(matter.name, matter.server, matter.own, matter.known_as)
@@ -90,7 +87,7 @@ class Override:
     """
 
     match: Match
-    figures: Figures
+    figures: BucketRate
     key: str = ""
 
 
@@ -113,19 +110,19 @@ class Limit:
     name: str
     by: tuple[str, ...] = ()
     match: Match | None = None
-    tools: Tools | None = None
-    figures: Figures | None = None
+    tools: ToolPatterns | None = None
+    figures: BucketRate | None = None
     in_flight: int | None = None
     overrides: tuple[Override, ...] = ()
     exact: bool = False
     on_failure: StoreFailure = "local"
     shadow: bool = False
 
-    def subject(self, principal: Principal, endpoint: str, matter: Matter) -> Subject:
+    def subject(self, principal: Principal, endpoint: str, matter: CallSubject) -> Subject:
         """Which bucket a call counts in."""
         return self.subject_reader(endpoint, matter)(principal)
 
-    def subject_reader(self, endpoint: str, matter: Matter) -> SubjectReader:
+    def subject_reader(self, endpoint: str, matter: CallSubject) -> SubjectReader:
         """Which bucket a call counts in, once it is known where it came in and what it is about."""
         readers = [_part_reader(key, endpoint, matter) for key in self.by]
         if len(readers) == 1:
@@ -136,7 +133,7 @@ class Limit:
         return lambda principal: tuple([read(principal) for read in readers])
 
 
-class Tariff(NamedTuple):
+class RateTable(NamedTuple):
     """At what rate a call counts, and among which buckets.
 
     Args:
@@ -145,10 +142,10 @@ class Tariff(NamedTuple):
     """
 
     table: str
-    figures: Figures | None
+    figures: BucketRate | None
 
 
-class Applying(NamedTuple):
+class ApplyingLimits(NamedTuple):
     """A limit that may count the calls of one class of agents.
 
     Args:
@@ -159,14 +156,14 @@ class Applying(NamedTuple):
 
     limit: Limit
     match: Match | None
-    tariff: Tariff
-    overrides: tuple[tuple[Match, Tariff], ...] = ()
+    tariff: RateTable
+    overrides: tuple[tuple[Match, RateTable], ...] = ()
 
     def counts(self, arguments: bytes) -> bool:
         """Whether a call with these arguments counts. What cannot be judged does: a limit restricts."""
         return self.match is None or self.match.arguments_may_hold(arguments)
 
-    def tariff_for(self, arguments: bytes) -> Tariff:
+    def tariff_for(self, arguments: bytes) -> RateTable:
         """At what rate a call with these arguments counts.
 
         Where it cannot be judged whether an override holds, the slowest of all that may: nobody gets a faster rate, or
@@ -184,7 +181,7 @@ class Applying(NamedTuple):
         return min(may, key=_speed)
 
 
-def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tuple[Applying, ...]:
+def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tuple[ApplyingLimits, ...]:
     """The limits that may count this agent's calls on this endpoint."""
     found = []
     for limit in limits:
@@ -196,17 +193,17 @@ def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tu
     return tuple(found)
 
 
-def _with_overrides(limit: Limit, match: Match | None, principal: Principal, endpoint: str) -> Applying:
-    left: list[tuple[Match, Tariff]] = []
+def _with_overrides(limit: Limit, match: Match | None, principal: Principal, endpoint: str) -> ApplyingLimits:
+    left: list[tuple[Match, RateTable]] = []
     for override in limit.overrides:
         asks = override.match.for_class(principal, endpoint)
         if asks is None:
             continue
-        tariff = Tariff(override_table(limit, override), override.figures)
+        tariff = RateTable(override_table(limit, override), override.figures)
         if not asks.looks_at_arguments:
-            return Applying(limit, match, tariff, tuple(left))
+            return ApplyingLimits(limit, match, tariff, tuple(left))
         left.append((asks, tariff))
-    return Applying(limit, match, Tariff(limit.name, limit.figures), tuple(left))
+    return ApplyingLimits(limit, match, RateTable(limit.name, limit.figures), tuple(left))
 
 
 def override_table(limit: Limit, override: Override) -> str:
@@ -219,7 +216,7 @@ def is_of(table: str, limit: str) -> bool:
     return table == limit or table.startswith(f"{limit}\n")
 
 
-def _part_reader(key: str, endpoint: str, matter: Matter) -> Callable[[Principal], Part]:
+def _part_reader(key: str, endpoint: str, matter: CallSubject) -> Callable[[Principal], Part]:
     if key == "agent":
         return _agent
     if key == "user":
@@ -254,7 +251,7 @@ def _bounded(text: Part) -> Part:
     return f"{text[:LONGEST]}…{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _speed(tariff: Tariff) -> tuple[float, int]:
+def _speed(tariff: RateTable) -> tuple[float, int]:
     figures = tariff.figures
     return (figures.gain / (figures.price * figures.tick), figures.burst) if figures is not None else (0.0, 0)
 

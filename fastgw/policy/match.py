@@ -1,8 +1,5 @@
 """Whose call a policy, route or limit is about: agent, claims, endpoint, arguments.
 
-Knows: how conditions combine (keys by and, values of one key by or), and when arguments cannot be judged.
-Refuses to know: what follows from a match.
-
 A judgement has three values: True, False, and None for *cannot be told*: arguments that are no object, a member that
 stands twice or imitates a looked-at one in case, a list where a single value was asked for. Who allows takes None for
 no, who denies takes it for yes.
@@ -15,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
-from fastgw.mcp.envelope import NotAMessage, NotJson, members, string
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Principal
+from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 NOTHING = Patterns(())
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")

@@ -1,8 +1,5 @@
 """Patterns over names: `*` is any characters, `?` is one; the whole name, case counts.
 
-Knows: how a pattern fits, and which kind of thing it speaks of (`deploy-*` a name agents see, `github/*` a server's own
-tool, `prompt:...` and `resource:...` the rest). Refuses to know: what follows when one fits.
-
 A pattern becomes a regular expression whose groups give nothing back (`(?>...)`), so a fit costs at most length times
 pattern, never more: arguments of agents are tried too, and `*a*b*c*` must not cost them minutes of ours.
 """

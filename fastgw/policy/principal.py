@@ -1,7 +1,4 @@
-"""An agent after its credential was verified.
-
-Knows: who it is and which claims it carries. Refuses to know: how that was found out.
-"""
+"""An agent after its credential was verified."""
 
 from __future__ import annotations
 

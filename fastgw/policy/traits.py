@@ -1,7 +1,5 @@
 """Telling agents apart only as far as the configuration does.
 
-Knows: which agent patterns and claims any condition asks for. Refuses to know: what the conditions decide.
-
 Ten thousand agents mostly differ in nothing a policy asks about. Those with equal traits get equal answers from every
 match, so one of them is asked for all.
 """
@@ -14,7 +12,7 @@ from fastgw.policy.match import Match
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Claim, Principal
 
-Seen = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
+AgentClass = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
 
 
 class Traits:
@@ -31,7 +29,7 @@ class Traits:
         self._agents: tuple[Patterns, ...] = tuple(dict.fromkeys(match.agent for match in every if match.agent))
         self._claims = tuple(dict.fromkeys(claim for match in every for claim, _ in match.claims))
 
-    def of(self, principal: Principal) -> Seen:
+    def of(self, principal: Principal) -> AgentClass:
         """The agent's traits; agents with equal ones are equal to every match."""
         fits = tuple([patterns.fits(principal.agent) for patterns in self._agents])
         return fits, tuple([principal.claims.get(claim) for claim in self._claims])

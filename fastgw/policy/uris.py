@@ -1,7 +1,5 @@
 """Which URIs a class of agents may read, by the `resource:` patterns of the policies that apply to it.
 
-Knows: that one URI has several spellings. Refuses to know: servers, catalogues, and whether the resource exists.
-
 A server may undo percent-encoding once or twice, resolve dots before or after that, fold `//`, take a backslash for a
 slash, or hang a whole URI below a folder of its own. So a rule looks at every spelling any of these would read: an
 allow must hold for all of them, a deny that fits one refuses. What is done to URIs is done to the patterns too, so that

@@ -1,21 +1,18 @@
-"""What is asked of the buckets for one call, and what they say.
-
-Knows: shapes. Refuses to know: where buckets are kept.
-"""
+"""What is asked of the buckets for one call, and what they say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastgw.policy.bucket import Figures
+from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit, Subject
 
 Bucket = tuple[str, Subject]
 """Which bucket: its limit (or the override of one) and its subject. Keeps its content over a reload."""
 
 
-class Charge(NamedTuple):
+class BucketCharge(NamedTuple):
     """One bucket that a call counts in.
 
     Args:
@@ -26,13 +23,13 @@ class Charge(NamedTuple):
 
     limit: Limit
     bucket: Bucket
-    figures: Figures | None
+    figures: BucketRate | None
     cost: int = 1
     most: int = 0
 
 
 @dataclass(slots=True)
-class Verdict:
+class LimitVerdict:
     """Whether a call may go, and how the tightest of its buckets stands then.
 
     Args:
@@ -46,13 +43,13 @@ class Verdict:
         how: who decided: `memory`, `lease`, `store`, or, while the store is away, `local`, `allow`, `deny`.
     """
 
-    refused: Charge | None = None
+    refused: BucketCharge | None = None
     wait: float = 0.0
-    tightest: Charge | None = None
+    tightest: BucketCharge | None = None
     left: int = 0
     lacking: int = 0
     shadowed: tuple[Limit, ...] = ()
-    permits: tuple[Charge, ...] = ()
+    permits: tuple[BucketCharge, ...] = ()
     how: str = "memory"
 
     @property
@@ -63,7 +60,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BucketState:
     """How full one bucket is, for operators.
 
     Args:

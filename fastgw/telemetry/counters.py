@@ -1,7 +1,4 @@
-"""What one process counts, and the steps in which it tells the keeper.
-
-Knows: names, label values, numbers. Refuses to know: sockets, other processes, how metrics are written.
-"""
+"""What one process counts, and the steps in which it tells the controller."""
 
 from __future__ import annotations
 

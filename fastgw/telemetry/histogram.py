@@ -1,8 +1,5 @@
 """Times as counts per bucket, so that histograms of many workers add up.
 
-Knows: HDR's log-linear buckets at two significant digits, in whole microseconds, kept sparsely.
-Refuses to know: clocks, and what was timed.
-
 Rule: HdrHistogram's bucket layout with 256 sub-buckets. Values below 256 have a bucket each; above, every power of two
 is split into 128, so that a bucket is never wider than 1/128 of its values.
 """

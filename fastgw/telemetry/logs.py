@@ -1,6 +1,5 @@
 """The log: one line per record, to stderr.
 
-Knows: time, level, which process. Refuses to know: files, rotation, and what is logged.
 Law: in a child nothing waits for whoever reads the log; what finds no room is counted, and the count is logged.
 """
 
@@ -104,7 +103,7 @@ def configure(role: str, level: str = "info", form: str = "text", handler: loggi
     """Send the log of this process to stderr.
 
     Args:
-        role: which process: `launcher`, `keeper`, `worker-1`.
+        role: which process: `supervisor`, `controller`, `worker-1`.
         level: debug, info, warning or error.
         form: `text` or `json`.
         handler: `Unhurried()` in a child; without one lines are written at once, for a process that must not have

@@ -1,7 +1,6 @@
 """The sums over all workers, and their text for Prometheus.
 
-Knows: every metric's name, kind and labels; that a dead worker's counts stay and its gauges go.
-Refuses to know: sockets, and who asks. The names are documented in docs/metrics.md; a test compares.
+The names are documented in docs/metrics.md; a test compares.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_events_total": Family("counter", "Usage events handed to the writer."),
     "fastgw_usage_events_lost_total": Family("counter", "Usage events that reached no sink.", ("where",)),
     "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),
-    "fastgw_keeper_restarts_total": Family("counter", "Keepers that ended and were started again."),
+    "fastgw_controller_restarts_total": Family("counter", "Keepers that ended and were started again."),
     "fastgw_workers": Family("gauge", "Connected workers by state.", ("state",)),
     "fastgw_snapshot_generation": Family("gauge", "Generation of the snapshot that workers were last given."),
     "fastgw_snapshot_failures_total": Family("counter", "Compiles that failed; the snapshot before was kept."),
@@ -84,11 +83,11 @@ class Sums:
         self._gauges.pop(worker, None)
 
     def inc(self, *series: str) -> None:
-        """Count one in the keeper itself."""
+        """Count one in the controller itself."""
         self._counts[series] = self._counts.get(series, 0) + 1
 
     def add(self, series: Series, count: int) -> None:
-        """Count `count` in the keeper itself."""
+        """Count `count` in the controller itself."""
         self._counts[series] = self._counts.get(series, 0) + count
 
     def put(self, value: int, *series: str) -> None:

@@ -1,7 +1,5 @@
 """Who does something most often, of more than could be remembered.
 
-Knows: counts by key, and that the rarest gives way. Refuses to know: what is counted.
-
 Rule: Space-Saving (Metwally, Agrawal and El Abbadi, 2005): a newcomer takes the place and the count of the rarest, so
 that whoever is truly frequent stands in the table, with a count that may be too high but never too low.
 """

@@ -1,7 +1,5 @@
 """One usage event: who asked for what, how it ended, what it took.
 
-Knows: the fields of schema 1 and their order. Refuses to know: where events go; arguments, results, secrets.
-
 Every field is always there: null is unknown or not applicable, 0 is measured nought. Fields are added, never renamed.
 """
 
@@ -17,7 +15,7 @@ from fastgw.policy.principal import Claim, Principal
 
 
 @dataclass(slots=True)
-class Event:
+class UsageEvent:
     """What the path of a call knows at its end.
 
     Args:
@@ -60,7 +58,7 @@ class Event:
     labels: tuple[str, ...] = field(default=())
 
 
-def encode(event: Event) -> bytes:
+def encode(event: UsageEvent) -> bytes:
     """The event as one line of JSON, without the line break."""
     principal = event.principal
     claims = principal.claims

@@ -1,6 +1,5 @@
-"""A worker's usage events on their way to the keeper, in batches.
+"""A worker's usage events on their way to the controller, in batches.
 
-Knows: bounds in time and bytes. Refuses to know: sockets, and what stands in an event.
 Law: adding an event never waits; what finds no room is counted as lost.
 """
 
@@ -14,7 +13,7 @@ DELAY = 0.05
 BATCH = 64 * 1024
 """Bytes after which a batch goes at once."""
 ROOM = 16 * 1024 * 1024
-"""Bytes that may wait while the keeper is away."""
+"""Bytes that may wait while the controller is away."""
 
 
 class Spool:

@@ -1,6 +1,5 @@
 """Usage events on their way out: one thread per sink, the only one that writes there, so lines never mix.
 
-Knows: descriptors and files, bounds. Refuses to know: what stands in a line.
 Law: `put` never waits. A sink whose reader stops loses events, which are counted, and delays nobody.
 """
 
@@ -113,7 +112,7 @@ class Sink:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
 
-class Writer:
+class UsageWriter:
     """All sinks of the configuration; a reload changes them."""
 
     def __init__(self, base: Path) -> None:

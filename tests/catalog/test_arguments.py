@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastgw.catalog.arguments import filled
-from fastgw.mcp.envelope import NotAMessage, NotJson
+from fastgw.protocol.envelope import NotAMessage, NotJson
 
 EU = (("region", b'"eu"'),)
 LIMIT = (("limit", b"10"),)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from fastgw.catalog.naming import Shelf, assign, shortened
+from fastgw.catalog.naming import ServerNames, assign, shortened
 
 
-def shelf(server: str, *tools: str) -> Shelf:
-    return Shelf(server, server, tools)
+def shelf(server: str, *tools: str) -> ServerNames:
+    return ServerNames(server, server, tools)
 
 
 def test_on_collision_moves_all_that_collide_and_nobody_else() -> None:
@@ -49,7 +49,7 @@ def test_a_made_up_name_that_is_taken_yields_to_a_servers_own() -> None:
 
 
 def test_two_made_up_names_alike_do_not_depend_on_order() -> None:
-    shelves = [Shelf("s1", "a", ("b__c",)), Shelf("s2", "a__b", ("c",))]
+    shelves = [ServerNames("s1", "a", ("b__c",)), ServerNames("s2", "a__b", ("c",))]
     there, back = assign("always", shelves, ()), assign("always", shelves[::-1], ())
     assert there.names == back.names
     assert len(set(there.names.values())) == 2
@@ -70,7 +70,7 @@ def test_every_tool_has_its_own_name_whatever_the_servers_bring() -> None:
     dice = random.Random(11)
     parts = ["a", "b", "a__b", "b__c", "c", "x" * 61, "x" * 70, "a__" + "x" * 61]
     for _ in range(500):
-        shelves = [Shelf(f"s{i}", dice.choice("abc"), tuple(dice.sample(parts, 4))) for i in range(4)]
+        shelves = [ServerNames(f"s{i}", dice.choice("abc"), tuple(dice.sample(parts, 4))) for i in range(4)]
         reserved = dice.sample(parts[:5], 2)
         for mode in ("none", "on_collision", "always"):
             names = assign(mode, shelves, reserved).names

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastgw.catalog.precedence import Places, first
+from fastgw.catalog.precedence import Precedence, first
 
-PLACES = Places(
+PLACES = Precedence(
     {
         "s/search": {"timeout": 1},
         "find": {"timeout": 2, "idle_timeout": 2},
@@ -26,7 +26,7 @@ def test_a_null_is_not_set() -> None:
 
 
 def hidden(entries: dict[str, bool], name: str = "gh__search") -> bool:
-    places = Places({key: {"hidden": value} for key, value in entries.items()})
+    places = Precedence({key: {"hidden": value} for key, value in entries.items()})
     return places.hidden(name, ["gh/search"], (name, "gh/search", "search"))
 
 

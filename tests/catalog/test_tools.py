@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fastgw.catalog.definitions import Sort, parse_definitions
+from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.listing import PAGE, encoded, entry, page_at
 from fastgw.catalog.route import ParamHeader
 from fastgw.catalog.tools import Catalogue, InvalidTool, dump, load, parse_tool, parse_tools
@@ -180,9 +180,9 @@ def test_a_kept_catalogue_comes_back() -> None:
 
 def test_all_of_a_kept_catalogue_comes_back() -> None:
     lists = {
-        "prompts": (Sort.PROMPT, b'[{"description":"\\u00e9","name":"p"}]'),
-        "resources": (Sort.RESOURCE, b'[{"name":"a","uri":"file:///a","size":12345678901234567890123}]'),
-        "templates": (Sort.TEMPLATE, b'[{"uriTemplate":"a:{b}","name":"b"}]'),
+        "prompts": (DefinitionKind.PROMPT, b'[{"description":"\\u00e9","name":"p"}]'),
+        "resources": (DefinitionKind.RESOURCE, b'[{"name":"a","uri":"file:///a","size":12345678901234567890123}]'),
+        "templates": (DefinitionKind.TEMPLATE, b'[{"uriTemplate":"a:{b}","name":"b"}]'),
     }
     found = {place: parse_definitions(sort, "s", array)[0] for place, (sort, array) in lists.items()}
     declares = frozenset(("prompts", 'x"'))

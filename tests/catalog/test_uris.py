@@ -8,15 +8,15 @@ import random
 import pytest
 
 from fastgw.catalog.aliases import Aliases
-from fastgw.catalog.uris import Owned, Uris, UriShelf, assign_uris
+from fastgw.catalog.uris import Owned, ServerUris, Uris, assign_uris
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import LONGEST
 
 MODES = ("none", "on_collision", "always")
 
 
-def shelf(server: str, *uris: str, templates: tuple[str, ...] = (), only: Patterns | None = None) -> UriShelf:
-    return UriShelf(server, server, uris, templates, only)
+def shelf(server: str, *uris: str, templates: tuple[str, ...] = (), only: Patterns | None = None) -> ServerUris:
+    return ServerUris(server, server, uris, templates, only)
 
 
 def owner(uris: Uris, uri: str) -> tuple[str, str] | None:
@@ -275,7 +275,7 @@ def test_whatever_is_shown_leads_back(mode: str) -> None:
     ]
     for _ in range(400):
         shelves = [
-            UriShelf(name, alias, tuple(dice.sample(parts, 5)), tuple(dice.sample(templates, 4)))
+            ServerUris(name, alias, tuple(dice.sample(parts, 5)), tuple(dice.sample(templates, 4)))
             for name, alias in zip("abc", dice.sample(["a", "b", "B_b", "ui", "b-b"], 3), strict=True)
         ]
         found = assign_uris(mode, shelves[: dice.randrange(1, 4)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.validation import Unusable, check_arguments, check_result, objection, validator
+from fastgw.catalog.validation import UnusableSchema, check_arguments, check_result, objection, validator
 
 TOOL = {
     "type": "object",
@@ -184,7 +184,7 @@ def test_schemas_that_are_not_used(schema: bytes, why: str) -> None:
     wrong = objection(schema)
     assert wrong is not None
     assert wrong.startswith(why)
-    with pytest.raises(Unusable):
+    with pytest.raises(UnusableSchema):
         validator(schema)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.cli.client import Client, Place, Refused
+from fastgw.cli.client import Client, Place, RefusedByServer
 from fastgw.cli.main import main
 from fastgw.cli.terminal import plain
 from tests.e2e import asking, servers
@@ -287,7 +287,7 @@ def test_a_server_that_asks_back_is_told_apart_from_a_result(beside: Aside) -> N
         writer.write(answer(json.dumps({"jsonrpc": "2.0", "id": got.json()["id"], "result": result}).encode()))
 
     client = Client(Place(beside.enter(scripted(handle)).url), lambda *_: None)
-    with pytest.raises(Refused, match="ask back"):
+    with pytest.raises(RefusedByServer, match="ask back"):
         client.request("tools/call", {"name": b'"x"'})
 
 

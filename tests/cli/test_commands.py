@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from fastgw.backends.kept import store
-from fastgw.catalog.definitions import Sort, parse_definition
+from fastgw.auth.keys import digest
+from fastgw.catalog.definitions import DefinitionKind, parse_definition
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.cli.main import COMMANDS, main
 from fastgw.config.reader import read_settings
-from fastgw.identity.keys import digest
+from fastgw.upstream.discovery.kept import store
 
 CONTRACT = Path(__file__).resolve().parents[1] / "config" / "contract.yaml"
 AGENTS = f"agents: {{a: {{key: 'sha256:{'0' * 64}'}}}}\n"
@@ -68,8 +68,8 @@ def test_check_says_what_the_kept_catalogues_make_of_names(tmp_path: Path, capsy
 def test_check_says_what_becomes_of_prompts_and_resources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.yaml"
     file.write_text("servers:\n  a: {url: http://h/}\n  b: {url: http://h/b}\n", encoding="utf-8")
-    prompt = parse_definition(Sort.PROMPT, "a", b'{"name":"greet"}')
-    resource = parse_definition(Sort.RESOURCE, "a", b'{"uri":"https://h/x","name":"x"}')
+    prompt = parse_definition(DefinitionKind.PROMPT, "a", b'{"name":"greet"}')
+    resource = parse_definition(DefinitionKind.RESOURCE, "a", b'{"uri":"https://h/x","name":"x"}')
     for server in ("a", "b"):
         prompts, resources = (replace(prompt, server=server),), (replace(resource, server=server),)
         kept = Catalogue(server, (), prompts=prompts, resources=resources, capabilities=frozenset({"resources"}))

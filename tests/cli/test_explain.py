@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from fastgw.backends.kept import store
 from fastgw.catalog.arms import arm_for
-from fastgw.catalog.definitions import Sort, parse_definition
+from fastgw.catalog.definitions import DefinitionKind, parse_definition
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.cli.main import main
-from fastgw.config.compile import Learned, compile_snapshot
-from fastgw.config.explanation import Explanation, explain
-from fastgw.config.question import Question
-from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Endpoint
-from fastgw.config.weighing import Counting, Quoted
-from fastgw.gateway.curation import sendable
+from fastgw.config.schema.settings import Settings
+from fastgw.gateway.arguments import sendable
 from fastgw.policy.authorise import refused_by
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.explain import Explanation, explain
+from fastgw.snapshot.model import Endpoint
+from fastgw.snapshot.question import ExplainQuestion
+from fastgw.snapshot.trace import CountingLimits, Quoted
+from fastgw.upstream.discovery.kept import store
 
 HASH = "sha256:" + "ab" * 32
 Said = pytest.CaptureFixture[str]
@@ -35,9 +35,12 @@ def catalogue(server: str, tools: Sequence[str], prompts: Sequence[str] = (), ur
     return Catalogue(
         server,
         parse_tools(server, json.dumps(array).encode())[0],
-        prompts=tuple(parse_definition(Sort.PROMPT, server, json.dumps({"name": one}).encode()) for one in prompts),
+        prompts=tuple(
+            parse_definition(DefinitionKind.PROMPT, server, json.dumps({"name": one}).encode()) for one in prompts
+        ),
         resources=tuple(
-            parse_definition(Sort.RESOURCE, server, json.dumps({"uri": uri, "name": "n"}).encode()) for uri in uris
+            parse_definition(DefinitionKind.RESOURCE, server, json.dumps({"uri": uri, "name": "n"}).encode())
+            for uri in uris
         ),
         capabilities=frozenset({"tools", "prompts", "resources"}),
     )
@@ -50,7 +53,7 @@ def settings_of(bring: Bring, **keys: Any) -> Settings:
 
 
 def asked(settings: Settings, catalogues: Mapping[str, Catalogue], name: str, **keys: Any) -> Explanation:
-    question = Question(**{"kind": "tool", "name": name, "agent": "bot", **keys})
+    question = ExplainQuestion(**{"kind": "tool", "name": name, "agent": "bot", **keys})
     return explain(settings, catalogues, question, sendable)
 
 
@@ -264,9 +267,9 @@ def test_limits_that_count_it_are_named() -> None:
     found = told({"a": ["x"]}, "x", limits=LIMITS, tools={"x": {"weight": 2}})
     assert found.sent
     assert found.limits == (
-        Counting("all", ("agent", "claims.none"), ("bot", None), "100/minute", 100, None, None, 2, False),
-        Counting("own", (), (), "6/hour", 2, None, None, 2, True),
-        Counting("many", ("claims.team",), ("qa",), None, None, None, 3, 2, False),
+        CountingLimits("all", ("agent", "claims.none"), ("bot", None), "100/minute", 100, None, None, 2, False),
+        CountingLimits("own", (), (), "6/hour", 2, None, None, 2, True),
+        CountingLimits("many", ("claims.team",), ("qa",), None, None, None, 3, 2, False),
     )
     prod = told({"a": ["x"]}, "x", limits=LIMITS, arguments=b'{"env":"prod"}')
     assert [one.name for one in prod.limits] == ["all", "own", "prod", "many"]
@@ -373,7 +376,7 @@ def test_by_what_a_uri_leads_to_its_server_or_why_nowhere() -> None:
         "b": catalogue("b", [], [], ["both://x"]),
         "c": catalogue("c", [], [], ["far://x"]),
     }
-    template = parse_definition(Sort.TEMPLATE, "b", b'{"uriTemplate": "page://{p}", "name": "n"}')
+    template = parse_definition(DefinitionKind.TEMPLATE, "b", b'{"uriTemplate": "page://{p}", "name": "n"}')
     known["b"] = replace(known["b"], templates=(template,))
     taken = ["resource:help:*", "resource:page:*", "resource:both:*", "resource:a+*", "resource:b+*"]
     here = {"servers": ["a", "b"], "tools": taken}

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from fastgw.cli.main import main
-from fastgw.config.imported import imported, quoted
+from fastgw.config.importer import imported, quoted
 from fastgw.config.inactive import inactive
-from fastgw.config.reader import Reading, read
+from fastgw.config.reader import ReadConfig, read
 
 Said = pytest.CaptureFixture[str]
 
 
-def read_back(text: str, variables: list[str], folder: Path, value: str = "set-later") -> Reading:
+def read_back(text: str, variables: list[str], folder: Path, value: str = "set-later") -> ReadConfig:
     """The configuration as `check` and `run` read it, every variable it asks for set."""
     file = folder / "imported.yaml"
     file.write_text(text, encoding="utf-8")

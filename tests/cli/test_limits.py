@@ -14,27 +14,27 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from fastgw.admin.app import serve_admin
+from fastgw.admin.limits import LimitHandlers
+from fastgw.admin.status import Status
 from fastgw.cli.limits import TOKEN_ENV
 from fastgw.cli.main import main
-from fastgw.config.rules import Limit
-from fastgw.edge.admin import serve_admin
-from fastgw.edge.hub import Hub
-from fastgw.edge.limitdesk import LimitDesk
-from fastgw.edge.plan import Plan
-from fastgw.edge.status import Status
-from fastgw.gateway.registry import Registry
-from fastgw.stores.script import SOURCE
+from fastgw.config.schema.rules import LimitSettings
+from fastgw.limits.script import SOURCE
+from fastgw.processes.ipc_server import IpcServer
+from fastgw.processes.plan import Plan
 from fastgw.telemetry.metrics import Sums
+from fastgw.upstream.tasks import BackgroundTasks
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
-from tests.edge.trivial import Mind
+from tests.processes.trivial import Mind
 
 Said = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "operators' own, ä"
 LIMITS = (
-    Limit.model_validate({"name": "per-agent", "by": ["agent"], "rate": "60/minute"}),
-    Limit.model_validate({"name": "writes", "by": ["claims.team", "tool"], "rate": "10/hour"}),
+    LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "60/minute"}),
+    LimitSettings.model_validate({"name": "writes", "by": ["claims.team", "tool"], "rate": "10/hour"}),
 )
 BUCKETS = [
     {"limit": "per-agent", "subject": "tester", "used": 0.9999, "left": 0, "burst": 60, "at_once": False},
@@ -79,8 +79,8 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
     plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
-    status = Status(Hub(Registry()), Mind(plan), Sums(), dict)
-    desk = LimitDesk(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
+    status = Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict)
+    desk = LimitHandlers(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
     runner = await serve_admin(listener, status, token, desk)
     try:
         yield workers

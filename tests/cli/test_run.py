@@ -17,7 +17,7 @@ import pytest
 from fastgw.cli.main import main
 from fastgw.cli.run import NotSafe, read_plan
 from tests.e2e.ports import free_port
-from tests.edge.gateway_process import until
+from tests.processes.gateway_process import until
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITED = "workers: 1\nquotas:\n  - {name: few, per: day, calls: 5}\nbreaker: {failures: 3}\n"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from fastgw.auth.keys import digest
 from fastgw.cli.main import main
 from fastgw.cli.snippets import BY_VARIABLE, CLIENTS
 from fastgw.config.reader import read_settings
-from fastgw.identity.keys import digest
 
 Said = pytest.CaptureFixture[str]
 URL = "https://gw.example/mcp"

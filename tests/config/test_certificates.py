@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
-from tests.backends.test_tls import Authority
+from tests.upstream.test_tls import Authority
 
 
 def told(folder: Path, tls: str) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fastgw.config.error_messages import valid_keys
 from fastgw.config.inactive import HARMLESS, RESTRICTING, inactive
 from fastgw.config.reader import read
-from fastgw.config.telling import valid_keys
 
 URL = "url: http://h/mcp"
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from fastgw.config.limits import failed_credentials_of, limits_of
-from fastgw.config.settings import Settings
-from fastgw.config.snapshot import Snapshot
-from fastgw.edge.parcels import Packed, Unpacking
+from fastgw.config.schema.settings import Settings
 from fastgw.policy.bucket import figures_of
-from fastgw.policy.limits import Limit, Matter, Tools, applying
+from fastgw.policy.limits import CallSubject, Limit, ToolPatterns, applying
 from fastgw.policy.principal import Principal
-from tests.config.compiling import compiled, prompts, view
+from fastgw.snapshot.codec import EncodedSnapshot, SnapshotDecoder
+from fastgw.snapshot.model import Snapshot
+from tests.snapshot.compiling import compiled, prompts, view
 
 MINUTE, HOUR = 60, 3600
 
@@ -26,7 +26,7 @@ def limit(**keys: Any) -> Limit:
     return found[0]
 
 
-def taking(*texts: str) -> Tools:
+def taking(*texts: str) -> ToolPatterns:
     tools = limit(rate="1/minute", tools=list(texts)).tools
     assert tools is not None
     return tools
@@ -98,8 +98,8 @@ def test_match_and_except() -> None:
     assert [counts("y", "qa"), counts("x", "qa"), counts("y", "ops")] == [True, False, False]
 
 
-def tool(name: str, server: str = "a", own: str | None = None) -> Matter:
-    return Matter("tool", name, server, own or name)
+def tool(name: str, server: str = "a", own: str | None = None) -> CallSubject:
+    return CallSubject("tool", name, server, own or name)
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def tool(name: str, server: str = "a", own: str | None = None) -> Matter:
         (["a/*"], tool("anything", "b"), False),
         (["a/own"], tool("shown", own="own"), True),
         (["*"], tool("x"), True),
-        (["*"], Matter("prompt", "x", "a", "x"), False),
-        (["*"], Matter("resource", "docs://x", "a", "docs://x"), False),
-        (["prompt:re*"], Matter("prompt", "report", "a", "report"), True),
+        (["*"], CallSubject("prompt", "x", "a", "x"), False),
+        (["*"], CallSubject("resource", "docs://x", "a", "docs://x"), False),
+        (["prompt:re*"], CallSubject("prompt", "report", "a", "report"), True),
         (["prompt:re*"], tool("report"), False),
-        (["prompt:a/*"], Matter("prompt", "b__report", "b", "report"), False),
-        (["prompt:a/*"], Matter("prompt", "a__report", "a", "report"), True),
-        (["resource:docs://*"], Matter("resource", "docs://x", "a", "docs://x"), True),
-        (["resource:a/docs://*"], Matter("resource", "a+docs://x", "a", "docs://x"), True),
-        (["resource:a/docs://*"], Matter("resource", "b+docs://x", "b", "docs://x"), False),
+        (["prompt:a/*"], CallSubject("prompt", "b__report", "b", "report"), False),
+        (["prompt:a/*"], CallSubject("prompt", "a__report", "a", "report"), True),
+        (["resource:docs://*"], CallSubject("resource", "docs://x", "a", "docs://x"), True),
+        (["resource:a/docs://*"], CallSubject("resource", "a+docs://x", "a", "docs://x"), True),
+        (["resource:a/docs://*"], CallSubject("resource", "b+docs://x", "b", "docs://x"), False),
         (["resource:docs://*"], tool("docs://x"), False),
     ],
 )
-def test_tools(texts: Sequence[str], matter: Matter, taken: bool) -> None:
+def test_tools(texts: Sequence[str], matter: CallSubject, taken: bool) -> None:
     assert taking(*texts).take(matter) is taken
 
 
@@ -184,13 +184,13 @@ def test_the_snapshot_has_them_and_travels_with_them() -> None:
     assert snapshot.failed_credentials == figures_of(5, MINUTE, 5)
     copy = pickle.loads(pickle.dumps(snapshot))
     assert (copy.limits, copy.failed_credentials) == (snapshot.limits, snapshot.failed_credentials)
-    assert copy.limits[1].tools.take(Matter("resource", "docs://%61", "s", "docs://a"))
+    assert copy.limits[1].tools.take(CallSubject("resource", "docs://%61", "s", "docs://a"))
 
 
 def test_the_parcels_bring_them() -> None:
-    before = Packed(1, compiled({"s": ["a"]}))
-    after = Packed(2, compiled({"s": ["a"]}, limits=LIMITS, failed_credentials="off"), before)
-    unpacking, found = Unpacking(), []
+    before = EncodedSnapshot(1, compiled({"s": ["a"]}))
+    after = EncodedSnapshot(2, compiled({"s": ["a"]}, limits=LIMITS, failed_credentials="off"), before)
+    unpacking, found = SnapshotDecoder(), []
     for message in pickle.loads(pickle.dumps([*before.whole(), *after.changes()])):
         if message[0] == "load":
             found.append(unpacking.whole(message[1], message[2]))

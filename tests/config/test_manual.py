@@ -11,7 +11,7 @@ import pytest
 
 from fastgw.config.inactive import inactive
 from fastgw.config.reader import read
-from fastgw.config.schema import schema
+from fastgw.config.schema.json_schema import schema
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "fastgw.yaml"
 ENVIRON = {"FASTGW_SECRET": "sixteen letters.", "DEPLOYMENT_TOKEN": "d", "DATA_PASSWORD": "p", "KNOWLEDGE_KEY": "k"}

@@ -8,7 +8,7 @@ import pytest
 
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
-from fastgw.config.settings import Settings
+from fastgw.config.schema.settings import Settings
 
 SERVER = "servers:\n  data: {url: http://127.0.0.1:9002/mcp, credential: {bearer: '${env:TOKEN}'}}\n"
 

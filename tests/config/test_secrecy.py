@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from fastgw.config.compile import Learned, compile_snapshot
-from fastgw.config.curation import curation_of
 from fastgw.config.references import SECRETS
-from fastgw.config.settings import Settings
-from tests.config.compiling import catalogue, settings
+from fastgw.config.schema.settings import Settings
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.curation import curation_of
+from tests.snapshot.compiling import catalogue, settings
 
 MAY_BE_WRITTEN = {("servers", "*", "env"), ("servers", "*", "headers"), ("alerts", "webhook"), ("tools", "*", "fixed")}
 """Kept out of logs all the same."""

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
+from fastgw.config.schema.units import RateSetting, money, positive_seconds, rate, seconds, share, size
 from fastgw.config.tree import Number
-from fastgw.config.units import Rate, money, positive_seconds, rate, seconds, share, size
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from fastgw.config.units import Rate, money, positive_seconds, rate, seconds, sh
         (money, Number("3.00"), Decimal("3.00")),
         (money, 5, Decimal(5)),
         (money, 1e-7, Decimal("0.0000001")),
-        (rate, "100/minute", Rate(100, 60)),
+        (rate, "100/minute", RateSetting(100, 60)),
     ],
 )
 def test_read(read: Callable[[object], object], text: object, value: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.config.servers import Credential
+from fastgw.config.schema.servers import CredentialSettings
 from fastgw.credentials.static import header_lines
 
 
@@ -24,11 +24,11 @@ from fastgw.credentials.static import header_lines
     ],
 )
 def test_lines(written: dict[str, Any], lines: bytes) -> None:
-    assert header_lines(Credential.model_validate(written)) == lines
+    assert header_lines(CredentialSettings.model_validate(written)) == lines
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: b", "a\nb", "a\x00b", " a", "a ", "\u20ac"])
 def test_values_that_would_leave_their_line_are_refused(value: str) -> None:
     for written in ({"bearer": value}, {"header": {"X-Key": value}}):
         with pytest.raises(ValueError, match="must not"):
-            Credential.model_validate(written)
+            CredentialSettings.model_validate(written)

@@ -1,4 +1,4 @@
-"""A real gateway as a process tree of its own: launcher, keeper, two workers.
+"""A real gateway as a process tree of its own: supervisor, controller, two workers.
 
     with running({"servers": {...}}, tmp_path) as gateway:
         reply = asyncio.run(exchange(gateway.url, modern("tools/list", key=KEY)))
@@ -114,15 +114,15 @@ class Gateway:
         return float(values[0]) if values else 0.0
 
     def child(self, role: str) -> int:
-        """Process id of `keeper`, `worker-1` or `worker-2`; 0 while there is none (Linux)."""
+        """Process id of `controller`, `worker-1` or `worker-2`; 0 while there is none (Linux)."""
         for pid in self.children():
             with suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text().strip() == f"fastgw-{role}":
+                if Path(f"/proc/{pid}/comm").read_text().strip() == f"fastgw-{role}"[:15]:
                     return pid
         return 0
 
     def children(self) -> list[int]:
-        """Process ids of keeper and workers (Linux)."""
+        """Process ids of controller and workers (Linux)."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
@@ -140,13 +140,13 @@ class Gateway:
             time.sleep(LOOK_EVERY)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal to the launcher and return its exit code."""
+        """Send a signal to the supervisor and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(STOP_WITHIN)
 
     def kill(self) -> None:
-        """Take everything away at once: the launcher and, as its group, all it started."""
+        """Take everything away at once: the supervisor and, as its group, all it started."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOP_WITHIN)

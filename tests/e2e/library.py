@@ -17,7 +17,18 @@ from typing import Any
 
 from tests.e2e.gateway import KEY, Gateway, running_beside, until
 from tests.e2e.http import META, exchange, modern
-from tests.e2e.servers import STREAM, STREAM_END, Call, Got, Toolbox, answer, event, failure, serving, success
+from tests.e2e.servers import (
+    STREAM,
+    STREAM_END,
+    Call,
+    Got,
+    Toolbox,
+    answer,
+    event,
+    failure,
+    serving,
+    success,
+)
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 LISTS = {

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.demo import Demo, running
-from tests.e2e.tour import CHECKS, CLIENTS, SUPPORT_CHECKS, Check, Seen, everything, given, of_support, take
+from tests.e2e.tour import (
+    CHECKS,
+    CLIENTS,
+    SUPPORT_CHECKS,
+    Check,
+    Seen,
+    everything,
+    given,
+    of_support,
+    take,
+)
 
 Client = tuple[str, str]
 """Which of them, and the revision that it speaks."""

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.demo import Demo, running
-from tests.e2e.tour import CHECKS, CLIENTS, SUPPORT_CHECKS, Check, Seen, Step, everything, given, of_support, take
+from tests.e2e.tour import (
+    CHECKS,
+    CLIENTS,
+    SUPPORT_CHECKS,
+    Check,
+    Seen,
+    Step,
+    everything,
+    given,
+    of_support,
+    take,
+)
 
 Client = tuple[str, str, str]
 """The SDK's line, how it finds the revision, and the revision that it speaks."""

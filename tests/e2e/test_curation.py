@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastgw.cli.main import main
-from fastgw.mcp.envelope import members
+from fastgw.protocol.envelope import members
 from tests.e2e.aside import Aside, aside
 from tests.e2e.asking import ERAS, Agent, agent, listed
 from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside

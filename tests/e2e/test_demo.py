@@ -61,7 +61,7 @@ def test_a_foreign_key_is_refused(demo: Demo) -> None:
 def test_it_ends_all_that_it_started_and_exits_with_0(number: signal.Signals) -> None:
     running = start()
     family = descendants(running.process.pid)
-    assert len(family) >= 3 + 1 + 1 + 2, "three servers, launcher, keeper, two workers"
+    assert len(family) >= 3 + 1 + 1 + 2, "three servers, supervisor, controller, two workers"
     running.process.send_signal(number)
     running.process.communicate(timeout=END_WITHIN)
     assert running.process.returncode == 0

@@ -19,7 +19,7 @@ from tests.e2e.gateway import Gateway, running_beside, until
 from tests.e2e.http import exchange
 from tests.e2e.servers import Toolbox, serving
 from tests.e2e.test_limits import OTHER, admitted, calling, echo, limited, settings
-from tests.stores.valkeys import Valkey
+from tests.limits.valkeys import Valkey
 
 UP = "fastgw_store_up"
 SLOW = 5.0
@@ -29,7 +29,7 @@ FREE = {"name": "free", "by": ["agent"], "rate": "100000/minute"}
 
 
 def store_of(gateway: Gateway) -> int:
-    """Process id of the store that the launcher runs; 0 while there is none."""
+    """Process id of the store that the supervisor runs; 0 while there is none."""
     names = {pid: Path(f"/proc/{pid}/comm") for pid in gateway.children()}
     return next((pid for pid, name in names.items() if name.exists() and "valkey" in name.read_text()), 0)
 
@@ -92,7 +92,7 @@ class Load:
 
 
 async def in_use(gateway: Gateway) -> bool:
-    """Whether both workers use the store, by what they last told the keeper."""
+    """Whether both workers use the store, by what they last told the controller."""
     return gateway.metric(UP) == 2
 
 
@@ -212,7 +212,7 @@ def test_a_store_that_is_not_there_keeps_nobody_from_starting(tmp_path: Path) ->
     asyncio.run(story())
 
 
-def test_the_store_ends_with_its_launcher_and_writes_nothing(tmp_path: Path) -> None:
+def test_the_store_ends_with_its_supervisor_and_writes_nothing(tmp_path: Path) -> None:
     async def story() -> dict[str, Any]:
         async with limited(tmp_path, FREE) as (gateway, _):
             assert await admitted(gateway, 5) == 5

@@ -15,7 +15,18 @@ from tests.e2e.asking import ERAS, LISTS
 from tests.e2e.forgiving import Heard, Outcome, World, errors, forgiving, notes, of, told
 from tests.e2e.gateway import until
 from tests.e2e.http import legacy, modern, streaming
-from tests.e2e.manners import HUGE, Bomb, Circling, Coded, Hosted, Moved, Numbered, Polite, Streaming, Written
+from tests.e2e.manners import (
+    HUGE,
+    Bomb,
+    Circling,
+    Coded,
+    Hosted,
+    Moved,
+    Numbered,
+    Polite,
+    Streaming,
+    Written,
+)
 from tests.e2e.servers import Got, scripted
 
 HOST = "inner.example:9000"

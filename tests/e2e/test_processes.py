@@ -20,13 +20,23 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway import KEY, Gateway, running_beside, until
-from tests.e2e.http import PATIENCE, Asked, Reply, Stream, exchange, legacy, modern, open_session, streaming
+from tests.e2e.http import (
+    PATIENCE,
+    Asked,
+    Reply,
+    Stream,
+    exchange,
+    legacy,
+    modern,
+    open_session,
+    streaming,
+)
 from tests.e2e.servers import STREAM, STREAM_END, Call, Toolbox, event, serving
 
 BACK_WITHIN = 2.0
 """Seconds in which a killed process has been replaced."""
 GONE_WITHIN = 1.0
-"""Seconds in which every process has followed its launcher."""
+"""Seconds in which every process has followed its supervisor."""
 DRAIN = 3.0
 IDLE = 3000
 FILES = 8192
@@ -198,12 +208,12 @@ async def serves_another(gateway: Gateway, known: set[str]) -> bool:
     return await echoes(gateway) not in known
 
 
-def test_a_killed_launcher_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     async def story() -> None:
         async with staged(tmp_path) as (gateway, _, _), AsyncExitStack() as open_calls:
             await begun_on_both(gateway, open_calls)
             family = gateway.children()
-            assert len(family) == 4, "keeper, two workers and the store"
+            assert len(family) == 4, "controller, two workers and the store"
             assert all(map(alive, family))
             gateway.process.kill()
             gateway.process.wait()
@@ -298,7 +308,7 @@ async def counted(gateway: Gateway, line: str) -> bool:
     return await asyncio.to_thread(gateway.metric, line) > 0
 
 
-def test_a_killed_keeper_costs_no_call_and_the_next_one_learns_the_sessions(tmp_path: Path) -> None:
+def test_a_killed_controller_costs_no_call_and_the_next_one_learns_the_sessions(tmp_path: Path) -> None:
     async def story() -> None:
         async with staged(tmp_path, "legacy") as (gateway, stage, toolbox), AsyncExitStack() as open_calls:
             sessions = [await open_session(gateway.url, key=KEY) for _ in range(4)]
@@ -310,11 +320,11 @@ def test_a_killed_keeper_costs_no_call_and_the_next_one_learns_the_sessions(tmp_
             assert (await stream.event()) is not None
             over = asyncio.Event()
             load = [asyncio.create_task(keep_calling(gateway, session, over)) for session in sessions]
-            keeper, killed = gateway.child("keeper"), time.monotonic()
-            os.kill(keeper, signal.SIGKILL)
+            controller, killed = gateway.child("controller"), time.monotonic()
+            os.kill(controller, signal.SIGKILL)
             await until(lambda: opens_anew(gateway), BACK_WITHIN)
             assert time.monotonic() - killed < BACK_WITHIN
-            assert gateway.child("keeper") not in (0, keeper)
+            assert gateway.child("controller") not in (0, controller)
             await until(lambda: holds_sessions(gateway, 5), BACK_WITHIN)
             stage.release.set()
             assert (await last_word(stream))["result"]["content"][0]["text"] == "released"

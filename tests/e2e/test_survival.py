@@ -172,7 +172,7 @@ def test_an_ended_session_is_over_on_every_worker_at_once_and_for_ever(tmp_path:
             assert await statuses(gateway, ended) == {404}
             assert await end(gateway, ended) == 404
             assert await statuses(gateway, kept) == {200}
-            for role in ("keeper", "worker-1", "worker-2"):
+            for role in ("controller", "worker-1", "worker-2"):
                 await killed(gateway, role)
                 assert await statuses(gateway, ended) == {404}
             await restart(gateway)
@@ -182,15 +182,15 @@ def test_an_ended_session_is_over_on_every_worker_at_once_and_for_ever(tmp_path:
     asyncio.run(story())
 
 
-def test_a_session_ended_while_the_keeper_is_away_is_over_everywhere_too(tmp_path: Path) -> None:
+def test_a_session_ended_while_the_controller_is_away_is_over_everywhere_too(tmp_path: Path) -> None:
     async def story() -> None:
         async with one_server(tmp_path) as gateway:
             for _ in range(3):
                 session = await open_session(gateway.url, key=KEY)
-                os.kill(gateway.child("keeper"), signal.SIGKILL)
+                os.kill(gateway.child("controller"), signal.SIGKILL)
                 assert await end(gateway, session) == 200
                 assert await statuses(gateway, session) == {404}
-                await until(lambda: has_child(gateway, "keeper", 0))
+                await until(lambda: has_child(gateway, "controller", 0))
 
     asyncio.run(story())
 

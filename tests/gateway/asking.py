@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
-from fastgw.config.snapshot import Endpoint, Grant, Listing, Page, Snapshot, View
-from fastgw.edge.asgi import application
-from fastgw.mcp import names
-from tests.backends.fakes import FakeAnswer, Sent
+from fastgw.gateway.asgi import application
+from fastgw.protocol import names
+from fastgw.snapshot.model import Endpoint, Grant, Listing, Page, Snapshot, View
 from tests.gateway.fakes import FakeAgent, Stage, bought
+from tests.upstream.fakes import FakeAnswer, Sent
 
 INVOKE = "/mcp/tools/buy/invoke"
 
@@ -49,7 +49,7 @@ def begin(
         scope["headers"].append(
             (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length.encode())
         )
-    return stage.registry.spawn(application(stage.gateway)(scope, agent.receive, agent.send), "a request")
+    return stage.tasks.spawn(application(stage.gateway)(scope, agent.receive, agent.send), "a request")
 
 
 def sells(sent: Sent) -> FakeAnswer:

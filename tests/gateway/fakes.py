@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.config.snapshot import Backend, Endpoint, Grant, Instance, Listing, Page, Snapshot, View
-from fastgw.edge.asgi import application
-from fastgw.edge.life import Life
+from fastgw.gateway.asgi import application
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.ledger import Ledger
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.orders import Orders
-from fastgw.gateway.registry import Registry
-from fastgw.mcp import names
+from fastgw.gateway.recorder import Recorder
+from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.ports import Deadlines
-from fastgw.stores.memory import Memory
+from fastgw.processes.lifecycle import Lifecycle
+from fastgw.protocol import names
+from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Page, Snapshot, View
 from fastgw.telemetry.counters import Counters
-from tests.backends.fakes import FakeAnswer, FakeKeeper, FakeWire, Sent, settle
+from fastgw.upstream.tasks import BackgroundTasks
+from tests.upstream.fakes import FakeAnswer, FakeKeeper, FakeWire, Sent, settle
 
 META = {names.META_VERSION: names.MODERN_VERSION, names.META_CAPABILITIES: {}}
 DISCONNECT = {"type": "http.disconnect"}
@@ -90,7 +90,7 @@ class FakeAgent:
 
 @dataclass
 class Listening(FakeKeeper):
-    """A keeper that remembers what it was told."""
+    """A controller that remembers what it was told."""
 
     events: list[Message] = field(default_factory=list)
     cancels: list[tuple[str, bytes]] = field(default_factory=list)
@@ -108,9 +108,9 @@ class Stage:
 
     gateway: Gateway
     wire: FakeWire
-    keeper: Listening
-    life: Life
-    registry: Registry
+    controller: Listening
+    life: Lifecycle
+    tasks: BackgroundTasks
 
     def ask(self, agent: FakeAgent, fields: dict[str, str] | None = None, verb: str = "POST") -> asyncio.Task[None]:
         """Let the request in; its task is done when the gateway is done with it."""
@@ -119,7 +119,7 @@ class Stage:
             "type": "http", "method": verb, "path": "/mcp",
             "headers": [(name.lower().encode(), value.encode()) for name, value in usual.items()],
         }  # fmt: skip
-        return self.registry.spawn(application(self.gateway)(scope, agent.receive, agent.send), "a request")
+        return self.tasks.spawn(application(self.gateway)(scope, agent.receive, agent.send), "a request")
 
     async def initialize(self, version: str = "2025-11-25") -> dict[str, str]:
         """The headers of a new session."""
@@ -145,15 +145,15 @@ async def staged(
     monkeypatch: pytest.MonkeyPatch, handler: Callable[[Sent], Any], era: str = "modern"
 ) -> AsyncIterator[Stage]:
     """A stage, and nothing left running when it is over."""
-    wire, keeper, registry, life = FakeWire(handler), Listening(era=era), Registry(), Life()
-    monkeypatch.setattr("fastgw.gateway.wires.open_wire", lambda *_, **__: wire)
+    wire, controller, tasks, life = FakeWire(handler), Listening(era=era), BackgroundTasks(), Lifecycle()
+    monkeypatch.setattr("fastgw.upstream.pools.open_transport", lambda *_, **__: wire)
     counters = Counters()
-    limiter = Limiter(Memory(), counters, Orders())
-    gateway = Gateway(keeper, Ledger(counters), registry, life, limiter)
+    limiter = Limiter(MemoryBuckets(), counters, Orders())
+    gateway = Gateway(controller, Recorder(counters), tasks, life, limiter)
     gateway.load(_snapshot(era))
     gateway.activate(1)
     try:
-        yield Stage(gateway, wire, keeper, life, registry)
+        yield Stage(gateway, wire, controller, life, tasks)
         await settle()
         assert gateway.in_flight == 0, "a call was not settled"
     finally:
@@ -167,7 +167,7 @@ def _snapshot(era: str) -> Snapshot:
     view = View({"buy": Grant(route, arms, True, ())}, lists={names.TOOLS_LIST: Listing((page,), 7)})
     endpoint = Endpoint("/mcp", {"buy": route}, (view,), {"anonymous": 0}, True, 0.0, ("shop",), "")
     version = "2026-07-28" if era == "modern" else "2025-11-25"
-    instance = Instance("shop|http://a/mcp", "shop", "http://a/mcp", era, version)
+    instance = Address("shop|http://a/mcp", "shop", "http://a/mcp", era, version)
     shop = Backend("shop", (instance,), b"", (None, None, None), False, 600.0, 1000, None)
     return Snapshot(
         1, {"/mcp": endpoint}, {"shop": shop}, {}, frozenset(("localhost",)), frozenset(), 1000, 1 << 20,

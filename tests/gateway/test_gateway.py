@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from fastgw.backends.shelf import agent_of, is_of
-from fastgw.config.snapshot import Instance
-from tests.backends.fakes import FakeAnswer, Sent, run
-from tests.backends.fakes import backend as backend_of
+from fastgw.snapshot.model import Address
+from fastgw.upstream.session_pool import agent_of, is_of
 from tests.gateway.fakes import BUY, META, MODERN, MODERN_BUY, FakeAgent, Stage, bought, request, staged
+from tests.upstream.fakes import FakeAnswer, Sent, run
+from tests.upstream.fakes import backend as backend_of
 
 
 def sells(sent: Sent) -> FakeAnswer:
@@ -25,7 +25,7 @@ def test_an_identity_names_the_agent_and_its_session(monkeypatch: pytest.MonkeyP
             await stage.ask(FakeAgent(MODERN_BUY), MODERN)
             for fields in (await stage.initialize(), await stage.initialize()):
                 await stage.ask(FakeAgent(request("tools/call", BUY)), fields)
-            modern, *sessions = [identity for _, identity, _ in stage.keeper.opened]
+            modern, *sessions = [identity for _, identity, _ in stage.controller.opened]
             assert modern == "agent:anonymous"
             assert len(set(sessions)) == 2
             assert {agent_of(identity) for identity in (modern, *sessions)} == {"anonymous"}
@@ -63,7 +63,7 @@ def test_instances_get_even_parts_and_only_those_of_one_that_goes_move(
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
             addresses = [f"http://10.0.0.{number}:9001/mcp" for number in range(1, count + 1)]
-            instances = tuple(Instance(f"shop|{url}", "shop", url, "modern", "2026-07-28") for url in addresses)
+            instances = tuple(Address(f"shop|{url}", "shop", url, "modern", "2026-07-28") for url in addresses)
             backend = backend_of(instances=instances)
             orders = [stage.gateway.choose(backend, f"session:bot:{number:024x}") for number in range(6_000)]
             for place in (0, 1):

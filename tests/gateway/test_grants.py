@@ -9,13 +9,13 @@ import pytest
 
 from fastgw.catalog.elements import DIALECTS
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.catalog.uris import Uris, UriShelf
-from fastgw.config.snapshot import NOTHING, Endpoint, Grant, Listing, Page, View
-from fastgw.faults import Fault, Kind
+from fastgw.catalog.uris import ServerUris, Uris
+from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
-from fastgw.mcp.call import Call
-from fastgw.mcp.envelope import members
 from fastgw.ports import Deadlines
+from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import members
+from fastgw.snapshot.model import NOTHING, Endpoint, Grant, Listing, Page, View
 
 TIMES = Deadlines(1.0, 1.0, 1.0, 1.0)
 
@@ -35,7 +35,7 @@ def endpoint(*completes: str) -> Endpoint:
         fresh_until=0.0,
         servers=("s",),
         instructions="",
-        uris=Uris("on_collision", (UriShelf("s", "s", ("doc:own",)),)),
+        uris=Uris("on_collision", (ServerUris("s", "s", ("doc:own",)),)),
         readers={"s": Arm(None, (), TIMES)},
         completes=frozenset(completes),
     )

@@ -12,9 +12,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from fastgw.gateway import openapi
-from tests.backends.fakes import run
 from tests.gateway.asking import ask, changed, endpoints, sells, view_of
 from tests.gateway.fakes import Stage, staged
+from tests.upstream.fakes import run
 
 CITY = {
     "type": "object",
@@ -64,9 +64,9 @@ def test_who_needs_a_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
             made = openapi.Descriptions()
-            exchange = stage.gateway.begin({"headers": []})
-            exchange.endpoint = replace(endpoints("/mcp")["/mcp"], anonymous=False)
-            document = json.loads(await made.of(exchange, view_of()))
+            context = stage.gateway.begin({"headers": []})
+            context.endpoint = replace(endpoints("/mcp")["/mcp"], anonymous=False)
+            document = json.loads(await made.of(context, view_of()))
             assert document["security"] == [{"bearer": []}]
             assert document["components"]["securitySchemes"]["bearer"] == {"type": "http", "scheme": "bearer"}
             assert document["paths"] == {}
@@ -143,20 +143,20 @@ def test_a_document_is_made_once_while_there_is_room(monkeypatch: pytest.MonkeyP
 
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
-            exchange = stage.gateway.begin({"headers": []})
+            context = stage.gateway.begin({"headers": []})
             kept, one, two = openapi.Descriptions(), view_of({"name": "a", "inputSchema": {}}), view_of()
-            first = await asyncio.gather(*(kept.of(exchange, one) for _ in range(5)))
+            first = await asyncio.gather(*(kept.of(context, one) for _ in range(5)))
             assert (len(made), len(set(first))) == (1, 1)
             monkeypatch.setattr(openapi, "MOST_KEPT", len(first[0]))
-            await kept.of(exchange, two)
-            await kept.of(exchange, one)
+            await kept.of(context, two)
+            await kept.of(context, one)
             assert len(made) == 3
             assert kept._size <= openapi.MOST_KEPT
             monkeypatch.setattr(openapi, "MOST_KEPT", 2 * len(first[0]))
-            await kept.of(exchange, two)
-            await kept.of(exchange, one)
-            await kept.of(exchange, view_of({"name": "b", "inputSchema": {}}))
-            await kept.of(exchange, one)
+            await kept.of(context, two)
+            await kept.of(context, one)
+            await kept.of(context, view_of({"name": "b", "inputSchema": {}}))
+            await kept.of(context, one)
             assert len(made) == 5, "the one not asked for longest goes"
 
     run(story())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastgw.gateway.orders import MOST_REMEMBERED, Order, Orders, order_of
-from fastgw.policy.bucket import Figures, figures_of
+from fastgw.policy.bucket import BucketRate, figures_of
 
 OWN = figures_of(10, 60, 10)
 
@@ -25,7 +25,7 @@ class Stage:
     def raise_(self, seconds: float, *figures: int, limit: str = "x", subject: tuple[str | None, ...] | None) -> None:
         self.orders.give(raise_of(*figures, limit=limit, subject=subject).text, seconds)
 
-    def of(self, subject: Any, own: Figures = OWN, limit: str = "x") -> Figures:
+    def of(self, subject: Any, own: BucketRate = OWN, limit: str = "x") -> BucketRate:
         return self.orders.raised(limit, subject, own)
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from fastgw.gateway import paths
-from fastgw.gateway.lift import era, rest
-from tests.backends.fakes import run
+from fastgw.gateway.dialects import era, rest
 from tests.gateway.asking import ask, endpoints, load, newest, sells
 from tests.gateway.fakes import staged
+from tests.upstream.fakes import run
 
 
 @pytest.mark.parametrize(
@@ -50,39 +50,39 @@ from tests.gateway.fakes import staged
     ],
 )
 def test_paths_of_tools(path: str, endpoint: str | None, name: str) -> None:
-    found, entrance = paths.find(endpoints("/mcp", "/mcp/ops"), {"raw_path": path.encode()})
+    found, entry_point = paths.find(endpoints("/mcp", "/mcp/ops"), {"raw_path": path.encode()})
     assert (found.path if found else None) == endpoint
     if endpoint is None:
-        assert entrance is era.MESSAGES
+        assert entry_point is era.MESSAGES
     else:
-        assert isinstance(entrance, rest.Invoke)
-        assert entrance._name.decode() == name
+        assert isinstance(entry_point, rest.InvokeEntryPoint)
+        assert entry_point._name.decode() == name
 
 
 @pytest.mark.parametrize(
     ("path", "endpoint", "kind"),
     [
-        ("/mcp", "/mcp", era.AtEndpoint),
-        ("/%6Dcp", "/mcp", era.AtEndpoint),
-        ("/mcp/", "/mcp", era.AtEndpoint),
-        ("/%6Dcp/", "/mcp", era.AtEndpoint),
-        ("/mcp/tools/", "/mcp/tools", era.AtEndpoint),
-        ("/mcp%2F", None, era.AtEndpoint),
-        ("/mcp//", None, era.AtEndpoint),
-        ("//mcp/", None, era.AtEndpoint),
-        ("/mcp/tools", "/mcp/tools", era.AtEndpoint),
-        ("/mcp%2Ftools", None, era.AtEndpoint),
-        ("/mcp/tools/tools", "/mcp/tools", rest.Tools),
-        ("/mcp/tools/x/invoke", "/mcp", rest.Invoke),
-        ("/mcp/tools/tools/x/invoke", "/mcp/tools", rest.Invoke),
-        ("/mcp/openapi.json", "/mcp", rest.Description),
-        ("/mcp/tools/openapi.json", "/mcp/tools", rest.Description),
+        ("/mcp", "/mcp", era.MessageEntryPoint),
+        ("/%6Dcp", "/mcp", era.MessageEntryPoint),
+        ("/mcp/", "/mcp", era.MessageEntryPoint),
+        ("/%6Dcp/", "/mcp", era.MessageEntryPoint),
+        ("/mcp/tools/", "/mcp/tools", era.MessageEntryPoint),
+        ("/mcp%2F", None, era.MessageEntryPoint),
+        ("/mcp//", None, era.MessageEntryPoint),
+        ("//mcp/", None, era.MessageEntryPoint),
+        ("/mcp/tools", "/mcp/tools", era.MessageEntryPoint),
+        ("/mcp%2Ftools", None, era.MessageEntryPoint),
+        ("/mcp/tools/tools", "/mcp/tools", rest.ToolsEntryPoint),
+        ("/mcp/tools/x/invoke", "/mcp", rest.InvokeEntryPoint),
+        ("/mcp/tools/tools/x/invoke", "/mcp/tools", rest.InvokeEntryPoint),
+        ("/mcp/openapi.json", "/mcp", rest.OpenApiEntryPoint),
+        ("/mcp/tools/openapi.json", "/mcp/tools", rest.OpenApiEntryPoint),
     ],
 )
 def test_an_endpoint_s_own_path_wins(path: str, endpoint: str | None, kind: type) -> None:
     for own in (("/mcp", "/mcp/tools"), ("/mcp/tools", "/mcp")):
-        found, entrance = paths.find(endpoints(*own), {"raw_path": path.encode()})
-        assert (found.path if found else None, type(entrance)) == (endpoint, kind)
+        found, entry_point = paths.find(endpoints(*own), {"raw_path": path.encode()})
+        assert (found.path if found else None, type(entry_point)) == (endpoint, kind)
 
 
 @pytest.mark.parametrize("path", ["/mcp%2Fops", "/mcp/x", "/mcp/tools/", "/mcp/tools/buy", "/mcp/openapi.json/"])

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from fastgw.backends.outcome import down
-from fastgw.gateway import outlet
+from fastgw.gateway import response
 from fastgw.ports import Deadlines
-from tests.backends.fakes import FakeAnswer, Sent, run, settle
-from tests.gateway.fakes import (
+from fastgw.upstream.failures import down
+from tests.gateway.fakes import (  # fmt: skip
     BUY,
     MODERN,
     MODERN_BUY,
@@ -27,7 +26,8 @@ from tests.gateway.fakes import (
     progress,
     request,
     staged,
-)  # fmt: skip
+)
+from tests.upstream.fakes import FakeAnswer, Sent, run, settle
 
 
 async def until(look: Any) -> None:
@@ -58,8 +58,8 @@ def test_a_call_is_answered_and_written_down(monkeypatch: pytest.MonkeyPatch, er
                 assert agent.json()["id"] == identity
                 assert agent.json()["result"]["content"][0]["text"] == "bought"
                 assert agent.is_done
-            assert [one["outcome"] for one in stage.keeper.events] == ["ok", "ok"]
-            assert stage.keeper.events[0]["requestId"] == new.headers[b"x-request-id"].decode()
+            assert [one["outcome"] for one in stage.controller.events] == ["ok", "ok"]
+            assert stage.controller.events[0]["requestId"] == new.headers[b"x-request-id"].decode()
 
     run(story())
 
@@ -121,7 +121,7 @@ def test_a_modern_agent_that_leaves_takes_its_call_back(monkeypatch: pytest.Monk
             await asked
             assert server.stopped == 1
             assert agent.sent == []
-            assert stage.keeper.events[0]["outcome"] == "cancelled"
+            assert stage.controller.events[0]["outcome"] == "cancelled"
 
     run(story())
 
@@ -140,7 +140,7 @@ def test_a_legacy_agent_that_leaves_does_not(monkeypatch: pytest.MonkeyPatch) ->
             assert not server.answers[0].closed
             server.answers[0].more.put_nowait(event(bought(server.asked[0])))
             await asked
-            assert stage.keeper.events[0]["outcome"] == "ok"
+            assert stage.controller.events[0]["outcome"] == "ok"
 
     run(story())
 
@@ -159,7 +159,7 @@ def test_leaving_in_the_middle_of_a_stream_closes_it(monkeypatch: pytest.MonkeyP
             await asked
             assert server.answers[0].closed
             assert len(agent.sent) == 2
-            assert stage.keeper.events[0]["outcome"] == "cancelled"
+            assert stage.controller.events[0]["outcome"] == "cancelled"
 
     run(story())
 
@@ -171,7 +171,7 @@ def test_leaving_after_the_answer_changes_nothing(monkeypatch: pytest.MonkeyPatc
             await stage.ask(agent, MODERN)
             agent.leaves()
             await settle()
-            assert [one["outcome"] for one in stage.keeper.events] == ["ok"]
+            assert [one["outcome"] for one in stage.controller.events] == ["ok"]
 
     run(story())
 
@@ -246,7 +246,7 @@ def test_an_agent_that_takes_no_streams_gets_the_answer_alone(monkeypatch: pytes
 
 def test_a_silent_stream_is_kept_alive_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    monkeypatch.setattr(outlet, "KEEP_ALIVE", 0.005)
+    monkeypatch.setattr(response, "KEEP_ALIVE", 0.005)
 
     async def story() -> None:
         async with staged(monkeypatch, server.streams) as stage:
@@ -261,7 +261,7 @@ def test_a_silent_stream_is_kept_alive_until_its_end(monkeypatch: pytest.MonkeyP
             server.answers[0].more.put_nowait(event(bought(server.asked[0])))
             await asked
             sent = len(agent.sent)
-            monkeypatch.setattr(outlet, "KEEP_ALIVE", 15.0)
+            monkeypatch.setattr(response, "KEEP_ALIVE", 15.0)
             await settle()
             assert (len(agent.sent), len(agent.events())) == (sent, 2)
 
@@ -304,7 +304,7 @@ def test_a_withdrawn_call_is_not_answered(monkeypatch: pytest.MonkeyPatch, strea
             stranger = FakeAgent(request("notifications/cancelled", {"requestId": "c"}, None))
             await stage.ask(stranger, await stage.initialize())
             assert not asked.done(), "another session's word"
-            assert len(stage.keeper.cancels) == 1
+            assert len(stage.controller.cancels) == 1
             note = FakeAgent(request("notifications/cancelled", {"requestId": "c"}, None))
             await stage.ask(note, session)
             await asked
@@ -312,7 +312,7 @@ def test_a_withdrawn_call_is_not_answered(monkeypatch: pytest.MonkeyPatch, strea
             assert agent.is_done
             assert b"result" not in agent.body
             assert b"error" not in agent.body
-            assert len(stage.keeper.cancels) == 1
+            assert len(stage.controller.cancels) == 1
 
     run(story())
 
@@ -366,7 +366,7 @@ def test_what_nobody_foresaw_is_told_to_whom_it_met(
             assert found["error"]["data"]["mayHaveRun"] is True
             assert b"S3CRET" not in agent.body
             assert found["error"]["data"]["requestId"] in caplog.text
-            assert [one["outcome"] for one in stage.keeper.events] == ["server_error"]
+            assert [one["outcome"] for one in stage.controller.events] == ["server_error"]
 
     run(story())
 

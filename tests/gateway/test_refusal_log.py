@@ -7,12 +7,12 @@ from itertools import count
 
 import pytest
 
-from fastgw.edge.asgi import application
-from fastgw.faults import Kind
+from fastgw.errors import Kind
+from fastgw.gateway.asgi import application
 from fastgw.gateway.refusal_log import LONGEST, MOST, QUIET, RefusalLog
-from tests.backends.fakes import run
 from tests.gateway.asking import sells
 from tests.gateway.fakes import FakeAgent, Stage, staged
+from tests.upstream.fakes import run
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -65,12 +65,12 @@ def test_hostile_values_fill_neither_log_nor_memory(
 ) -> None:
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
-            exchange = stage.gateway.begin({"headers": [(b"host", b"x")]})
+            context = stage.gateway.begin({"headers": [(b"host", b"x")]})
             log, numbers = RefusalLog(), count()
 
             def refused(value: str, now: float) -> None:
-                exchange.headers[b"host"], exchange.started = value.encode("latin-1"), now
-                log.note(Kind.BAD_HOST, exchange)
+                context.headers[b"host"], context.started = value.encode("latin-1"), now
+                log.note(Kind.BAD_HOST, context)
 
             refused("\x1b[2J\x85\n" + "é" * 10_000, 0.0)
             [line] = said(caplog)
@@ -86,7 +86,7 @@ def test_hostile_values_fill_neither_log_nor_memory(
             refused("late", 100 * QUIET)
             refused("late", 100 * QUIET)
             assert len(said(caplog)) == 1
-            exchange.close()
+            context.close()
 
     with caplog.at_level(logging.WARNING, "fastgw"):
         run(story())

@@ -8,14 +8,14 @@ from urllib.parse import unquote
 
 import pytest
 
-from fastgw.config.snapshot import Condition, View
-from fastgw.faults import CREDENTIAL_WANTED
-from fastgw.gateway import outlet
-from fastgw.mcp import names
+from fastgw.errors import CREDENTIAL_WANTED
+from fastgw.gateway import response
 from fastgw.policy.match import Match
-from tests.backends.fakes import run, settle
+from fastgw.protocol import names
+from fastgw.snapshot.model import Condition, View
 from tests.gateway.asking import INVOKE, answers, ask, begin, changed, load, newest, sells, view_of
 from tests.gateway.fakes import FakeAgent, Server, bought, event, staged
+from tests.upstream.fakes import run, settle
 
 # -- calls ----------------------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def test_a_tool_is_called_by_its_path(monkeypatch: pytest.MonkeyPatch, server: s
             assert agent.headers[b"content-type"] == b"application/json"
             [call] = [sent for sent in stage.wire.sent if sent.method == "tools/call"]
             assert b'"arguments":{"n": 1.00, "n":12345678901234567890123}' in call.body
-            [told] = stage.keeper.events
+            [told] = stage.controller.events
             assert (told["method"], told["tool"], told["statusCode"]) == ("tools/call", "buy", 200)
             assert (told["protocolVersion"], told["outcome"]) == ("rest", "ok")
             assert told["requestId"] == agent.headers[b"x-request-id"].decode()
@@ -58,7 +58,7 @@ def test_the_result_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
                 agent = await ask(stage, INVOKE, b"{}")
                 kept = {"isError": True, "content": [], "x": [1], **({"_meta": told} if told else {})}
                 assert (agent.status, agent.json()) == (200, kept)
-                assert stage.keeper.events[0]["outcome"] == "tool_error"
+                assert stage.controller.events[0]["outcome"] == "tool_error"
 
     run(story())
 
@@ -73,7 +73,7 @@ def test_structured_content_need_not_be_an_object(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stream_becomes_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlet, "KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(response, "KEEP_ALIVE", 0.0)
 
     async def story() -> None:
         server = Server()
@@ -106,13 +106,13 @@ def test_who_leaves_withdraws_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
             task = begin(stage, agent, INVOKE)
             while not server.asked:
                 await settle()
-            for exchange in list(stage.gateway._running):
-                exchange.grow_old(0.0)
+            for context in list(stage.gateway._running):
+                context.grow_old(0.0)
             agent.leaves()
             await task
             await settle()
             assert server.stopped == 1
-            assert (agent.sent, stage.keeper.events[0]["outcome"]) == ([], "cancelled")
+            assert (agent.sent, stage.controller.events[0]["outcome"]) == ([], "cancelled")
 
     run(story())
 
@@ -235,7 +235,7 @@ def test_what_is_not_there_is_told_alike(monkeypatch: pytest.MonkeyPatch, name: 
             told = agent.json()
             assert (agent.status, told["code"], told["name"]) == (404, -32602, shown)
             assert told["error"] == f"Unknown tool: {shown}"
-            assert (stage.wire.sent, stage.keeper.events[0]["tool"]) == ([], None)
+            assert (stage.wire.sent, stage.controller.events[0]["tool"]) == ([], None)
 
     run(story())
 
@@ -249,7 +249,7 @@ def test_a_server_s_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
                 agent = await ask(stage, INVOKE, b"{}")
                 about = {"requestId": agent.headers[b"x-request-id"].decode(), "mayHaveRun": True}
                 assert agent.json() == {"error": "no stock", "code": -32050, **told_data, **about}
-                assert (agent.status, stage.keeper.events[0]["statusCode"]) == (502, 502)
+                assert (agent.status, stage.controller.events[0]["statusCode"]) == (502, 502)
 
     run(story())
 
@@ -286,7 +286,7 @@ def test_strangers_are_told_in_the_same_form(monkeypatch: pytest.MonkeyPatch, pa
             agent = await ask(stage, path, b"{}", verb="POST" if path == INVOKE else "GET")
             assert (agent.status, agent.json()["error"]) == (401, CREDENTIAL_WANTED)
             assert agent.headers[b"www-authenticate"] == b"Bearer"
-            assert stage.keeper.events == []
+            assert stage.controller.events == []
 
     run(story())
 

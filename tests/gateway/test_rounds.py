@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.catalog.uris import Uris, UriShelf
-from fastgw.config.snapshot import Grant
-from fastgw.mcp import names
+from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.ports import Deadlines
-from tests.backends.fakes import FakeAnswer, Sent, error, result, run
+from fastgw.protocol import names
+from fastgw.snapshot.model import Grant
 from tests.gateway.fakes import META, MODERN, FakeAgent, Stage, event, request, staged
+from tests.upstream.fakes import FakeAnswer, Sent, error, result, run
 
 FORM = {"method": "elicitation/create", "params": {"message": "m", "requestedSchema": {"type": "object"}}}
 ROOTS = {"method": "roots/list", "params": {"uri": "file:///not a member that is known"}}
@@ -50,7 +50,7 @@ async def shop(
         assert snapshot is not None
         before = snapshot.endpoints["/mcp"]
         view = replace(before.views[0], prompts={"greet": granted("greet", Target("shop", "greet", b'"greet"'))})
-        shelf = UriShelf("shop", "shop", ("doc:a", "doc:b"))
+        shelf = ServerUris("shop", "shop", ("doc:a", "doc:b"))
         endpoint = replace(
             before, views=(view,), uris=Uris(mode, (shelf,)), readers={"shop": Arm(None, (), MINUTE)},
             completes=frozenset(("shop",)),
@@ -97,7 +97,7 @@ def input_required(**requests: Any) -> str:
 
 
 def outcomes(stage: Stage) -> list[str]:
-    return [event["outcome"] for event in stage.keeper.events]
+    return [event["outcome"] for event in stage.controller.events]
 
 
 # -- the dialogue ---------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_a_state_is_good_for_what_it_was_given_for_alone(monkeypatch: pytest.Mon
 def test_a_state_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with shop(monkeypatch, needs(input_required(k=FORM))) as stage:
-            monkeypatch.setattr("fastgw.mcp.rounds.LIFETIME", -1)
+            monkeypatch.setattr("fastgw.protocol.rounds.LIFETIME", -1)
             state = (await ask(stage, "tools/call")).json()["result"]["requestState"]
             assert (await ask(stage, "tools/call", requestState=state)).json()["error"]["code"] == -32602
             assert len(stage.wire.sent) == 1

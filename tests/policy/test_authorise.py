@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastgw.policy.authorise import FREE, Policy, Rules, Verdict, refused_by
+from fastgw.policy.authorise import FREE, Decision, Policy, Rules, refused_by
 from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Principal
@@ -20,7 +20,7 @@ def staging(value: str = "staging") -> Match:
 
 def verdict(
     policies: list[Policy] | None, name: str = "deploy", sources: tuple[str, ...] = ("s/dep",)
-) -> Verdict | None:
+) -> Decision | None:
     rules = Rules(policies)
     known = (name, *sources, *(source.partition("/")[2] for source in sources))
     return rules.judge(rules.bits(name, sources, known), sources, rules.applying(ANN, "/mcp"))
@@ -78,7 +78,7 @@ class Grant:
     conditions: tuple[Condition, ...]
 
 
-def granted(found: Verdict | None) -> Grant:
+def granted(found: Decision | None) -> Grant:
     assert found is not None
     names = {True: "yes", False: "no"}
     return Grant(found.allowed, tuple(Condition(names[allows], allows, match) for _, allows, match in found.conditions))
@@ -118,7 +118,7 @@ def test_prompts_have_patterns_of_their_own() -> None:
     policies = [allow("*"), allow("prompt:sum*", "prompt:s/own"), deny("prompt:t/*")]
     rules, applying = Rules(policies, "prompt:"), Rules(policies).applying(ANN, "/mcp")
 
-    def judged(name: str, source: str) -> Verdict | None:
+    def judged(name: str, source: str) -> Decision | None:
         known = (name, source, source.partition("/")[2])
         return rules.judge(rules.bits(name, (source,), known), (source,), applying)
 

@@ -23,7 +23,7 @@ from fastgw.policy.bucket import (
     MOST_UNITS,
     MOST_WAIT,
     TICKS,
-    Figures,
+    BucketRate,
     Lack,
     counted_at,
     figures_of,
@@ -41,7 +41,7 @@ START = 1_700_000_000 * MICROS
 class Kept:
     """A bucket as a store keeps it."""
 
-    figures: Figures
+    figures: BucketRate
     lack: Lack = (0, 0, 0)
     lent: int = 0
 
@@ -86,7 +86,7 @@ def test_the_vectors(story: dict[str, Any]) -> None:
         assert kept.lack[0] == step["lacking"], step
 
 
-def some_figures(dice: random.Random) -> Figures:
+def some_figures(dice: random.Random) -> BucketRate:
     seconds = dice.choice([1, 1, 60, 3600, DAY, dice.randint(1, DAY)])
     calls = dice.randint(1, min(FASTEST * seconds, 10 ** dice.randint(1, 10)))
     return figures_of(calls, seconds, dice.randint(1, 10 ** dice.randint(1, 9)))

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from fastgw.policy.bucket import Figures, figures_of
+from fastgw.policy.bucket import BucketRate, figures_of
 from fastgw.policy.limits import (
     LONGEST,
+    CallSubject,
     Limit,
-    Matter,
     Override,
     Subject,
-    Tools,
+    ToolPatterns,
     applying,
     override_table,
     shown,
@@ -25,11 +25,11 @@ from fastgw.policy.principal import Claim, Principal
 from fastgw.policy.uris import UriRules
 
 BOT = Principal("bot", {"team": "qa"}, user="ann")
-CALL = Matter("tool", "deploy", "a", "own")
+CALL = CallSubject("tool", "deploy", "a", "own")
 FEW, MORE, MOST = (figures_of(calls, 60, calls) for calls in (1, 2, 3))
 
 
-def subject(*by: str, principal: Principal = BOT, matter: Matter = CALL) -> Subject:
+def subject(*by: str, principal: Principal = BOT, matter: CallSubject = CALL) -> Subject:
     return Limit("l", by).subject(principal, "/mcp", matter)
 
 
@@ -69,12 +69,12 @@ def test_whom_nobody_stands_behind_shares_a_bucket() -> None:
 @pytest.mark.parametrize(
     ("matter", "part"),
     [
-        (Matter("tool", "x", "a", "x"), "x"),
-        (Matter("prompt", "x", "a", "x"), "prompt:x"),
-        (Matter("resource", "docs://1", "a", "docs://1"), None),
+        (CallSubject("tool", "x", "a", "x"), "x"),
+        (CallSubject("prompt", "x", "a", "x"), "prompt:x"),
+        (CallSubject("resource", "docs://1", "a", "docs://1"), None),
     ],
 )
-def test_what_a_tool_is_here(matter: Matter, part: str | None) -> None:
+def test_what_a_tool_is_here(matter: CallSubject, part: str | None) -> None:
     assert subject("tool", matter=matter) == part
 
 
@@ -141,11 +141,11 @@ def only(*texts: str) -> Patterns:
     return Patterns(texts)
 
 
-def reading(uri: str, own: str | None = None, *known_as: str) -> Matter:
-    return Matter("resource", uri, "a", own or uri, known_as)
+def reading(uri: str, own: str | None = None, *known_as: str) -> CallSubject:
+    return CallSubject("resource", uri, "a", own or uri, known_as)
 
 
-URIS = Tools(only(), only(), uris=UriRules(None, only("docs://secret/*", "b/docs://other")))
+URIS = ToolPatterns(only(), only(), uris=UriRules(None, only("docs://secret/*", "b/docs://other")))
 
 
 @pytest.mark.parametrize(
@@ -162,29 +162,29 @@ URIS = Tools(only(), only(), uris=UriRules(None, only("docs://secret/*", "b/docs
         (reading("other://1", "other://1", "docs://secret/1"), True),
         (reading("docs://x", "docs://x", "docs://y"), False),
         (reading("docs://other"), False),
-        (Matter("resource", "docs://other", "b", "docs://other"), True),
+        (CallSubject("resource", "docs://other", "b", "docs://other"), True),
         (reading("docs://%" + "25" * 9 + "41"), True),
         (reading("docs://" + "x" * 9000), True),
         (reading("docs://secre\0t"), True),
         (reading("docs://public/%00"), True),
-        (Matter("tool", "docs://secret/1", "a", "docs://secret/1"), False),
-        (Matter("prompt", "docs://secret/1", "a", "docs://secret/1"), False),
+        (CallSubject("tool", "docs://secret/1", "a", "docs://secret/1"), False),
+        (CallSubject("prompt", "docs://secret/1", "a", "docs://secret/1"), False),
     ],
 )
-def test_resources_in_every_spelling(matter: Matter, taken: bool) -> None:
+def test_resources_in_every_spelling(matter: CallSubject, taken: bool) -> None:
     """As hard to walk round as a deny: what cannot be told counts."""
     assert URIS.take(matter) is taken
 
 
 def test_patterns_of_tools_say_nothing_of_the_rest() -> None:
-    tools = Tools(only("*"), only("*/*"))
+    tools = ToolPatterns(only("*"), only("*/*"))
     assert tools.take(CALL)
-    assert not tools.take(Matter("prompt", "x", "a", "x"))
+    assert not tools.take(CallSubject("prompt", "x", "a", "x"))
     assert not tools.take(reading("docs://x"))
-    prompts = Tools(only(), only(), only("x"), only("a/y"))
-    assert prompts.take(Matter("prompt", "x", "b", "z"))
-    assert prompts.take(Matter("prompt", "z", "a", "y"))
-    assert not prompts.take(Matter("tool", "x", "a", "y"))
+    prompts = ToolPatterns(only(), only(), only("x"), only("a/y"))
+    assert prompts.take(CallSubject("prompt", "x", "b", "z"))
+    assert prompts.take(CallSubject("prompt", "z", "a", "y"))
+    assert not prompts.take(CallSubject("tool", "x", "a", "y"))
 
 
 # -- whose calls --------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def about(value: str) -> Match:
     return Match(arguments=(("env", ArgumentTest(only(value))),))
 
 
-def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) -> Figures | None:
+def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) -> BucketRate | None:
     """At what figures the call counts; None where it does not."""
     for one in applying([limit], principal, "/mcp"):
         if one.counts(arguments):
@@ -202,7 +202,7 @@ def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) ->
     return None
 
 
-def limited(match: Match | None = None, *overrides: tuple[Match, Figures]) -> Limit:
+def limited(match: Match | None = None, *overrides: tuple[Match, BucketRate]) -> Limit:
     return Limit(
         "l", match=match, figures=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides))
     )
@@ -261,10 +261,10 @@ def test_where_it_cannot_be_judged_which_override_holds_the_slowest_of_all_count
 
 
 def test_a_name_holds_for_servers_own_names_too_so_that_no_collision_lifts_it() -> None:
-    tools = Tools(Patterns(("echo",)), Patterns(()))
-    assert tools.take(Matter("tool", "echo", "main", "echo"))
-    assert tools.take(Matter("tool", "main__echo", "main", "echo"))
-    assert not tools.take(Matter("tool", "other", "main", "other"))
+    tools = ToolPatterns(Patterns(("echo",)), Patterns(()))
+    assert tools.take(CallSubject("tool", "echo", "main", "echo"))
+    assert tools.take(CallSubject("tool", "main__echo", "main", "echo"))
+    assert not tools.take(CallSubject("tool", "other", "main", "other"))
 
 
 def test_an_override_has_buckets_of_its_own() -> None:

@@ -19,12 +19,12 @@ def record(text: str) -> logging.LogRecord:
 
 
 def test_a_servers_words_cannot_write_a_second_line() -> None:
-    for formatter in (logs._Plain("keeper"), logs._Json("keeper")):
-        assert "\n" not in formatter.format(record("bad\r\n2026-01-01 info keeper: forged"))
+    for formatter in (logs._Plain("controller"), logs._Json("controller")):
+        assert "\n" not in formatter.format(record("bad\r\n2026-01-01 info controller: forged"))
 
 
 def test_a_servers_words_cannot_order_a_terminal_about() -> None:
-    said = logs._Plain("keeper").format(record("bad \x1b[2Jname \x9b1m\tand é"))
+    said = logs._Plain("controller").format(record("bad \x1b[2Jname \x9b1m\tand é"))
     assert said.endswith("bad \\x1b[2Jname \\x9b1m\tand é")
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fastgw.policy.principal import Principal
-from fastgw.usage.event import Event, encode, stamp
+from fastgw.usage.event import UsageEvent, encode, stamp
 
 FIELDS = [
     "schema", "requestId", "timestamp", "gateway", "endpoint", "agentId", "userId",
@@ -24,7 +24,7 @@ AGENT = Principal(
 
 
 def event(**more: Any) -> dict[str, Any]:
-    made = Event("req_1", 1772116321.4451, "gw-1", "/mcp", AGENT, "tools/call", "2026-07-28", **more)
+    made = UsageEvent("req_1", 1772116321.4451, "gw-1", "/mcp", AGENT, "tools/call", "2026-07-28", **more)
     return dict(json.loads(encode(made)))
 
 
@@ -49,7 +49,7 @@ def test_claims_and_labels() -> None:
 
 
 def test_a_claim_that_is_a_list_counts_as_its_values() -> None:
-    made = Event("r", 0.0, "g", "/mcp", Principal("a", {"team": ("x", "y")}), "tools/call", "v")
+    made = UsageEvent("r", 0.0, "g", "/mcp", Principal("a", {"team": ("x", "y")}), "tools/call", "v")
     assert json.loads(encode(made))["team"] == "x,y"
 
 
@@ -60,5 +60,5 @@ def test_times_have_three_decimals() -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    assert b"\n" not in encode(Event("r\n", 0.0, "g", "/mcp", AGENT, "tools/call", "v"))
+    assert b"\n" not in encode(UsageEvent("r\n", 0.0, "g", "/mcp", AGENT, "tools/call", "v"))
     assert stamp(0.0) == "1970-01-01T00:00:00.000Z"

@@ -51,7 +51,7 @@ def test_a_full_batch_goes_at_once() -> None:
     asyncio.run(scene())
 
 
-def test_without_a_keeper_events_wait_and_then_go_in_order() -> None:
+def test_without_a_controller_events_wait_and_then_go_in_order() -> None:
     async def scene() -> None:
         taker = Taker()
         taker.willing = False

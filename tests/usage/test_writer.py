@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from fastgw.usage import writer
-from fastgw.usage.writer import Sink, Writer
+from fastgw.usage.writer import Sink, UsageWriter
 
 
 def test_a_file_gets_every_line_in_order(tmp_path: Path) -> None:
-    made = Writer(tmp_path)
+    made = UsageWriter(tmp_path)
     made.aim(("file:deep/usage.jsonl",))
     for number in range(1000):
         made.put(1, b"%d\n" % number)
@@ -64,7 +64,7 @@ def _readable(reader: int) -> bool:
 
 
 def test_a_reload_keeps_the_sinks_that_stay(tmp_path: Path) -> None:
-    made = Writer(tmp_path)
+    made = UsageWriter(tmp_path)
     made.aim(("file:a", "file:b"))
     made.put(1, b"1\n")
     made.aim(("file:b", "file:c"))

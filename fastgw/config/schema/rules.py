@@ -1,0 +1,219 @@
+"""The part of the settings that says whose call may do what: match, policies, limits, quotas."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Money, PerTime, Share, Text
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Mode = Literal["enforce", "shadow"]
+StoreFailure = Literal["local", "allow", "deny"]
+
+
+class _Test:
+    """An argument's condition: a value, a list of values, or a map of bounds."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._expanded, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        one: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
+        bounds = {"less_than": {"type": "number"}, "more_than": {"type": "number"}}
+        limits = {"type": "object", "properties": bounds, "additionalProperties": False}
+        return {"anyOf": [one, {"type": "array", "items": one}, limits]}
+
+    @staticmethod
+    def _expanded(value: object) -> object:
+        return value if isinstance(value, dict | ArgumentTestSettings) else {"values": value}
+
+
+class ArgumentTestSettings(BaseModel):
+    """What one argument of a call must be.
+
+    `values` are patterns, any of them; empty where bounds stand instead. Bounds are exclusive; both must hold.
+    """
+
+    model_config = STRICT
+
+    values: Many[Text] = ()
+    less_than: Decimal | None = None
+    more_than: Decimal | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ArgumentTestSettings:
+        if not self.values and self.less_than is None and self.more_than is None:
+            raise ValueError("must be a value, a list of values, {less_than: ...} or {more_than: ...}")
+        return self
+
+
+class MatchSettings(BaseModel):
+    """Whose call: all keys must hold, of a list one value. An empty map is refused."""
+
+    model_config = STRICT
+
+    agent: Many[Text] = ()
+    """Names or patterns of agents."""
+    claims: dict[str, Many[Text]] = {}
+    """Claim to the values of which it must have one; a missing claim never matches."""
+    endpoint: Many[str] = ()
+    """Paths of endpoints."""
+    arguments: dict[str, Annotated[ArgumentTestSettings, _Test()]] = {}
+    """Argument to its condition; a missing argument never matches."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> MatchSettings:
+        if not self.model_fields_set:
+            raise ValueError("an empty match is refused: leave it out to match every call")
+        for key in self.model_fields_set:
+            if not getattr(self, key):
+                raise ValueError(f"{key} is empty and would match no call")
+        if any(not values for values in self.claims.values()):
+            raise ValueError("a claim without a value would match no call")
+        return self
+
+
+class PolicySettings(BaseModel):
+    """One rule of what agents may use. Every policy that matches applies; one deny beats every allow."""
+
+    model_config = STRICT
+
+    name: Name
+    match: MatchSettings | None = None
+    except_: MatchSettings | None = Field(default=None, alias="except")
+    allow: Many[str] = ()
+    deny: Many[str] = ()
+    mode: Mode = "enforce"
+    """`shadow` counts and logs what the policy would do and never enforces it."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> PolicySettings:
+        if not {"allow", "deny"} & self.model_fields_set:
+            raise ValueError("a policy needs allow or deny")
+        if not {"", "prompt:", "resource:"}.isdisjoint((*self.allow, *self.deny)):
+            raise ValueError("a pattern is empty")
+        return self
+
+
+BY = ("agent", "tool", "server", "endpoint", "user")
+BY_CLAIM = "claims."
+
+
+def _by_word(value: str) -> str:
+    if value not in BY and not (value.startswith(BY_CLAIM) and value != BY_CLAIM):
+        raise ValueError(f"by knows {', '.join(BY)} and claims.<name> alone")
+    return value
+
+
+def _by_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("by names the same thing twice")
+    return value
+
+
+By = Annotated[Many[Annotated[str, AfterValidator(_by_word)]], AfterValidator(_by_once)]
+"""What buckets are told apart by: never anything of which an agent has as many as it likes."""
+
+
+class OverrideSettings(BaseModel):
+    """Another rate for some of the agents of a limit."""
+
+    model_config = STRICT
+
+    match: MatchSettings
+    rate: PerTime | None = None
+    burst: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> OverrideSettings:
+        if self.rate is None and self.burst is None:
+            raise ValueError("an override needs rate or burst")
+        return self
+
+
+class LimitSettings(BaseModel):
+    """How fast, or how many at a time."""
+
+    model_config = STRICT
+
+    name: Name
+    by: By = ()
+    match: MatchSettings | None = None
+    except_: MatchSettings | None = Field(default=None, alias="except")
+    tools: Many[str] | None = None
+    rate: PerTime | None = None
+    burst: Count | None = None
+    in_flight: Count | None = None
+    exact: Flag = False
+    on_store_failure: StoreFailure = "local"
+    mode: Mode = "enforce"
+    overrides: Many[OverrideSettings] = ()
+
+    @field_validator("burst", "overrides")
+    @classmethod
+    def _of_a_rate(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("rate", True) is None:
+            raise ValueError(f"{info.field_name} needs rate beside it")
+        return value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LimitSettings:
+        if self.rate is None and self.in_flight is None:
+            raise ValueError("a limit needs rate or in_flight")
+        return self
+
+
+class QuotaSettings(BaseModel):
+    """How much in a period."""
+
+    model_config = STRICT
+
+    name: Name
+    by: By = ()
+    match: MatchSettings | None = None
+    except_: MatchSettings | None = Field(default=None, alias="except")
+    tools: Many[str] | None = None
+    per: Literal["hour", "day", "week", "month"] | None = None
+    rolling: Duration | None = None
+    calls: Count | None = None
+    tokens: Count | None = None
+    tokens_in: Count | None = None
+    tokens_out: Count | None = None
+    cost: Money | None = None
+    warn_at: Share | None = None
+    timezone: str = "UTC"
+    on_store_failure: StoreFailure = "deny"
+    mode: Mode = "enforce"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, KeyError):
+            raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
+        return value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> QuotaSettings:
+        if (self.per is None) == (self.rolling is None):
+            raise ValueError("a quota needs either per or rolling")
+        amounts = (self.calls, self.tokens, self.tokens_in, self.tokens_out, self.cost)
+        if all(amount is None for amount in amounts):
+            raise ValueError("a quota needs calls, tokens, tokens_in, tokens_out or cost")
+        return self

@@ -1,0 +1,268 @@
+"""The part of the settings about MCP servers: where they are, how they are called, with which credential."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, field_validator, model_validator
+
+from fastgw.config.instance_urls import shown_url
+from fastgw.config.schema.rules import MatchSettings
+from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Secret, Share, Short, Text
+
+FORBIDDEN_HEADERS = frozenset(
+    [
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "accept",
+        "accept-encoding",
+        "expect",
+        "proxy-authorization",
+        "proxy-connection",
+        "mcp-session-id",
+        "mcp-protocol-version",
+        "mcp-method",
+        "mcp-name",
+        "last-event-id",
+    ]
+)
+"""Headers that the exchange writes itself, or that would change its framing."""
+
+
+def http_url(value: str) -> str:
+    """An http or https address without user, password and fragment.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError("must not carry a user or password: use credential")
+    if not parts.hostname or port == 0 or re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError("must name a host, such as http://127.0.0.1:9001/mcp")
+    if "#" in value:
+        raise ValueError("must not have a #fragment")
+    return value
+
+
+def header_value(value: str) -> str:
+    """A value that fits on one header line.
+
+    Raises:
+        ValueError: line breaks, other control characters, letters beyond Latin-1 (RFC 9110, section 5.5).
+    """
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+        raise ValueError("must not contain line breaks or control characters")
+    if any(ord(letter) > 255 for letter in value):
+        raise ValueError("must not contain letters that a header cannot carry")
+    if value != value.strip(" \t"):
+        raise ValueError("must not begin or end with a space")
+    return value
+
+
+def header_name(value: str) -> str:
+    """The name of a header that we may add to a request.
+
+    Raises:
+        ValueError: no token (RFC 9110, section 5.6.2), or a header that fastgw writes itself.
+    """
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise ValueError("is not the name of a header")
+    if value.lower() in FORBIDDEN_HEADERS or value.lower().startswith("mcp-param-"):
+        raise ValueError("this header is written by fastgw itself")
+    return value
+
+
+def distinct(value: dict[str, str]) -> dict[str, str]:
+    """Headers by name, no name twice in different case.
+
+    Raises:
+        ValueError: the same name twice.
+    """
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError("the same header twice")
+    return value
+
+
+def plain_name(value: str) -> str:
+    """The name of a header that is no credential: `Host` is one, for servers that are reached by another name.
+
+    Raises:
+        ValueError: as `header_name`.
+    """
+    return value if value.lower() == "host" else header_name(value)
+
+
+HeaderName = Annotated[str, AfterValidator(header_name)]
+PlainName = Annotated[str, AfterValidator(plain_name)]
+Headers = Annotated[dict[PlainName, Annotated[Text, AfterValidator(header_value)]], AfterValidator(distinct)]
+SecretHeaders = Annotated[dict[HeaderName, Annotated[Secret, AfterValidator(header_value)]], AfterValidator(distinct)]
+
+
+class InstanceUrl(BaseModel):
+    """One address of a server."""
+
+    model_config = STRICT
+
+    url: str
+    share: Share | None = None
+    """Part of the calls that this instance gets, for a canary."""
+    _written: str = PrivateAttr(default="")
+
+    @property
+    def shown(self) -> str:
+        """The address as operators may see it, see `instances.shown_url`."""
+        return shown_url(self._written or self.url)
+
+    def note(self, written: str) -> None:
+        """Remember how the address stands in the file, references not filled in."""
+        self._written = written
+
+    _form = field_validator("url")(http_url)
+
+
+class Basic(BaseModel):
+    """User name and password (RFC 7617)."""
+
+    model_config = STRICT
+
+    username: str = Field(pattern=r"^[^:\x00-\x1f\x7f]*$")
+    password: Secret = Field(repr=False)
+
+    _one_line = field_validator("password")(header_value)
+
+
+class OAuth(BaseModel):
+    """How fastgw gets a token for this server."""
+
+    model_config = STRICT
+
+    grant: Literal["client_credentials", "token_exchange", "id_jag", "authorization_code"] = "client_credentials"
+    token_url: str | None = None
+    client_id: str
+    client_secret: Secret | None = Field(default=None, repr=False)
+    scopes: Many[str] = ()
+    resource: str | None = None
+    audience: str | None = None
+
+
+class CredentialSettings(BaseModel):
+    """What fastgw shows a server: exactly one of the four ways, for the calls that `match`."""
+
+    model_config = STRICT
+
+    bearer: Secret | None = Field(default=None, repr=False)
+    basic: Basic | None = None
+    header: SecretHeaders | None = Field(default=None, repr=False, min_length=1)
+    oauth: OAuth | None = None
+    match: MatchSettings | None = None
+
+    @field_validator("bearer")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return None if value is None else header_value(value)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> CredentialSettings:
+        ways = (self.bearer, self.basic, self.header, self.oauth)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("a credential is exactly one of bearer, basic, header, oauth")
+        return self
+
+
+class ServerTlsSettings(BaseModel):
+    """Files for the connection to a server: whom to trust, and who we are."""
+
+    model_config = STRICT
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    """The name that the server's certificate must carry, where it is not the URL's host."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> ServerTlsSettings:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+
+class HealthSettings(BaseModel):
+    """When a server counts as dead, and as alive again."""
+
+    model_config = STRICT
+
+    interval: Duration = 10.0
+    timeout: Duration = 2.0
+    unhealthy_after: Count = 3
+    healthy_after: Count = 2
+
+
+class BreakerSettings(BaseModel):
+    """When calls stop going to an instance that fails."""
+
+    model_config = STRICT
+
+    failures: Count = 5
+    open_for: Duration = 30.0
+
+
+class ServerSettings(BaseModel):
+    """One MCP server: `url` or `command`."""
+
+    model_config = STRICT
+
+    url: Many[Annotated[InstanceUrl, Short("url")]] = ()
+    command: Many[str] = ()
+    env: dict[str, Text] = Field(default={}, repr=False)
+    credential: Many[CredentialSettings] = ()
+    tools: Many[str] | None = None
+    alias: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
+    tls: ServerTlsSettings | None = None
+    headers: Headers = Field(default={}, repr=False)
+    backup: Many[str] = ()
+    max_in_flight: Count | None = None
+    queue: Annotated[int, Field(ge=0)] | None = None
+    maintenance: str | None = Field(default=None, min_length=1)
+    era: Literal["auto", "modern", "legacy"] = "auto"
+    shared_session: Flag = False
+    session_idle: Duration = 600.0
+    max_sessions: Count = 1000
+    transport: Literal["lean", "session"] = "lean"
+    """Without effect: there is one way only. It goes with the next release."""
+    on_change: Literal["accept", "warn", "hold"] = "accept"
+    refresh: Duration = 60.0
+    """Seconds after which a catalogue that says nothing about its age is fetched again."""
+    timeout: Duration | None = None
+    max_timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+    start_timeout: Duration = 60.0
+    """Seconds for each answer to the controller: `initialize`, a whole list."""
+    health: HealthSettings | None = None
+    breaker: BreakerSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ServerSettings:
+        if bool(self.url) == bool(self.command):
+            raise ValueError("a server needs url or command, and not both")
+        if len({instance.url for instance in self.url}) < len(self.url):
+            raise ValueError("the same url twice")
+        if self.env and not self.command:
+            raise ValueError("env is for command servers")
+        return self

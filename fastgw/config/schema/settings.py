@@ -1,0 +1,295 @@
+"""The configuration file as a tree of frozen values: one attribute for each key, in the file's own words."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+
+from fastgw.config.schema.agents import AgentSettings, IssuerSettings
+from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
+from fastgw.config.schema.servers import BreakerSettings, HealthSettings, ServerSettings, http_url
+from fastgw.config.schema.store import StoreSettings
+from fastgw.config.schema.tools import ToolSettings
+from fastgw.config.schema.units import STRICT, Duration, Many, Pause, PerTimeOrOff, RateSetting, Secret, Short, Size
+
+__all__ = [
+    "AdminSettings",
+    "EndpointSettings",
+    "LogSettings",
+    "Settings",
+    "SinkSettings",
+    "StoreSettings",
+    "TlsSettings",
+    "TraceSettings",
+    "UsageSettings",
+    "host_of",
+    "is_loopback",
+]
+
+
+_UNWRITTEN = {"http": ":80", "https": ":443"}
+"""Ports that browsers leave out."""
+
+
+def address(value: str) -> str:
+    """`host:port`, an IPv6 host in brackets.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", value)
+    if not found or int(found[2]) > 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    if value.startswith("["):
+        try:
+            ip_address(found[1][1:-1])
+        except ValueError:
+            raise ValueError("is not an IPv6 address in brackets") from None
+    return value
+
+
+def host_of(listen: str) -> str:
+    """The host of a `host:port`, without brackets."""
+    return listen.rpartition(":")[0].strip("[]")
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether a `host:port` can be reached from this machine only."""
+    host = host_of(listen)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def public(value: str) -> str:
+    """Scheme, host and port as agents type them, without a slash at the end.
+
+    Raises:
+        ValueError: a path, query or anything else that is no such address.
+    """
+    parts = urlsplit(http_url(value))
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError("must be scheme, host and port only, such as https://mcp.example.com")
+    return value.rstrip("/")
+
+
+def origin(value: str) -> str:
+    """Scheme, host and port as browsers write them in `Origin` (RFC 6454, section 6.2), lower case.
+
+    Raises:
+        ValueError: a path, a pattern, or anything else that no browser sends.
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", value.lower())
+    if not found:
+        raise ValueError("must be scheme, host and port only, such as https://app.example.com or http://localhost:5173")
+    scheme, host, port = found.groups("")
+    return f"{scheme}://{host}{port if port != _UNWRITTEN.get(scheme) else ''}"
+
+
+def _workers(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024:
+        return value
+    raise ValueError("must be auto or a number from 1 to 1024")
+
+
+class AdminSettings(BaseModel):
+    """The operators' port."""
+
+    model_config = STRICT
+
+    listen: str = "127.0.0.1:8081"
+    token: Secret | None = Field(default=None, repr=False)
+
+    _form = field_validator("listen")(address)
+
+
+class EndpointSettings(BaseModel):
+    """One path agents connect to. `servers` None means all."""
+
+    model_config = STRICT
+
+    servers: Many[str] | None = None
+    tools: Many[str] | None = None
+    naming: Literal["none", "on_collision", "always"] = "on_collision"
+    auth: Many[str] | None = None
+    """Ways in: `keys` and names of issuers; `none` alone: anonymous. None: every way there is."""
+    origins: Many[Annotated[str, AfterValidator(origin)]] | None = None
+    """Pages that may ask, as browsers say it in `Origin`: exactly these. None: of `public_url` and this machine."""
+    refusals: Literal["error", "result"] = "error"
+    timeout: Duration | None = None
+    max_timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+    instructions: str = ""
+    """Text for agents in `initialize` and `server/discover`."""
+
+    @field_validator("auth")
+    @classmethod
+    def _ways(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == () or (value and "none" in value and len(value) > 1):
+            raise ValueError("must be none alone, or names of ways in such as [keys, login]")
+        return value
+
+
+SINK_FORMS = re.compile(r"stdout|file:.+|rediss?://.+/.+|otlps?://.+|clickhouses?://.+|https?://.+")
+
+
+class SinkSettings(BaseModel):
+    """Where usage events go, beside `data/usage`."""
+
+    model_config = STRICT
+
+    url: str
+    username: str | None = None
+    password: Secret | None = Field(default=None, repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _form(cls, value: str) -> str:
+        if not SINK_FORMS.fullmatch(value):
+            raise ValueError(
+                "must be stdout, file:path, redis://.../stream, otlp://..., clickhouse://... or http(s)://..."
+            )
+        if "@" in value and not value.startswith("file:"):
+            raise ValueError("must not carry a password: write {url: ..., username: ..., password: ...}")
+        return value
+
+
+class UsageSettings(BaseModel):
+    """One event per request: how long kept, what it carries, where it goes."""
+
+    model_config = STRICT
+
+    keep: Duration = 400 * 86400.0
+    currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
+    labels: Many[str] = ()
+    gateway: str | None = Field(default=None, min_length=1)
+    """Which fastgw this is; None: the host's name."""
+    users: Literal["hashed", "plain"] = "hashed"
+    sinks: Many[Annotated[SinkSettings, Short("url")]] = ()
+
+
+class TlsSettings(BaseModel):
+    """HTTPS towards agents: certificate, key, and who may be let in by certificate."""
+
+    model_config = STRICT
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+class AlertSettings(BaseModel):
+    """Where warnings for operators are sent."""
+
+    model_config = STRICT
+
+    webhook: str = Field(repr=False, min_length=1)
+
+
+class LogSettings(BaseModel):
+    """What goes to stderr."""
+
+    model_config = STRICT
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "text"
+
+
+class TraceSettings(BaseModel):
+    """Where spans go (OTLP), and for which part of the calls."""
+
+    model_config = STRICT
+
+    url: str
+    sample: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
+
+    _form = field_validator("url")(http_url)
+
+
+ServerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+AgentName = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f:*?]+$")]
+"""Without a colon: that is how names of issuers' agents begin, and none may be taken for another."""
+EndpointPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")]
+ToolKey = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Workers = Annotated[
+    Any,
+    PlainValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024}, {"const": "auto"}]}),
+]
+
+
+def _derived(listen: object, scheme: str) -> str:
+    """What agents type where nothing is said: the host of `listen`, `localhost` for every address of the machine."""
+    try:
+        host, _, port = address(listen if isinstance(listen, str) else "127.0.0.1:8080").rpartition(":")
+    except ValueError:
+        return f"{scheme}://localhost:8080"
+    return f"{scheme}://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}"
+
+
+class Settings(BaseModel):
+    """The whole file. Times are seconds, sizes bytes, money decimals; `x-...` keys are the user's own."""
+
+    model_config = STRICT
+
+    listen: str = "127.0.0.1:8080"
+    admin: Annotated[AdminSettings, Short("listen")] = AdminSettings()
+    public_url: Many[Annotated[str, AfterValidator(public)]] = ()
+    """What agents type, at least one; derived from `listen` where it is not written."""
+    workers: Workers = 1
+    store: Annotated[StoreSettings, Short("url")] = StoreSettings()
+    secret: Many[Secret] = Field(default=(), repr=False)
+    data: str = "data"
+    include: Many[str] = ()
+    agents: dict[AgentName, AgentSettings] = {}
+    identity: dict[ServerName, IssuerSettings] = {}
+    policies: tuple[PolicySettings, ...] | None = None
+    servers: dict[ServerName, ServerSettings] = {}
+    endpoints: dict[EndpointPath, EndpointSettings] | None = None
+    tools: dict[ToolKey, ToolSettings] = {}
+    failed_credentials: PerTimeOrOff = Field(default=RateSetting(100, 60), json_schema_extra={"default": "100/minute"})
+    """Wrong credentials that one address may show, an IPv6 address by its /64; None: `off`."""
+    limits: tuple[LimitSettings, ...] = ()
+    quotas: tuple[QuotaSettings, ...] = ()
+    timeout: Duration = 55.0
+    max_timeout: Duration = 600.0
+    """However often `timeout` starts anew; never less than `timeout` itself."""
+    idle_timeout: Duration | None = None
+    health: HealthSettings = HealthSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    usage: UsageSettings = UsageSettings()
+    tls: TlsSettings | None = None
+    max_body: Size = 4 * 2**20
+    max_reply: Size = 64 * 2**20
+    drain: Pause = 30.0
+    alerts: AlertSettings | None = None
+    log: LogSettings = LogSettings()
+    traces: TraceSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kept = {key: entry for key, entry in value.items() if not str(key).startswith("x-")}
+        kept.setdefault("public_url", _derived(kept.get("listen"), "https" if kept.get("tls") else "http"))
+        return kept
+
+    _listen_form = field_validator("listen")(address)
+
+    @field_validator("public_url")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("names nothing: leave it out for the address of `listen`")
+        return value

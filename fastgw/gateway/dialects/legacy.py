@@ -1,0 +1,146 @@
+"""The lift for agents of 2025-03-26 to 2025-11-25: what a message lacks, its session supplies."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from fastgw.errors import Fault, Kind
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import messages, reading
+from fastgw.gateway.dialects.agent_sessions import AgentSessions
+from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind
+from fastgw.gateway.dialects.reading import OpenedParams
+from fastgw.protocol import envelope, headers, names, results, sessions
+from fastgw.protocol.call import Call
+from fastgw.protocol.results import Result
+from fastgw.protocol.sealing import NONCE
+from fastgw.protocol.sessions import Session
+
+_WISHES = {**reading.WISHES, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
+
+
+class LegacyDialect(JsonRpc):
+    """How an agent of one of the older revisions is spoken to."""
+
+    leaving_cancels = False
+    mirrors = False
+    rounds = False
+    unheard: frozenset[int] = frozenset()
+
+    def __init__(self, version: str) -> None:
+        self.list_form = self.version = version
+
+    def result(self, result: Result, server_info: bytes) -> bytes:
+        return results.legacy(result, self.list_form)
+
+    def page(self, shown: messages.ShownPage, server_info: bytes) -> tuple[bytes, ...]:
+        """See `Face.page`; these revisions know no freshness."""
+        return messages.page(shown)
+
+    def status(self, fault: Fault) -> int:
+        """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
+        return fault.told.legacy
+
+    def code(self, fault: Fault) -> int:
+        """See `Face.code`: resources had a code of their own (2025-11-25, Resources, Error Handling)."""
+        return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.told.code
+
+
+_FACES = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}
+
+
+def face_of(context: RequestContext) -> LegacyDialect:
+    """The face by the headers alone, for what is refused before its session is known."""
+    return _FACES[context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode()).decode("latin-1")]
+
+
+def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
+    """The message as a `Call`.
+
+    Raises:
+        Fault: SESSION_UNKNOWN, NOT_ONE_MESSAGE (no session named), UNKNOWN_METHOD, BAD_PARAMS.
+    """
+    message = opened.message
+    if message.method == names.INITIALIZE:
+        return _initialize(context, opened, agent_sessions)
+    session = session_of(context, agent_sessions)
+    dialect = _FACES[session.version]
+    context.dialect = dialect
+    call = Call(b"", message.method or "", session.version, session=session.id)
+    if message.method is None:
+        # The answer to a request of a server; none is outstanding, so there is nobody to give it to.
+        return ParsedRequest(RequestKind.NOTHING, call, dialect)
+    call.id = reading.request_id(message)
+    if not call.id:
+        return _notification(call, opened, dialect)
+    kind = _WISHES.get(call.method)
+    if kind is None:
+        raise Fault(Kind.UNKNOWN_METHOD)
+    call.capabilities = session.capabilities.encode()
+    call.client = session.client.encode()
+    if kind is RequestKind.LEVEL:
+        call.log_level = reading.log_level(opened.params.get("level"), "level")
+    else:
+        call.log_level, call.log_level_set = agent_sessions.level(session.id)
+    return ParsedRequest(kind, reading.fill(call, opened), dialect)
+
+
+def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Session:
+    """The session that a request names.
+
+    Raises:
+        Fault: NOT_ONE_MESSAGE without an id; SESSION_UNKNOWN where it is foreign, altered, expired or ended.
+    """
+    token = context.headers.get(headers.SESSION)
+    if token is None or headers.SESSION in context.twice:
+        raise Fault(Kind.NOT_ONE_MESSAGE, "Exactly one Mcp-Session-Id header is needed; initialize first.")
+    session = agent_sessions.session(token.decode("latin-1"), context.principal.agent, context.endpoint.path)
+    if session is None:
+        raise Fault(Kind.SESSION_UNKNOWN)
+    return session
+
+
+def takes_batches(context: RequestContext, agent_sessions: AgentSessions) -> bool:
+    """Batches exist in 2025-03-26 alone."""
+    named = context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode())
+    return (
+        named == names.ASSUMED_VERSION.encode()
+        and headers.SESSION in context.headers
+        and session_of(context, agent_sessions).version == names.ASSUMED_VERSION
+    )
+
+
+def _initialize(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
+    """Open a session. A second `initialize` opens a second session; the first stays what it is."""
+    call = Call(reading.request_id(opened.message), names.INITIALIZE, names.NEWEST_LEGACY)
+    context.dialect = _FACES[names.NEWEST_LEGACY]
+    if not call.id:
+        raise Fault(Kind.NOT_ONE_MESSAGE, "initialize must be a request.")
+    asked = reading.text(opened.params.get("protocolVersion"), "protocolVersion")
+    call.capabilities = reading.an_object(opened.params.get("capabilities"), "capabilities")
+    call.client = reading.an_object(opened.params.get("clientInfo"), "clientInfo")
+    call.version = _settled(asked)
+    session = Session(
+        os.urandom(12).hex(),
+        call.version,
+        int(time.time()),
+        sessions.trimmed(call.capabilities),
+        sessions.trimmed(call.client),
+    )
+    bound = sessions.bond(context.principal.agent, context.endpoint.path)
+    token = sessions.sealed(session, agent_sessions.sealer, bound, os.urandom(NONCE))
+    return ParsedRequest(RequestKind.INITIALIZE, call, _FACES[call.version], [(headers.SESSION, token.encode())])
+
+
+def _settled(asked: str) -> str:
+    """The revision of a session: the newest that is not newer than the one asked for, so that an agent may know it."""
+    return next((version for version in names.LEGACY_VERSIONS if version <= asked), names.LEGACY_VERSIONS[-1])
+
+
+def _notification(call: Call, opened: OpenedParams, dialect: LegacyDialect) -> ParsedRequest:
+    request = opened.params.get("requestId")
+    if call.method == names.CANCELLED and request is not None and envelope.is_id(request):
+        call.id = request
+        return ParsedRequest(RequestKind.CANCEL, call, dialect)
+    return ParsedRequest(RequestKind.NOTHING, call, dialect)

@@ -1,0 +1,63 @@
+"""The real gateway's parts, put together for the supervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from fastgw.gateway.asgi import application
+from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.orders import Orders
+from fastgw.gateway.recorder import Recorder
+from fastgw.limits.batcher import Batcher
+from fastgw.limits.buckets import Buckets
+from fastgw.limits.memory_buckets import MemoryBuckets
+from fastgw.limits.port import StoreConnection
+from fastgw.limits.script import StoreKeys
+from fastgw.limits.shared_buckets import SharedBuckets
+from fastgw.ports import Controller
+from fastgw.processes.control_plane import ControlPlane
+from fastgw.processes.lifecycle import Lifecycle
+from fastgw.processes.plan import Factories, GatewayPort, Plan, StoreAccess
+from fastgw.telemetry.counters import Counters
+from fastgw.upstream.tasks import BackgroundTasks
+
+CLIENT = "fastgw.limits.redis_connection"
+"""Imported where there is a store: its client takes 100 to 300 ms."""
+
+
+def parts(read: Callable[[], Plan]) -> Factories:
+    """The parts of a gateway whose configuration `read` reads."""
+    return Factories(read=read, gateway=_gateway, control_plane=ControlPlane, load=_load)
+
+
+def _load(plan: Plan) -> None:
+    """Import what only some gateways need, before children are forked, who share it then."""
+    if plan.store.kind != "memory":
+        import_module(CLIENT)
+
+
+def _gateway(
+    controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
+) -> tuple[GatewayPort, Any]:
+    buckets: Buckets = MemoryBuckets()
+    tell = None
+    if seat.place.kind != "memory":
+        buckets = shared = _shared(counters, tasks, seat)
+        tell = shared.order
+    orders = Orders(tell)
+    if tell is not None:
+        shared.ordered, shared.forgotten = orders.heard, orders.repeat
+    gateway = Gateway(controller, Recorder(counters), tasks, life, Limiter(buckets, counters, orders))
+    return gateway, application(gateway)
+
+
+def _shared(counters: Counters, tasks: BackgroundTasks, seat: StoreAccess) -> SharedBuckets:
+    connection: StoreConnection = import_module(CLIENT).RedisConnection(seat.place, seat.socket)
+    keys = StoreKeys(seat.place.prefix)
+    flights: Batcher[Any] = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
+    flights.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
+    return SharedBuckets(keys, flights, counters.inc, seat.workers)

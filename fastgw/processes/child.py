@@ -1,0 +1,78 @@
+"""A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
+
+Words, one a line: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS KEEPERS STORES`. The end of the pipe means
+that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+
+log = logging.getLogger("fastgw")
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C and service managers signal the whole group; the supervisor alone decides what that means."""
+
+
+def become(role: str, parent: int) -> None:
+    """Set this freshly forked process up.
+
+    Args:
+        role: shown as the process's name.
+        parent: pid of the supervisor; if it has gone already, this process ends.
+    """
+    for number in QUIET:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_NAME, f"fastgw-{role}"[:15].encode())
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def raise_files() -> None:
+    """Allow as many open files as the hard limit does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    except (OSError, AttributeError):
+        # Not Linux: the end of the supervisor's pipe tells the same, a little later.
+        log.debug("prctl is not available")
+
+
+def listen(control: socket.socket, hear: Callable[[list[str]], None]) -> None:
+    """Hear the supervisor from the running loop: `hear` gets each line's words; its end is ours."""
+    control.setblocking(False)
+    rest = b""
+
+    def ready() -> None:
+        nonlocal rest
+        try:
+            piece = control.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            os._exit(1)
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            hear(line.decode().split())
+
+    asyncio.get_running_loop().add_reader(control.fileno(), ready)

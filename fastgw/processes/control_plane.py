@@ -1,0 +1,239 @@
+"""What the controller thinks about: the settings, the servers' catalogues and eras, and whose session is whose."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+
+import orjson
+
+from fastgw import __version__
+from fastgw.catalog.notice import Notice
+from fastgw.catalog.uris import Uris
+from fastgw.config.instance_urls import label
+from fastgw.config.schema.settings import Settings, is_loopback
+from fastgw.credentials.static import header_lines
+from fastgw.errors import Fault, Kind
+from fastgw.ports import Transport, UpstreamSession
+from fastgw.processes import garbage
+from fastgw.processes.plan import Plan, plan_of
+from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot
+from fastgw.upstream.discovery.catalogues import CatalogueFetcher
+from fastgw.upstream.discovery.status import WatchedServer
+from fastgw.upstream.rpc import RpcClient, RpcClients, question
+from fastgw.upstream.sessions import UpstreamSessions
+from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.transports.settings import TransportSettings, open_transport, settings_of
+
+log = logging.getLogger("fastgw")
+
+MOST_LOGGED = 50
+"""Notices of one compile that are logged."""
+
+
+class ControlPlane:
+    """The mind of the real gateway (see `plan.ControlPlanePort`).
+
+    Args:
+        plan: the first reading of the configuration.
+        keys: master secrets for sealing.
+        registry: background work.
+    """
+
+    def __init__(self, plan: Plan, keys: tuple[bytes, ...], tasks: BackgroundTasks) -> None:
+        self._settings: Settings = plan.settings
+        self._workshop: CompileCache
+        self._keys = keys
+        self._tasks = tasks
+        self._instances: dict[str, tuple[Backend, Address]] = {}
+        self._transports: dict[TransportSettings, Transport] = {}
+        self._snapshot: Snapshot | None = None
+        self._notices: tuple[Notice, ...] = ()
+        self._changed: Callable[[], None] = _nobody
+        self._fresh: Callable[[dict[str, float]], None] = _nobody
+        ours = orjson.dumps({"name": "fastgw", "version": __version__})
+        reach = RpcClients(self._asker, tasks.spawn, ours)
+        self._sessions = UpstreamSessions(reach, plan.data / "shared-sessions.json")
+        self._catalogues = CatalogueFetcher(reach, self._sessions, plan.data, lambda: self._changed(), self._freshened)
+        # What is kept of the catalogues is known from here on: names do not depend on who is up.
+        self.reload(plan.settings)
+
+    # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def compile(self, generation: int) -> Snapshot:
+        learned = Learned(
+            catalogues=self._catalogues.catalogues(),
+            eras=self._catalogues.eras,
+            credentials=_credentials(self._settings),
+            seal_keys=_sealing(self._settings, self._keys),
+            version=__version__,
+            gateway=platform.node(),
+        )
+        with garbage.undisturbed():
+            snapshot, notices = compile_snapshot(self._settings, learned, generation, self._workshop)
+        _log_new(notices, set(self._notices))
+        self._snapshot, self._notices = snapshot, notices
+        return snapshot
+
+    def reload(self, settings: Settings) -> None:
+        """See `plan.ControlPlanePort`.
+
+        Raises:
+            ValueError: the file lets anybody in, which was checked against an address that is not the one in use.
+        """
+        # The socket stays where it is: by another address, every `Host` that agents can write would be a strange one.
+        settings = settings.model_copy(update={"listen": self._settings.listen})
+        open_to_all = [path for path, one in (settings.endpoints or {}).items() if one.auth == ("none",)]
+        if open_to_all and not is_loopback(settings.listen):
+            raise ValueError(
+                f"{open_to_all[0]}: auth: none is for loopback only, and listen is {settings.listen} still"
+            )
+        # As the configuration alone says: what is learned of eras must not look like a change of the server.
+        backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
+        self._settings = settings
+        self._workshop = CompileCache(settings)
+        self._instances = {
+            instance.key: (backend, instance) for backend in backends.values() for instance in backend.instances
+        }
+        self._catalogues.watch(
+            WatchedServer(backend, era=settings.servers[name].era, refresh=settings.servers[name].refresh)
+            for name, backend in backends.items()
+            if backend.instances
+        )
+        wanted = {self._wire_settings(*found) for found in self._instances.values()}
+        for key in [key for key in self._transports if key not in wanted]:
+            self._tasks.spawn(self._transports.pop(key).close(), "close a wire")
+
+    def _wire_settings(self, backend: Backend, instance: Address) -> TransportSettings:
+        return settings_of(backend, instance, self._settings.max_reply)
+
+    def _asker(self, key: str) -> RpcClient:
+        found = self._instances.get(key)
+        if found is None:
+            detail = f"{label(key)} is not configured"
+            raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)
+        backend, instance = found
+        settings = self._wire_settings(backend, instance)
+        wire = self._transports.get(settings)
+        if wire is None:
+            wire = self._transports[settings] = open_transport(settings)
+        return RpcClient(wire, backend, self._tasks.spawn, question(backend.start_timeout))
+
+    # -- what runs beside ------------------------------------------------------------------------------------------
+
+    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
+        self._changed, self._fresh = changed, fresh
+        self._tasks.spawn(self._sessions.run(), "upstream sessions")
+        changed()
+
+    def _freshened(self) -> None:
+        self._fresh(self._catalogues.freshness())
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        match verb, args:
+            case "open_session", (instance, identity, dead):
+                return await self._sessions.open(instance, identity, dead)
+            case "keep_session", (instance, identity, session, instead):
+                return self._sessions.keep(instance, identity, session, instead)
+            case "end_session", (session, _):
+                return self._sessions.end(session)
+            case "doubt_era", (instance, believed):
+                return await self._catalogues.doubt(instance, believed)
+            case "refresh", (server, tool):
+                return await self._catalogues.refresh(server, tool)
+        raise Fault(Kind.INTERNAL, detail=f"a worker asks {verb!r}")
+
+    def touched(self, sessions: list[tuple[str, str]]) -> None:
+        for instance, identity in sessions:
+            self._sessions.touch(instance, identity)
+
+    def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None:
+        self._sessions.adopt(sessions)
+
+    def settled(self) -> bool:
+        return self._catalogues.settled
+
+    async def close(self) -> None:
+        self._catalogues.close()
+        await self._sessions.close(0.5)
+
+    # -- what operators see ----------------------------------------------------------------------------------------
+
+    def backends(self) -> dict[str, Any]:
+        return {
+            name: {**known, "sessions": self._sessions.count(name)} for name, known in self._catalogues.state().items()
+        }
+
+    def catalogue(self) -> dict[str, Any]:
+        endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
+        return {
+            "endpoints": {
+                path: {
+                    name: {
+                        "to": [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets],
+                        "hidden": route.hidden,
+                    }
+                    for name, route in endpoint.routes.items()
+                }
+                for path, endpoint in endpoints.items()
+            },
+            "prompts": {path: _prompts(endpoint) for path, endpoint in endpoints.items()},
+            "resources": {path: _places(endpoint.uris, "resources") for path, endpoint in endpoints.items()},
+            "templates": {path: _places(endpoint.uris, "templates") for path, endpoint in endpoints.items()},
+            "notices": [
+                {"subject": notice.subject, "text": notice.text, "endpoint": notice.endpoint or None}
+                for notice in self._notices
+            ],
+        }
+
+
+def _prompts(endpoint: Endpoint) -> dict[str, list[str]]:
+    """`server/prompt` by the names of prompts that anybody may use."""
+    found = {name: grant.route for view in endpoint.views for name, grant in view.prompts.items()}
+    return {
+        name: [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]
+        for name, route in found.items()
+    }
+
+
+def _places(uris: Uris, which: str) -> dict[str, str]:
+    """`server/uri` by what agents know it as, policies apart.
+
+    Args:
+        which: `resources` or `templates`.
+    """
+    named: dict[tuple[str, str], str] = getattr(uris.layout, which)
+    return {shown: f"{server}/{own}" for (server, own), shown in named.items() if uris.owner(shown) is not None}
+
+
+def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
+    """Write down what was not known, as far as a reader could take it in: a server whose list changes every second
+    with ten thousand notices must not fill a disk, and collisions of names, which come in dozens, are one line.
+    """
+    new = [notice for notice in notices if notice not in known]
+    moved = [notice for notice in new if notice.moves]
+    if len(moved) > 1:
+        new = [notice for notice in new if not notice.moves]
+        words = "%d names or URIs are taken by another server or too long, and renamed or hidden: all are on /catalogue"
+        log.warning(words, len(moved))
+    for notice in new[:MOST_LOGGED]:
+        log.warning("%s", notice)
+    if len(new) > MOST_LOGGED:
+        log.warning("%d more notices like these: all are on /catalogue", len(new) - MOST_LOGGED)
+
+
+def _nobody(*_: Any) -> None:
+    """Nobody is told of changes before `begin`."""
+
+
+def _sealing(settings: Settings, kept: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The secrets of the configuration as it is now; those of the start where it names none."""
+    return tuple(secret.encode() for secret in plan_of(settings).secrets) or kept
+
+
+def _credentials(settings: Settings) -> dict[str, bytes]:
+    return {name: header_lines(server.credential[0]) for name, server in settings.servers.items() if server.credential}

@@ -1,0 +1,306 @@
+"""The supervisor: reads the configuration, forks the controller and the workers, watches them, decides about stopping.
+
+Law: it waits in one place, starts no thread, keeps no state that a child would need, and never gives up.
+
+    running  -- SIGHUP -->        running   (everybody reads the configuration again)
+    running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
+    running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
+    draining -- workers ended --> stopping  (the controller writes what it still has, the store of this machine is
+    ended) stopping -- controller ended -->  exit 0
+    draining, stopping -- second signal, or the time is up --> what is left is killed
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from fastgw.config.addresses import authority
+from fastgw.limits import embedded
+from fastgw.processes import child, controller, worker
+from fastgw.processes.plan import FIXED, Factories, Plan, StoreAccess
+from fastgw.processes.secret import sealing_keys
+from fastgw.processes.sockets import Sockets
+from fastgw.telemetry import logs
+
+log = logging.getLogger("fastgw")
+
+YOUNG = 5.0
+"""Seconds; a child that lived longer starts anew without a pause."""
+PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Seconds before a child is started again, by how often it died young."""
+OVER = 0.7
+"""Seconds workers get on top of the drain before they are killed."""
+LAST_WORDS = 1.2
+"""Seconds the controller gets to write what it has; with `OVER` below the 2 s that are promised."""
+SAME_BURST = 0.5
+"""Seconds in which a second signal is the echo of the first: a terminal and a parent both pass one on."""
+
+
+class ChildProcess:
+    """One place in the set of processes, whoever fills it at the moment."""
+
+    def __init__(self, role: str, work: Callable[[socket.socket], None]) -> None:
+        self.role = role
+        self.work = work
+        self.pid = 0
+        self.control: socket.socket | None = None
+        self.born = 0.0
+        self.young_deaths = 0
+        self.due = 0.0
+
+    def say(self, words: str) -> None:
+        """Send a line; a child that is gone or does not read hears nothing."""
+        if self.control is not None:
+            with suppress(OSError):
+                self.control.send(words.encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+class Supervisor:
+    """The set of processes of one gateway."""
+
+    def __init__(self, parts: Factories, plan: Plan, places: Sockets) -> None:
+        self._parts = parts
+        self._plan = plan
+        self._places = places
+        self._pid = os.getpid()
+        keys = sealing_keys(plan.secrets, plan.data)
+        self._controller = ChildProcess(
+            "controller", lambda control: controller.run(parts, self._plan, keys, places, control)
+        )
+        self._store = (
+            [ChildProcess("store", self._become_store(Path(places.store)))] if places.store is not None else []
+        )
+        self._workers = [
+            ChildProcess(f"worker-{number}", self._worker(number)) for number in range(1, plan.workers + 1)
+        ]
+        self._signals: list[int] = []
+        self._restarts = [0, 0, 0]
+        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._drain = plan.drain
+        self._stopping = False
+        self._hurried = False
+        self._deaf_until = 0.0
+
+    def _worker(self, number: int) -> Callable[[socket.socket], None]:
+        places, plan = self._places, self._plan
+        seat = StoreAccess(plan.store, places.store, plan.workers)
+        return lambda control: worker.run(self._parts, number, (places.address, places.link), seat, control)
+
+    def _become_store(self, socket: Path) -> Callable[[socket.socket], None]:
+        program = embedded.program()
+
+        def work(_: object) -> None:
+            socket.unlink(missing_ok=True)  # of one that was killed
+            # It would end at a Ctrl-C or when a service manager ends the group, before calls in flight have.
+            signal.pthread_sigmask(signal.SIG_BLOCK, child.QUIET)
+            command = embedded.command(program, socket)
+            os.execv(command[0], command)
+
+        return work
+
+    @property
+    def _children(self) -> list[ChildProcess]:
+        return [*self._store, self._controller, *self._workers]
+
+    def run(self) -> int:
+        """Watch over the children until told to stop; the exit status."""
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for one in self._children:
+            self._start(one)
+        while not self._told_to_stop():
+            self._bury()
+            self._revive()
+            self._sleep(self._until_due())
+        return self._stop()
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def _start(self, one: ChildProcess) -> None:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._live(one, ours, theirs)
+        theirs.close()
+        one.pid, one.control, one.born, one.due = pid, ours, time.monotonic(), 0.0
+        self._tell_restarts()
+
+    def _live(self, one: ChildProcess, ours: socket.socket, theirs: socket.socket) -> None:
+        """The child's whole life; never returns, so that nothing of the supervisor runs twice."""
+        status = 1
+        try:
+            child.become(one.role, self._pid)
+            # An end of a pipe held by a sibling would outlive the supervisor and hide its death.
+            for held in [ours, *(other.control for other in self._children if other.control is not None)]:
+                held.close()
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            logs.configure(one.role, self._plan.log_level, self._plan.log_form, logs.Unhurried())
+            one.work(theirs)
+            status = 0
+        except BaseException:  # noqa: BLE001 - whatever it was, the child ends here
+            log.critical("ended: %s", traceback.format_exc())
+        finally:
+            logging.shutdown()
+            os._exit(status)
+
+    def _revive(self) -> None:
+        now = time.monotonic()
+        for one in self._children:
+            if not one.pid and now >= one.due:
+                self._start(one)
+
+    def _until_due(self) -> float | None:
+        due = [one.due for one in self._children if not one.pid]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Until a signal (a child's end is one) or the time has come."""
+        if not self._signals and select.select([self._wake[0]], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                os.read(self._wake[0], 4096)
+
+    def _bury(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for one in self._children:
+                if one.pid == pid:
+                    self._buried(one, os.waitstatus_to_exitcode(status))
+
+    def _buried(self, one: ChildProcess, code: int) -> None:
+        one.pid = 0
+        if one.control is not None:
+            one.control.close()
+            one.control = None
+        if self._stopping:
+            return
+        now = time.monotonic()
+        one.young_deaths = 0 if now - one.born > YOUNG else one.young_deaths + 1
+        pause = PAUSES[min(one.young_deaths, len(PAUSES)) - 1] if one.young_deaths else 0.0
+        one.due = now + pause
+        self._restarts[2 if one in self._store else one is self._controller] += 1
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+        log.error("%s %s; it is started again in %g s", one.role, how, pause)
+        self._tell_restarts()
+
+    def _tell_restarts(self) -> None:
+        self._controller.say("restarts " + " ".join(map(str, self._restarts)))
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def _told_to_stop(self) -> bool:
+        while self._signals:
+            if self._signals.pop(0) != signal.SIGHUP:
+                return True
+            self._reload()
+        return False
+
+    def _reload(self) -> None:
+        try:
+            plan = self._parts.read()
+            # A controller that is started again must not take a reload back: it begins with the last good reading.
+            self._plan = replace(plan, **{name: getattr(self._plan, name) for name in FIXED})
+            self._drain = plan.drain
+        except Exception as wrong:  # noqa: BLE001 - the controller reads it too, and says what is wrong with it
+            log.debug("the configuration is not applied: %s", wrong)
+        self._controller.say("reload")
+
+    def _stop(self) -> int:
+        self._stopping = True
+        seconds = self._drain
+        self._deaf_until = time.monotonic() + SAME_BURST
+        log.info("stopping: calls in flight have %g s", seconds)
+        for one in self._children:
+            one.say(f"drain {seconds}")
+        whole = self._await(self._workers, seconds + OVER)
+        self._controller.say("stop")
+        whole = self._await([self._controller], LAST_WORDS if whole else 0.3) and whole
+        self._kill(self._store)  # it has nothing to lose
+        if not whole:
+            log.warning("not everything ended in time; it was killed")
+        return 0 if not self._hurried else 1
+
+    def _await(self, those: list[ChildProcess], seconds: float) -> bool:
+        """Wait until all of them have ended; whether they did so by themselves."""
+        until = time.monotonic() + seconds
+        while any(one.pid for one in those):
+            self._bury()
+            left = until - time.monotonic()
+            if left <= 0 or self._hurry():
+                self._kill(those)
+                return False
+            if any(one.pid for one in those):
+                self._sleep(left)
+        return True
+
+    def _hurry(self) -> bool:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number != signal.SIGHUP and time.monotonic() > self._deaf_until:
+                self._hurried = True
+        return self._hurried
+
+    def _kill(self, those: list[ChildProcess]) -> None:
+        for one in those:
+            if one.pid:
+                os.kill(one.pid, signal.SIGKILL)
+                os.waitpid(one.pid, 0)
+                one.pid = 0
+
+
+def launch(parts: Factories) -> int:
+    """Run the gateway until it is told to stop; the exit status.
+
+    Raises:
+        OSError: a port is in use or may not be taken, or `data` cannot be written; raised before anything is forked.
+        Exception: whatever `parts.read` raises for a bad configuration.
+    """
+    plan = parts.read()
+    logs.configure("supervisor", plan.log_level, plan.log_form)
+    plan.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix=f"fastgw-{os.getpid()}-"))
+    try:
+        _sweep(folder.parent)
+        places = Sockets.take(plan, folder)
+        supervisor = Supervisor(parts, plan, places)
+        parts.load(plan)
+        agents, operators = authority(*places.address), authority(*places.admin_address)
+        log.info("agents: http://%s  operators: http://%s", agents, operators)
+        gc.collect()
+        gc.freeze()
+        return supervisor.run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove folders of launchers that were killed."""
+    for left in base.glob("fastgw-*-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)

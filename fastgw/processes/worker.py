@@ -1,0 +1,197 @@
+"""One worker: a uvloop, Granian's embedded server, the gateway, and the link to the controller.
+
+Granian's `stop` closes the listener and idle connections at once and waits for answers under way, for ever where a
+stream never ends: so the whole has a limit, and shortly before it every call still in flight is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+from typing import Any
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from fastgw.processes import child
+from fastgw.processes.ipc_client import IpcClient
+from fastgw.processes.lifecycle import Lifecycle
+from fastgw.processes.plan import Factories, GatewayPort, StoreAccess
+from fastgw.telemetry.counters import Counters
+from fastgw.upstream.tasks import BackgroundTasks
+
+log = logging.getLogger("fastgw")
+
+BACKLOG = 4096
+MOST_CONNECTIONS = 100_000
+"""Granian leaves connections beyond this unanswered, without a word; our own limits answer."""
+HEADERS_WITHIN = 30_000
+"""Milliseconds for the head of a request."""
+GRACE = 0.25
+"""Seconds in which connections in use still get an answer that says `connection: close`, once the drain has begun."""
+LOOK_EVERY = 0.02
+"""Seconds between two looks at what is in flight, while draining."""
+LAST_WORDS = 0.5
+"""Seconds before the end in which calls still in flight are told that they will not be waited for."""
+LAG_EVERY = 0.5
+LAG = 0.25
+"""Seconds that the loop may be late before the log says so."""
+
+
+class RunningWorker:
+    """One worker at work.
+
+    Args:
+        parts: makers of what it carries.
+        number: counts from 1.
+        path: of the controller's socket.
+        seat: where the store is.
+    """
+
+    def __init__(self, parts: Factories, number: int, path: str, seat: StoreAccess) -> None:
+        self._life = Lifecycle()
+        self._tasks = BackgroundTasks()
+        self._counters = Counters()
+        self._link = IpcClient(path, number, self._counters, self._life)
+        self._served: GatewayPort
+        self._served, self._application = parts.gateway(self._link, self._counters, self._tasks, self._life, seat)
+        self._link.attach(self._served)
+        self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def hear(self, words: list[str]) -> None:
+        """A line of the supervisor."""
+        match words:
+            case ["drain", seconds] if not self._leave.done():
+                self._leave.set_result(float(seconds))
+            case ["stop"]:
+                os._exit(0)
+
+    async def run(self, address: tuple[str, int]) -> None:
+        """Serve until the supervisor says otherwise.
+
+        Raises:
+            RuntimeError: the server ended by itself.
+        """
+        self._tasks.spawn(self._link.run(), "link to the controller")
+        self._tasks.spawn(self._link.tell(), "telling the controller")
+        self._tasks.spawn(self._watch_lag(), "watching the loop")
+        # What was loaded is listed at once where nothing was before: by then every other worker must have it.
+        await self._first(self._ready())
+        if self._leave.done():
+            return
+        server = embedded(self._application, address)
+        serving = self._tasks.spawn(server.serve(), "server")
+        self._tasks.spawn(self._become_active(address), "becoming active")
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        await asyncio.wait([serving, self._leave], return_when=asyncio.FIRST_COMPLETED)
+        if not self._leave.done():
+            raise RuntimeError("the embedded server ended by itself")
+        await self._drain(server, serving, self._leave.result())
+
+    async def _ready(self) -> None:
+        await asyncio.gather(self._link.activated.wait(), self._served.prepare())
+
+    async def _first(self, work: Any) -> None:
+        task = self._tasks.spawn(work, "waiting for a snapshot")
+        await asyncio.wait([task, self._leave], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _become_active(self, address: tuple[str, int]) -> None:
+        await self._link.activated.wait()
+        await _reachable(address)
+        self._life.activate()
+        self._link.say_state()
+
+    async def _drain(self, server: Server, serving: asyncio.Task[Any], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self._life.drain()
+        self._link.say_state()
+        await asyncio.sleep(min(GRACE, seconds))
+        # New requests are still answered while old ones run: a cancel may come on a connection of its own. Where
+        # requests never cease, the listener closes after a third of the time. Looking, and not being told, keeps this
+        # off the path of a call.
+        while self._served.in_flight and loop.time() < begun + seconds / 3:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(LOOK_EVERY)
+        server.stop()  # type: ignore[no-untyped-call]
+        end = begun + seconds
+        await asyncio.wait([serving], timeout=max(0.0, end - LAST_WORDS - loop.time()))
+        if self._served.in_flight:
+            log.warning("%d calls did not end within the drain of %g s", self._served.in_flight, seconds)
+            self._served.expire()
+            await asyncio.wait([serving], timeout=max(0.0, end - loop.time()))
+        await self._link.close(0.5)
+
+    async def _watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(LAG_EVERY)
+            late = loop.time() - before - LAG_EVERY
+            if late > LAG:
+                log.warning("the event loop was %.2f s late", late)
+
+
+async def _reachable(address: tuple[str, int]) -> None:
+    """Return when somebody answers at the port: Granian listens in a thread of its own and does not say when."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, address[1])
+        except OSError:
+            await asyncio.sleep(0.005)
+        else:
+            writer.close()
+            return
+
+
+def embedded(application: Any, address: tuple[str, int]) -> Server:
+    """Granian's embedded server for this ASGI application; it shares the port by SO_REUSEPORT."""
+    return Server(
+        application,
+        address=address[0],
+        port=address[1],
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN),
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=MOST_CONNECTIONS,
+        log_enabled=False,
+        # Its default set of loggers would replace ours.
+        log_dictconfig={"disable_existing_loggers": False, "root": {}, "handlers": {}, "loggers": {}},
+    )
+
+
+def run(
+    parts: Factories, number: int, places: tuple[tuple[str, int], str], seat: StoreAccess, control: socket.socket
+) -> None:
+    """The whole life of a forked worker; returns when it has drained.
+
+    Args:
+        places: the address to serve on, and the path of the controller's socket.
+    """
+    child.raise_files()
+    address, path = places
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(_unexpected)
+        running = RunningWorker(parts, number, path, seat)
+        child.listen(control, running.hear)
+        await running.run(address)
+        # Ending the loop would cancel calls that outlast the drain, and the server would tell their agents of an
+        # internal error; a connection that ends says the truth.
+        logging.shutdown()
+        os._exit(0)
+
+    uvloop.run(main())
+
+
+def _unexpected(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.error("%s", context.get("message", "unexpected"), exc_info=context.get("exception"))

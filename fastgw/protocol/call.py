@@ -1,0 +1,47 @@
+"""One request in the form everything inside works on: self-contained, as the modern revision has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Call:
+    """A request of an agent, lifted.
+
+    Args:
+        id: the JSON-RPC id as JSON text, type kept (`1` is not `"1"`).
+        method: the JSON-RPC method.
+        version: the protocol revision the agent speaks.
+        name: `params.name` where the method has one; `params.uri` of `resources/read`.
+        params: members of `params` other than that and `_meta`: member name to JSON text.
+        meta: members of `_meta` the gateway does not own: neither reserved ones nor `progressToken`.
+        token: `progressToken` as JSON text; None where the agent wants no progress.
+        log_level: lowest level of log messages the agent wants on this call; None for none.
+        capabilities: the agent's `ClientCapabilities` as JSON text.
+        client: the agent's `clientInfo` as JSON text; None if it gave none.
+        passed: `Mcp-Param-*` headers as they came; those that a server's tool does not name are handed on unread.
+        log_level_set: how often the agent has named another level than before, as far as this worker heard; 1 where
+            the call itself names it. 0: the level is only assumed, and such a one is never told to a server's session.
+        offered: the part of `capabilities` that may be offered to a server on this call, as JSON text.
+        request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
+        instance: key of the instance that gave that state; None where any will do.
+        session: id inside the gateway of the agent's session, None for an agent without one.
+    """
+
+    id: bytes
+    method: str
+    version: str
+    name: str | None = None
+    params: dict[str, bytes] = field(default_factory=dict)
+    meta: dict[str, bytes] = field(default_factory=dict)
+    token: bytes | None = None
+    log_level: str | None = None
+    capabilities: bytes = b"{}"
+    client: bytes | None = None
+    session: str | None = None
+    passed: tuple[tuple[bytes, bytes], ...] = ()
+    log_level_set: int = 0
+    offered: bytes = b"{}"
+    request_state: bytes | None = None
+    instance: str | None = None

@@ -1,0 +1,180 @@
+"""Parts of the body that modern requests repeat as headers: `Mcp-Name` and `Mcp-Param-*`.
+
+Values are taken from the JSON text, so an integer of any length keeps all its digits.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Protocol
+
+from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
+
+_OPEN, _CLOSE = "=?base64?", "?="
+_PLAIN = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_PREFIX = b"mcp-param-"
+_MOST_PASSED = 16
+_MOST_BYTES = 4096
+_VISIBLE = re.compile(rb"[\t -~]*")
+_DIGITS = re.compile(r"-?[0-9]{1,400}")
+_NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
+
+
+class Mirrored(Protocol):
+    """One argument that travels in a header as well; `catalog.route.ParamHeader` is one."""
+
+    @property
+    def header(self) -> str:
+        """Lower-case header name."""
+        ...
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where the value stands in the arguments, outermost member first."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """JSON Schema type."""
+        ...
+
+
+def encode_name(value: str) -> bytes:
+    """A header value that carries any text: plain where it is safe, else in the Base64 sentinel."""
+    if _PLAIN.fullmatch(value) is not None and not _is_sentinel(value):
+        return value.encode("ascii")
+    return (_OPEN + b64encode(value.encode()).decode("ascii") + _CLOSE).encode("ascii")
+
+
+def decode_name(value: bytes) -> str:
+    """The text that a header value carries.
+
+    Raises:
+        ValueError: characters no header may hold, a sentinel whose content is not Base64 or not UTF-8.
+    """
+    value = value.strip(b" \t")
+    if _VISIBLE.fullmatch(value) is None:
+        raise ValueError("holds characters that a header must not hold")
+    text = value.decode("ascii")
+    if not _is_sentinel(text):
+        return text
+    try:
+        return b64decode(text[len(_OPEN) : -len(_CLOSE)], validate=True).decode()
+    except ValueError:
+        raise ValueError("is not Base64 of UTF-8 text") from None
+
+
+def value_at(arguments: bytes, path: tuple[str, ...]) -> bytes | None:
+    """JSON text of the value at this exact path of the arguments; None where it is absent, null or no single value.
+
+    Raises:
+        NotAMessage: a member on the way stands twice, so that two readers could see two values.
+        NotJson: the arguments are no JSON.
+    """
+    text = arguments
+    for name in path:
+        if text[:1] != b"{":
+            return None
+        found = members(text).get(name)
+        if found is None:
+            return None
+        text = found
+    return None if text == b"null" or text[:1] in b"{[" else text
+
+
+def lines(wanted: Iterable[Mirrored], arguments: bytes) -> bytes:
+    """The `Mcp-Param-*` header lines of a call, each ended by CRLF.
+
+    Args:
+        wanted: the headers by the server's own definition of the tool.
+        arguments: JSON text of the arguments as the server gets them.
+
+    Raises:
+        NotAMessage, NotJson: see `value_at`.
+    """
+    found = b""
+    for item in wanted:
+        value = value_at(arguments, item.path)
+        if value is not None:
+            found += b"%s: %s\r\n" % (item.header.encode("ascii"), encode_name(_plain(value, item.kind)))
+    return found
+
+
+def passable(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The `Mcp-Param-*` headers of a request that may travel on: intermediaries MUST forward those they do not know
+    (2026-07-28, Custom Headers from Tool Parameters). Bounded, since nothing has compared them with the body.
+    """
+    found = [(name, value) for name, value in headers.items() if name.startswith(_PREFIX)]
+    if not found:
+        return ()
+    fit = [(name, value) for name, value in found if _VISIBLE.fullmatch(value) is not None]
+    return tuple(fit[:_MOST_PASSED]) if sum(len(name) + len(value) for name, value in fit) <= _MOST_BYTES else ()
+
+
+def others(passed: Iterable[tuple[bytes, bytes]], wanted: Iterable[Mirrored]) -> bytes:
+    """The header lines of those in `passed` that `wanted` does not name, each ended by CRLF."""
+    known = {item.header.encode("ascii") for item in wanted}
+    return b"".join(b"%s: %s\r\n" % (name, value) for name, value in passed if name not in known)
+
+
+def check(wanted: Iterable[Mirrored], arguments: bytes, headers: Mapping[bytes, bytes]) -> str | None:
+    """What is wrong with the `Mcp-Param-*` headers of a request; None if they agree with its body.
+
+    Args:
+        wanted: the headers by the definition that the agent was shown.
+        arguments: JSON text of the arguments.
+        headers: by lower-case name. That none of them came twice is for the caller to see.
+    """
+    for item in wanted:
+        try:
+            wrong = _compare(value_at(arguments, item.path), headers.get(item.header.encode("ascii")), item.kind)
+        except (NotAMessage, NotJson) as strange:
+            return f"The arguments cannot be compared with {item.header}: {strange}"
+        if wrong is not None:
+            return f"{item.header} {wrong}"
+    return None
+
+
+def _compare(value: bytes | None, header: bytes | None, kind: str) -> str | None:
+    if value is None:
+        return None if header is None else "must be left out, for the argument has no value"
+    if header is None:
+        return "is missing"
+    try:
+        told = decode_name(header)
+    except ValueError as wrong:
+        return str(wrong)
+    if told == _plain(value, kind):
+        return None
+    if value[:1] != b'"' and _same_number(told, value.decode("utf-8", "replace")):
+        return None
+    return "does not match the argument"
+
+
+def _plain(value: bytes, kind: str) -> str:
+    """The value as text, before encoding: strings as they are, `42.0` as `42` where the schema says integer."""
+    if value[:1] == b'"':
+        return string(value, "argument")
+    text = value.decode("ascii")
+    if kind == "integer" and _DIGITS.fullmatch(text) is None and _NUMBER.fullmatch(text) is not None:
+        number = Decimal(text)
+        if number == number.to_integral_value():
+            return str(int(number))
+    return text
+
+
+def _same_number(left: str, right: str) -> bool:
+    """Numeric equality without rounding (2026-07-28, Streamable HTTP, Server Validation)."""
+    if _NUMBER.fullmatch(left) is None or _NUMBER.fullmatch(right) is None:
+        return False
+    try:
+        return Decimal(left) == Decimal(right)
+    except InvalidOperation:
+        return False
+
+
+def _is_sentinel(text: str) -> bool:
+    return text.startswith(_OPEN) and text.endswith(_CLOSE) and len(text) >= len(_OPEN) + len(_CLOSE)

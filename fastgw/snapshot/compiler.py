@@ -1,0 +1,174 @@
+"""Settings and catalogues become one `Snapshot`: all that a request looks up is worked out here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastgw.catalog.notice import Notice
+from fastgw.catalog.tools import Catalogue
+from fastgw.config.addresses import hosts, origins
+from fastgw.config.instance_urls import instance_key
+from fastgw.config.limits import failed_credentials_of, limits_of
+from fastgw.config.schema.servers import InstanceUrl, ServerSettings
+from fastgw.config.schema.settings import EndpointSettings, Settings
+from fastgw.policy.principal import ANONYMOUS, Principal
+from fastgw.protocol.names import MODERN_VERSION, Era
+from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.endpoint_builder import EndpointBuilder, builder_of
+from fastgw.snapshot.model import Address, Backend, Endpoint, KeyEntry, Snapshot, fresh_until
+from fastgw.snapshot.prompts import prompt_sections
+from fastgw.snapshot.resources import reading_of
+from fastgw.snapshot.server_catalogues import ServerCatalogues
+from fastgw.snapshot.tools import tool_sections
+from fastgw.snapshot.views import EndpointSections, Views
+
+DEFAULT_ENDPOINT = "/mcp"
+COMPLETIONS = "completions"
+LOGGING = "logging"
+BODY = 30.0
+"""Seconds an agent has to send its body, at most."""
+
+Eras = Mapping[str, tuple[str | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known beside the configuration.
+
+    Args:
+        catalogues: by server; None or missing where it has never answered.
+        eras: by `Address.key`: `Era.value` (None while unknown) and the revision to speak (empty while unknown).
+        credentials: by server: header lines with its credential, each ended by CRLF.
+        seal_keys: master secrets, first seals, all open.
+        version: of the gateway, for its `serverInfo`.
+        gateway: which fastgw this is, where `usage.gateway` does not say.
+    """
+
+    catalogues: Mapping[str, Catalogue | None] = field(default_factory=dict)
+    eras: Eras = field(default_factory=dict)
+    credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    version: str = "0"
+    gateway: str = ""
+
+
+def compile_snapshot(
+    settings: Settings, learned: Learned, generation: int, cache: CompileCache | None = None
+) -> tuple[Snapshot, tuple[Notice, ...]]:
+    """The snapshot, and what the operator should hear about it.
+
+    Args:
+        settings: the file as read.
+        learned: what is known beside it.
+        generation: of the snapshot.
+        workshop: of the compile before, for the same settings: what has not changed since is not made again.
+    """
+    if cache is None or cache.settings is not settings:
+        cache = CompileCache(settings)
+    catalogues, agents = cache.catalogues, cache.agents
+    catalogues.take(learned.catalogues)
+    made = [_endpoint(builder_of(cache, path, one), learned) for path, one in _endpoints(settings).items()]
+    notices = [*catalogues.notices, *(notice for offer in catalogues.offer.values() for notice in offer.notices)]
+    notices.extend(notice for _, found in made for notice in found)
+    snapshot = Snapshot(
+        generation=generation,
+        endpoints={endpoint.path: endpoint for endpoint, _ in made},
+        backends={name: _backend(name, server, learned, catalogues) for name, server in settings.servers.items()},
+        keys=_keys(settings, agents),
+        hosts=hosts(settings),
+        origins=origins(settings),
+        max_body=settings.max_body,
+        max_reply=settings.max_reply,
+        seal_keys=learned.seal_keys,
+        server_name="fastgw",
+        server_version=learned.version,
+        gateway=settings.usage.gateway or learned.gateway,
+        currency=settings.usage.currency,
+        labels=settings.usage.labels,
+        body_deadline=min(BODY, settings.timeout),
+        longest=_longest(settings),
+        limits=limits_of(settings),
+        failed_credentials=failed_credentials_of(settings),
+    )
+    return snapshot, tuple(notices)
+
+
+def _endpoints(settings: Settings) -> Mapping[str, EndpointSettings]:
+    return {DEFAULT_ENDPOINT: EndpointSettings()} if settings.endpoints is None else settings.endpoints
+
+
+def _endpoint(builder: EndpointBuilder, learned: Learned) -> tuple[Endpoint, list[Notice]]:
+    """One endpoint, and what the operator should hear about it."""
+    reading = reading_of(builder)
+    tools, prompts = tool_sections(builder), list(prompt_sections(builder))
+    views = Views(builder, EndpointSections(tools, prompts, reading.resources, reading.templates))
+    settings, agents = builder.endpoint, builder.cache.agents
+    # Where API keys are no way in, their agents have no view: they are strangers here.
+    known = agents if settings.auth is None or not {"keys", "none"}.isdisjoint(settings.auth) else ()
+    endpoint = Endpoint(
+        path=builder.path,
+        routes={name: route for block in tools for name, route in block.routes.items()},
+        view_of={agent: views.index(agent) for agent in (ANONYMOUS.agent, *known)},
+        views=tuple(views.built),
+        anonymous=settings.auth == ("none",),
+        fresh_until=fresh_until(builder.servers, _freshness(learned)),
+        servers=builder.servers,
+        instructions=settings.instructions,
+        uris=reading.uris,
+        readers=reading.readers,
+        completes=frozenset(server for server in builder.servers if COMPLETIONS in builder.offer(server).declares),
+        origins=None if settings.origins is None else frozenset(settings.origins),
+        guides=views.guides(),
+    )
+    return endpoint, [*builder.notices, *(notice for block in tools for notice in block.notices)]
+
+
+def _longest(settings: Settings) -> float:
+    """The longest time that anything in the file grants a call, in seconds."""
+    places: list[Any] = [settings]
+    for group in (settings.servers, settings.endpoints, settings.tools):
+        places.extend((group or {}).values())
+    return max(max(place.timeout or 0.0, place.max_timeout or 0.0) for place in places)
+
+
+def _freshness(learned: Learned) -> dict[str, float]:
+    return {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
+
+
+def _keys(settings: Settings, agents: Mapping[str, Principal]) -> dict[str, KeyEntry]:
+    return {
+        key.sha256: KeyEntry(Principal(name, principal.claims, f"key:{key.sha256[:8]}"), key.expires)
+        for name, principal in agents.items()
+        for key in settings.agents[name].key
+    }
+
+
+def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: ServerCatalogues) -> Backend:
+    plain = {header: value for header, value in server.headers.items() if header.lower() != "host"}
+    lines = "".join(f"{header}: {value}\r\n" for header, value in plain.items()).encode("latin-1")
+    tls = server.tls
+    return Backend(
+        name=name,
+        instances=tuple(_instance(name, server, one, learned.eras) for one in server.url),
+        headers=lines + learned.credentials.get(name, b""),
+        tls=(tls.ca, tls.cert, tls.key) if tls else (None, None, None),
+        shared_session=server.shared_session,
+        session_idle=server.session_idle,
+        max_sessions=server.max_sessions,
+        maintenance=server.maintenance,
+        logs=LOGGING in catalogues.offer[name].declares,
+        start_timeout=server.start_timeout,
+        host=next((value for header, value in server.headers.items() if header not in plain), None),
+        server_name=tls.server_name if tls else None,
+    )
+
+
+def _instance(name: str, server: ServerSettings, address: InstanceUrl, eras: Eras) -> Address:
+    """One address; where the configuration settles the era, what was learned of the other one is not used."""
+    key = instance_key(name, address.url)
+    era, version = eras.get(key, (None, ""))
+    if server.era != "auto" and era != server.era:
+        era, version = server.era, MODERN_VERSION if server.era == Era.MODERN.value else ""
+    return Address(key, name, address.url, era, version, address.shown)

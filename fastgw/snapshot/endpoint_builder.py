@@ -1,0 +1,60 @@
+"""One endpoint in the making: its servers, what its parts are made from, and what the operator should hear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fastgw.catalog.notice import Notice
+from fastgw.catalog.tools import ToolDefinition
+from fastgw.config.schema.settings import EndpointSettings
+from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.filters import Filter
+from fastgw.snapshot.server_catalogues import NOTHING, ServerCatalogues, ServerOffer
+
+Definitions = Mapping[str, ToolDefinition]
+"""A server's tools by own name, with URIs as this endpoint exposes them. The same object while nothing has changed."""
+
+
+@dataclass(slots=True)
+class EndpointBuilder:
+    """One endpoint in the making.
+
+    Args:
+        servers: its servers in the order of the configuration.
+        taken: what its `tools` take.
+        tools: definitions by server, once its URIs are settled.
+    """
+
+    cache: CompileCache
+    path: str
+    endpoint: EndpointSettings
+    servers: tuple[str, ...]
+    taken: Filter
+    tools: dict[str, Definitions] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def catalogues(self) -> ServerCatalogues:
+        """What holds on every endpoint."""
+        return self.cache.catalogues
+
+    def offer(self, server: str) -> ServerOffer:
+        """What a server brings."""
+        return self.catalogues.offer[server]
+
+    def answered(self, server: str) -> bool:
+        """Whether it has ever said what it brings."""
+        return self.catalogues.offer[server] is not NOTHING
+
+    def note(self, subject: str, text: str) -> Notice:
+        """A remark for the operator about this endpoint."""
+        return Notice(subject, text, self.path)
+
+
+def builder_of(cache: CompileCache, path: str, endpoint: EndpointSettings) -> EndpointBuilder:
+    """An endpoint before anything of it is made."""
+    known = cache.settings.servers
+    names = known if endpoint.servers is None else endpoint.servers
+    servers = tuple(server for server in known if server in names)
+    return EndpointBuilder(cache, path, endpoint, servers, Filter(endpoint.tools))

@@ -1,0 +1,258 @@
+"""The compiled configuration and catalogue: built by the controller, pickled to the workers, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import orjson
+
+from fastgw.catalog.elements import DIALECTS, MODERN
+from fastgw.catalog.route import Arm, Route
+from fastgw.catalog.uris import Uris
+from fastgw.policy.bucket import BucketRate
+from fastgw.policy.limits import Limit
+from fastgw.policy.match import Match
+from fastgw.policy.principal import Principal
+from fastgw.policy.uris import ANY_URI, UriRules
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a server.
+
+    Args:
+        key: identity of the instance: survives reloads, names its pool, sessions and breaker: `server|url`.
+        server: the server's name.
+        url: http or https URL.
+        era: `Era.value` it speaks as far as is known, `both` where it speaks either; None while it never answered.
+        version: the revision to speak to it, the modern one where it speaks both; empty while unknown.
+        shown: the URL as operators may see it: as written in the file, references not filled in, without its query.
+    """
+
+    key: str
+    server: str
+    url: str
+    era: str | None
+    version: str
+    shown: str = ""
+
+
+BOTH: Final = "both"
+"""`Address.era` of a server that speaks either era: each agent gets its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One server of the configuration, as the path of a call needs it.
+
+    Args:
+        headers: static header lines incl. the credential, each ended by CRLF; a secret, never logged.
+        tls: (ca, cert, key) paths, each None where not given.
+        shared_session: one upstream session for all identities, the gateway's own included.
+        maintenance: text for agents while the server must not be called; None otherwise.
+        logs: it declares `logging`, so that its sessions may be told a level.
+        start_timeout: seconds that it has for each answer to the controller: `initialize`, a whole list.
+        host: value of `Host`, where it is not the URL's.
+        server_name: the name its certificate must carry, where that is not the URL's host.
+    """
+
+    name: str
+    instances: tuple[Address, ...]
+    headers: bytes = field(repr=False)
+    tls: tuple[str | None, str | None, str | None]
+    shared_session: bool
+    session_idle: float
+    max_sessions: int
+    maintenance: str | None
+    logs: bool = False
+    start_timeout: float = 60.0
+    host: str | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One policy that looks at arguments, applied when the call comes. `allow` False is a deny."""
+
+    policy: str
+    allow: bool
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One tool as one class of principals may use it.
+
+    Args:
+        route: where it goes.
+        arms: the arms of `route` whose static part holds for this class.
+        allowed: some policy allows it whatever the arguments.
+        conditions: policies that still look at the arguments; empty for the common case.
+    """
+
+    route: Route
+    arms: tuple[Arm, ...]
+    allowed: bool
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list, the array encoded: `[{...},{...}]`.
+
+    Args:
+        items: the JSON array for each dialect of agents: `modern`, and each legacy revision.
+        start: position of its first item in the whole list.
+        more: whether a page follows.
+    """
+
+    items: dict[str, bytes]
+    start: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One list, whole.
+
+    Args:
+        pages: at least one.
+        fingerprint: of the names in their order: which list a cursor continues. Another one in its place would skip
+            items or repeat them.
+    """
+
+    pages: tuple[Page, ...]
+    fingerprint: int = 0
+
+    def __bool__(self) -> bool:
+        return self.pages[0].more or self.pages[0].items[MODERN] != b"[]"
+
+
+NOTHING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
+"""The list of nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one class of principals sees on one endpoint.
+
+    Args:
+        grants: tools by exposed name.
+        prompts: prompts by exposed name.
+        uri_rules: what this class may read.
+        lists: list method to list; a method that is missing lists nothing.
+    """
+
+    grants: dict[str, Grant] = field(default_factory=dict)
+    prompts: dict[str, Grant] = field(default_factory=dict)
+    uri_rules: UriRules = ANY_URI
+    lists: dict[str, Listing] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path agents connect to.
+
+    Args:
+        routes: exposed name to route, for every principal.
+        views: the distinct views.
+        view_of: agent name to index in `views`, for every agent of the configuration and for `anonymous`.
+        anonymous: nobody needs a credential (`auth: none`).
+        fresh_until: CLOCK_MONOTONIC seconds until which the lists are known to be fresh (minimum over servers);
+            0.0 where a server gives no hint.
+        servers: names of its servers.
+        instructions: the operator's text about it; empty for none.
+        guides: for each view, what its agents read as `instructions` in discover and initialize: with the texts of the
+            servers they have something of. None where only the operator says something.
+        uris: whose each URI is here.
+        readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
+        completes: names of the servers that complete arguments.
+        origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
+    """
+
+    path: str
+    routes: dict[str, Route]
+    views: tuple[View, ...]
+    view_of: dict[str, int]
+    anonymous: bool
+    fresh_until: float
+    servers: tuple[str, ...]
+    instructions: str
+    uris: Uris = field(default_factory=Uris)
+    readers: dict[str, Arm] = field(default_factory=dict)
+    completes: frozenset[str] = frozenset()
+    origins: frozenset[str] | None = None
+    guides: tuple[str, ...] = ()
+
+    def guide(self, agent: str) -> str:
+        """`instructions` for this agent; empty for none."""
+        return self.guides[self.view_of[agent]] if self.guides else self.instructions
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One API key: whose it is and until when (Unix seconds; None for ever)."""
+
+    principal: Principal
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All a worker needs to serve.
+
+    Args:
+        generation: counts up with every compile of one controller; workers keep the highest.
+        endpoints: by path.
+        backends: by server name.
+        keys: SHA-256 hex digest of an API key to its entry.
+        hosts: allowed `Host` values in lower case, without and with port; empty allows any.
+        origins: allowed `Origin` values in lower case.
+        max_body, max_reply: bytes.
+        seal_keys: master secrets, first seals, all open; a secret, never logged.
+        server_name, server_version: of our own `serverInfo`; `server_info` is both as JSON text.
+        currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
+        body_deadline: seconds an agent has to send its body.
+        longest: seconds after which every call that took this snapshot is over.
+        limits: in the order of the file.
+        failed_credentials: wrong credentials that one address may show; None: any number.
+    """
+
+    generation: int
+    endpoints: dict[str, Endpoint]
+    backends: dict[str, Backend]
+    keys: dict[str, KeyEntry]
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    max_body: int
+    max_reply: int
+    seal_keys: tuple[bytes, ...] = field(repr=False)
+    server_name: str
+    server_version: str
+    gateway: str
+    currency: str = "USD"
+    labels: tuple[str, ...] = ()
+    body_deadline: float = 30.0
+    longest: float = 0.0
+    limits: tuple[Limit, ...] = ()
+    failed_credentials: BucketRate | None = None
+    server_info: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = orjson.dumps({"name": self.server_name, "version": self.server_version})
+        object.__setattr__(self, "server_info", text)
+
+    def freshened(self, until: Mapping[str, float]) -> Snapshot:
+        """The same, fresh as long as the catalogues of the servers are: server name to CLOCK_MONOTONIC seconds."""
+        endpoints = {
+            path: replace(endpoint, fresh_until=fresh_until(endpoint.servers, until))
+            for path, endpoint in self.endpoints.items()
+        }
+        return replace(self, endpoints=endpoints)
+
+
+def fresh_until(servers: Iterable[str], until: Mapping[str, float]) -> float:
+    """`Endpoint.fresh_until` of an endpoint with these servers: as long as the least patient one vouches for."""
+    return min((until.get(server, 0.0) for server in servers), default=0.0)

@@ -1,0 +1,323 @@
+"""What a server's HTTP answer to a call means: hand it on, mend something and ask again, or give up.
+
+| answer | legacy server | modern server |
+|---|---|---|
+| 200, event stream | relay | relay |
+| JSON-RPC response to our id, code outside those below, any status but 401, 403, 429, 503 | relay | relay |
+| -32020 | era in doubt | header mismatch: the tool's definition has changed |
+| -32021 | relay where the agent lacks the capability, else INTERNAL | the same |
+| -32022 | era in doubt | era in doubt |
+| a refusal of the session (below) | session dead, refused or suspect | - |
+| 400 that speaks of a session | - | era in doubt |
+| 400, 404, 405, 406 otherwise | era in doubt | era in doubt |
+| 401, 403 | NO_SERVER, credential | the same |
+| 429; 503 with Retry-After | NO_SERVER, busy, not sent | the same |
+| 503 | NO_SERVER, busy, sent | the same |
+| all else: 2xx without a response, 3xx, 4xx, 5xx, HTML | LOST | the same |
+
+What a legacy server says when it has lost a session, after a restart say, has no form (seen: 401, 404, 422, an error
+with a null id inside 200). So every refusal that was made before the call could run is one:
+
+    404; any 4xx, or an error under a null id, that speaks of a session or of `initialize`      dead
+    4xx otherwise                                       refused: it may be, unless the session was just opened
+    such an error under our id, anything else that is no response       suspect: the agent hears it, for the call may
+                                                                        have run; the next call asks the session first
+    429, 408, 425; errors about the call (-32602, -32601, -32002)       none of these
+
+Dead or refused, another session is tried. One that is refused in the same way shows that this was about the call, and
+the old one stays.
+
+An answer that was meant for another request, late or twice, is LOST and its connection distrusted: what comes next on
+it is another's, too.
+
+Why "not sent": 429 says by its definition that the request was turned away (RFC 6585, section 4), and a 503 that names
+a time to come back was made by something that sheds load before it works. A bare 503 may come from anything, also from
+a proxy whose server broke while it ran the call. Either with a response to our id in it is the server's own work: sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+
+from fastgw.errors import Fault, Kind
+from fastgw.ports import Answer
+from fastgw.protocol import names
+from fastgw.protocol.envelope import Message, NotAMessage, NotJson, read_reply
+from fastgw.protocol.names import Era
+from fastgw.upstream.failures import lost
+from fastgw.upstream.ids import same_id
+from fastgw.upstream.reply import is_out_of_step
+
+
+class ReplyKind(Enum):
+    """What to do with an answer."""
+
+    RELAY = auto()
+    SESSION_DEAD = auto()
+    SESSION_REFUSED = auto()
+    SESSION_SUSPECT = auto()
+    ERA_DOUBT = auto()
+    HEADER_MISMATCH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What an answer means.
+
+    Args:
+        means: what to do.
+        message: the response, where the answer holds one to our request.
+        otherwise: for a doubt that proves wrong: the fault it then is; None where `message` is to be relayed.
+        then: what it means where it turns out not to be about the session.
+    """
+
+    means: ReplyKind
+    message: Message | None = None
+    otherwise: Fault | None = None
+    then: ReplyKind = ReplyKind.RELAY
+
+
+_RELAY = Classified(ReplyKind.RELAY)
+_UNCLEAR = (400, 404, 405, 406)
+_LONGEST_WAIT = 3600
+
+
+def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> Classified:
+    """The row of the table.
+
+    Args:
+        answer: the server's answer.
+        era: how it was asked.
+        upstream_id: our id, as JSON text.
+        capabilities: what the agent declared, JSON text.
+
+    Raises:
+        Fault: for the rows that end the call.
+    """
+    if answer.status == 200 and answer.body is None:
+        return _RELAY
+    if answer.body is None:
+        answer.close()
+        raise lost(f"an event stream with status {answer.status}")
+    if answer.status == 200 and answer.body.lstrip()[:1] == b"[":
+        return _RELAY
+    try:
+        message = _response(answer, upstream_id)
+    except Fault as fault:
+        if era is Era.MODERN:
+            raise
+        return Classified(ReplyKind.SESSION_SUSPECT, otherwise=fault)
+    means = about_session(answer.status, message, answer.body) if era is Era.LEGACY else None
+    if means is None:
+        return _judge(answer, message, era, capabilities)
+    try:
+        plain = _judge(answer, message, era, capabilities)
+    except Fault as fault:
+        return Classified(means, otherwise=fault)
+    return Classified(means, plain.message, plain.otherwise, plain.means)
+
+
+def about_session(status: int, message: Message | None, body: bytes) -> ReplyKind | None:
+    """What a legacy server's answer in a session says of the session; None for nothing.
+
+    Args:
+        status: of HTTP.
+        message: its response to our request; None where it is none.
+        body: the body where `message` is None.
+    """
+    if message is not None and message.result is not None:
+        return None
+    error = message.error if message is not None else body
+    code = _code(message.error or b"")[0] if message is not None else _foreign_code(body)
+    words = (error or b"")[:4096].lower()
+    named = b"session" in words or b"initializ" in words
+    if 400 <= status < 500:
+        if status in _PASSING or code in (_ABOUT_US if message is None else _ABOUT_THE_CALL):
+            return None
+        if message is not None and code not in _ABOUT_TRANSPORT and not named:
+            return None  # an answer to the call itself, by a server that puts a status to it: it may have run
+        return ReplyKind.SESSION_DEAD if status == 404 or named else ReplyKind.SESSION_REFUSED
+    if message is not None:
+        return ReplyKind.SESSION_SUSPECT if named and code in _ABOUT_TRANSPORT else None
+    if code in _ABOUT_US:
+        return None
+    return ReplyKind.SESSION_DEAD if named and code in _ABOUT_TRANSPORT else ReplyKind.SESSION_SUSPECT
+
+
+def _judge(answer: Answer, message: Message | None, era: Era, capabilities: bytes) -> Classified:
+    """The rows of the table that are not about sessions."""
+    if answer.status in (401, 403, 429, 503):
+        raise _turned_away(answer, message)
+    if message is not None and message.error is None:
+        return Classified(ReplyKind.RELAY, message)
+    if message is not None and message.error is not None:
+        return _error(answer, message, era, capabilities)
+    return _strange(answer, era)
+
+
+def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> Classified:
+    code, data = _code(message.error or b"")
+    if code == names.HEADER_MISMATCH and era is Era.MODERN:
+        return Classified(ReplyKind.HEADER_MISMATCH)
+    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION):
+        return Classified(
+            ReplyKind.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server")
+        )
+    if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
+        raise not_offered(f"the server wants capabilities that are not offered: {str(data)[:200]}")
+    if era is Era.MODERN and code not in _ABOUT_THE_CALL and answer.status == 400 and _speaks_of_session(answer):
+        return Classified(ReplyKind.ERA_DOUBT, message)
+    return Classified(ReplyKind.RELAY, message)
+
+
+def _strange(answer: Answer, era: Era) -> Classified:
+    """No response to our request: a fault of the server's, or it does not speak as we thought."""
+    fault = lost(f"status {answer.status} without a response")
+    if answer.status not in _UNCLEAR:
+        if answer.status < 300:
+            # No server answers a call so; it may be what a notification before it was answered.
+            answer.poison()
+        raise fault
+    code = _foreign_code(answer.body or b"")
+    if code == names.HEADER_MISMATCH and era is Era.MODERN:
+        return Classified(ReplyKind.HEADER_MISMATCH)
+    return Classified(ReplyKind.ERA_DOUBT, otherwise=fault)
+
+
+def _response(answer: Answer, upstream_id: bytes) -> Message | None:
+    """The response in the body, if it is one to us.
+
+    Raises:
+        Fault: LOST for a 200 with anything else.
+    """
+    try:
+        message = read_reply(answer.body or b"")
+        if message.method is None and same_id(message.id, upstream_id):
+            return message
+        if message.method is None and is_out_of_step(answer, message.id, upstream_id):
+            answer.poison()
+        wrong = "a message with another id"
+    except (NotJson, NotAMessage) as strange:
+        wrong = str(strange)
+    if answer.status == 200 and not _is_refusal(answer.body or b""):
+        raise lost(f"status 200, but no response: {wrong}")
+    return None
+
+
+_NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
+_ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+_ABOUT_THE_CALL = (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND, *_ABOUT_US,
+                   names.MISSING_CAPABILITY)  # fmt: skip
+"""These are about the call or the gateway, whatever words they use."""
+_ABOUT_TRANSPORT = (names.INVALID_REQUEST, -32000, -32001)
+"""Codes under which SDKs tell of sessions; a tool's own errors have others."""
+_PASSING = (408, 425, 429)
+"""Statuses that say: not now."""
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether a 200 that answers no id of ours refuses how we ask: the era, or the session."""
+    code = _foreign_code(body)
+    return code in _ABOUT_US or about_session(200, None, body) is ReplyKind.SESSION_DEAD
+
+
+def _turned_away(answer: Answer, message: Message | None) -> Fault:
+    if answer.status in (401, 403):
+        detail = f"the server refuses our credential: status {answer.status}"
+        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
+    wait = retry_after(answer.headers.get("retry-after"))
+    refused = message is None and (answer.status == 429 or wait is not None)
+    detail = f"status {answer.status}"
+    data = {"reason": "busy"}
+    return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
+
+
+def speaks_modern(message: Message | None, body: bytes) -> bool:
+    """Whether a refusal is one that only servers of 2026-07-28 give.
+
+    Args:
+        message: the response; None where there is none to our request.
+        body: the body then: a server may refuse a request before it reads its id.
+    """
+    code, data = _code(message.error or b"") if message is not None else _code(_inner_error(body))
+    if code == names.UNSUPPORTED_VERSION:
+        supported = data.get("supported") if isinstance(data, dict) else None
+        return isinstance(supported, list) and names.MODERN_VERSION in supported
+    return code in (names.HEADER_MISMATCH, names.MISSING_CAPABILITY)
+
+
+def _inner_error(body: bytes) -> bytes:
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        return b""
+    return orjson.dumps(found.get("error")) if isinstance(found, dict) else b""
+
+
+def retry_after(value: str | None) -> int | None:
+    """Seconds of a `Retry-After`, at most an hour; None where there is none or it is a date."""
+    if value is None or not value.strip().isdigit() or len(value) > 9:
+        return None
+    return max(1, min(int(value), _LONGEST_WAIT))
+
+
+def _speaks_of_session(answer: Answer) -> bool:
+    return b"session" in (answer.body or b"")[:4096].lower()
+
+
+def not_offered(detail: str) -> Fault:
+    """A server requires (-32021) what its agent has and cannot be handed on: the agent is told that much."""
+    return Fault(Kind.INTERNAL, _NOT_OFFERED, detail=detail, sent=True)
+
+
+def _internal(detail: str) -> Fault:
+    return Fault(Kind.INTERNAL, detail=detail, sent=True)
+
+
+def _code(error: bytes) -> tuple[int | None, Any]:
+    """Code and data of a JSON-RPC error object."""
+    try:
+        found = orjson.loads(error)
+    except ValueError:
+        return None, None
+    if not isinstance(found, dict) or not isinstance(found.get("code"), int):
+        return None, None
+    return found["code"], found.get("data")
+
+
+def _foreign_code(body: bytes) -> int | None:
+    """The code of an error that answers no id of ours: servers that refuse a request unread answer `null`."""
+    try:
+        message = read_reply(body)
+    except (NotJson, NotAMessage):
+        return None
+    return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
+
+
+def agent_lacks(error: bytes, capabilities: bytes) -> bool:
+    """Whether some capability that a -32021 requires is one that the agent did not declare.
+
+    Args:
+        error: the JSON-RPC error object, as JSON text.
+        capabilities: what the agent declared, as JSON text.
+    """
+    data = _code(error)[1]
+    required = data.get("requiredCapabilities") if isinstance(data, dict) else None
+    try:
+        declared = orjson.loads(capabilities)
+    except ValueError:
+        declared = {}
+    return isinstance(required, dict) and _missing(required, declared)
+
+
+def _missing(required: dict[str, Any], declared: Any) -> bool:
+    if not isinstance(declared, dict):
+        return bool(required)
+    return any(
+        name not in declared or (isinstance(inner, dict) and _missing(inner, declared[name]))
+        for name, inner in required.items()
+    )

@@ -1,0 +1,114 @@
+"""A call on its way to a server of an older revision: inside a session that was opened for it."""
+
+from __future__ import annotations
+
+from fastgw.catalog.route import Target
+from fastgw.errors import Fault, Kind
+from fastgw.ports import UpstreamSession
+from fastgw.protocol import names, rounds
+from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, quote
+from fastgw.snapshot.model import Backend
+from fastgw.upstream.modern import message, renamed
+
+_FIXED = (
+    b"content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
+)
+_STREAM = b"accept: text/event-stream\r\naccept-encoding: identity\r\n"
+_NO_VERSION_HEADER = "2025-03-26"
+"""Up to this revision no header names the version (2025-06-18 brought it)."""
+_UNKNOWN = frozenset((rounds.RESPONSES, rounds.STATE))
+"""Members of `params` that came with 2026-07-28: a server that has never asked has no use for an answer."""
+SPOKEN = (*names.LEGACY_VERSIONS, "2024-11-05")
+"""Revisions we accept in an answer to `initialize`. Servers that settle on 2024-11-05 over one endpoint speak, as far
+as tools go, what 2025-03-26 says."""
+
+
+def request(
+    call: Call, target: Target, upstream_id: bytes, backend: Backend, session: UpstreamSession
+) -> tuple[bytes, bytes]:
+    """Header lines and body of a call.
+
+    Args:
+        call: the agent's call.
+        target: the tool, prompt or resource by its server's own name.
+        upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
+        backend: whose credential goes along.
+        session: the session it belongs to.
+
+    Raises:
+        Fault: BAD_PARAMS where the arguments cannot be sent as they are.
+    """
+    params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
+    if not _UNKNOWN.isdisjoint(params):
+        params = {name: value for name, value in params.items() if name not in _UNKNOWN}
+    if target.renamed and "arguments" in params:
+        try:
+            params["arguments"] = renamed(params["arguments"], target.renamed)
+        except (NotAMessage, NotJson) as wrong:
+            raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}") from None
+    meta = call.meta if call.token is None else {**call.meta, "progressToken": upstream_id}
+    if meta:
+        params["_meta"] = emit(meta)
+    return headers(backend, session), message(call.method, params, upstream_id)
+
+
+def headers(backend: Backend, session: UpstreamSession) -> bytes:
+    """Header lines of every POST inside a session."""
+    return backend.headers + _FIXED + _belonging(session)
+
+
+def stream_headers(backend: Backend, session: UpstreamSession, last_event: str | None) -> bytes:
+    """Header lines of the GET that opens, or with the id of the last event resumes, a stream of events."""
+    resumed = b"" if last_event is None else b"last-event-id: %s\r\n" % last_event.encode("latin-1")
+    return backend.headers + _STREAM + _belonging(session) + resumed
+
+
+def opening_headers(backend: Backend) -> bytes:
+    """Header lines of `initialize`, which belongs to no session yet."""
+    return backend.headers + _FIXED
+
+
+def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:
+    """The body that asks for a session. The version is our newest; `capabilities` is what is offered, as JSON text."""
+    params = {"protocolVersion": quote(names.NEWEST_LEGACY), "capabilities": capabilities, "clientInfo": ours}
+    return message(names.INITIALIZE, params, upstream_id)
+
+
+INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+
+
+def listing(method: str, cursor: bytes | None, upstream_id: bytes) -> bytes:
+    """A request for one page of a list; `cursor` as the server wrote it."""
+    return message(method, {} if cursor is None else {"cursor": cursor}, upstream_id)
+
+
+def ping(upstream_id: bytes) -> bytes:
+    """A request that every server answers (2025-11-25, Ping)."""
+    return message(names.PING, {}, upstream_id)
+
+
+def set_level(level: str, upstream_id: bytes) -> bytes:
+    """The request that tells a session from which level on it wants log messages (2025-11-25, Logging)."""
+    return message(names.SET_LEVEL, {"level": quote(level)}, upstream_id)
+
+
+def cancelled(upstream_id: bytes, reason: str) -> bytes:
+    """The notification that withdraws a request of ours."""
+    params = emit({"requestId": upstream_id, "reason": quote(reason)})
+    return b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":%s}' % params
+
+
+def response(method: str, their_id: bytes) -> bytes:
+    """What a server that asks something gets: `ping` is answered, anything interactive is refused."""
+    if method == names.PING:
+        return b'{"jsonrpc":"2.0","id":%s,"result":{}}' % their_id
+    error = b'{"code":%d,"message":"not supported through the gateway"}' % names.METHOD_NOT_FOUND
+    return b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (their_id, error)
+
+
+def _belonging(session: UpstreamSession) -> bytes:
+    named = b"mcp-session-id: %s\r\n" % session.id.encode("ascii") if session.id else b""
+    if session.version <= _NO_VERSION_HEADER:
+        return named
+    return named + b"mcp-protocol-version: %s\r\n" % session.version.encode("ascii")

@@ -1,0 +1,96 @@
+"""A call on its way to a server of 2026-07-28: self-contained, with its headers saying what its body says.
+
+The envelope is written anew; every payload in it is the agent's own JSON text.
+"""
+
+from __future__ import annotations
+
+from fastgw.catalog.route import Target
+from fastgw.errors import Fault, Kind
+from fastgw.protocol import names
+from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.protocol.params import encode_name, lines, others
+from fastgw.snapshot.model import Backend
+
+_FIXED = (
+    "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
+    f"mcp-protocol-version: {names.MODERN_VERSION}\r\nmcp-method: "
+).encode("ascii")
+_VERSION = quote(names.MODERN_VERSION)
+OF_AGENTS = b'{"elicitation":{"form":{},"url":{}},"roots":{},"sampling":{}}'
+"""Capabilities that agents could bring: some servers list certain tools only to clients that declare them."""
+
+
+def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ours: bytes) -> tuple[bytes, bytes]:
+    """Header lines and body of a call.
+
+    Args:
+        call: the agent's call.
+        target: the tool, prompt or resource by its server's own name.
+        upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
+        backend: whose credential goes along.
+        ours: our `clientInfo` as JSON text, for agents that gave none.
+
+    Raises:
+        Fault: BAD_PARAMS where the arguments cannot be sent as they are.
+    """
+    params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
+    mirrored = b""
+    if target.renamed or target.param_headers:
+        try:
+            arguments = renamed(call.params.get("arguments", b"{}"), target.renamed)
+            mirrored = lines(target.param_headers, arguments)
+        except (NotAMessage, NotJson) as wrong:
+            raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}") from None
+        if "arguments" in params:
+            params["arguments"] = arguments
+    if call.passed:
+        mirrored += others(call.passed, target.param_headers)
+    meta = {**call.meta, **_reserved(call.client or ours, call.offered)}
+    if call.log_level is not None:
+        meta[names.META_LOG_LEVEL] = quote(call.log_level)
+    if call.token is not None:
+        meta["progressToken"] = upstream_id
+    params["_meta"] = emit(meta)
+    name = b"mcp-name: %s\r\n" % encode_name(target.tool) if target.member else b""
+    headers = b"%s%s%s\r\n%s%s" % (backend.headers, _FIXED, call.method.encode("ascii"), name, mirrored)
+    return headers, message(call.method, params, upstream_id)
+
+
+def question(method: str, params: dict[str, bytes], upstream_id: bytes, ours: bytes) -> tuple[bytes, bytes]:
+    """Header lines, less the credential, and body of a request of the gateway's own."""
+    body = message(method, {**params, "_meta": emit(_reserved(ours, OF_AGENTS))}, upstream_id)
+    return _FIXED + method.encode("ascii") + b"\r\n", body
+
+
+def message(method: str, params: dict[str, bytes], upstream_id: bytes) -> bytes:
+    """A JSON-RPC request."""
+    return b'{"jsonrpc":"2.0","id":%s,"method":%s,"params":%s}' % (upstream_id, quote(method), emit(params))
+
+
+def renamed(arguments: bytes, pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """The arguments under the names their server gives them; values stay byte for byte.
+
+    Args:
+        arguments: JSON text.
+        pairs: (ours, theirs).
+
+    Raises:
+        NotAMessage: no object, a member twice, or one under the server's own name, or under that in another case,
+            which some servers take for the same: policies look at ours, so that would be a way round them.
+    """
+    if not pairs:
+        return arguments
+    theirs = dict(pairs)
+    found = members(arguments)
+    taken = {name.casefold() for name in theirs.values()}
+    for name in found:
+        if name not in theirs and name.casefold() in taken:
+            raise NotAMessage(f"there is no argument {name[:64]!r}")
+    return emit({theirs.get(name, name): value for name, value in found.items()})
+
+
+def _reserved(client: bytes, offered: bytes) -> dict[str, bytes]:
+    """The members of `_meta` that belong to each hop. No capability is offered that could not be relayed."""
+    return {names.META_VERSION: _VERSION, names.META_CLIENT: client, names.META_CAPABILITIES: offered}

@@ -1,0 +1,330 @@
+"""One call in flight at a server: its messages in order, the final one last.
+
+waiting --notification--> waiting            handed up
+waiting --server asks--> waiting             answered aside (legacy), dropped (modern)
+waiting --stream ends--> resumed             2025-11-25 with an event id; else LOST
+waiting --our response--> over               handed up
+waiting --other response--> over             LOST, the connection is closed
+waiting --closed or cancelled--> over        the server is told to stop
+over    --anything--> over                   nothing is handed up any more
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from fastgw.errors import Fault, Kind
+from fastgw.ports import Answer, Deadlines
+from fastgw.protocol import names
+from fastgw.protocol.envelope import Message, NotAMessage, NotJson, members, read_reply
+from fastgw.protocol.names import Era
+from fastgw.protocol.sse import EventParser, EventTooLong, SseEvent
+from fastgw.upstream import legacy
+from fastgw.upstream.call_context import ASIDE, CallContext
+from fastgw.upstream.failures import lost
+from fastgw.upstream.ids import is_of_this_process, same_id
+
+LINGER = 1.0
+"""Seconds a stream may take to end after its response; then its connection is not waited for any longer."""
+
+_MOST_ASKED = 64
+"""Requests of a server within one call that are answered; a server that asks more is out of order."""
+_MOST_RESUMED = 100
+_LONGEST_RETRY = 30.0
+_FIRST_RETRY = 1.0
+_RESUMABLE = "2025-11-25"
+_OLDEST_BATCHING = ("2025-03-26", "2024-11-05")
+_TOKEN = frozenset(("progressToken",))
+_EVENT_ID = re.compile(r"[!-~]{1,1024}")
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class UpstreamReply:
+    """A call that a server has been given.
+
+    Args:
+        line: the way it went.
+        answer: the server's HTTP answer: status 200 and an event stream, or any answer whose message is `first`.
+        first: the message of a body that has been read already; None for an event stream.
+        ended: called once when nothing more will come.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_asked",
+        "_due",
+        "_ended",
+        "_last_event",
+        "_line",
+        "_over",
+        "_parser",
+        "_ready",
+        "_resumed",
+        "_retry",
+        "_text",
+    )
+
+    def __init__(
+        self,
+        context: CallContext,
+        answer: Answer,
+        first: Message | None = None,
+        ended: Callable[[], None] | None = None,
+    ) -> None:
+        self._line = context
+        self._answer = answer
+        self._ended = ended
+        self._ready: deque[Message] = deque()
+        self._over = False
+        self._parser: EventParser | None = None
+        self._asked = 0
+        self._due: tuple[float, float] | None = None
+        self._resumed = 0
+        self._retry = _FIRST_RETRY
+        self._last_event: str | None = None
+        self._text = answer.body
+        if first is not None:
+            self._ready.append(first)
+        elif answer.body is None:
+            self._parser = EventParser(context.limit)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the server answers with an event stream, so that there may be silence before its next word."""
+        return self._parser is not None
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether its result may ask the agent for input, since it is asked again with the answers."""
+        return self._line.era is Era.MODERN
+
+    async def next(self) -> Message:
+        """The next notification of this call, or its final response (`method` is None), after which it is over.
+
+        Raises:
+            Fault: LOST (no response came, or one to another question), TIMEOUT; the call is over then too.
+        """
+        try:
+            while not self._ready:
+                if self._over:
+                    raise lost("the call is over")
+                await self._fill()
+        except Fault:
+            self._stop("no answer in time")
+            raise
+        message = self._ready.popleft()
+        if message.method is None:
+            self._finish()
+        return message
+
+    def renew(self) -> None:
+        """Let its total start anew: it has reported progress that its agent asked for (2025-11-25, Timeouts)."""
+        context = self._line
+        self._due = context.deadlines.renewed(context.started, asyncio.get_running_loop().time())
+        self._answer.extend(*self._due)
+
+    def cancel(self, reason: str = "the agent has left") -> None:
+        """The agent no longer wants it: a modern server sees the connection close, a legacy one is told."""
+        self._stop(reason)
+
+    def close(self) -> None:
+        """Give the call up if it still runs. May be called at any time, any number of times."""
+        self._stop("closed")
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def _fill(self) -> None:
+        """Read on until something is ready, or one piece further."""
+        if self._parser is None:
+            text, self._text = self._text, None
+            if text is None:
+                raise lost("the body holds no response")
+            self._take(text)
+            return
+        try:
+            piece = await self._answer.read()
+        except Fault as cut:
+            if cut.kind is not Kind.LOST or not self._may_resume():
+                raise
+            piece = b""
+        if piece:
+            self._feed(piece)
+        else:
+            await self._resume()
+
+    def _feed(self, piece: bytes) -> None:
+        assert self._parser is not None
+        try:
+            events = self._parser.feed(piece)
+        except EventTooLong as wrong:
+            raise lost(str(wrong)) from None
+        for event in events:
+            self._note(event)
+            if event.data and event.kind == "message":
+                if self._ready and self._ready[-1].method is None:
+                    # Twice answered: the first answer stands, but this connection has lost our trust.
+                    self._answer.close()
+                    return
+                self._take(event.data)
+
+    def _note(self, event: SseEvent) -> None:
+        if event.id is not None:
+            self._last_event = event.id if _EVENT_ID.fullmatch(event.id) else None
+        if event.retry is not None:
+            self._retry = min(event.retry / 1000, _LONGEST_RETRY)
+
+    def _take(self, text: bytes) -> None:
+        for message in self._messages(text):
+            if message.method is None:
+                self._respond(message)
+                return
+            if message.id is not None:
+                self._asked_by_server(message.method, message.id)
+            elif self._is_ours(message):
+                self._ready.append(message)
+
+    def _messages(self, text: bytes) -> list[Message]:
+        try:
+            if text.lstrip()[:1] == b"[" and self._line.session.version in _OLDEST_BATCHING:
+                return [read_reply(bytes(item)) for item in _ARRAY(text)]
+            return [read_reply(text)]
+        except (NotJson, NotAMessage) as wrong:
+            raise lost(f"not a JSON-RPC message: {wrong}") from None
+        except (msgspec.MsgspecError, RecursionError) as wrong:
+            raise lost(f"not a JSON-RPC batch: {wrong}") from None
+
+    def _respond(self, message: Message) -> None:
+        if not same_id(message.id, self._line.id):
+            if is_out_of_step(self._answer, message.id, self._line.id):
+                self._answer.poison()
+            raise lost("a response with another id")
+        self._ready.append(message)
+
+    def _is_ours(self, message: Message) -> bool:
+        """Whether the notification is part of this call: log messages, and progress under our own token."""
+        if message.method == names.LOG_MESSAGE:
+            return True
+        if message.method != names.PROGRESS:
+            return False
+        try:
+            return same_id(members(message.params or b"{}", _TOKEN).get("progressToken"), self._line.id)
+        except (NotJson, NotAMessage):
+            return False
+
+    def _asked_by_server(self, method: str, their_id: bytes) -> None:
+        self._asked += 1
+        if self._asked > _MOST_ASKED:
+            raise lost("the server keeps asking")
+        # A modern server must not ask on this stream, and there is no way to answer it (2026-07-28, Streamable HTTP).
+        if self._line.era is Era.LEGACY:
+            self._line.spawn(self._post(legacy.response(method, their_id)), "answer a server's request")
+
+    # -- resuming -----------------------------------------------------------------------------------------------
+
+    def _may_resume(self) -> bool:
+        return self._last_event is not None and self._line.session.version >= _RESUMABLE
+
+    async def _resume(self) -> None:
+        """Ask for the rest of a stream that ended before its response (2025-11-25, Resumability and Redelivery).
+
+        Raises:
+            Fault: LOST where it cannot be had.
+        """
+        context = self._line
+        self._resumed += 1
+        if not self._may_resume() or self._resumed > _MOST_RESUMED:
+            raise lost("the stream ended before its response")
+        if self._left().total <= self._retry:
+            raise lost("the stream ended, and its rest cannot come in time")
+        await asyncio.sleep(self._retry)
+        try:
+            headers = legacy.stream_headers(context.backend, context.session, self._last_event)
+            self._answer = await context.transport.request("GET", headers, b"", self._left())
+        except Fault as fault:
+            # The call itself was sent long before.
+            raise lost(f"the stream could not be resumed: {fault}") from None
+        if self._answer.status != 200 or self._answer.body is not None:
+            raise lost(f"the stream could not be resumed: status {self._answer.status}")
+        self._parser = EventParser(context.limit)
+
+    def _left(self) -> Deadlines:
+        """The deadlines of a further request on behalf of this call, as far as it has been let go on."""
+        if self._due is None:
+            return self._line.left()
+        due, seconds = self._due
+        left = max(0.01, due - asyncio.get_running_loop().time())
+        given = self._line.deadlines
+        return replace(given, total=left, connect=min(given.connect, left), granted=seconds)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """The response is here. The connection goes back to the pool when the stream ends, if that is soon."""
+        if self._over:
+            return
+        self._over = True
+        if self._parser is not None:
+            asyncio.get_running_loop().call_later(LINGER, self._answer.close)
+        self._let_go()
+
+    def _stop(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        answered = bool(self._ready) and self._ready[-1].method is None
+        self._ready.clear()
+        self._answer.close()
+        if self._parser is not None and self._line.era is Era.LEGACY and not answered:
+            self._line.spawn(withdraw(self._line, reason), "cancel a call")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+
+    async def _post(self, body: bytes) -> None:
+        await aside(self._line, body)
+
+
+async def withdraw(context: CallContext, reason: str) -> None:
+    """Tell a legacy server that a request of ours is no longer wanted (2025-11-25, Cancellation)."""
+    await aside(context, legacy.cancelled(context.id, reason))
+
+
+async def aside(context: CallContext, body: bytes) -> None:
+    """POST a message that has no answer; that it may not arrive is in its nature."""
+    try:
+        answer = await context.transport.request("POST", legacy.headers(context.backend, context.session), body, ASIDE)
+    except Fault:
+        return  # the server is gone, and with it the call this was about
+    if answer.body and is_out_of_step(answer, _answered(answer.body), context.id):
+        # Nothing was asked that has a response: this one is late.
+        answer.poison()
+    answer.close()
+
+
+def _answered(body: bytes) -> bytes | None:
+    """The id that a response answers; None for anything else."""
+    try:
+        message = read_reply(body)
+    except (NotJson, NotAMessage):
+        return None
+    return message.id if message.method is None else None
+
+
+def is_out_of_step(answer: Answer, found: bytes | None, ours: bytes) -> bool:
+    """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
+
+    Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
+    ours is an answer that came late or twice, most surely one that is made as all our ids are.
+    """
+    if found is None or found == b"null":
+        return False
+    return answer.status == 200 or is_of_this_process(found, ours)

@@ -1,0 +1,201 @@
+"""Who may order, and in what form: `/limits` on the admin face."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from fastgw.admin.app import serve_admin
+from fastgw.admin.handlers import MOST
+from fastgw.admin.limits import LimitHandlers
+from fastgw.admin.status import Status
+from fastgw.config.schema.rules import LimitSettings
+from fastgw.processes.ipc_server import IpcServer
+from fastgw.processes.plan import Plan
+from fastgw.telemetry.metrics import Sums
+from fastgw.upstream.tasks import BackgroundTasks
+from tests.e2e.http import Asked, Reply, connected, exchange
+from tests.processes.trivial import Mind
+
+T = TypeVar("T")
+TOKEN = "right"
+LIMIT = LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "100/minute"})
+RESET = b'{"limit": "per-agent", "subject": ["a"]}'
+
+
+@dataclass
+class Face:
+    """A served admin face."""
+
+    url: str
+    audit: Path
+    heard: list[str] = field(default_factory=list)
+
+    async def ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
+        if verb == "order":
+            self.heard.append(args[0])
+        return []
+
+
+def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable[T]]) -> T:
+    async def main() -> T:
+        listener = socket.create_server(("127.0.0.1", 0))
+        face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
+        plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
+        desk = LimitHandlers(face.ask, lambda: [LIMIT], face.audit)
+        runner = await serve_admin(
+            listener, Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict), token, desk
+        )
+        try:
+            return await story(face)
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(main())
+
+
+def ordering(body: bytes = RESET, *, token: str | None = TOKEN, kind: str | None = "application/json") -> Asked:
+    headers = [] if token is None else [("Authorization", f"Bearer {token}")]
+    return Asked(body, headers if kind is None else [*headers, ("Content-Type", kind)])
+
+
+def answered(
+    folder: Path, asked: Asked, *, token: str | None = TOKEN, path: str = "/limits/reset"
+) -> tuple[Reply, list[str]]:
+    """The answer to one request, and what workers heard."""
+
+    async def story(face: Face) -> tuple[Reply, list[str]]:
+        return await exchange(face.url + path, asked), face.heard
+
+    return at_a_face(folder, token, story)
+
+
+def test_with_the_token_it_is_done_and_said(tmp_path: Path) -> None:
+    reply, heard = answered(tmp_path, ordering())
+    assert reply.status == 200
+    assert (reply.json()["do"], reply.json()["subject"]) == ("reset", ["a"])
+    assert reply.header("cache-control") == "no-store"
+    assert len(heard) == 1
+    line = json.loads((tmp_path / "audit.jsonl").read_text())
+    assert line == reply.json()
+    assert line["who"] == f"127.0.0.1 token:{sha256(TOKEN.encode()).hexdigest()[:8]}"
+
+
+def test_a_raise(tmp_path: Path) -> None:
+    asked = b'{"limit": "per-agent", "rate": "200/minute", "for": "1h"}'
+    reply, heard = answered(tmp_path, ordering(asked), path="/limits/raise")
+    assert (reply.status, reply.json()["rate"], len(heard)) == (200, "200/60s", 1)
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "right x", "RIGHT", ""])
+def test_a_wrong_token_is_401(tmp_path: Path, token: str | None) -> None:
+    reply, heard = answered(tmp_path, ordering(token=token))
+    assert (reply.status, reply.header("www-authenticate"), heard) == (401, "Bearer", [])
+
+
+@pytest.mark.parametrize("path", ["/limits/reset", "/limits/raise"])
+def test_where_there_is_no_token_nobody_orders(tmp_path: Path, path: str) -> None:
+    """Whoever has an account on the machine reaches loopback."""
+    reply, heard = answered(tmp_path, ordering(), token=None, path=path)
+    assert (reply.status, heard) == (403, [])
+    assert reply.json()["error"].startswith("Orders need an admin token")
+
+
+def test_on_loopback_the_report_needs_none(tmp_path: Path) -> None:
+    reply, _ = answered(tmp_path, Asked(verb="GET"), token=None, path="/limits")
+    assert (reply.status, reply.json()["buckets"]) == (200, [])
+
+
+def test_where_there_is_a_token_the_report_needs_it(tmp_path: Path) -> None:
+    assert answered(tmp_path, Asked(verb="GET"), path="/limits")[0].status == 401
+
+
+@pytest.mark.parametrize("path", ["/limits/reset", "/limits/raise"])
+def test_a_page_that_only_gets_orders_nothing(tmp_path: Path, path: str) -> None:
+    asked = Asked(b"", [("Authorization", f"Bearer {TOKEN}")], "GET")
+    assert answered(tmp_path, asked, path=path)[0].status == 405
+
+
+@pytest.mark.parametrize(
+    ("origins", "status"),
+    [
+        (["http://own:8081"], 200),
+        (["https://OWN:8081"], 200),
+        (["http://evil.example"], 403),
+        (["http://own:8081.evil.example"], 403),
+        (["http://own:8080"], 403),
+        (["http://own"], 403),
+        (["null"], 403),
+        ([""], 403),
+        (["http://["], 403),
+        (["http://own:8081", "http://evil.example"], 403),
+        (["http://evil.example", "http://own:8081"], 403),
+    ],
+)
+def test_a_page_of_another_origin_orders_nothing(tmp_path: Path, origins: list[str], status: int) -> None:
+    asked = ordering().having("Host", "own:8081")
+    asked.headers += [("Origin", origin) for origin in origins]
+    reply, heard = answered(tmp_path, asked)
+    assert (reply.status, len(heard)) == (status, int(status == 200))
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json"]
+)
+def test_what_a_form_can_send_is_no_order(tmp_path: Path, kind: str | None) -> None:
+    reply, heard = answered(tmp_path, ordering(kind=kind))
+    assert (reply.status, heard) == (415, [])
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"reset"', b"null", RESET + b"x", b"\xff", b"[" * 50_000, b'{"limit": ' + b"9" * 5000]
+)
+def test_what_is_no_json_object_is_no_order(tmp_path: Path, body: bytes) -> None:
+    reply, heard = answered(tmp_path, ordering(body))
+    assert (reply.status, reply.json()["error"], heard) == (400, "The body must be a JSON object", [])
+
+
+@pytest.mark.parametrize("padding", [MOST, 4 * MOST])
+def test_what_is_too_large_is_no_order(tmp_path: Path, padding: int) -> None:
+    """Not even where what fits would be one."""
+    reply, heard = answered(tmp_path, ordering(RESET + b" " * padding))
+    assert (reply.status, heard) == (413, [])
+
+
+def test_an_order_of_the_largest_size_is_read_whole(tmp_path: Path) -> None:
+    assert answered(tmp_path, ordering(RESET.ljust(MOST)))[0].status == 200
+
+
+def test_an_order_that_comes_in_pieces_is_read_whole(tmp_path: Path) -> None:
+    async def story(face: Face) -> Reply:
+        async with connected(f"{face.url}/limits/reset") as connection:
+            wire = ordering().on_wire(connection.url)
+            connection.writer.write(wire[:-10])
+            await connection.writer.drain()
+            # An answer to another request: by then the first pieces have been read.
+            assert (await exchange(f"{face.url}/livez", Asked(verb="GET"))).status == 200
+            connection.writer.write(wire[-10:])
+            return await (await connection.answer()).rest()
+
+    assert at_a_face(tmp_path, TOKEN, story).status == 200
+
+
+def test_what_cannot_be_is_said_in_words(tmp_path: Path) -> None:
+    reply, heard = answered(tmp_path, ordering(b'{"limit": "other"}'))
+    assert (reply.status, heard) == (400, [])
+    assert reply.json()["error"].startswith("there is no limit 'other'")
+
+
+def test_what_cannot_be_written_down_is_said_and_not_done(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").mkdir()
+    reply, heard = answered(tmp_path, ordering())
+    assert (reply.status, heard) == (500, [])
+    assert reply.json()["error"] == "It cannot be written down, so it was not done: Is a directory"

@@ -1,0 +1,252 @@
+"""What operators see of limits and order of them: reports put together, orders weighed and written down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastgw.admin.limits import BadOrder, LimitHandlers
+from fastgw.config.limitchecks import FAILED_CREDENTIALS
+from fastgw.config.schema.rules import LimitSettings
+from fastgw.gateway.orders import RESET_FOR, order_of
+
+LIMITS = [
+    LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "100/minute"}),
+    LimitSettings.model_validate({"name": "writes", "by": ["claims.team", "tool"], "rate": "10/hour", "burst": 50}),
+    LimitSettings.model_validate({"name": "at-a-time", "by": ["agent"], "in_flight": 5}),
+    LimitSettings.model_validate({"name": "everybody", "rate": "10/second"}),
+]
+Report = dict[str, Any]
+
+
+class Stage:
+    """A desk, the workers behind it, and the hands of a clock."""
+
+    def __init__(self, folder: Path, *reports: Report | None) -> None:
+        self.reports = list(reports)
+        self.audit = folder / "data" / "audit.jsonl"
+        self.heard: list[tuple[Any, float]] = []
+        self.written_when_heard: list[int] = []
+        self.now = 1000.0
+        self.desk = LimitHandlers(self._ask, lambda: LIMITS, self.audit, lambda: self.now)
+
+    async def _ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
+        if verb == "report":
+            return self.reports
+        assert verb == "order"
+        text, seconds = args
+        self.heard.append((order_of(text), seconds))
+        self.written_when_heard.append(len(self.lines()))
+        return [None for _ in self.reports]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was written down."""
+        return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
+
+    def report(self) -> Report:
+        return asyncio.run(self.desk.report())
+
+    def reset(self, **asked: Any) -> dict[str, Any]:
+        return asyncio.run(self.desk.reset(asked, "me"))
+
+    def raise_(self, **asked: Any) -> dict[str, Any]:
+        return asyncio.run(self.desk.raise_({key.rstrip("_"): value for key, value in asked.items()}, "me"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def report(*buckets: Report, refused: tuple[tuple[str, str, int], ...] = (), store: str = "up") -> Report:
+    rows = [{"limit": limit, "subject": subject, "calls": calls} for limit, subject, calls in refused]
+    return {"store": store, "buckets": list(buckets), "refused": rows, "raises": []}
+
+
+def bucket(subject: str, left: int, burst: int, *, at_once: bool = False) -> Report:
+    return {
+        "limit": "x", "subject": subject, "used": 1 - left / burst, "left": left, "burst": burst, "at_once": at_once,
+    }  # fmt: skip
+
+
+# -- reports --------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_bucket_what_most_is_known_of_it(tmp_path: Path) -> None:
+    """Each worker knows how full a bucket was when it last heard: the fullest word is the newest, or nearly."""
+    found = Stage(tmp_path, report(bucket("a", 90, 100)), report(bucket("a", 20, 100), bucket("b", 40, 100))).report()
+    assert [(row["subject"], row["used"], row["left"]) for row in found["buckets"]] == [("a", 0.8, 20), ("b", 0.6, 40)]
+
+
+def test_calls_at_the_same_time_are_summed(tmp_path: Path) -> None:
+    """Each worker counts its own."""
+    found = Stage(
+        tmp_path,
+        report(bucket("a", 7, 10, at_once=True), bucket("a", 50, 100)),
+        report(bucket("a", 6, 10, at_once=True)),
+        report(bucket("a", 10, 10, at_once=True)),
+    ).report()
+    at_once, rate = found["buckets"]
+    assert (at_once["used"], at_once["left"], at_once["burst"]) == (0.7, 3, 10)
+    assert (rate["used"], rate["at_once"]) == (0.5, False)
+
+
+def test_more_calls_than_may_be_leave_none_and_not_less(tmp_path: Path) -> None:
+    """While the store is away each worker lets its share run; with one at least they may be too many together."""
+    found = Stage(tmp_path, *(report(bucket("a", 0, 1, at_once=True)) for _ in range(3))).report()
+    assert (found["buckets"][0]["left"], found["buckets"][0]["used"]) == (0, 3.0)
+
+
+def test_refusals_are_summed_and_the_most_frequent_comes_first(tmp_path: Path) -> None:
+    found = Stage(
+        tmp_path,
+        report(refused=(("x", "a", 3), ("x", "b", 4))),
+        report(refused=(("x", "a", 2), ("y", "a", 1))),
+    ).report()
+    assert [(row["limit"], row["subject"], row["calls"]) for row in found["refused"]] == [
+        ("x", "a", 5), ("x", "b", 4), ("y", "a", 1),
+    ]  # fmt: skip
+
+
+def test_states_of_the_store_are_counted(tmp_path: Path) -> None:
+    found = Stage(tmp_path, report(), report(store="away"), report()).report()
+    assert found["store"] == {"away": 1, "up": 2}
+
+
+def test_a_worker_that_ends_while_it_is_asked_is_left_out(tmp_path: Path) -> None:
+    found = Stage(tmp_path, None, report(bucket("a", 1, 2))).report()
+    assert (found["store"], len(found["buckets"])) == ({"up": 1}, 1)
+
+
+def test_without_workers_there_is_nothing_to_say(stage: Stage) -> None:
+    assert stage.report() == {"store": {}, "buckets": [], "refused": [], "raises": []}
+
+
+# -- orders ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_order_is_written_down_then_given(stage: Stage) -> None:
+    said = stage.reset(limit="writes", subject=["web", None])
+    order, seconds = stage.heard[0]
+    assert (order.do, order.limit, order.subject, seconds) == ("reset", "writes", ("web", None), RESET_FOR)
+    assert stage.written_when_heard == [1], "written down before a worker heard of it"
+    assert stage.lines() == [json.loads(json.dumps(said))]
+    assert {key: said[key] for key in ("who", "do", "limit", "subject")} == {
+        "who": "me", "do": "reset", "limit": "writes", "subject": ("web", None),
+    }  # fmt: skip
+
+
+def test_what_a_raise_leaves_in_the_audit(stage: Stage) -> None:
+    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
+    stage.raise_(limit="per-agent", subject=["a"], for_="0s")
+    first, second = stage.lines()
+    assert (first["do"], first["rate"], first["burst"], first["seconds"]) == ("raise", "200/60s", 200, 3600)
+    assert (second["do"], second["subject"], second["seconds"]) == ("raise", ["a"], 0)
+
+
+@pytest.mark.parametrize("asked", [{"do": "reset"}, {"do": "raise", "rate": "200/minute", "for": "1h"}])
+def test_what_cannot_be_written_down_is_not_done(stage: Stage, asked: dict[str, Any]) -> None:
+    stage.audit.mkdir(parents=True)  # a folder in its place
+    do = {"reset": stage.desk.reset, "raise": stage.desk.raise_}[asked.pop("do")]
+    with pytest.raises(OSError, match="Is a directory"):
+        asyncio.run(do({"limit": "per-agent", **asked}, "me"))
+    assert stage.heard == []
+    assert stage.desk.orders() == []
+
+
+def test_a_line_is_a_line_whatever_a_subject_holds(stage: Stage) -> None:
+    hostile = 'a\n{"do": "reset"}\u2028\x9b2J'
+    stage.reset(limit="per-agent", subject=[hostile])
+    assert [one["subject"] for one in stage.lines()] == [[hostile]]
+    assert stage.audit.read_text().isascii()
+
+
+def test_orders_are_known_to_those_who_come_later_for_as_long_as_they_hold(stage: Stage) -> None:
+    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
+    stage.reset(limit="per-agent", subject=["a"])
+    assert [(order_of(text).do, left) for text, left in stage.desk.orders()] == [  # type: ignore[union-attr]
+        ("raise", 3600.0), ("reset", RESET_FOR),
+    ]  # fmt: skip
+    stage.now += RESET_FOR
+    assert [left for _, left in stage.desk.orders()] == [3600.0 - RESET_FOR]
+    stage.now += 3600.0
+    assert stage.desk.orders() == []
+
+
+def test_the_newest_order_about_a_subject_replaces_the_one_before(stage: Stage) -> None:
+    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
+    stage.raise_(limit="per-agent", subject=["b"], rate="200/minute", for_="1h")
+    stage.raise_(limit="per-agent", subject=["a"], rate="300/minute", for_="1m")
+    found = [order_of(text) for text, _ in stage.desk.orders()]
+    assert [(one.subject, one.calls) for one in found if one] == [(("b",), 200), (("a",), 300)]
+    stage.raise_(limit="per-agent", subject=["a"], for_="0s")
+    assert [order.subject for order in map(order_of, (text for text, _ in stage.desk.orders())) if order] == [("b",)]
+    assert stage.heard[-1][1] == 0
+
+
+def test_a_raise_without_a_burst_never_makes_the_bucket_smaller(stage: Stage) -> None:
+    assert stage.raise_(limit="writes", rate="20/hour", for_="1h")["burst"] == 50
+    assert stage.raise_(limit="writes", rate="80/hour", for_="1h")["burst"] == 80
+    assert stage.raise_(limit="writes", rate="10/hour", burst=60, for_="1h")["burst"] == 60
+
+
+def test_the_limit_of_wrong_credentials_can_be_reset(stage: Stage) -> None:
+    stage.reset(limit=FAILED_CREDENTIALS)
+    assert stage.heard[0][0].limit == FAILED_CREDENTIALS
+
+
+def test_a_limit_with_one_bucket_for_all(stage: Stage) -> None:
+    stage.reset(limit="everybody", subject=[])
+    assert stage.heard[0][0].subject == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "there is no limit None; there are per-agent, writes, at-a-time, everybody, failed-credentials"),
+        ({"limit": ["per-agent"]}, "there is no limit ['per-agent']"),
+        ({"limit": "other"}, "there is no limit 'other'"),
+        ({"limit": "writes", "subject": ["web"]}, "subject must be the values of [claims.team, tool], in this order"),
+        ({"limit": "writes", "subject": "web"}, "subject must be the values of"),
+        ({"limit": "per-agent", "subject": [1]}, "subject must be texts, or null for a value that is missing"),
+        ({"limit": "per-agent", "subject": ["\ud800"]}, "subject must be texts"),
+        ({"limit": "per-agent", "subjects": ["a"]}, "an order has limit, subject, not 'subjects'"),
+    ],
+)
+def test_a_reset_that_cannot_be(stage: Stage, asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadOrder) as wrong:
+        stage.reset(**asked)
+    assert str(wrong.value).startswith(words)
+    assert (stage.heard, stage.lines()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"limit": "at-a-time"}, "limit at-a-time has no rate that could be raised"),
+        ({"limit": FAILED_CREDENTIALS}, "limit failed-credentials has no rate that could be raised"),
+        ({"rate": None}, "rate must be a rate: 100/minute"),
+        ({"rate": "1.5/second"}, "rate must be a rate in whole calls"),
+        ({"rate": "99/minute"}, "a raise cannot let less through than the configuration: 100/minute, burst 100"),
+        ({"burst": 99}, "a raise cannot let less through than the configuration: 100/minute, burst 100"),
+        ({"rate": "2000000/second"}, "rate is more than 1,000,000 a second"),
+        ({"burst": 2_000_000_000}, "rate lets more than 1,000,000,000 calls through at once"),
+        ({"burst": 0}, "burst must be a whole number of calls"),
+        ({"burst": True}, "burst must be a whole number of calls"),
+        ({"burst": "200"}, "burst must be a whole number of calls"),
+        ({"burst": None}, "burst must be a whole number of calls"),
+        ({"for_": None}, "for must be a time with its unit"),
+        ({"for_": 60}, "for must be a time with its unit"),
+        ({"for_": "32d"}, "for must be at most 31d"),
+        ({"until": "tomorrow"}, "an order has limit, subject, rate, burst, for, not 'until'"),
+    ],
+)
+def test_a_raise_that_cannot_be(stage: Stage, changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadOrder) as wrong:
+        stage.raise_(**{"limit": "per-agent", "rate": "200/minute", "for_": "1h", **changed})
+    assert str(wrong.value).startswith(words)
+    assert (stage.heard, stage.lines()) == ([], [])

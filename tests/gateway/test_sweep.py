@@ -1,0 +1,80 @@
+"""The patrol: quick requests cost it nothing, slow bodies end, watchers are set once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.sweep import PERIOD, DeadlineSweep
+from fastgw.snapshot.model import Endpoint, Snapshot, View
+
+NOWHERE = Endpoint("", {}, (View(),), {}, False, 0.0, (), "")
+SNAPSHOT = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1, 1, (b"s",), "fastgw", "0", "gw")
+
+
+def context(started: float) -> RequestContext:
+    return RequestContext("req_1", SNAPSHOT, NOWHERE, {}, frozenset(), started)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not done():
+            await asyncio.sleep(0)
+
+
+def test_a_request_that_lasts_is_watched_once() -> None:
+    async def main() -> None:
+        sweep = DeadlineSweep()
+        one = context(time.monotonic())
+        watched: list[float] = []
+        one.when_old = lambda: watched.append(time.monotonic() - one.started)
+        sweep.add(one)
+        await until(lambda: bool(watched))
+        assert watched[0] >= PERIOD
+        assert one.when_old is None
+        one.over = True
+        await until(lambda: sweep.at_rest)
+        assert len(watched) == 1
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_over_is_left_alone() -> None:
+    async def main() -> None:
+        sweep = DeadlineSweep()
+        quick, slow = context(time.monotonic() - 1), context(time.monotonic() - 1)
+        seen: list[str] = []
+        quick.when_old = lambda: seen.append("quick")
+        slow.when_old = lambda: seen.append("slow")
+        quick.over = True
+        sweep.add(quick)
+        sweep.add(slow)
+        await until(lambda: bool(seen))
+        slow.over = True
+        await until(lambda: sweep.at_rest)
+        assert seen == ["slow"]
+
+    asyncio.run(main())
+
+
+def test_a_body_that_does_not_come_ends_the_wait() -> None:
+    async def main() -> None:
+        sweep = DeadlineSweep()
+        one = context(time.monotonic())
+
+        async def wait() -> str:
+            one.task = asyncio.current_task()
+            one.body_due = one.started + 0.001
+            sweep.add(one)
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                return "too slow" if one.too_slow else "cancelled"
+            return "read"
+
+        async with asyncio.timeout(5):
+            assert await wait() == "too slow"
+
+    asyncio.run(main())

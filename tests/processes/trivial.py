@@ -1,0 +1,187 @@
+"""A whole gateway process with a trivial gateway and mind: `python -m tests.processes.trivial FILE`, FILE being JSON.
+
+Paths: `/` says pid, generation and what it knows, `/slow?s` waits, `/stream` sends until the drain, `/end?id` ends a
+session, `/usage?n` writes n events, `/die` kills nobody but raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastgw.errors import Fault, Kind
+from fastgw.ports import Controller, UpstreamSession
+from fastgw.processes.lifecycle import Lifecycle
+from fastgw.processes.plan import Factories, Plan, StoreAccess
+from fastgw.processes.supervisor import launch
+from fastgw.telemetry.counters import Counters
+from fastgw.upstream.tasks import BackgroundTasks
+
+
+class Trivial:
+    """Remembers what it is told."""
+
+    def __init__(
+        self, controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
+    ) -> None:
+        self.controller, self.counters, self.life = controller, counters, life
+        self.in_flight = 0
+        self.snapshot: Any = None
+        self.active = 0
+        self.over: set[str] = set()
+        self.withdrawn: list[str] = []
+
+    async def prepare(self) -> None:
+        """Nothing is to be waited for."""
+
+    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
+        answer(None)
+
+    def expire(self) -> None:
+        """Its calls are cut off."""
+
+    def known_sessions(self) -> list[Any]:
+        return []
+
+    def load(self, snapshot: Any) -> None:
+        self.snapshot = snapshot
+
+    def activate(self, generation: int) -> None:
+        self.active = generation
+
+    def freshened(self, until: dict[str, float]) -> None:
+        pass
+
+    def leveled(self, session: str, level: str) -> None:
+        """Not looked at."""
+
+    def ended(self, session: str, seconds: float) -> None:
+        self.over.add(session)
+
+    def cancelled(self, session: str, request: bytes) -> bool:
+        self.withdrawn.append(f"{session} {request.decode()}")
+        return False
+
+    async def app(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.in_flight += 1
+        try:
+            await self.answer(scope["path"], scope["query_string"].decode(), send)
+        finally:
+            self.in_flight -= 1
+
+    async def answer(self, path: str, query: str, send: Any) -> None:
+        self.counters.inc("fastgw_requests_total", path, "GET", "ok")
+        if path == "/stream":
+            await self.stream(send)
+            return
+        if path == "/slow":
+            await asyncio.sleep(float(query))
+        elif path == "/end":
+            await self.controller.end_session(query, 60)
+        elif path == "/cancel":
+            self.controller.cancel("s", query.encode())
+        elif path == "/usage":
+            for number in range(int(query)):
+                self.controller.usage(b'{"pid":%d,"n":%d,"pad":"%s"}' % (os.getpid(), number, b"x" * 200))
+        said = await self.said(path, query)
+        body = json.dumps(said).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if self.life.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def said(self, path: str, query: str) -> dict[str, Any]:
+        said = {"pid": os.getpid(), "generation": self.snapshot["generation"], "active": self.active}
+        said |= {"word": self.snapshot["word"], "over": sorted(self.over), "withdrawn": self.withdrawn}
+        if path == "/open":
+            try:
+                said["session"] = (await self.controller.open_session("i", query)).id
+            except Fault as fault:
+                said["fault"] = [fault.kind.value, fault.detail]
+        return said
+
+    async def stream(self, send: Any) -> None:
+        over = asyncio.Event()
+        forget = self.life.on_drain(over.set)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
+        try:
+            await over.wait()
+        finally:
+            forget()
+        await send({"type": "http.response.body", "body": b": bye\n\n"})
+
+
+class Mind:
+    """Compiles whatever word stands in the file."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.word = plan.settings["word"]
+
+    def compile(self, generation: int) -> Any:
+        if self.word == "broken":
+            raise ValueError("cannot compile")
+        return {"generation": generation, "word": self.word}
+
+    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
+        pass
+
+    def reload(self, settings: Any) -> None:
+        self.word = settings["word"]
+
+    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
+        if args[1] == "nobody":
+            raise Fault(Kind.NO_SERVER, detail="no such server", retry_after=3)
+        return UpstreamSession(f"{verb} {args[1]} {os.getpid()}", "2025-11-25")
+
+    def touched(self, sessions: list[tuple[str, str]]) -> None:
+        pass
+
+    def adopted(self, sessions: list[Any]) -> None:
+        pass
+
+    def settled(self) -> bool:
+        return True
+
+    def backends(self) -> dict[str, Any]:
+        return {"one": {"tools": 3}}
+
+    def catalogue(self) -> dict[str, Any]:
+        return {"tools": []}
+
+    async def close(self) -> None:
+        pass
+
+
+def read(path: Path) -> Plan:
+    told = json.loads(path.read_text())
+    return Plan(
+        listen=("127.0.0.1", told.get("port", 0)),
+        admin=("127.0.0.1", 0),
+        data=Path(told["data"]),
+        workers=told.get("workers", 2),
+        drain=told.get("drain", 5),
+        sinks=tuple(told.get("sinks", ())),
+        settings=told,
+    )
+
+
+def parts(path: Path) -> Factories:
+    def gateway(*args: Any) -> tuple[Any, Any]:
+        made = Trivial(*args)
+        return made, made.app
+
+    return Factories(read=lambda: read(path), gateway=gateway, control_plane=lambda plan, keys, tasks: Mind(plan))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(launch(parts(Path(sys.argv[1]))))
+    except OSError as wrong:
+        sys.exit(str(wrong))
