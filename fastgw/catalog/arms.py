@@ -11,19 +11,28 @@ from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson
 
+WhyNot = list[list[str]]
+"""For each arm that was looked at, in order: why it is not taken. Nothing where it may be."""
 
-def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str) -> tuple[Arm, ...]:
+
+def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str, trace: WhyNot | None = None) -> tuple[Arm, ...]:
     """The arms an agent's calls can take, each with what is left to ask of the arguments.
 
     Empty where none can be: then the tool does not exist for that agent. Nothing follows an arm that takes every call,
     nor one without a target here: whoever it was written for must not fall through to what was written for others.
+
+    Args:
+        trace: takes down why arms cannot be taken.
     """
     left: list[Arm] = []
     for arm in arms:
-        match = arm.match.for_class(principal, endpoint) if arm.match else None
+        why = _noted(trace)
+        match = arm.match.for_class(principal, endpoint, why) if arm.match else None
         if match is None and arm.match is not None:
             continue
         if not arm.targets:
+            if why is not None:
+                why.append("it leads to no server of this endpoint, and whom it is for takes no later arm")
             break
         if match is None:
             return (*left, arm)
@@ -33,7 +42,7 @@ def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str) -> tuple[
     return tuple(left)
 
 
-def arm_for(arms: Sequence[Arm], arguments: bytes) -> Arm | None:
+def arm_for(arms: Sequence[Arm], arguments: bytes, trace: WhyNot | None = None) -> Arm | None:
     """The arm that a call takes; None where none does, and the tool does not exist for this call.
 
     Arguments that cannot be judged take no arm, not even a later one: whoever splits calls by their arguments must not
@@ -42,9 +51,11 @@ def arm_for(arms: Sequence[Arm], arguments: bytes) -> Arm | None:
     Args:
         arms: of the grant, from `arms_for`.
         arguments: JSON text of `params.arguments`; empty where the call has none.
+        trace: takes down why arms are not taken.
     """
     for arm in arms:
-        judgement = True if arm.match is None else _judged(arm, arm.match, arguments)
+        why = None if trace is None else _noted(trace)
+        judgement = True if arm.match is None else _judged(arm, arm.match, arguments, why)
         if judgement is None:
             return None
         if judgement:
@@ -52,10 +63,20 @@ def arm_for(arms: Sequence[Arm], arguments: bytes) -> Arm | None:
     return None
 
 
-def _judged(arm: Arm, match: Match, arguments: bytes) -> bool | None:
-    if not (arm.fixed or arm.defaults):
-        return match.judge(arguments)
-    try:
-        return match.judge(filled(arguments, arm.fixed, arm.defaults))
-    except (NotAMessage, NotJson):
+def _judged(arm: Arm, match: Match, arguments: bytes, why: list[str] | None) -> bool | None:
+    if arm.fixed or arm.defaults:
+        try:
+            arguments = filled(arguments, arm.fixed, arm.defaults)
+        except (NotAMessage, NotJson) as wrong:
+            if why is not None:
+                why.append(f"the arguments cannot be judged: {wrong}")
+            return None
+    return match.judge(arguments, why)
+
+
+def _noted(trace: WhyNot | None) -> list[str] | None:
+    """A new entry of the trace, where there is one."""
+    if trace is None:
         return None
+    trace.append([])
+    return trace[-1]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
-from fastgw.config.reader import ReadConfig, read
+from fastgw.config.reader import read
 from fastgw.config.schema.settings import Settings
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.kept import recall
@@ -34,29 +32,24 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the file; exit status 0 where `run` with the same options would start, else 1."""
-    reading = _read(args.config, os.environ)
-    if reading is None:
+    try:
+        reading = read(args.config, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
         return 1
-    notices = inactive(reading.settings, reading.root)
-    stopping = [notice for notice in notices if notice.restricts]
-    if stopping and not args.allow_inactive:
+    settings, root = reading.settings, reading.root
+    keys = inactive(settings, root)
+    stopping = [key for key in keys if key.restricts and not args.allow_inactive]
+    if stopping:
         print(f"{args.config}: not safe to run as it is; --allow-inactive runs it without these settings:")
         print("\n".join(map(str, stopping)))
     else:
         print(f"{args.config}: ok")
-    told = [notice for notice in notices if not notice.restricts or args.allow_inactive]
-    for notice in (*told, *lint(reading.settings, reading.root), *_catalogue(reading.settings)):
+    catalogues = kept(settings)
+    about_names = compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues else ()
+    for notice in (*[key for key in keys if key not in stopping], *lint(settings, root), *about_names):
         print(f"note: {notice}")
-    return 1 if stopping and not args.allow_inactive else 0
-
-
-def _read(path: Path, environ: Mapping[str, str]) -> ReadConfig | None:
-    """The file; None, with the complaints on stderr, where it cannot be used at all."""
-    try:
-        return read(path, environ)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return None
+    return 1 if stopping else 0
 
 
 def kept(settings: Settings) -> dict[str, Catalogue]:
@@ -64,9 +57,3 @@ def kept(settings: Settings) -> dict[str, Catalogue]:
     folder = Path(settings.data) / "catalogue"
     recalled = {server: recall(folder, server, ()) for server in settings.servers}
     return {server: found[0] for server, found in recalled.items() if found is not None}
-
-
-def _catalogue(settings: Settings) -> tuple[Notice, ...]:
-    """What is to be said of names, by the last catalogues; nothing where there are none."""
-    catalogues = kept(settings)
-    return compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues else ()

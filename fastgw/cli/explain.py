@@ -17,9 +17,7 @@ from fastgw.config.reader import read_settings
 from fastgw.gateway.arguments import sendable
 from fastgw.policy.principal import Claim
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members
-from fastgw.snapshot.explain import Explanation, explain
-from fastgw.snapshot.question import ExplainQuestion, NoSuch
-from fastgw.snapshot.trace import Considered, CountingLimits
+from fastgw.snapshot.trace import NoSuch, Part, Trace, TracedCall, trace
 
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
@@ -70,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
     if args.agent is not None and args.agent_name is not None:
         terminal.say("fastgw explain: --agent-name goes with --claims")
         return terminal.USAGE
-    asked = ExplainQuestion(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
+    call = TracedCall(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
     try:
         settings = read_settings(args.config, os.environ)
-        found = explain(settings, kept(settings), asked, sendable)
+        found = trace(settings, kept(settings), call, sendable)
     except (ConfigError, NoSuch) as wrong:
         print(wrong, file=sys.stderr)
         return terminal.USAGE
@@ -81,88 +79,61 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found.sent else terminal.FAILED
 
 
-def _lines(found: Explanation) -> Iterator[str]:
-    claims = ", ".join(f"{name}={value if isinstance(value, str) else '|'.join(value)}" for name, value in
-                       found.claims.items())  # fmt: skip
+def _lines(found: Trace) -> Iterator[str]:
+    pairs = [f"{name}={one if isinstance(one, str) else '|'.join(one)}" for name, one in found.claims.items()]
+    claims = f" ({', '.join(pairs)})" if pairs else ""
     yield f"{found.kind} {found.name} on {found.endpoint}"
-    yield f"agent {found.agent}{f' ({claims})' if claims else ''}"
+    yield f"agent {found.agent}{claims}"
     yield f"verdict: {found.verdict}"
     yield from (f"  {line}" for line in found.absence)
     if found.led:
         yield f"leads there because {found.led}"
-    yield from _route(found)
-    yield from _rules(found)
+    if found.route:
+        yield "route:"
+    for arm in found.route:
+        word = "taken" if arm["taken"] else f"not taken: {'; '.join(arm['why'])}"
+        yield f"  arm {arm['number']} to {', '.join(arm['targets']) or 'nowhere here'}: {word}"
+    if found.rules is not None:
+        policies = "policies, in order; one deny beats every allow:"
+        yield policies if found.rules else "policies: an empty list allows nothing"
+    elif found.goals:
+        yield "policies: none are written, so everything is allowed"
+    yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
     yield from _goals(found)
     if found.limits:
         yield "limits that count it:"
     yield from (f"  {_limit(one)}" for one in found.limits)
     if found.quotas:
-        yield "quotas that speak of it, not active in this release:"
-    for quota in found.quotas:
-        by = f", by {' and '.join(quota.by)}" if quota.by else ""
-        yield f"  {quota.name}{by}{' (shadow)' if quota.shadow else ''}"
+        yield "quotas that would count it, not active in this release:"
+    yield from (f"  {_limit(one)}" for one in found.quotas)
 
 
-def _limit(one: CountingLimits) -> str:
-    values = [f"no {key}" if value is None else f"{key} {value}" for key, value in zip(one.by, one.bucket, strict=True)]
+def _policy(one: Part) -> str:
+    if one["applies"] is False:
+        return f"does not apply: {'; '.join(one['why'])}"
     words = []
-    if one.rate is not None:
-        by_override = f" (override {one.override})" if one.override is not None else ""
-        words.append(f"{one.rate}, at most {one.burst} at once{by_override}")
-        if one.weight != 1:
-            words.append(f"the call counts {one.weight}")
-    if one.in_flight is not None:
-        words.append(f"at most {one.in_flight} in flight")
-    bucket = f" by {', '.join(values)}" if values else ""
-    return f"{one.name}{bucket}: {'; '.join(words)}{' (shadow: not enforced)' if one.shadow else ''}"
-
-
-def _route(found: Explanation) -> Iterator[str]:
-    if found.route:
-        yield "route:"
-    for arm in found.route:
-        word = "taken" if arm.taken else f"not taken: {'; '.join(arm.why)}"
-        yield f"  arm {arm.number} to {', '.join(arm.targets) or 'nowhere here'}: {word}"
-
-
-def _rules(found: Explanation) -> Iterator[str]:
-    if found.rules is None:
-        if not found.absence and found.goals:
-            yield "policies: none are written, so everything is allowed"
-        return
-    yield "policies, in order; one deny beats every allow:" if found.rules else "policies: an empty list allows nothing"
-    yield from (f"  {one.policy}: {_rule(one)}" for one in found.rules)
-
-
-def _rule(one: Considered) -> str:
-    if one.applies is False:
-        return f"does not apply: {'; '.join(one.why) or 'it looks at arguments, which a read does not have'}"
-    words = []
-    if one.denies:
-        words.append(f"denies by {', '.join(one.denies)}")
-    if one.allows:
-        part = f", for {', '.join(one.allowed)} alone" if one.effect == "allows in part" else ""
-        words.append(f"allows by {', '.join(one.allows)}{part}")
+    if one["applies"] is None:
+        words.append(f"cannot be judged ({'; '.join(one['why'])}), so it allows nothing")
+    if one["denies"]:
+        words.append(f"denies by {', '.join(one['denies'])}")
+    if one["allows"]:
+        part = ", but not every target it could reach" if one["effect"] == "allows in part" else ""
+        words.append(f"allows by {', '.join(one['allows'])}{part}")
     said = "; ".join(words) or "applies, and says nothing of it"
-    if one.applies is None:
-        said = f"cannot be judged ({'; '.join(one.why)}), so it allows nothing; {said}"
-    return f"{said} (shadow: not enforced)" if one.shadow else said
+    return f"{said} (shadow: not enforced)" if one["shadow"] else said
 
 
-def _goals(found: Explanation) -> Iterator[str]:
+def _goals(found: Trace) -> Iterator[str]:
     for number, goal in enumerate(found.goals, 1):
-        yield (
-            f"target {number}: {goal.server}, {found.kind} {goal.name}"
-            if number == 1
-            else (f"target {number}, not called in this release: {goal.server}, {found.kind} {goal.name}")
-        )
-        yield f"  instances: {', '.join(goal.instances) or 'none'}; credential: {goal.credential}"
-        if goal.renamed:
-            yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in goal.renamed.items())}"
-        if not goal.known:
+        called = "" if number == 1 else ", not called in this release"
+        yield f"target {number}{called}: {goal['server']}, {found.kind} {goal['name']}"
+        yield f"  instances: {', '.join(goal['instances']) or 'none'}; credential: {goal['credential']}"
+        if goal["renamed"]:
+            yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in goal['renamed'].items())}"
+        if not goal["known"]:
             yield "  it has never answered: whether it brings this is not known"
-        if goal.maintenance is not None:
-            yield f"  maintenance: {goal.maintenance}"
+        if goal["maintenance"] is not None:
+            yield f"  maintenance: {goal['maintenance']}"
     if found.seconds:
         yield f"timeouts: {', '.join(f'{name} {value:g} s' for name, value in found.seconds.items())}"
     for words, names in (("fixed arguments", found.fixed), ("default arguments", found.defaults)):
@@ -170,3 +141,19 @@ def _goals(found: Explanation) -> Iterator[str]:
             yield f"{words}: {', '.join(names)}"
     if found.goals:
         yield f"validated: {', '.join(found.validates) or 'nothing'}"
+
+
+def _limit(one: Part) -> str:
+    pairs = zip(one["by"], one["bucket"], strict=True)
+    values = [f"no {key}" if value is None else f"{key} {value}" for key, value in pairs]
+    words = []
+    if one["rate"] is not None:
+        by_override = f" (override {one['override']})" if one["override"] is not None else ""
+        words.append(f"{one['rate']}, at most {one['burst']} at once{by_override}")
+        if one["weight"] != 1:
+            words.append(f"the call counts {one['weight']}")
+    if one["in_flight"] is not None:
+        words.append(f"at most {one['in_flight']} in flight")
+    bucket = f" by {', '.join(values)}" if values else ""
+    figures = f": {'; '.join(words)}" if words else ""
+    return f"{one['name']}{bucket}{figures}{' (shadow: not enforced)' if one['shadow'] else ''}"

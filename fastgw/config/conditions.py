@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastgw.config.schema.rules import ArgumentTestSettings as TestSettings
 from fastgw.config.schema.rules import MatchSettings, PolicySettings
 from fastgw.policy.authorise import Policy
-from fastgw.policy.match import ArgumentTest, Bound, Match
+from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import Patterns
 
 
@@ -39,10 +38,8 @@ def _plain(match: MatchSettings) -> Match:
         agent=Patterns(match.agent) if match.agent else None,
         claims=tuple((claim, Patterns(values)) for claim, values in match.claims.items()),
         endpoint=Patterns(match.endpoint) if match.endpoint else None,
-        arguments=tuple((name, _test(test)) for name, test in match.arguments.items()),
+        arguments=tuple(
+            (name, ArgumentTest(Patterns(test.values), test.less_than, test.more_than))
+            for name, test in match.arguments.items()
+        ),
     )
-
-
-def _test(test: TestSettings) -> ArgumentTest:
-    bounded = test.less_than is not None or test.more_than is not None
-    return ArgumentTest(Patterns(test.values), (Bound(test.less_than, test.more_than),) if bounded else ())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from fastgw.config import limitchecks
 from fastgw.config.certificates import unusable
 from fastgw.config.complaint import ConfigProblem, Finding, nearest, placed
-from fastgw.config.schema.rules import MatchSettings, PolicySettings
+from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.servers import ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
-from fastgw.config.schema.tools import ArmSettings, TargetSettings
+from fastgw.config.schema.tools import TargetSettings
 from fastgw.config.tree import Path, YamlEntry
+from fastgw.policy.patterns import is_wild
 
 SHORTEST_SECRET = 16
 """Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
@@ -23,8 +24,9 @@ def crosscheck(settings: Settings, root: YamlEntry) -> Iterator[ConfigProblem]:
         yield from placed(check(settings), root)
 
 
-def _unknown(path: Path, kind: str, name: str, known: Iterable[str]) -> Finding:
-    return path, f'there is no {kind} "{name}"', nearest(name, known)
+def _exists(path: Path, kind: str, name: str, known: Collection[str]) -> Iterator[Finding]:
+    if name not in known:
+        yield path, f'there is no {kind} "{name}"', nearest(name, known)
 
 
 def _processes(settings: Settings) -> Iterator[Finding]:
@@ -82,9 +84,8 @@ def _servers(settings: Settings) -> Iterator[Finding]:
         seen.setdefault(alias, name)
         for place, backup in enumerate(server.backup):
             path: Path = ("servers", name, "backup", place)
-            if backup not in settings.servers:
-                yield _unknown(path, "server", backup, settings.servers)
-            elif backup == name:
+            yield from _exists(path, "server", backup, settings.servers)
+            if backup == name:
                 yield path, "a server cannot be its own backup", None
         yield from _headers(settings, name)
         for key, reason in unusable(server.tls) if server.tls else ():
@@ -107,59 +108,45 @@ def _headers(settings: Settings, name: str) -> Iterator[Finding]:
 def _endpoints(settings: Settings) -> Iterator[Finding]:
     for path, endpoint in (settings.endpoints or {}).items():
         for place, name in enumerate(endpoint.servers or ()):
-            if name not in settings.servers:
-                yield _unknown(("endpoints", path, "servers", place), "server", name, settings.servers)
+            yield from _exists(("endpoints", path, "servers", place), "server", name, settings.servers)
         for place, way in enumerate(endpoint.auth or ()):
-            if way not in ("none", "keys", *settings.identity):
-                ways = ["keys", "none", *settings.identity]
-                yield _unknown(("endpoints", path, "auth", place), "way in", way, ways)
+            yield from _exists(("endpoints", path, "auth", place), "way in", way, ["keys", "none", *settings.identity])
         if endpoint.auth == ("none",) and not is_loopback(settings.listen):
             yield ("endpoints", path, "auth"), "auth: none is for loopback only, and listen is not", None
 
 
 def _tools(settings: Settings) -> Iterator[Finding]:
     for name, tool in settings.tools.items():
-        yield from _targets(settings, ("tools", name, "to"), tool.to)
-        for place, arm in enumerate(tool.route):
-            yield from _targets(settings, ("tools", name, "route", place, "to"), arm.to)
+        places: list[tuple[Path, Sequence[TargetSettings]]] = [(("tools", name, "to"), tool.to)]
+        places += [(("tools", name, "route", place, "to"), arm.to) for place, arm in enumerate(tool.route)]
+        for path, targets in places:
+            for at, target in enumerate(targets):
+                yield from _exists((*path, at, "server"), "server", target.server, settings.servers)
         leads = "to" if tool.to else "route" if tool.route else None
         if leads and any(letter in name for letter in "*?/"):
             yield ("tools", name, leads), f"{leads} needs the exact name of a tool, not a pattern or server/tool", None
         server, slash, _ = name.partition("/")
-        if slash and not any(letter in server for letter in "*?:") and server not in settings.servers:
-            yield _unknown(("tools", name), "server", server, settings.servers)
-
-
-def _targets(settings: Settings, path: Path, targets: tuple[TargetSettings, ...]) -> Iterator[Finding]:
-    for place, target in enumerate(targets):
-        if target.server not in settings.servers:
-            yield _unknown((*path, place, "server"), "server", target.server, settings.servers)
+        if slash and not any(letter in server for letter in "*?:"):
+            yield from _exists(("tools", name), "server", server, settings.servers)
 
 
 def _matched_endpoints(settings: Settings) -> Iterator[Finding]:
     known = {"/mcp"} if settings.endpoints is None else set(settings.endpoints)
     for path, match in matches(settings):
         for at, endpoint in enumerate(match.endpoint):
-            if endpoint not in known and not any(letter in endpoint for letter in "*?"):
-                yield _unknown((*path, "endpoint", at), "endpoint", endpoint, known)
+            if not is_wild(endpoint):
+                yield from _exists((*path, "endpoint", at), "endpoint", endpoint, known)
 
 
 def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
     """Every `match` and `except` of policies, routes and limits, with its place."""
     for place, policy in enumerate(settings.policies or ()):
-        yield from _pair(("policies", place), policy)
+        yield from limitchecks.matches(("policies", place), policy)
     for name, tool in settings.tools.items():
         for place, arm in enumerate(tool.route):
-            yield from _pair(("tools", name, "route", place), arm)
+            yield from limitchecks.matches(("tools", name, "route", place), arm)
     for place, limit in enumerate(settings.limits):
         yield from limitchecks.matches(("limits", place), limit)
-
-
-def _pair(path: Path, rule: PolicySettings | ArmSettings) -> Iterator[tuple[Path, MatchSettings]]:
-    if rule.match is not None:
-        yield (*path, "match"), rule.match
-    if rule.except_ is not None:
-        yield (*path, "except"), rule.except_
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

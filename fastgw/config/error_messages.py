@@ -1,4 +1,6 @@
-"""Complaints of the models in the words of the file, each with its place and the nearest valid name."""
+"""What pydantic has against the settings, in the words of the file: each complaint with its place and the nearest
+valid name.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ NAMES = {
 }
 
 
-def told(error: ValidationError, root: YamlEntry) -> Iterator[ConfigProblem]:
+def complaints_of(error: ValidationError, root: YamlEntry) -> Iterator[ConfigProblem]:
     """One complaint for each error of the models.
 
     Args:
@@ -45,10 +47,10 @@ def told(error: ValidationError, root: YamlEntry) -> Iterator[ConfigProblem]:
         root: the tree that was validated.
     """
     for detail in error.errors(include_url=False, include_input=False):
-        yield _told(detail, root)
+        yield _complaint(detail, root)
 
 
-def _told(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
+def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
     path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         name = str(path[-1])
@@ -56,51 +58,40 @@ def _told(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
         return complaint_at(locate_key(root, path), f'unknown key "{name}"', meant)
     if kind == "missing":
         return complaint_at(locate(root, path[:-1]), f'the key "{path[-1]}" is needed here')
-    message = _bounded(kind, context) or WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
+    message = WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
+    if kind == "greater_than_equal":
+        message = f"is too small: the least is {context['ge']}"
+    elif kind == "less_than_equal":
+        message = f"is too large: the most is {context['le']}"
     if path and path[-1] == KEY:
         words = message if kind == "value_error" else NAMES.get(str(path[0]), "is not a valid name")
         return complaint_at(locate_key(root, path[:-1]), words)
     if kind == "literal_error":
-        entry = value_at(root, path)
-        choices = _choices(str(context["expected"]))
+        entry, expected = value_at(root, path), str(context["expected"]).replace("'", "")
+        choices = [word.strip() for word in expected.replace(" or ", ",").split(",")]
         meant = nearest(str(entry.content), choices) if entry is not None else None
-        return complaint_at(locate(root, path), f"must be {context['expected']}".replace("'", ""), meant)
+        return complaint_at(locate(root, path), f"must be {expected}", meant)
     return complaint_at(locate(root, path), message)
-
-
-def _bounded(kind: str, context: dict[str, Any]) -> str | None:
-    """What is said of a number beyond its bounds."""
-    if kind == "greater_than_equal":
-        return f"is too small: the least is {context['ge']}"
-    return f"is too large: the most is {context['le']}" if kind == "less_than_equal" else None
-
-
-def _choices(expected: str) -> list[str]:
-    return [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
 
 
 def valid_keys(path: tuple[str | int, ...]) -> list[str]:
     """The keys that may stand in the map at `path`; none where it is not a map of fixed keys."""
-    annotation: Any = Settings
+    found: Any = Settings
     for step in path:
-        annotation = _below(_bare(annotation), step)
-    model = _bare(annotation)
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return [info.alias or name for name, info in model.model_fields.items()]
-    return []
+        if (fields := _fields(found)) is not None:
+            found = _bare(fields.get(str(step)))
+        elif get_origin(found) in (dict, tuple):
+            found = _bare(get_args(found)[1 if get_origin(found) is dict else 0])
+        else:
+            return []
+    return list(_fields(found) or ())
 
 
-def _below(annotation: Any, step: str | int) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, info in annotation.model_fields.items():
-            if step == (info.alias or name):
-                return info.annotation
+def _fields(model: Any) -> dict[str, Any] | None:
+    """The keys of a model and what each holds; None of anything else."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return None
-    if get_origin(annotation) is dict:
-        return get_args(annotation)[1]
-    if get_origin(annotation) is tuple:
-        return get_args(annotation)[0]
-    return None
+    return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
 
 
 def _bare(annotation: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastgw.config.schema.settings import Settings
-from fastgw.config.tree import Path, Position, YamlEntry, fits, locate
+from fastgw.config.tree import Position, YamlEntry, fits, locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,13 @@ def inactive(settings: Settings, root: YamlEntry) -> list[InactiveSetting]:
         settings: the file as read.
         root: the same file with its places.
     """
-    found = [notice for path, entry in root.walk() for notice in _notices(root, path, entry)]
-    return sorted(found, key=lambda one: (one.position, one.key))
-
-
-def _notices(root: YamlEntry, path: Path, entry: YamlEntry) -> Iterator[InactiveSetting]:
-    keys = tuple(step for step in path if isinstance(step, str))
-    for rows, restricts in ((RESTRICTING, True), (HARMLESS, False)):
-        for row in rows:
+    rows = [(row, restricts) for table, restricts in ((RESTRICTING, True), (HARMLESS, False)) for row in table]
+    found = []
+    for path, entry in root.walk():
+        keys = tuple(step for step in path if isinstance(step, str))
+        in_list = bool(path) and isinstance(path[-1], int)
+        for row, restricts in rows:
             # A list and its items have the same keys: conditions tell them apart, plain rows take the outer one.
-            inner = row.when is _written and bool(path) and isinstance(path[-1], int)
-            if not inner and fits(keys, row.path) and row.when(entry):
-                yield InactiveSetting(locate(root, path), ".".join(keys), restricts, row.why)
+            if not (in_list and row.when is _written) and fits(keys, row.path) and row.when(entry):
+                found.append(InactiveSetting(locate(root, path), ".".join(keys), restricts, row.why))
+    return sorted(found, key=lambda one: (one.position, one.key))

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from fastgw.config.complaint import KEY, Finding, nearest
 from fastgw.config.limits import figures, tools_of
-from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings
+from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings
 from fastgw.config.schema.settings import Settings
+from fastgw.config.schema.tools import ArmSettings
 from fastgw.config.schema.units import RateSetting
 from fastgw.config.tree import Path
 from fastgw.policy.bucket import MOST_BURST
@@ -46,13 +47,13 @@ def limits(settings: Settings) -> Iterator[Finding]:
             yield ("failed_credentials",), str(wrong), None
 
 
-def matches(path: Path, limit: LimitSettings) -> Iterator[tuple[Path, MatchSettings]]:
-    """Every `match` of a limit, with its place."""
-    if limit.match is not None:
-        yield (*path, "match"), limit.match
-    if limit.except_ is not None:
-        yield (*path, "except"), limit.except_
-    for place, override in enumerate(limit.overrides):
+def matches(path: Path, rule: PolicySettings | ArmSettings | LimitSettings) -> Iterator[tuple[Path, MatchSettings]]:
+    """Every `match` and `except` of a rule, with its place."""
+    if rule.match is not None:
+        yield (*path, "match"), rule.match
+    if rule.except_ is not None:
+        yield (*path, "except"), rule.except_
+    for place, override in enumerate(rule.overrides if isinstance(rule, LimitSettings) else ()):
         yield (*path, "overrides", place, "match"), override.match
 
 
@@ -105,26 +106,14 @@ def _patterns(path: Path, limit: LimitSettings) -> Iterator[Finding]:
 
 def _too_heavy(settings: Settings) -> Iterator[Finding]:
     """Tools that cost more than a full bucket holds: no call of theirs would ever pass."""
-    full = [
-        (limit, _smallest_burst(limit))
-        for limit in settings.limits
-        if limit.rate is not None and limit.mode == "enforce"
-    ]
+    full = []
+    for limit in settings.limits:
+        if limit.rate is not None and limit.mode == "enforce":
+            others = [one.burst or (one.rate or limit.rate).calls for one in limit.overrides]
+            full.append((limit.name, min([limit.burst or limit.rate.calls, *others]), tools_of(limit.tools)))
     for key, tool in settings.tools.items():
-        for limit, burst in full:
-            if tool.weight > burst and _speaks_of(limit, key):
-                message = f'the limit "{limit.name}" has {burst:,} at once, so that no call of this weight ever passes'
+        for name, burst, tools in full:
+            if tool.weight > burst and (tools is None or tools.names.fits(key) or tools.sources.fits(key)):
+                message = f'the limit "{name}" has {burst:,} at once, so that no call of this weight ever passes'
                 yield ("tools", key, "weight"), message, None
                 break
-
-
-def _smallest_burst(limit: LimitSettings) -> int:
-    assert limit.rate is not None
-    bursts = [limit.burst or limit.rate.calls]
-    bursts.extend(one.burst or (one.rate or limit.rate).calls for one in limit.overrides)
-    return min(bursts)
-
-
-def _speaks_of(limit: LimitSettings, key: str) -> bool:
-    tools = tools_of(limit.tools)
-    return tools is None or tools.names.fits(key) or tools.sources.fits(key)

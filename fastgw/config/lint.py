@@ -162,7 +162,7 @@ def _anybody(match: MatchSettings, agents: dict[str, Principal]) -> bool:
     found = match_of(match.model_copy(update={"endpoint": ()}), None)
     exact = match.agent and not any(map(is_wild, match.agent))
     named = [agents[name] for name in match.agent] if exact else agents.values()
-    return found is None or any(found.static_holds(agent, "") for agent in named)
+    return found is None or any(found.for_class(agent, "") is not None for agent in named)
 
 
 def _fits(pattern: str, names: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fastgw.config.complaint import ConfigError, ConfigProblem, complaint_at
 from fastgw.config.composer import compose
 from fastgw.config.crosschecks import crosscheck
-from fastgw.config.error_messages import told
+from fastgw.config.error_messages import complaints_of
 from fastgw.config.foreign import foreign
 from fastgw.config.references import fill, resolve
 from fastgw.config.schema.settings import Settings
@@ -55,7 +55,7 @@ def read(path: Path, environ: Mapping[str, str]) -> ReadConfig:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_once([*complaints, *told(error, root)])) from None
+        raise ConfigError(_once([*complaints, *complaints_of(error, root)])) from None
     if complaints:
         raise ConfigError(_once(complaints))
     if complaints := list(crosscheck(settings, root)):

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import Protocol
 
-from fastgw.policy.match import Match
+from fastgw.policy.match import ANYONE, Match
 from fastgw.policy.patterns import PROMPT, RESOURCE, Masks, Patterns
 from fastgw.policy.principal import Principal
 from fastgw.policy.uris import ANY_URI, UriRules
@@ -36,24 +38,22 @@ class Policy:
     shadow: bool = False
 
 
-class Conditional(Protocol):
-    """A policy whose word depends on the arguments (`Condition` of the snapshot)."""
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One policy that looks at arguments, applied when the call comes. `allow` False is a deny."""
 
-    @property
-    def policy(self) -> str: ...
-    @property
-    def allow(self) -> bool: ...
-    @property
-    def match(self) -> Match: ...
+    policy: str
+    allow: bool
+    match: Match
 
 
 class Granted(Protocol):
-    """A tool with the conditions that remain (`Grant` of the snapshot)."""
+    """What is left to ask of the arguments (`Decision`, and `Grant` of the snapshot)."""
 
     @property
     def allowed(self) -> bool: ...
     @property
-    def conditions(self) -> Sequence[Conditional]: ...
+    def conditions(self) -> Sequence[Condition]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ class Decision:
 
     Args:
         allowed: some policy allows it whatever the arguments.
-        conditions: the policies that still look at the arguments: place in the list, whether it allows, what it asks.
+        conditions: the policies that still look at the arguments, those that deny first.
     """
 
     allowed: bool
-    conditions: tuple[tuple[int, bool, Match], ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 FREE = Decision(True)
@@ -137,18 +137,22 @@ class Rules:
         by_source = {source: self._sources.of(source) for source in sources}
         return Bits(self._names.of(name), by_source if any(by_source.values()) else {}, deny)
 
-    def applying(self, principal: Principal, endpoint: str) -> ApplyingPolicies:
-        """The policies that apply to this agent on this endpoint."""
+    def applying(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> ApplyingPolicies:
+        """The policies that apply to this agent on this endpoint.
+
+        Args:
+            trace: takes the conditions that fail.
+        """
         outright = 0
         left: list[tuple[int, Match]] = []
         for at, policy in enumerate(self.policies or ()):
             if policy.shadow:
                 continue
-            match = policy.match.for_class(principal, endpoint) if policy.match else None
-            if policy.match is None or (match is not None and not match.looks_at_arguments):
-                outright |= 1 << at
-            elif match is not None:
+            match = policy.match.for_class(principal, endpoint, trace) if policy.match else ANYONE
+            if match is not None and match.looks_at_arguments:
                 left.append((at, match))
+            elif match is not None:
+                outright |= 1 << at
         return ApplyingPolicies(outright, sum(1 << at for at, _ in left), tuple(left))
 
     def judge(self, bits: Bits, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
@@ -168,10 +172,19 @@ class Rules:
         allowed = bool(allow & outright)
         if bits.by_source and sources and not allowed:
             allowed = all(bits.by_source[source] & outright for source in sources)
-            allow |= _common(bits.by_source, sources)
+            allow |= reduce(and_, map(bits.by_source.__getitem__, sources))
         if not applying.asking:
             return FREE if allowed else None
-        return _conditional(None if allowed else allow, bits.deny, applying)
+        denying = [Condition(name, False, match) for name, match in self._asking(bits.deny, applying)]
+        if allowed:
+            return Decision(True, tuple(denying)) if denying else FREE
+        allowing = [Condition(name, True, match) for name, match in self._asking(allow, applying)]
+        return Decision(False, (*denying, *allowing)) if allowing else None
+
+    def _asking(self, bits: int, applying: ApplyingPolicies) -> list[tuple[str, Match]]:
+        """Of the policies with these bits those that still look at the arguments, and for what."""
+        policies = self.policies or ()
+        return [(policies[at].name, match) for at, match in applying.left if bits >> at & 1]
 
     def uri_rules(self, applying: ApplyingPolicies) -> UriRules:
         """What one class may read: the same object for all classes to which the same patterns apply.
@@ -191,11 +204,6 @@ class Rules:
             found = self._uri_rules[allowed, denied] = UriRules(allowed, denied)
         return found
 
-    @property
-    def shadows(self) -> tuple[Policy, ...]:
-        """The policies that are only counted."""
-        return tuple(policy for policy in self.policies or () if policy.shadow)
-
 
 def refused_by(grant: Granted, arguments: bytes) -> str | None:
     """Which policy refuses these arguments, None where none does.
@@ -208,21 +216,12 @@ def refused_by(grant: Granted, arguments: bytes) -> str | None:
     """
     allowed, missing = grant.allowed, ""
     for condition in grant.conditions:
-        if not condition.allow and condition.match.arguments_may_hold(arguments):
+        if not condition.allow and condition.match.judge(arguments) is not False:
             return condition.policy
         if condition.allow:
-            allowed = allowed or condition.match.arguments_hold(arguments)
+            allowed = allowed or condition.match.judge(arguments) is True
             missing = missing or condition.policy
     return None if allowed else missing
-
-
-def _conditional(allow: int | None, deny: int, applying: ApplyingPolicies) -> Decision | None:
-    """What is left to ask of the arguments; `allow` None where nothing more is needed to allow."""
-    denying = [(at, False, match) for at, match in applying.left if deny >> at & 1]
-    allowing = [(at, True, match) for at, match in applying.left if allow is not None and allow >> at & 1]
-    if allow is not None and not allowing:
-        return None
-    return Decision(allow is None, (*denying, *allowing)) if denying or allowing else FREE
 
 
 def _of_kind(kind: str, patterns: Sequence[str]) -> list[str]:
@@ -230,11 +229,3 @@ def _of_kind(kind: str, patterns: Sequence[str]) -> list[str]:
     if kind:
         return [text.removeprefix(kind) for text in patterns if text.startswith(kind)]
     return [text for text in patterns if not text.startswith((PROMPT, RESOURCE))]
-
-
-def _common(by_source: dict[str, int], sources: Sequence[str]) -> int:
-    """The policies that allow every one of the sources, alone."""
-    found = -1
-    for source in sources:
-        found &= by_source[source]
-    return found

@@ -161,7 +161,7 @@ class ApplyingLimits(NamedTuple):
 
     def counts(self, arguments: bytes) -> bool:
         """Whether a call with these arguments counts. What cannot be judged does: a limit restricts."""
-        return self.match is None or self.match.arguments_may_hold(arguments)
+        return self.match is None or self.match.judge(arguments) is not False
 
     def tariff_for(self, arguments: bytes) -> RateTable:
         """At what rate a call with these arguments counts.

@@ -1,22 +1,23 @@
 """Whose call a policy, route or limit is about: agent, claims, endpoint, arguments.
 
-A judgement has three values: True, False, and None for *cannot be told*: arguments that are no object, a member that
-stands twice or imitates a looked-at one in case, a list where a single value was asked for. Who allows takes None for
-no, who denies takes it for yes.
+Keys are joined by and, the values of one key by or. A judgement has three values: True, False, and None for *cannot be
+told*: arguments that are no object, a member that stands twice or imitates a looked-at one in case, a list where a
+single value was asked for. Who allows takes None for no, who denies takes it for yes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Principal
+from fastgw.policy.principal import Claim, Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 NOTHING = Patterns(())
+_TAKEN_OUT = "except takes it out"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 
 
@@ -32,30 +33,16 @@ def number(text: str) -> Decimal | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """A range for numbers; both ends exclusive, None for an open end."""
-
-    less_than: Decimal | None = None
-    more_than: Decimal | None = None
-
-    def judge(self, text: str) -> bool | None:
-        """Whether the number lies inside; None where `text` is no number."""
-        value = number(text)
-        if value is None:
-            return None
-        return (self.less_than is None or value < self.less_than) and (self.more_than is None or value > self.more_than)
-
-
-@dataclass(frozen=True, slots=True)
 class ArgumentTest:
-    """What one argument must be: one of some values or patterns, or inside one of some ranges.
+    """What one argument must be: one of some values or patterns, or inside a range without its ends.
 
     Numbers and booleans compare as text; two spellings of one number (`3`, `3.0`, `30e-1`) are the same value, compared
     exactly, whatever their length.
     """
 
     values: Patterns = NOTHING
-    bounds: tuple[Bound, ...] = ()
+    less_than: Decimal | None = None
+    more_than: Decimal | None = None
 
     def judge(self, value: bytes) -> bool | None:
         """The judgement on one argument's JSON text. `null` counts as missing; a list or object cannot be told."""
@@ -63,14 +50,21 @@ class ArgumentTest:
             return False
         if value[:1] in (b"[", b"{"):
             return None
-        text = string(value, "argument") if value[:1] == b'"' else value.decode()
-        if self.values.fits(text) or (value[:1] != b'"' and self._same_number(text)):
+        quoted = value[:1] == b'"'
+        text = string(value, "argument") if quoted else value.decode()
+        if self.values.fits(text):
             return True
-        return _any(bound.judge(text) for bound in self.bounds)
-
-    def _same_number(self, text: str) -> bool:
-        value = number(text)
-        return value is not None and any(number(other) == value for other in self.values.texts)
+        ranged = self.less_than is not None or self.more_than is not None
+        if quoted and not ranged:
+            return False
+        exact = number(text)
+        if not quoted and exact is not None and any(number(other) == exact for other in self.values.texts):
+            return True
+        if not ranged:
+            return False
+        if exact is None:
+            return None
+        return (self.less_than is None or exact < self.less_than) and (self.more_than is None or exact > self.more_than)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,83 +90,110 @@ class Match:
         """Whether only the call itself can settle it."""
         return bool(self.arguments) or (self.unless is not None and self.unless.looks_at_arguments)
 
-    def static_holds(self, principal: Principal, endpoint: str) -> bool:
-        """Whether the call may match, as far as agent, claims and endpoint tell."""
-        if not self._about(principal, endpoint):
-            return False
-        out = self.unless
-        return out is None or out.looks_at_arguments or not out.static_holds(principal, endpoint)
+    def for_class(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> Match | None:
+        """What is left to ask of the arguments once it is known who calls; None where it cannot match any more.
 
-    def for_class(self, principal: Principal, endpoint: str) -> Match | None:
-        """What is left to ask of the arguments once it is known who calls; None where it cannot match any more."""
-        if not self.static_holds(principal, endpoint):
+        Args:
+            trace: takes the conditions that fail.
+        """
+        failing = self._failing(principal, endpoint)
+        first = next(failing, None)
+        if first is not None:
+            if trace is not None:
+                trace.extend((first, *failing))
             return None
         out = self.unless.for_class(principal, endpoint) if self.unless else None
+        if out is not None and not out.looks_at_arguments:
+            if trace is not None:
+                trace.append(_TAKEN_OUT)
+            return None
         return replace(self, agent=None, claims=(), endpoint=None, unless=out)
 
-    def judge(self, arguments: bytes) -> bool | None:
+    def judge(self, arguments: bytes, trace: list[str] | None = None) -> bool | None:
         """The judgement on the arguments alone; of a match that `for_class` gave, the whole judgement.
 
         Args:
             arguments: JSON text of `params.arguments`; empty where the call has none.
+            trace: takes the conditions that fail or cannot be judged.
         """
-        found = self._judge_own(arguments)
+        found = self._judge_own(arguments, trace)
         if found is False or self.unless is None:
             return found
         out = self.unless.judge(arguments)
-        if out is True:
-            return False
-        return None if out is None else found
+        if out is False:
+            return found
+        if trace is not None:
+            trace.append(_TAKEN_OUT if out else "except cannot be judged by these arguments")
+        return False if out else None
 
-    def arguments_hold(self, arguments: bytes) -> bool:
-        """Whether the arguments surely match. A deny must ask `arguments_may_hold`."""
-        return self.judge(arguments) is True
-
-    def arguments_may_hold(self, arguments: bytes) -> bool:
-        """Whether the arguments match or cannot be judged: the question of whoever denies."""
-        return self.judge(arguments) is not False
-
-    def _about(self, principal: Principal, endpoint: str) -> bool:
+    def _failing(self, principal: Principal, endpoint: str) -> Iterator[str]:
+        """The conditions on agent, claims and endpoint that do not hold, in words."""
         if self.agent is not None and not self.agent.fits(principal.agent):
-            return False
+            yield f"agent: {principal.agent} is not {_or(self.agent)}"
+        for claim, patterns in self.claims:
+            value = principal.claims.get(claim)
+            if value is None:
+                yield f"claims.{claim}: it has no such claim"
+            elif not patterns.fit_any((value,) if isinstance(value, str) else value):
+                yield f"claims.{claim}: {value if isinstance(value, str) else ', '.join(value)} is not {_or(patterns)}"
         if self.endpoint is not None and not self.endpoint.fits(endpoint):
-            return False
-        return all(_claim_fits(principal, claim, patterns) for claim, patterns in self.claims)
+            yield f"endpoint: {endpoint} is not {_or(self.endpoint)}"
 
-    def _judge_own(self, arguments: bytes) -> bool | None:
+    def _judge_own(self, arguments: bytes, trace: list[str] | None) -> bool | None:
+        found: bool | None = True
         if not self.arguments:
-            return True
+            return found
         try:
             given = members(arguments or b"{}", frozenset(name for name, _ in self.arguments))
-            return _all(test.judge(given.get(name, b"null")) for name, test in self.arguments)
+            for name, test in self.arguments:
+                judgement = test.judge(given.get(name, b"null"))
+                if judgement is not True:
+                    found = judgement
+                    if trace is not None:
+                        words = "cannot be judged" if judgement is None else "does not match, or is missing"
+                        trace.append(f"arguments.{name}: {words}")
+                if judgement is False:
+                    break
         except (NotJson, NotAMessage, UnicodeDecodeError):
+            if trace is not None:
+                trace.append("arguments: cannot be judged")
             return None
+        return found
 
 
-def _claim_fits(principal: Principal, claim: str, patterns: Patterns) -> bool:
-    value = principal.claims.get(claim)
-    if value is None:
-        return False
-    return patterns.fits(value) if isinstance(value, str) else patterns.fit_any(value)
+ANYONE = Match()
+"""Holds for every call."""
 
 
-def _all(judgements: Iterable[bool | None]) -> bool | None:
-    """And: one False settles it, else one None leaves it open."""
-    found: bool | None = True
-    for judgement in judgements:
-        if judgement is False:
-            return False
-        if judgement is None:
-            found = None
-    return found
+def _or(patterns: Patterns) -> str:
+    return " or ".join(patterns.texts)
 
 
-def _any(judgements: Iterable[bool | None]) -> bool | None:
-    """Or: one True settles it, else one None leaves it open."""
-    found: bool | None = False
-    for judgement in judgements:
-        if judgement is True:
-            return True
-        if judgement is None:
-            found = None
-    return found
+AgentClass = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
+
+
+class Traits:
+    """What the given matches can see of an agent: those with equal traits get equal answers from every match, so that
+    one of ten thousand is asked for all.
+
+    Args:
+        matches: every match that will be asked; their `unless` is found by itself.
+    """
+
+    __slots__ = ("_agents", "_claims")
+
+    def __init__(self, matches: Iterable[Match]) -> None:
+        every = [inner for match in matches for inner in _unfolded(match)]
+        self._agents: tuple[Patterns, ...] = tuple(dict.fromkeys(match.agent for match in every if match.agent))
+        self._claims = tuple(dict.fromkeys(claim for match in every for claim, _ in match.claims))
+
+    def of(self, principal: Principal) -> AgentClass:
+        """The agent's traits; agents with equal ones are equal to every match."""
+        fits = tuple([patterns.fits(principal.agent) for patterns in self._agents])
+        return fits, tuple([principal.claims.get(claim) for claim in self._claims])
+
+
+def _unfolded(match: Match) -> Iterator[Match]:
+    yield match
+    if match.unless is not None:
+        yield from _unfolded(match.unless)

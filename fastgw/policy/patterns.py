@@ -1,4 +1,5 @@
-"""Patterns over names: `*` is any characters, `?` is one; the whole name, case counts.
+"""Patterns over names: `*` is any characters, `?` is one; the whole name, case counts. `deploy-*` speaks of
+a name agents see, `github/*` of a server's own tool, `prompt:...` and `resource:...` of the rest.
 
 A pattern becomes a regular expression whose groups give nothing back (`(?>...)`), so a fit costs at most length times
 pattern, never more: arguments of agents are tried too, and `*a*b*c*` must not cost them minutes of ours.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from fastgw.catalog.notice import Notice
 from fastgw.config.conditions import policies_of
 from fastgw.config.schema.settings import Settings
 from fastgw.policy.authorise import Rules
@@ -37,6 +38,8 @@ class CompileCache:
         self.prompt_rules = Rules(policies, PROMPT)
         self.agents = _agents(settings)
         """Every agent that may come in, by name; which key it showed is added per key."""
+        self.missing: list[Notice] | None = None
+        """Where a list stands here, compiles take down what each endpoint does not have, and why."""
         self._kept: dict[Place, tuple[tuple[object, ...], Any]] = {}
 
     def kept(self, place: Place, ingredients: tuple[object, ...], make: Callable[[], T]) -> T:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import ToolDefinition
 from fastgw.config.schema.settings import EndpointSettings
+from fastgw.policy.patterns import Patterns
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.filters import Filter
 from fastgw.snapshot.server_catalogues import NOTHING, ServerCatalogues, ServerOffer
@@ -50,6 +51,21 @@ class EndpointBuilder:
     def note(self, subject: str, text: str) -> Notice:
         """A remark for the operator about this endpoint."""
         return Notice(subject, text, self.path)
+
+    def missing(self, subject: str, why: str) -> None:
+        """Take down why something is not there, where that is asked for."""
+        if self.cache.missing is not None:
+            self.cache.missing.append(self.note(subject, why))
+
+    def hides(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
+        """Whether an entry of `tools:` hides a tool, see `Places.hidden`."""
+        if not self.catalogues.can_hide or not self.catalogues.places.hidden(name, sources, known_as):
+            return False
+        if self.cache.missing is not None:
+            tools = self.cache.settings.tools.items()
+            hiding = [key for key, tool in tools if tool.hidden and Patterns([key]).fit_any(known_as)]
+            self.missing(name or sources[0], f"hidden by the entry {' and '.join(hiding)} of `tools`")
+        return True
 
 
 def builder_of(cache: CompileCache, path: str, endpoint: EndpointSettings) -> EndpointBuilder:

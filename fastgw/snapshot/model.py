@@ -11,9 +11,9 @@ import orjson
 from fastgw.catalog.elements import DIALECTS, MODERN
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
+from fastgw.policy.authorise import Condition
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
-from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
 from fastgw.policy.uris import ANY_URI, UriRules
 
@@ -70,15 +70,6 @@ class Backend:
     start_timeout: float = 60.0
     host: str | None = None
     server_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One policy that looks at arguments, applied when the call comes. `allow` False is a deny."""
-
-    policy: str
-    allow: bool
-    match: Match
 
 
 @dataclass(frozen=True, slots=True)

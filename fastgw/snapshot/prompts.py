@@ -28,9 +28,13 @@ def prompt_sections(builder: EndpointBuilder) -> Iterator[Section]:
 
 def _shelf(builder: EndpointBuilder, server: str) -> ServerNames:
     taken = builder.catalogues.filters[server]
-    prompts = builder.offer(server).prompts
-    asking = tuple([own for own in prompts if taken.gives_prompt(server, own)])
-    return ServerNames(server, builder.catalogues.alias(server), asking)
+    asking = []
+    for own in builder.offer(server).prompts:
+        if taken.gives_prompt(server, own):
+            asking.append(own)
+        else:
+            builder.missing(f"{PROMPT}{server}/{own}", "left out: it is not among `tools` of the server")
+    return ServerNames(server, builder.catalogues.alias(server), tuple(asking))
 
 
 def _block(builder: EndpointBuilder, shelf: ServerNames, naming: Naming) -> Section:
@@ -57,6 +61,7 @@ def _row(builder: EndpointBuilder, name: str, arm: Arm, definition: Definition) 
     own = definition.server, definition.key
     sources = ("/".join(own),)
     if not builder.taken.takes_prompt(name, sources):
+        builder.missing(f"{PROMPT}{name}", "left out: it is not among `tools` of this endpoint")
         return None
     face = ShownTool(entry(quote(name), definition.tails, DefinitionKind.PROMPT.key), (), b"")
     known_as = builder.catalogues.known_as(name, [own])

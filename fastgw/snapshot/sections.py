@@ -12,7 +12,7 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.route import Arm, Route
 from fastgw.policy.authorise import FREE, ApplyingPolicies, Bits, Decision, Rules
 from fastgw.policy.uris import UriRules
-from fastgw.snapshot.model import Condition, Grant
+from fastgw.snapshot.model import Grant
 from fastgw.snapshot.shown_tools import ShownTool
 
 Arms = Mapping[str, tuple[Arm, ...]]
@@ -115,29 +115,27 @@ class Section:
         for row in self.rows.values():
             offer, grant = row.offer, row.grant
             if grant is not None:
-                verdict = known.get(row.like, _UNKNOWN)
-                if verdict is _UNKNOWN:
-                    verdict = known[row.like] = judge(row.bits, offer.sources[0], applying)
-                if verdict is FREE:
+                decision = known.get(row.like, _UNKNOWN)
+                if decision is _UNKNOWN:
+                    decision = known[row.like] = judge(row.bits, offer.sources[0], applying)
+                if decision is FREE:
                     yield grant, _only(offer)
-                elif verdict is not None:
-                    yield self._grant(offer, offer.route.arms, verdict)
+                elif decision is not None:
+                    yield self._grant(offer, offer.route.arms, decision)
             elif own := arms[offer.route.name]:
-                verdict = judge(row.bits, _sources(own), applying)
-                if verdict is not None:
-                    yield self._grant(offer, own, verdict)
+                decision = judge(row.bits, _sources(own), applying)
+                if decision is not None:
+                    yield self._grant(offer, own, decision)
 
-    def _grant(self, offer: Offer, arms: tuple[Arm, ...], verdict: Decision) -> tuple[Grant, ShownTool]:
-        key = offer.route.name, arms, verdict
+    def _grant(self, offer: Offer, arms: tuple[Arm, ...], decision: Decision) -> tuple[Grant, ShownTool]:
+        key = offer.route.name, arms, decision
         found = self._made.get(key)
         if found is None:
-            policies = self._rules.policies or ()
             face = _face(offer, arms[0])
             route = offer.route
             if face.param_headers != route.param_headers:
                 route = replace(route, param_headers=face.param_headers)
-            conditions = tuple(Condition(policies[at].name, allow, match) for at, allow, match in verdict.conditions)
-            found = self._made[key] = Grant(route, arms, verdict.allowed, conditions), face
+            found = self._made[key] = Grant(route, arms, decision.allowed, decision.conditions), face
         return found
 
 

@@ -45,7 +45,11 @@ def tool_sections(builder: EndpointBuilder) -> list[Section]:
 
 
 def _entries(builder: EndpointBuilder) -> Arms:
-    return {key: arms for key, tool in builder.catalogues.entries.items() if (arms := _arms(builder, tool))}
+    arms = {key: _arms(builder, tool) for key, tool in builder.catalogues.entries.items()}
+    for key in [key for key, found in arms.items() if not found]:
+        builder.missing(key, "its entry in `tools` leads to no server of this endpoint")
+        del arms[key]
+    return arms
 
 
 def _arms(builder: EndpointBuilder, tool: ToolSettings) -> list[ArmSettings]:
@@ -149,13 +153,14 @@ def _own_block(
 
 def _asking(builder: EndpointBuilder, server: str, pointed_at: set[Own]) -> Iterable[str]:
     """The server's tools that want a name of their own. What is hidden by a name it has anyway moves no other."""
-    catalogues = builder.catalogues
-    taken = catalogues.filters[server]
+    taken = builder.catalogues.filters[server]
     for tool in builder.tools[server]:
-        if (server, tool) in pointed_at or not taken.gives_tool(server, tool):
-            continue
-        sources = (f"{server}/{tool}",)
-        if not catalogues.can_hide or not catalogues.places.hidden("", sources, (*sources, tool)):
+        source = f"{server}/{tool}"
+        if (server, tool) in pointed_at:
+            builder.missing(source, "has no name of its own: an entry of `tools` leads to it")
+        elif not taken.gives_tool(server, tool):
+            builder.missing(source, "left out: it is not among `tools` of the server")
+        elif not builder.hides("", (source,), (source, tool)):
             yield tool
 
 
@@ -166,14 +171,14 @@ def _row(
     builder: EndpointBuilder, name: str, arms: tuple[Arm, ...], notices: list[Notice], origin: object = None
 ) -> SectionRow | None:
     """The tool unless it is hidden, not among the tools of this endpoint, or cannot be as the operator wants it."""
-    catalogues = builder.catalogues
     targets = [(target.server, target.tool) for arm in arms for target in arm.targets]
     sources = tuple(tuple([f"{target.server}/{target.tool}" for target in arm.targets]) for arm in arms)
     flat = [source for row in sources for source in row]
-    known_as = catalogues.known_as(name, targets)
-    if catalogues.can_hide and catalogues.places.hidden(name, flat, known_as):
+    known_as = builder.catalogues.known_as(name, targets)
+    if builder.hides(name, flat, known_as):
         return None
     if not builder.taken.takes_tool(name, flat):
+        builder.missing(name if origin is None else flat[0], "left out: it is not among `tools` of this endpoint")
         return None
     try:
         settled = [_settled(builder, name, arm) for arm in arms]

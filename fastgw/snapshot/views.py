@@ -9,9 +9,8 @@ from fastgw.catalog.arms import arms_for
 from fastgw.catalog.instructions import joined
 from fastgw.catalog.listing import PAGE, ListEntry, encoded, fingerprint
 from fastgw.policy.authorise import ApplyingPolicies, Rules
-from fastgw.policy.match import Match
+from fastgw.policy.match import AgentClass, Match, Traits
 from fastgw.policy.principal import ANONYMOUS, Principal
-from fastgw.policy.traits import AgentClass, Traits
 from fastgw.policy.uris import UriRules
 from fastgw.protocol import names
 from fastgw.snapshot.cache import CompileCache

@@ -36,5 +36,21 @@ def test_an_arm_looks_at_what_it_would_send() -> None:
     assert [arm_for(usual, text) for text in (b"", b'{"env":"x"}')] == list(usual)
 
 
+def test_a_trace_says_of_each_arm_that_was_looked_at_why_it_is_not_taken() -> None:
+    trace: list[list[str]] = []
+    arms = arms_for((*ARMS, Arm(None, REST)), Principal("b"), "/mcp", trace)
+    assert trace == [["claims.tier: it has no such claim"], [], []]
+    assert arms_for((Arm(None, ()), Arm(None, REST)), Principal("b"), "/mcp", trace) == ()
+    assert [len(why) for why in trace[3:]] == [1]
+    for arguments, why in (
+        (b"", [["arguments.env: does not match, or is missing"], []]),
+        (b'{"env":"staging"}', [[]]),
+        (b"[]", [["arguments: cannot be judged"]]),
+    ):
+        trace = []
+        assert arm_for(arms, arguments, trace) is arm_for(arms, arguments)
+        assert trace == why
+
+
 def test_what_is_fixed_is_not_printed() -> None:
     assert "hunter2" not in repr(Arm(None, REST, fixed=(("key", b'"hunter2"'),)))

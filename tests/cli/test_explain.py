@@ -19,10 +19,8 @@ from fastgw.config.schema.settings import Settings
 from fastgw.gateway.arguments import sendable
 from fastgw.policy.authorise import refused_by
 from fastgw.snapshot.compiler import Learned, compile_snapshot
-from fastgw.snapshot.explain import Explanation, explain
 from fastgw.snapshot.model import Endpoint
-from fastgw.snapshot.question import ExplainQuestion
-from fastgw.snapshot.trace import CountingLimits, Quoted
+from fastgw.snapshot.trace import Trace, TracedCall, trace
 from fastgw.upstream.discovery.kept import store
 
 HASH = "sha256:" + "ab" * 32
@@ -52,12 +50,12 @@ def settings_of(bring: Bring, **keys: Any) -> Settings:
     return Settings.model_validate({"servers": servers, "agents": agents, **keys})
 
 
-def asked(settings: Settings, catalogues: Mapping[str, Catalogue], name: str, **keys: Any) -> Explanation:
-    question = ExplainQuestion(**{"kind": "tool", "name": name, "agent": "bot", **keys})
-    return explain(settings, catalogues, question, sendable)
+def asked(settings: Settings, catalogues: Mapping[str, Catalogue], name: str, **keys: Any) -> Trace:
+    call = TracedCall(**{"kind": "tool", "name": name, "agent": "bot", **keys})
+    return trace(settings, catalogues, call, sendable)
 
 
-def told(bring: Bring, name: str, *, claims: Any = None, arguments: bytes = b"", **keys: Any) -> Explanation:
+def told(bring: Bring, name: str, *, claims: Any = None, arguments: bytes = b"", **keys: Any) -> Trace:
     known = {server: catalogue(server, tools) for server, tools in bring.items()}
     return asked(settings_of(bring, **keys), known, name, claims=claims, arguments=arguments)
 
@@ -73,16 +71,16 @@ def is_sent(endpoint: Endpoint, agent: str, name: str, arguments: bytes) -> bool
     return refused_by(grant, arguments) is None
 
 
-def adds_up(found: Explanation) -> bool:
+def adds_up(found: Trace) -> bool:
     """The verdict that follows from the reasons alone."""
-    if not any(arm.taken for arm in found.route):
+    if not any(arm["taken"] for arm in found.route):
         return False
     if found.rules is None:
         return True
-    enforced = [rule for rule in found.rules if not rule.shadow]
-    if any(rule.effect == "denies" for rule in enforced):
+    enforced = [rule for rule in found.rules if not rule["shadow"]]
+    if any(rule["effect"] == "denies" for rule in enforced):
         return False
-    return any(rule.effect == "allows" for rule in enforced)
+    return any(rule["effect"] == "allows" for rule in enforced)
 
 
 CLAIMS = [{"team": "qa"}, {"team": "qa", "tier": "gold"}, {"team": ("ops", "dev")}, {}]
@@ -133,7 +131,7 @@ def test_the_verdict_is_the_gateways_and_the_reasons_add_up_to_it() -> None:
             found = asked(settings, known, name, agent=agent, claims=claims, arguments=arguments)
             assert found.sent == is_sent(endpoint, agent, name, arguments), (found, policies)
             assert found.seen == (name in endpoint.views[endpoint.view_of[agent]].grants)
-            parts = any(rule.effect == "allows in part" for rule in found.rules or ())
+            parts = any(rule["effect"] == "allows in part" for rule in found.rules or ())
             assert parts or found.sent == adds_up(found), (found, policies)
             verdicts[found.sent] += 1
     assert min(verdicts.values()) > 100
@@ -156,13 +154,13 @@ def test_each_arm_says_why_it_is_not_taken() -> None:
         {"to": "a/z"},
     ]
     found = told({"a": ["x", "y", "z"]}, "go", arguments=b'{"n":1}', tools={"go": {"route": route}})
-    assert [(arm.taken, arm.why) for arm in found.route] == [
+    assert [(arm["taken"], arm["why"]) for arm in found.route] == [
         (False, ("claims.tier: gold is not tin",)),
         (False, ("arguments.n: does not match, or is missing",)),
         (True, ()),
-        (False, ("arm 3 comes first",)),
+        (False, ("the search ends at arm 3",)),
     ]
-    assert found.goals[0].name == "z"
+    assert found.goals[0]["name"] == "z"
     assert not told({"a": ["x", "y", "z"]}, "go", arguments=b"[]", tools={"go": {"route": route}}).sent
 
 
@@ -171,9 +169,9 @@ def test_arms_look_at_what_is_sent() -> None:
     tools = {"go": {"route": arms, "fixed": {"env": "prod"}}}
     bring = {"a": ["t"], "b": ["t"]}
     found = told(bring, "go", tools=tools)
-    assert (found.verdict, [arm.taken for arm in found.route]) == ("sent to a as t", [True, False])
+    assert (found.verdict, [arm["taken"] for arm in found.route]) == ("sent to a as t", [True, False])
     stolen = told(bring, "go", tools=tools, arguments=b'{"env": "test"}')
-    assert (stolen.sent, [arm.taken for arm in stolen.route]) == (False, [False, False])
+    assert (stolen.sent, [arm["taken"] for arm in stolen.route]) == (False, [False, False])
 
 
 def test_a_read_has_no_arguments_to_look_at() -> None:
@@ -182,8 +180,8 @@ def test_a_read_has_no_arguments_to_look_at() -> None:
     other = {"name": "other", "except": {"arguments": {"a": "1"}}, "deny": "resource:*"}
     known = {"a": catalogue("a", [], uris=["docs://x"])}
     found = asked(settings_of({"a": []}, policies=[mine, other]), known, "docs://x", kind="resource")
-    assert (found.sent, [one.effect for one in found.rules or ()]) == (True, ["allows", "none"])
-    assert (found.rules or ())[1].why == ("it looks at arguments, and a read has none",)
+    assert (found.sent, [one["effect"] for one in found.rules or ()]) == (True, ["allows", "none"])
+    assert (found.rules or ())[1]["why"] == ("it looks at arguments, and a read has none",)
 
 
 def test_each_policy_says_what_it_does() -> None:
@@ -197,29 +195,46 @@ def test_each_policy_says_what_it_does() -> None:
     ]
     rules = told({"a": ["x"]}, "x", policies=policies).rules
     assert rules is not None
-    assert [(rule.policy, rule.applies, rule.why, rule.allows, rule.denies, rule.effect) for rule in rules] == [
+    assert [
+        (rule["policy"], rule["applies"], rule["why"], rule["allows"], rule["denies"], rule["effect"]) for rule in rules
+    ] == [
         ("other", False, ("agent: bot is not else", "claims.cost: it has no such claim"), ("*",), (), "none"),
         ("taken-out", False, ("except takes it out",), ("*",), (), "none"),
-        ("allows", True, (), ("x", "a/*"), (), "allows"),
+        ("allows", True, (), ("a/*", "x"), (), "allows"),
         ("denies", True, (), (), ("a/x",), "denies"),
         ("shadow", True, (), (), ("*",), "denies"),
         ("prompts", True, (), (), (), "none"),
     ]
-    assert [rule.shadow for rule in rules] == [False, False, False, False, True, False]
+    assert [rule["shadow"] for rule in rules] == [False, False, False, False, True, False]
 
 
 ABSENT: list[tuple[str, dict[str, Any], str]] = [
-    ("x", {"tools": {"x": {"hidden": True}}}, "a/x is hidden by the entry x of `tools`"),
-    ("x", {"tools": {"a/?": {"hidden": True}}}, "a/x is hidden by the entry a/? of `tools`"),
+    ("x", {"tools": {"x": {"hidden": True}}}, "a/x: hidden by the entry x of `tools`"),
+    ("x", {"tools": {"a/?": {"hidden": True}}}, "a/x: hidden by the entry a/? of `tools`"),
     ("x", {"tools": {"go": {"to": "a/x"}}}, "a/x is called go here"),
     ("a__x", {}, "a/x is called x here"),
     ("both", {}, "a/both is called a__both here"),
-    ("x", {"a": {"tools": ["z*"]}}, "a/x is left out: it is not among `tools` of the server"),
+    ("x", {"a": {"tools": ["z*"]}}, "a/x: left out: it is not among `tools` of the server"),
     ("x", {"endpoints": {"/mcp": {"servers": ["b"]}}}, "a/x is not on this endpoint: a is not among its servers"),
-    ("x", {"endpoints": {"/mcp": {"tools": ["z*"]}}}, "a/x is left out: it is not among `tools` of this endpoint"),
+    ("x", {"endpoints": {"/mcp": {"tools": ["z*"]}}}, "a/x: left out: it is not among `tools` of this endpoint"),
     ("b__both", {"endpoints": {"/mcp": {"naming": "none"}}}, "b/both: hidden: its name is taken, and naming is none"),
     ("nothing", {}, "no server of this endpoint brings a tool of that name"),
-    ("go", {"tools": {"go": {"to": "a/gone"}}}, "left out: no server brings a tool it points at"),
+    ("go", {"tools": {"go": {"to": "a/gone"}}}, "go: left out: no server brings a tool it points at"),
+    (
+        "go",
+        {"tools": {"go": {"to": "a/x"}}, "endpoints": {"/mcp": {"servers": ["b"]}}},
+        "go: its entry in `tools` leads to no server of this endpoint",
+    ),
+    (
+        "x",
+        {"endpoints": {"/mcp": {"naming": "always", "tools": ["z*"]}}},
+        "a/x: left out: it is not among `tools` of this endpoint",
+    ),
+    (
+        "a__x",
+        {"tools": {"a__*": {"hidden": True}}, "endpoints": {"/mcp": {"naming": "always"}}},
+        "a__x: hidden by the entry a__* of `tools`",
+    ),
 ]
 
 
@@ -230,6 +245,15 @@ def test_what_is_not_there_says_why(name: str, keys: dict[str, Any], why: str) -
     found = told({"a": ["x", "both"], "b": ["both"]}, name, **keys)
     assert not found.sent and not found.seen
     assert why in found.absence, found.absence
+
+
+def test_an_allow_of_some_targets_alone_allows_in_part() -> None:
+    route = [{"match": {"arguments": {"n": 1}}, "to": "b/both"}, {"to": "a/x"}]
+    for allow, effect, sent in (("a/*", "allows in part", False), (["a/*", "b/*"], "allows", True)):
+        policies = [{"name": "p", "allow": allow}]
+        found = told({"a": ["x"], "b": ["both"]}, "go", tools={"go": {"route": route}}, policies=policies)
+        assert found.rules is not None
+        assert ([rule["effect"] for rule in found.rules], found.sent) == ([effect], sent)
 
 
 def test_a_server_that_never_answered_is_said_to_be_unknown() -> None:
@@ -263,18 +287,23 @@ LIMITS: list[dict[str, Any]] = [
 ]
 
 
+def counted(*values: Any) -> dict[str, Any]:
+    keys = ("name", "by", "bucket", "rate", "burst", "override", "in_flight", "weight", "shadow")
+    return dict(zip(keys, values, strict=True))
+
+
 def test_limits_that_count_it_are_named() -> None:
     found = told({"a": ["x"]}, "x", limits=LIMITS, tools={"x": {"weight": 2}})
     assert found.sent
     assert found.limits == (
-        CountingLimits("all", ("agent", "claims.none"), ("bot", None), "100/minute", 100, None, None, 2, False),
-        CountingLimits("own", (), (), "6/hour", 2, None, None, 2, True),
-        CountingLimits("many", ("claims.team",), ("qa",), None, None, None, 3, 2, False),
+        counted("all", ("agent", "claims.none"), ("bot", None), "100/minute", 100, None, None, 2, False),
+        counted("own", (), (), "6/hour", 2, None, None, 2, True),
+        counted("many", ("claims.team",), ("qa",), None, None, None, 3, 2, False),
     )
     prod = told({"a": ["x"]}, "x", limits=LIMITS, arguments=b'{"env":"prod"}')
-    assert [one.name for one in prod.limits] == ["all", "own", "prod", "many"]
+    assert [one["name"] for one in prod.limits] == ["all", "own", "prod", "many"]
     settled = told({"a": ["x"]}, "x", limits=LIMITS, tools={"x": {"fixed": {"env": "prod"}}})
-    assert "prod" in [one.name for one in settled.limits], "limits see arguments as they are sent"
+    assert "prod" in [one["name"] for one in settled.limits], "limits see arguments as they are sent"
 
 
 def test_a_call_that_is_not_sent_counts_nowhere() -> None:
@@ -293,7 +322,7 @@ def test_the_override_that_holds_gives_the_figures() -> None:
 
     def counted(arguments: bytes, claims: Any = None) -> tuple[str | None, int | None, int | None]:
         one = told({"a": ["x"]}, "x", limits=limits, arguments=arguments, claims=claims).limits[0]
-        return one.rate, one.burst, one.override
+        return one["rate"], one["burst"], one["override"]
 
     assert counted(b'{"env":"prod"}') == ("3/hour", 3, 2)
     assert counted(b'{"env":["prod"]}') == ("3/hour", 3, 2), "it cannot be told which: the slowest that may hold"
@@ -309,14 +338,16 @@ def test_limits_of_prompts_and_resources() -> None:
     known = {"a": catalogue("a", [], ["greet"], ["docs://x"])}
     settings = settings_of({"a": []}, limits=limits)
     prompt = asked(settings, known, "greet", kind="prompt").limits
-    assert [(one.name, one.bucket) for one in prompt] == [("p", ("prompt:greet",))]
+    assert [(one["name"], one["bucket"]) for one in prompt] == [("p", ("prompt:greet",))]
     resource = asked(settings, known, "docs://%78", kind="resource").limits
-    assert [(one.name, one.bucket, one.weight) for one in resource] == [("r", (None, "a"), 1)]
+    assert [(one["name"], one["bucket"], one["weight"]) for one in resource] == [("r", (None, "a"), 1)]
 
 
 def test_quotas_that_speak_of_it_are_named() -> None:
     quotas = [{"name": "monthly", "per": "month", "calls": 5, "by": "agent", "mode": "shadow"}]
-    assert told({"a": ["x"]}, "x", quotas=quotas).quotas == (Quoted("monthly", ("agent",), True),)
+    assert told({"a": ["x"]}, "x", quotas=quotas).quotas == (
+        counted("monthly", ("agent",), ("bot",), None, None, None, None, 1, True),
+    )
 
 
 def test_arguments_that_the_configuration_settles() -> None:
@@ -349,11 +380,17 @@ def test_prompts() -> None:
     known = {"a": catalogue("a", ["greet"], ["greet", "both"]), "b": catalogue("b", [], ["both"])}
     found = asked(settings, known, "greet", kind="prompt")
     assert found.sent and found.rules is not None
-    assert [rule.effect for rule in found.rules] == ["allows", "none"]
-    assert [rule.allows for rule in found.rules] == [("prompt:greet",), ()], "as they stand in the file"
+    assert [rule["effect"] for rule in found.rules] == ["allows", "none"]
+    assert [rule["allows"] for rule in found.rules] == [("prompt:greet",), ()], "as they stand in the file"
     hidden = asked(settings, known, "a__both", kind="prompt")
     assert (hidden.sent, hidden.seen, hidden.absence) == (False, False, ())
     assert "a/both is called a__both here" in asked(settings, known, "both", kind="prompt").absence
+    server = settings_of({"a": [], "b": []}, a={"tools": ["*"]})
+    found = asked(server, known, "greet", kind="prompt")
+    assert found.absence == ("a/greet: left out: it is not among `tools` of the server",)
+    endpoint = settings_of({"a": [], "b": []}, endpoints={"/mcp": {"tools": ["*"]}})
+    found = asked(endpoint, known, "greet", kind="prompt")
+    assert found.absence == ("greet: left out: it is not among `tools` of this endpoint",)
 
 
 def test_resources() -> None:
@@ -361,10 +398,10 @@ def test_resources() -> None:
     settings = settings_of({"a": [], "b": []}, policies=policies)
     known = {"a": catalogue("a", [], [], ["help://one", "help://secret", "other://x"]), "b": catalogue("b", [])}
     found = asked(settings, known, "help://one", kind="resource")
-    assert found.sent and found.goals[0].server == "a"
-    assert found.rules is not None and [rule.effect for rule in found.rules] == ["allows", "none"]
+    assert found.sent and found.goals[0]["server"] == "a"
+    assert found.rules is not None and [rule["effect"] for rule in found.rules] == ["allows", "none"]
     denied = asked(settings, known, "help://secret", kind="resource")
-    assert denied.rules is not None and [rule.effect for rule in denied.rules] == ["allows", "denies"]
+    assert denied.rules is not None and [rule["effect"] for rule in denied.rules] == ["allows", "denies"]
     assert not denied.sent
     assert not asked(settings, known, "other://x", kind="resource").sent
     assert not asked(settings, known, "HELP://%73ecret", kind="resource").sent

@@ -77,7 +77,7 @@ def test_overrides_keep_what_they_do_not_say() -> None:
         figures_of(100, MINUTE, 7),
         figures_of(3, HOUR, 9),
     ]
-    assert [one.match.static_holds(Principal("b"), "/mcp") for one in found.overrides] == [False, True, False]
+    assert [one.match.for_class(Principal("b"), "/mcp") is not None for one in found.overrides] == [False, True, False]
 
 
 def test_wrong_credentials() -> None:

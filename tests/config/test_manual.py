@@ -59,6 +59,6 @@ def test_every_setting_is_there(key: str) -> None:
     text = sections().get(key, "")
     assert text, key
     models = models_below(SCHEMA["properties"][key]) - (set() if key == "policies" else SHARED)
-    wanted = {name for model in models for name in DEFINITIONS[model]["properties"]}
+    wanted = {name for model in models for name in DEFINITIONS[model].get("properties", ())}
     missing = {name for name in wanted if not re.search(rf"\b{name}:", text)} - {"values"}
     assert missing == set()

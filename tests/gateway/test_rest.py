@@ -10,9 +10,10 @@ import pytest
 
 from fastgw.errors import CREDENTIAL_WANTED
 from fastgw.gateway import response
+from fastgw.policy.authorise import Condition
 from fastgw.policy.match import Match
 from fastgw.protocol import names
-from fastgw.snapshot.model import Condition, View
+from fastgw.snapshot.model import View
 from tests.gateway.asking import INVOKE, answers, ask, begin, changed, load, newest, sells, view_of
 from tests.gateway.fakes import FakeAgent, Server, bought, event, staged
 from tests.upstream.fakes import run, settle

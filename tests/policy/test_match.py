@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from fastgw.policy.match import ArgumentTest, Bound, Match
+from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.principal import Principal
 
@@ -34,8 +34,20 @@ def one(*values: str) -> Patterns:
     ],
 )
 def test_who_and_where(match: Match, holds: bool) -> None:
-    assert match.static_holds(BOT, "/mcp") is holds
+    trace: list[str] = []
     assert (match.for_class(BOT, "/mcp") is not None) is holds
+    assert (match.for_class(BOT, "/mcp", trace) is not None) is holds
+    assert (trace == []) is holds
+
+
+def test_a_trace_takes_down_every_condition_that_fails() -> None:
+    match = Match(agent=one("a", "b"), claims=(("team", one("qa")), ("groups", one("c"))), endpoint=one("/x"))
+    trace: list[str] = []
+    assert match.for_class(BOT, "/mcp", trace) is None
+    assert trace == ["agent: login:bot-1 is not a or b", "claims.groups: a, b is not c", "endpoint: /mcp is not /x"]
+    trace.clear()
+    assert Match(unless=Match(agent=one("login:*"))).for_class(BOT, "/mcp", trace) is None
+    assert trace == ["except takes it out"]
 
 
 def about(test: ArgumentTest) -> Match:
@@ -66,22 +78,22 @@ LONG = "123456789012345678901234567890"
         (ArgumentTest(one("staging")), b'["staging"]', None),
         (ArgumentTest(one("staging")), b"null", None),
         (ArgumentTest(one("staging")), b'{"n":', None),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":99.999}', True),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":100}', False),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":1E400}', False),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":"50"}', True),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":" 5_0"}', None),
-        (ArgumentTest(bounds=(Bound(less_than=Decimal(100)),)), b'{"n":true}', None),
-        (ArgumentTest(bounds=(Bound(more_than=Decimal(LONG)),)), b'{"n":%s.0}' % LONG.encode(), False),
-        (ArgumentTest(bounds=(Bound(more_than=Decimal(LONG)),)), b'{"n":%s.1}' % LONG.encode(), True),
-        (ArgumentTest(bounds=(Bound(Decimal(9), Decimal(1)),)), b'{"n":1}', False),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":99.999}', True),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":100}', False),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":1E400}', False),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":"50"}', True),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":" 5_0"}', None),
+        (ArgumentTest(less_than=Decimal(100)), b'{"n":true}', None),
+        (ArgumentTest(more_than=Decimal(LONG)), b'{"n":%s.0}' % LONG.encode(), False),
+        (ArgumentTest(more_than=Decimal(LONG)), b'{"n":%s.1}' % LONG.encode(), True),
+        (ArgumentTest(less_than=Decimal(9), more_than=Decimal(1)), b'{"n":1}', False),
     ],
 )
 def test_arguments(test: ArgumentTest, arguments: bytes, judgement: bool | None) -> None:
-    match = about(test)
-    assert match.judge(arguments) is judgement
-    assert match.arguments_hold(arguments) is (judgement is True)
-    assert match.arguments_may_hold(arguments) is (judgement is not False)
+    trace: list[str] = []
+    assert about(test).judge(arguments) is judgement
+    assert about(test).judge(arguments, trace) is judgement
+    assert (trace == []) is (judgement is True)
 
 
 def test_what_is_taken_out_again_may_look_at_arguments_too() -> None:

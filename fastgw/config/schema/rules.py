@@ -10,14 +10,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
 from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Money, PerTime, Share, Text
 
@@ -26,25 +25,8 @@ Mode = Literal["enforce", "shadow"]
 StoreFailure = Literal["local", "allow", "deny"]
 
 
-class _Test:
-    """An argument's condition: a value, a list of values, or a map of bounds."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._expanded, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        one: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
-        bounds = {"less_than": {"type": "number"}, "more_than": {"type": "number"}}
-        limits = {"type": "object", "properties": bounds, "additionalProperties": False}
-        return {"anyOf": [one, {"type": "array", "items": one}, limits]}
-
-    @staticmethod
-    def _expanded(value: object) -> object:
-        return value if isinstance(value, dict | ArgumentTestSettings) else {"values": value}
-
-
 class ArgumentTestSettings(BaseModel):
-    """What one argument of a call must be.
+    """What one argument of a call must be: a value, a list of values, or a map of bounds.
 
     `values` are patterns, any of them; empty where bounds stand instead. Bounds are exclusive; both must hold.
     """
@@ -54,6 +36,18 @@ class ArgumentTestSettings(BaseModel):
     values: Many[Text] = ()
     less_than: Decimal | None = None
     more_than: Decimal | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | ArgumentTestSettings) else {"values": value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        one: JsonSchemaValue = {"type": ["string", "number", "boolean"]}
+        bounds = {"less_than": {"type": "number"}, "more_than": {"type": "number"}}
+        limits = {"type": "object", "properties": bounds, "additionalProperties": False}
+        return {"anyOf": [one, {"type": "array", "items": one}, limits]}
 
     @model_validator(mode="after")
     def _says_something(self) -> ArgumentTestSettings:
@@ -73,7 +67,7 @@ class MatchSettings(BaseModel):
     """Claim to the values of which it must have one; a missing claim never matches."""
     endpoint: Many[str] = ()
     """Paths of endpoints."""
-    arguments: dict[str, Annotated[ArgumentTestSettings, _Test()]] = {}
+    arguments: dict[str, ArgumentTestSettings] = {}
     """Argument to its condition; a missing argument never matches."""
 
     @model_validator(mode="after")
@@ -88,18 +82,21 @@ class MatchSettings(BaseModel):
         return self
 
 
-class PolicySettings(BaseModel):
-    """One rule of what agents may use. Every policy that matches applies; one deny beats every allow."""
-
+class _RuleSettings(BaseModel):
     model_config = STRICT
 
     name: Name
     match: MatchSettings | None = None
     except_: MatchSettings | None = Field(default=None, alias="except")
+    mode: Mode = "enforce"
+    """`shadow` counts and logs what the rule would do and never enforces it."""
+
+
+class PolicySettings(_RuleSettings):
+    """One rule of what agents may use. Every policy that matches applies; one deny beats every allow."""
+
     allow: Many[str] = ()
     deny: Many[str] = ()
-    mode: Mode = "enforce"
-    """`shadow` counts and logs what the policy would do and never enforces it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> PolicySettings:
@@ -146,22 +143,19 @@ class OverrideSettings(BaseModel):
         return self
 
 
-class LimitSettings(BaseModel):
+class _CountedSettings(_RuleSettings):
+    by: By = ()
+    tools: Many[str] | None = None
+
+
+class LimitSettings(_CountedSettings):
     """How fast, or how many at a time."""
 
-    model_config = STRICT
-
-    name: Name
-    by: By = ()
-    match: MatchSettings | None = None
-    except_: MatchSettings | None = Field(default=None, alias="except")
-    tools: Many[str] | None = None
     rate: PerTime | None = None
     burst: Count | None = None
     in_flight: Count | None = None
     exact: Flag = False
     on_store_failure: StoreFailure = "local"
-    mode: Mode = "enforce"
     overrides: Many[OverrideSettings] = ()
 
     @field_validator("burst", "overrides")
@@ -178,16 +172,9 @@ class LimitSettings(BaseModel):
         return self
 
 
-class QuotaSettings(BaseModel):
+class QuotaSettings(_CountedSettings):
     """How much in a period."""
 
-    model_config = STRICT
-
-    name: Name
-    by: By = ()
-    match: MatchSettings | None = None
-    except_: MatchSettings | None = Field(default=None, alias="except")
-    tools: Many[str] | None = None
     per: Literal["hour", "day", "week", "month"] | None = None
     rolling: Duration | None = None
     calls: Count | None = None
@@ -198,7 +185,6 @@ class QuotaSettings(BaseModel):
     warn_at: Share | None = None
     timezone: str = "UTC"
     on_store_failure: StoreFailure = "deny"
-    mode: Mode = "enforce"
 
     @field_validator("timezone")
     @classmethod
