@@ -19,7 +19,7 @@ from bench.compile import catalogue
 from bench.messages import Target, template
 from fastgw.config.schema.settings import Settings
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import reading
+from fastgw.gateway.dialects import modern, reading
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.orders import Orders
 from fastgw.limits.leases import Leases
@@ -134,7 +134,7 @@ class Scene:
 
     def exchange(self, principal: Principal) -> RequestContext:
         """A call of this agent, at the point where the path asks the limits."""
-        found = RequestContext("r", self._snapshot, self._endpoint, {}, frozenset(), 0.0)
+        found = RequestContext("r", self._snapshot, self._endpoint, modern.DIALECT, {}, frozenset(), 0.0)
         found.principal = principal
         found.call = Call(b"1", names.TOOLS_CALL, names.MODERN_VERSION, self._tool, {"arguments": b"{}"})
         found.grant, found.arm = self._grant, self._grant.arms[0]

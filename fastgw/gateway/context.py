@@ -47,6 +47,7 @@ class RequestContext:
     request_id: str
     snapshot: Snapshot
     endpoint: Endpoint
+    dialect: Dialect
     headers: dict[bytes, bytes]
     twice: frozenset[bytes]
     started: float
@@ -56,7 +57,6 @@ class RequestContext:
     identified: bool = False
     principal: Principal = ANONYMOUS
     view: View | None = None
-    dialect: Dialect | None = None
     call: Call | None = None
     grant: Grant | None = None
     arm: Arm | None = None

@@ -16,7 +16,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.connection import Fields
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import legacy
+from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
 from fastgw.gateway.limiter import Limiter
@@ -131,24 +131,24 @@ class Gateway:
     # -- one request --------------------------------------------------------------------------------------------
 
     def begin(self, scope: Mapping[str, Any]) -> RequestContext:
-        """A new exchange. The snapshot taken here is the one it keeps."""
+        """The context of a new request. The snapshot taken here is the one it keeps."""
         assert self._newest is not None
         found, twice = headers.index(scope["headers"])
         name = f"req_{self._boot}{next(self._numbers):06x}"
         now = time.monotonic()
-        context = RequestContext(name, self._newest, _NOWHERE, found, twice, now, timestamp=time.time())
+        context = RequestContext(name, self._newest, _NOWHERE, modern.DIALECT, found, twice, now, timestamp=time.time())
         context.client = scope.get("client")
         context.task = asyncio.current_task(self._loop)
         self._sweep.add(context)
         return context
 
     def element(self, whole: RequestContext, found: ParsedRequest | RefusedMessage) -> RequestContext:
-        """The exchange of one message of a batch."""
+        """The context of one message of a batch."""
         name = f"req_{self._boot}{next(self._numbers):06x}"
         element = RequestContext(
-            name, whole.snapshot, whole.endpoint, whole.headers, whole.twice, whole.started,
+            name, whole.snapshot, whole.endpoint, whole.dialect, whole.headers, whole.twice, whole.started,
             timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
-            dialect=whole.dialect, method=found.method, bytes_in=found.size,
+            method=found.method, bytes_in=found.size,
         )  # fmt: skip
         element.reply_to = found.id if isinstance(found, RefusedMessage) else found.call.id
         return element

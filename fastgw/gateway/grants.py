@@ -52,7 +52,7 @@ def resolve(context: RequestContext, call: Call) -> bytes | None:
         Fault: as `grant_of`.
     """
     view, dialect = context.view, context.dialect
-    assert view is not None and dialect is not None
+    assert view is not None
     grant = context.grant = grant_of(call, context.endpoint, view)
     if call.method != names.RESOURCES_READ and context.grant.arms[0].targets[0].member:
         context.tool = call.name

@@ -97,7 +97,7 @@ class Descriptions:
         self._size = 0
 
     async def of(self, context: RequestContext, view: View) -> bytes:
-        """The document for who has this view of the exchange's endpoint; others get their turn while it is made."""
+        """The document for who has this view of the request's endpoint; others get their turn while it is made."""
         listing = view.lists.get(names.TOOLS_LIST, NOTHING)
         key = context.endpoint.path, id(listing)
         async with self._turn:  # a hundred that ask at once make one

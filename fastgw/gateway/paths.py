@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from fastgw.gateway.dialects import era, rest
-from fastgw.gateway.dialects.entry_point import EntryPoint
 from fastgw.snapshot.model import Endpoint
+
+EntryPoint = era.MessageEntryPoint | rest.InvokeEntryPoint | rest.ToolsEntryPoint
+"""One way into an endpoint: which HTTP methods it takes, whether it brings a body, what that becomes."""
 
 _TOOLS, _INVOKE = "tools/", "/invoke"
 
@@ -41,13 +43,13 @@ def find(endpoints: Mapping[str, Endpoint], scope: Mapping[str, Any]) -> tuple[E
     longest = 0
     for endpoint in endpoints.values():
         if len(endpoint.path) > longest:
-            entry_point = _entrance(path, endpoint.path, scope)
+            entry_point = _entry_point(path, endpoint.path, scope)
             if entry_point is not None:
                 best, longest = (endpoint, entry_point), len(endpoint.path)
     return best
 
 
-def _entrance(path: str, own: str, scope: Mapping[str, Any]) -> EntryPoint | None:
+def _entry_point(path: str, own: str, scope: Mapping[str, Any]) -> EntryPoint | None:
     """The way in that a path means at the endpoint whose own path is `own`; None for none."""
     count = own.count("/") + 1
     parts = path.split("/", count)

@@ -39,14 +39,13 @@ from fastgw.gateway import (
     refusals,
 )
 from fastgw.gateway.budget import Budget
-from fastgw.gateway.connection import JSON, AgentConnection, Receive, Send
+from fastgw.gateway.connection import JSON, AgentConnection, BatchResponse, HttpResponse, Receive, ResponseWriter, Send
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
-from fastgw.gateway.dialects.entry_point import EntryPoint
 from fastgw.gateway.dialects.era import MESSAGES
 from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.paths import EntryPoint
 from fastgw.gateway.relay import relay
-from fastgw.gateway.response import BatchResponse, HttpResponse, ResponseWriter
 from fastgw.policy import authorise as policies
 from fastgw.policy.principal import ANONYMOUS
 from fastgw.protocol import names, params
@@ -253,8 +252,9 @@ async def carry_out(gateway: Gateway, context: RequestContext, found: ParsedRequ
 
 async def _answer_fault(context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
     refusals.note(context, fault)
-    status = refusals.status(fault, context)
-    await response.answer(status, refusals.headers(fault, status), refusals.body(fault, context))
+    status = context.dialect.status(fault)
+    body = context.dialect.refusal(fault, context.reply_to, context.request_id)
+    await response.answer(status, refusals.headers(fault, status), body)
 
 
 async def _carry_out(gateway: Gateway, context: RequestContext, found: ParsedRequest, response: ResponseWriter) -> None:
@@ -315,7 +315,7 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
             they, or a `requestState`, are not what they must be.
     """
     grant, call = context.grant, context.call
-    assert grant is not None and call is not None and context.dialect is not None
+    assert grant is not None and call is not None
     arguments = call.params.get("arguments", b"{}")
     if grant.route.param_headers and context.dialect.mirrors:
         _compare(context, grant.route.param_headers, arguments)
@@ -403,10 +403,10 @@ async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent:
     gateway.record(context)
     if agent.started:
         return
-    status = refusals.status(fault, context)
+    status = context.dialect.status(fault)
     fields = [*gateway.common(context), *refusals.headers(fault, status), JSON]
     if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
         fields.append((b"connection", b"close"))
-    await agent.answer(status, fields, refusals.body(fault, context))
+    await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))
     if fault.kind is Kind.BODY_TOO_LARGE:
         await agent.throw_away(context.snapshot.body_deadline)

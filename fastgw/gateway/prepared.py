@@ -12,8 +12,7 @@ from fastgw.catalog.listing import PAGE, page_at
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects.dialect import ParsedRequest
-from fastgw.gateway.dialects.messages import ShownPage
+from fastgw.gateway.dialects.dialect import ParsedRequest, ShownPage
 from fastgw.gateway.dialects.modern import SUPPORTED
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, string

@@ -52,7 +52,7 @@ def _event(context: RequestContext, latency: float, overhead: float) -> UsageEve
         endpoint=context.endpoint.path,
         principal=context.principal,
         method=context.method,
-        protocol_version=context.dialect.version if context.dialect is not None else names.MODERN_VERSION,
+        protocol_version=context.dialect.version,
         tool=context.tool,
         server=instance.server if instance is not None else None,
         instance=place(instance.url) if instance is not None else None,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import arguments, grants
+from fastgw.gateway.connection import ResponseWriter
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects.dialect import Dialect, reaches
-from fastgw.gateway.response import ResponseWriter
 from fastgw.protocol import envelope, links, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
@@ -40,7 +40,7 @@ async def relay(context: RequestContext, upstream: UpstreamReply, response: Resp
             not the last word, where that cannot be handed on; UNKNOWN_RESOURCE where a server does not know what was
             to be read.
     """
-    assert context.call is not None and context.dialect is not None
+    assert context.call is not None
     if upstream.streams:
         response.expect_events()
     message = await _next(context, upstream)
@@ -114,7 +114,7 @@ def _ask(context: RequestContext, call: Call, result: Result, states: Sealer | N
         Fault: INTERNAL where agent, server or method know no such results, or the agent has not declared what it asks.
         Unusable: it breaks the protocol.
     """
-    assert context.dialect is not None and context.instance is not None
+    assert context.instance is not None
     kind = result.kind
     if states is None or not context.dialect.rounds or kind != rounds.KIND or call.method not in rounds.METHODS:
         raise _not_offered(call, f"resultType {kind[:64]!r} was not offered")
@@ -143,7 +143,6 @@ def _not_offered(call: Call, detail: str) -> Fault:
 
 
 async def _failure(context: RequestContext, call: Call, error: bytes, response: ResponseWriter) -> None:
-    assert context.dialect is not None
     if call.method == names.RESOURCES_READ and _not_found(error):
         raise grants.unknown_resource(call.name or "")
     code = _relayable(error, call, context.dialect)

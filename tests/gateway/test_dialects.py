@@ -30,7 +30,7 @@ def context(fields: Fields, agent: Principal = AGENT, path: str = "/mcp") -> Req
     endpoint = Endpoint(path, {}, (View(),), {agent.agent: 0}, False, 0.0, (), "")
     snapshot = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1 << 22, 1 << 26, (b"secret",), "fastgw", "0", "gw")
     found = {name.lower().encode(): value.encode() for name, value in fields.items()}
-    return RequestContext("req_1", snapshot, endpoint, found, frozenset(), 0.0, principal=agent)
+    return RequestContext("req_1", snapshot, endpoint, era.MESSAGES.dialect, found, frozenset(), 0.0, principal=agent)
 
 
 def parse(fields: Fields, message: Any, **where: Any) -> ParsedRequest:
@@ -339,7 +339,7 @@ def test_an_unknown_revision_elsewhere_is_told_what_is_served(version: str) -> N
             fault, one = refusal({**fields, **more}, sent)
             assert (fault.kind, fault.data) == (Kind.UNSUPPORTED_VERSION, {"supported": served, "requested": version})
             assert all(word in fault.message for word in (version, *served))
-            assert one.dialect is None or one.dialect.status(fault) == 400
+            assert one.dialect.status(fault) == 400
     assert parse(fields, {"jsonrpc": "2.0", "method": "notifications/initialized"}).kind is RequestKind.NOTHING
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.gateway import response
+from fastgw.gateway import connection
 from fastgw.ports import Deadlines
 from fastgw.upstream.failures import down
 from tests.gateway.fakes import (  # fmt: skip
@@ -246,7 +246,7 @@ def test_an_agent_that_takes_no_streams_gets_the_answer_alone(monkeypatch: pytes
 
 def test_a_silent_stream_is_kept_alive_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
-    monkeypatch.setattr(response, "KEEP_ALIVE", 0.005)
+    monkeypatch.setattr(connection, "KEEP_ALIVE", 0.005)
 
     async def story() -> None:
         async with staged(monkeypatch, server.streams) as stage:
@@ -261,7 +261,7 @@ def test_a_silent_stream_is_kept_alive_until_its_end(monkeypatch: pytest.MonkeyP
             server.answers[0].more.put_nowait(event(bought(server.asked[0])))
             await asked
             sent = len(agent.sent)
-            monkeypatch.setattr(response, "KEEP_ALIVE", 15.0)
+            monkeypatch.setattr(connection, "KEEP_ALIVE", 15.0)
             await settle()
             assert (len(agent.sent), len(agent.events())) == (sent, 2)
 

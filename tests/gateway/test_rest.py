@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from fastgw.errors import CREDENTIAL_WANTED
-from fastgw.gateway import response
+from fastgw.gateway import connection
 from fastgw.policy.authorise import Condition
 from fastgw.policy.match import Match
 from fastgw.protocol import names
@@ -74,7 +74,7 @@ def test_structured_content_need_not_be_an_object(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stream_becomes_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(connection, "KEEP_ALIVE", 0.0)
 
     async def story() -> None:
         server = Server()

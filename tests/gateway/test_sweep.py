@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import modern
 from fastgw.gateway.sweep import PERIOD, DeadlineSweep
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 
@@ -15,7 +16,7 @@ SNAPSHOT = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1, 1, (b"s",), "fas
 
 
 def context(started: float) -> RequestContext:
-    return RequestContext("req_1", SNAPSHOT, NOWHERE, {}, frozenset(), started)
+    return RequestContext("req_1", SNAPSHOT, NOWHERE, modern.DIALECT, {}, frozenset(), started)
 
 
 async def until(done: Callable[[], bool]) -> None:

@@ -17,10 +17,10 @@ class MessageEntryPoint:
     """The endpoint's own path: JSON-RPC messages of every revision."""
 
     verb = "POST"
-    dialect: Dialect = modern.FACE
+    dialect: Dialect = modern.DIALECT
 
     def verbs(self, context: RequestContext) -> tuple[str, ...]:
-        """See `EntryPoint.verbs`; sessions are ended by DELETE."""
+        """Sessions are ended by DELETE."""
         return ("POST", "DELETE") if speaks_sessions(context) else ("POST",)
 
     def brings_body(self, context: RequestContext) -> bool:
@@ -51,7 +51,7 @@ def parse(
     """
     if reading.is_batch(body):
         return _batch(context, body, agent_sessions)
-    context.dialect = legacy.face_of(context) if speaks_sessions(context) else modern.FACE
+    context.dialect = legacy.dialect_of(context) if speaks_sessions(context) else modern.DIALECT
     opened = _opened(context, body)
     if names.META_VERSION in opened.meta:
         wants_session = speaks_sessions(context) and not context.bare
@@ -60,7 +60,7 @@ def parse(
         wants_session = opened.message.method == names.INITIALIZE or speaks_sessions(context)
     if wants_session:
         return legacy.parse(context, opened, agent_sessions)
-    context.dialect = modern.FACE
+    context.dialect = modern.DIALECT
     return modern.parse(context, opened)
 
 

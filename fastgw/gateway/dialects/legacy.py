@@ -1,4 +1,4 @@
-"""The lift for agents of 2025-03-26 to 2025-11-25: what a message lacks, its session supplies."""
+"""The dialect of agents of 2025-03-26 to 2025-11-25: what a message lacks, its session supplies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import messages, reading
+from fastgw.gateway.dialects import reading
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind
+from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind, ShownPage, page_json
 from fastgw.gateway.dialects.reading import OpenedParams
 from fastgw.protocol import envelope, headers, names, results, sessions
 from fastgw.protocol.call import Call
@@ -17,7 +17,7 @@ from fastgw.protocol.results import Result
 from fastgw.protocol.sealing import NONCE
 from fastgw.protocol.sessions import Session
 
-_WISHES = {**reading.WISHES, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
+_KINDS = {**reading.KINDS, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
 
 
 class LegacyDialect(JsonRpc):
@@ -34,25 +34,25 @@ class LegacyDialect(JsonRpc):
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.legacy(result, self.list_form)
 
-    def page(self, shown: messages.ShownPage, server_info: bytes) -> tuple[bytes, ...]:
-        """See `Face.page`; these revisions know no freshness."""
-        return messages.page(shown)
+    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
+        """These revisions know no freshness."""
+        return page_json(shown)
 
     def status(self, fault: Fault) -> int:
-        """See `Face.status`: 200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
+        """200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
         return fault.told.legacy
 
     def code(self, fault: Fault) -> int:
-        """See `Face.code`: resources had a code of their own (2025-11-25, Resources, Error Handling)."""
+        """Resources had a code of their own (2025-11-25, Resources, Error Handling)."""
         return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.told.code
 
 
-_FACES = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}
+_DIALECTS = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}
 
 
-def face_of(context: RequestContext) -> LegacyDialect:
-    """The face by the headers alone, for what is refused before its session is known."""
-    return _FACES[context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode()).decode("latin-1")]
+def dialect_of(context: RequestContext) -> LegacyDialect:
+    """The dialect by the headers alone, for what is refused before its session is known."""
+    return _DIALECTS[context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode()).decode("latin-1")]
 
 
 def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
@@ -65,7 +65,7 @@ def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSe
     if message.method == names.INITIALIZE:
         return _initialize(context, opened, agent_sessions)
     session = session_of(context, agent_sessions)
-    dialect = _FACES[session.version]
+    dialect = _DIALECTS[session.version]
     context.dialect = dialect
     call = Call(b"", message.method or "", session.version, session=session.id)
     if message.method is None:
@@ -74,7 +74,7 @@ def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSe
     call.id = reading.request_id(message)
     if not call.id:
         return _notification(call, opened, dialect)
-    kind = _WISHES.get(call.method)
+    kind = _KINDS.get(call.method)
     if kind is None:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.capabilities = session.capabilities.encode()
@@ -114,7 +114,7 @@ def takes_batches(context: RequestContext, agent_sessions: AgentSessions) -> boo
 def _initialize(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
     """Open a session. A second `initialize` opens a second session; the first stays what it is."""
     call = Call(reading.request_id(opened.message), names.INITIALIZE, names.NEWEST_LEGACY)
-    context.dialect = _FACES[names.NEWEST_LEGACY]
+    context.dialect = _DIALECTS[names.NEWEST_LEGACY]
     if not call.id:
         raise Fault(Kind.NOT_ONE_MESSAGE, "initialize must be a request.")
     asked = reading.text(opened.params.get("protocolVersion"), "protocolVersion")
@@ -130,7 +130,7 @@ def _initialize(context: RequestContext, opened: OpenedParams, agent_sessions: A
     )
     bound = sessions.bond(context.principal.agent, context.endpoint.path)
     token = sessions.sealed(session, agent_sessions.sealer, bound, os.urandom(NONCE))
-    return ParsedRequest(RequestKind.INITIALIZE, call, _FACES[call.version], [(headers.SESSION, token.encode())])
+    return ParsedRequest(RequestKind.INITIALIZE, call, _DIALECTS[call.version], [(headers.SESSION, token.encode())])
 
 
 def _settled(asked: str) -> str:

@@ -1,11 +1,11 @@
-"""The lift for agents of 2026-07-28: every request says all about itself, and headers must agree with it."""
+"""The dialect of agents of 2026-07-28: every request says all about itself, and headers must agree with it."""
 
 from __future__ import annotations
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import messages, reading
-from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind
+from fastgw.gateway.dialects import reading
+from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind, ShownPage, page_json
 from fastgw.gateway.dialects.reading import OpenedParams
 from fastgw.protocol import headers, names, params, results, rounds
 from fastgw.protocol.call import Call
@@ -15,7 +15,7 @@ from fastgw.protocol.results import Result
 SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
 """What `server/discover` names: the older revisions are served on the same endpoint by `initialize`."""
 
-_WISHES = {**reading.WISHES, names.DISCOVER: RequestKind.DISCOVER}
+_KINDS = {**reading.KINDS, names.DISCOVER: RequestKind.DISCOVER}
 _NAMED = {names.TOOLS_CALL: "name", names.PROMPTS_GET: "name", names.RESOURCES_READ: "uri"}
 """Which member `Mcp-Name` repeats, per method (2026-07-28, Standard Request Headers)."""
 
@@ -36,26 +36,26 @@ class ModernDialect(JsonRpc):
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.modern(result, server_info)
 
-    def page(self, shown: messages.ShownPage, server_info: bytes) -> tuple[bytes, ...]:
-        """See `Face.page`. Lists depend on who asks, so no cache may share them (`cacheScope`)."""
+    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
+        """Lists depend on who asks, so no cache may share them (`cacheScope`)."""
         rest = b',"resultType":"complete","ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}' % (
             shown.ttl_ms,
             names.META_SERVER.encode(),
             server_info,
         )
-        return messages.page(shown, rest)
+        return page_json(shown, rest)
 
     def status(self, fault: Fault) -> int:
         return fault.told.modern
 
     def failed(self, code: int) -> int:
-        """See `Face.failed`. A missing capability is the agent's to declare, so it is told by status too
+        """A missing capability is the agent's to declare, so it is told by status too
         (2026-07-28, Capabilities).
         """
         return self.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
 
 
-FACE = ModernDialect()
+DIALECT = ModernDialect()
 
 
 def parse(context: RequestContext, opened: OpenedParams) -> ParsedRequest:
@@ -69,7 +69,7 @@ def parse(context: RequestContext, opened: OpenedParams) -> ParsedRequest:
         raise Fault(Kind.NOT_ONE_MESSAGE, "An agent sends requests and notifications only.")
     call = Call(reading.request_id(message), message.method, names.MODERN_VERSION)
     if not call.id:
-        return ParsedRequest(RequestKind.NOTHING, call, FACE)
+        return ParsedRequest(RequestKind.NOTHING, call, DIALECT)
     if context.twice & _ROUTING:
         raise Fault(Kind.HEADER_MISMATCH, "A routing header came twice.")
     if names.META_VERSION not in opened.meta:
@@ -79,7 +79,7 @@ def parse(context: RequestContext, opened: OpenedParams) -> ParsedRequest:
     _mirror(context, opened, version)
     if version != names.MODERN_VERSION:
         raise unsupported(version)
-    kind = _WISHES.get(call.method)
+    kind = _KINDS.get(call.method)
     if kind is None:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.passed = params.passable(context.headers)
@@ -93,7 +93,7 @@ def parse(context: RequestContext, opened: OpenedParams) -> ParsedRequest:
             _offer(call)
         if not _BROUGHT.isdisjoint(opened.params):
             _bring(call, opened.params)
-    return ParsedRequest(kind, call, FACE)
+    return ParsedRequest(kind, call, DIALECT)
 
 
 def unsupported(version: str) -> Fault:

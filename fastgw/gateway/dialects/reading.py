@@ -13,7 +13,7 @@ from fastgw.protocol import envelope, names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
 
-WISHES = {
+KINDS = {
     **dict.fromkeys(names.LISTS, RequestKind.LIST),
     **dict.fromkeys((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE), RequestKind.CALL),
 }

@@ -1,4 +1,4 @@
-"""The lift for callers without an MCP client: a path names the tool, the body is its arguments.
+"""The dialect of callers without an MCP client: a path names the tool, the body is its arguments.
 
 From here on it is a call as any other; its caller has no capabilities, and hears neither progress nor log messages.
 """
@@ -13,9 +13,9 @@ import orjson
 from fastgw.catalog.elements import MODERN
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import messages, reading
+from fastgw.gateway.dialects import reading
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, ShownPage, error_data, page_json
 from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotJson
@@ -46,11 +46,11 @@ class RestDialect:
     unheard: frozenset[int] = frozenset()
 
     def result(self, result: Result, server_info: bytes) -> bytes:
-        """See `Face.result`: less what belongs to the protocol."""
+        """Less what belongs to the protocol."""
         return results.bare(result)
 
-    def page(self, shown: messages.ShownPage, server_info: bytes) -> tuple[bytes, ...]:
-        return messages.page(shown)
+    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
+        return page_json(shown)
 
     def status(self, fault: Fault) -> int:
         return fault.told.rest if fault.told.rest != _GONE else fault.told.modern
@@ -59,14 +59,14 @@ class RestDialect:
         return fault.told.code
 
     def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
-        told = {"error": fault.message, "code": fault.told.code, **messages.about(fault, request_id)}
+        told = {"error": fault.message, "code": fault.told.code, **error_data(fault, request_id)}
         return orjson.dumps(told)
 
     def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
         return b"".join(result) if isinstance(result, tuple) else result
 
     def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
-        """See `Face.failure`. The server's `data` keeps to itself: it could say anything in our name."""
+        """The server's `data` keeps to itself: it could say anything in our name."""
         found = envelope.members(error)
         told = {"error": found["message"], "code": found["code"]}
         if "data" in found:
@@ -77,7 +77,7 @@ class RestDialect:
         return 502
 
 
-FACE = RestDialect()
+DIALECT = RestDialect()
 
 
 class InvokeEntryPoint:
@@ -88,7 +88,7 @@ class InvokeEntryPoint:
     """
 
     verb = "POST"
-    dialect = FACE
+    dialect = DIALECT
 
     def __init__(self, name: bytes) -> None:
         self._name = unquote_to_bytes(name)
@@ -97,7 +97,7 @@ class InvokeEntryPoint:
         return (self.verb,)
 
     def brings_body(self, context: RequestContext) -> bool:
-        """See `EntryPoint.brings_body`; without one the tool is called without arguments."""
+        """Without one the tool is called without arguments."""
         found = context.headers
         brings = b"transfer-encoding" in found or found.get(b"content-length", b"0") != b"0"
         kind = headers.media_type(found.get(b"content-type", b""))
@@ -107,7 +107,7 @@ class InvokeEntryPoint:
         return brings
 
     def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
-        """See `EntryPoint.lift`.
+        """
 
         Raises:
             Fault: UNKNOWN_NAME where the name is no UTF-8; NOT_JSON, BAD_PARAMS.
@@ -120,14 +120,14 @@ class InvokeEntryPoint:
             raise Fault(Kind.UNKNOWN_NAME, f"Unknown tool: {shown}", data={"name": shown}) from None
         call = Call(_ID, names.TOOLS_CALL, names.MODERN_VERSION, name)
         call.params = {"arguments": arguments(body)}
-        return ParsedRequest(RequestKind.CALL, call, FACE)
+        return ParsedRequest(RequestKind.CALL, call, DIALECT)
 
 
 class ToolsEntryPoint:
     """`GET <endpoint>/tools`, with `?cursor=` for a page after the first."""
 
     verb = "GET"
-    dialect = FACE
+    dialect = DIALECT
     kind = RequestKind.LIST
     method = names.TOOLS_LIST
 
@@ -142,14 +142,14 @@ class ToolsEntryPoint:
         return False
 
     def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
-        """See `EntryPoint.lift`.
+        """
 
         Raises:
             Fault: BAD_PARAMS.
         """
         context.method = self.method
         call = Call(_ID, self.method, names.MODERN_VERSION, params=_cursor(self._query))
-        return ParsedRequest(self.kind, call, FACE, [_PRIVATE])
+        return ParsedRequest(self.kind, call, DIALECT, [_PRIVATE])
 
 
 class OpenApiEntryPoint(ToolsEntryPoint):

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from fastgw.gateway import response
+from fastgw.gateway import connection
 from fastgw.gateway.budget import Budget
 from fastgw.gateway.connection import AgentConnection
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import modern
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from tests.gateway.fakes import FakeAgent, staged
 from tests.upstream.fakes import FakeAnswer, run, settle
@@ -20,7 +21,7 @@ SNAPSHOT = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1, 1, (b"s",), "fas
 
 
 def an_exchange() -> RequestContext:
-    return RequestContext("req_1", SNAPSHOT, NOWHERE, {}, frozenset(), 0.0)
+    return RequestContext("req_1", SNAPSHOT, NOWHERE, modern.DIALECT, {}, frozenset(), 0.0)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -28,13 +29,13 @@ def an_exchange() -> RequestContext:
 def test_a_comment_on_its_way_does_not_follow_the_answer(
     monkeypatch: pytest.MonkeyPatch, steps: int, streaming: bool
 ) -> None:
-    monkeypatch.setattr(response, "KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(connection, "KEEP_ALIVE", 0.0)
 
     async def story() -> None:
         async with staged(monkeypatch, lambda _: FakeAnswer()) as stage:
             context = stage.gateway.begin({"headers": []})
             agent = FakeAgent()
-            one = response.HttpResponse(AgentConnection(agent.receive, agent.send), context, [], stage.tasks)
+            one = connection.HttpResponse(AgentConnection(agent.receive, agent.send), context, [], stage.tasks)
             if streaming:
                 await one.event(b"{}")
             one.expect_events()
@@ -52,7 +53,7 @@ def test_a_comment_on_its_way_does_not_follow_the_answer(
 
 def test_an_outlet_of_a_batch_keeps_the_answer_alone() -> None:
     async def story() -> None:
-        one = response.BatchResponse(an_exchange(), Budget(100))
+        one = connection.BatchResponse(an_exchange(), Budget(100))
         one.expect_events()
         await one.event(b"{}")
         await one.answer(503, [(b"retry-after", b"1")], b"[]")
@@ -65,7 +66,7 @@ def test_an_outlet_of_a_batch_keeps_the_answer_alone() -> None:
 def test_the_answers_of_a_batch_share_the_room_of_one() -> None:
     async def story() -> None:
         room = Budget(100)
-        first, second = response.BatchResponse(an_exchange(), room), response.BatchResponse(an_exchange(), room)
+        first, second = connection.BatchResponse(an_exchange(), room), connection.BatchResponse(an_exchange(), room)
         await first.answer(200, [], b"x" * 80)
         await second.answer(200, [], b"y" * 80)
         assert first.reply == b"x" * 80
