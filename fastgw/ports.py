@@ -69,22 +69,18 @@ class Answer(Protocol):
         Raises:
             Fault: LOST (cut short, too large) or TIMEOUT (idle or total deadline), both `sent`.
         """
-        ...
 
     def extend(self, due: float, seconds: float) -> None:
         """Let the whole take until `due` (loop time) instead; when that passes, agents are told `seconds`.
 
         For one task alone: the one that reads, between two reads.
         """
-        ...
 
     def close(self) -> None:
         """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
-        ...
 
     def poison(self) -> None:
         """Close the connection for good, whoever has it now: this answer was another's, so the next will be, too."""
-        ...
 
 
 class Transport(Protocol):
@@ -108,11 +104,9 @@ class Transport(Protocol):
                 elsewhere); LOST with `sent=True` (reset, cut short, malformed, oversized answer);
                 TIMEOUT with `sent=True`.
         """
-        ...
 
     async def close(self) -> None:
         """Close every connection."""
-        ...
 
 
 class Controller(Protocol):
@@ -131,7 +125,6 @@ class Controller(Protocol):
         Raises:
             Fault: NO_SERVER, TIMEOUT, FULL; never `sent`.
         """
-        ...
 
     async def keep_session(
         self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
@@ -141,15 +134,12 @@ class Controller(Protocol):
         Raises:
             Fault: as `open_session`.
         """
-        ...
 
     async def suspect_session(self, key: tuple[str, str], session: str) -> None:
         """A server may have lost this session: every worker knows when this returns, and asks before the next call."""
-        ...
 
     def touch(self, instance: str, identity: str) -> None:
         """Say that the session is in use (batched; ends idle ones only by what was said)."""
-        ...
 
     async def doubt_era(self, instance: str, believed: str) -> str:
         """Probe the instance again because it answered unlike `believed`; what it speaks, as in `Instance.era`.
@@ -157,34 +147,28 @@ class Controller(Protocol):
         Raises:
             Fault: NO_SERVER where it cannot be told.
         """
-        ...
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         """Fetch a server's catalogue anew, because it calls our headers wrong; what the tool wants now.
 
         Returns:
-            (header, path, kind) of each header, as in `catalog.route.ParamHeader`; empty for a tool that is gone.
+            (header, path, kind) of each header, as in `protocol.params.ParamHeader`; empty for a tool that is gone.
 
         Raises:
             Fault: NO_SERVER where the catalogue cannot be had.
         """
-        ...
 
     async def end_session(self, session: str, seconds: float) -> None:
         """An agent's session has ended, and with it those that servers opened for it.
 
         Every worker knows when this returns; it is remembered for `seconds`.
         """
-        ...
 
     async def set_level(self, session: str, level: str) -> None:
         """An agent's session wants log messages from `level` on: every worker knows when this returns."""
-        ...
 
     def cancel(self, session: str, request: bytes) -> None:
         """Cancel the call with this JSON-RPC id (its JSON text) of this agent's session, whichever worker has it."""
-        ...
 
     def usage(self, event: bytes) -> None:
         """Hand over one usage event, encoded, without a line break. Never waits; the loss is counted."""
-        ...

@@ -1,16 +1,17 @@
-"""Which arm of a route a call takes: the first whose match holds."""
+"""Which arm of a route a call takes, and its arguments with what the operator has settled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fastgw.catalog.arguments import filled
 from fastgw.catalog.route import Arm
 from fastgw.policy.match import Match
 from fastgw.policy.principal import Principal
-from fastgw.protocol.envelope import NotAMessage, NotJson
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
 
+Pairs = tuple[tuple[str, bytes], ...]
+"""Argument names and the JSON text of each value."""
 WhyNot = list[list[str]]
 """For each arm that was looked at, in order: why it is not taken. Nothing where it may be."""
 
@@ -80,3 +81,27 @@ def _noted(trace: WhyNot | None) -> list[str] | None:
         return None
     trace.append([])
     return trace[-1]
+
+
+def filled(arguments: bytes, fixed: Pairs, defaults: Pairs) -> bytes:
+    """The arguments that are sent: the agent's own byte for byte in its order, then what is filled in.
+
+    A `null` is a value: a default takes its place no more than any other's.
+
+    Args:
+        arguments: JSON text of `params.arguments`; empty or `null` where the call has none.
+        fixed: sent always; the agent must not name them, nor imitate them in another case.
+        defaults: sent where the agent does not name them.
+
+    Raises:
+        NotAMessage: no object, a member twice, or a fixed argument: agents do not see those, so it is one that there
+            is not.
+        NotJson: not JSON.
+    """
+    found = {} if arguments in (b"", b"null") else members(arguments)
+    taken = {name.casefold() for name, _ in fixed}
+    for name in found if fixed else ():
+        if name.casefold() in taken:
+            raise NotAMessage(f"there is no argument {name[:64]!r}")
+    filled_in = {name: value for name, value in defaults if name not in found}
+    return emit({**found, **filled_in, **dict(fixed)})

@@ -1,7 +1,7 @@
 """`x-mcp-header` in a tool's input schema: which arguments travel in a header as well.
 
-A definition that
-breaks one is invalid as a whole.
+Source: 2026-07-28, Transports, Streamable HTTP, Custom Headers from Tool Parameters. A definition that breaks one of
+its rules is invalid as a whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fastgw.catalog.route import ParamHeader
+from fastgw.protocol.params import ParamHeader
 
 ANNOTATION = "x-mcp-header"
 PREFIX = "mcp-param-"
@@ -20,9 +20,9 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KINDS = ("string", "integer", "boolean")
 # Keywords whose values are schemas (JSON Schema 2020-12 and what older drafts called them). Data (`default`, `enum`,
 # `const`, `examples`) is not entered, `$ref` not followed.
-_ONE = frozenset(("items", "contains", "unevaluatedItems", "additionalItems", "additionalProperties", "propertyNames"))
-_ONE |= {"unevaluatedProperties", "not", "if", "then", "else", "contentSchema"}
-_MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+_ONE_OR_MANY = frozenset(("items", "contains", "unevaluatedItems", "additionalItems", "additionalProperties"))
+_ONE_OR_MANY |= {"unevaluatedProperties", "propertyNames", "not", "if", "then", "else", "contentSchema"}
+_ONE_OR_MANY |= {"allOf", "anyOf", "oneOf", "prefixItems"}
 _NAMED = frozenset(("patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"))
 
 Path = tuple[str, ...] | None
@@ -44,8 +44,8 @@ def param_headers(schema: bytes) -> tuple[ParamHeader, ...]:
     # A key may be written with escapes; such a schema is read to be sure.
     if ANNOTATION.encode() not in schema and b"\\u" not in schema:
         return ()
-    try:
-        root = json.loads(schema, object_pairs_hook=_once, parse_int=_any, parse_float=_any)
+    try:  # no number can name a header, and huge ones cost time: their lengths will do
+        root = json.loads(schema, object_pairs_hook=_once, parse_int=len, parse_float=len)
     except RecursionError:
         raise BadAnnotation("the schema is nested too deep") from None
     except ValueError as wrong:
@@ -79,25 +79,12 @@ def _positions(root: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
             continue
         yield path, node
         for keyword, value in node.items():
-            stack.extend(_below(path, keyword, value))
-
-
-def _below(path: Path, keyword: str, value: Any) -> Iterator[tuple[Path, Any]]:
-    if isinstance(value, dict):
-        if keyword == "properties":
-            for name, below in value.items():
-                yield (None if path is None else (*path, name)), below
-        elif keyword in _NAMED:
-            yield from ((None, below) for below in value.values())
-        elif keyword in _ONE:
-            yield None, value
-    elif isinstance(value, list) and keyword in _MANY:
-        yield from ((None, below) for below in value)
-
-
-def _any(_: str) -> int:
-    """A number, whichever: none can name a header, and huge ones cost time."""
-    return 0
+            if keyword == "properties" and isinstance(value, dict):
+                stack.extend((None if path is None else (*path, name), below) for name, below in value.items())
+            elif keyword in _NAMED and isinstance(value, dict):
+                stack.extend((None, below) for below in value.values())
+            elif keyword in _ONE_OR_MANY:
+                stack.extend((None, below) for below in (value if isinstance(value, list) else [value]))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Where a setting of a tool comes from: each is looked for by itself, from the nearest place to the farthest."""
+"""Where a setting of a tool comes from: each is looked for by itself, from the nearest place to the farthest.
+
+The places: `server/tool`, else the name, else the last pattern that fits, else the server, else the endpoint, else the
+top level.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class Precedence:
         entries: key (`server/tool`, a name, or a pattern) to what is written there, in the order of the file.
     """
 
-    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "_hides_by_pattern", "can_hide")
+    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "can_hide")
 
     def __init__(self, entries: Mapping[str, Given]) -> None:
         self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
@@ -29,7 +33,6 @@ class Precedence:
         self._sources = Masks(row for row in bits if "/" in row[0])
         hiding = [(key, 1 << at) for at, (key, given) in enumerate(wild) if given.get("hidden") is True]
         self._hiding = Masks(hiding)
-        self._hides_by_pattern = bool(hiding)
         self.can_hide = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
         """Whether any entry hides anything at all."""
 
@@ -53,17 +56,12 @@ class Precedence:
             sources: `server/tool` of each target.
             known_as: every name a deny is tried on.
         """
-        told = [self._exact[source].get("hidden") for source in sources if source in self._exact]
-        if (settled := _settled(told)) is not None:
-            return settled
-        near = [self._exact[key].get("hidden") for key in known_as if key in self._exact]
-        if any(near) or (name in self._exact and self._exact[name].get("hidden") is not None):
-            return any(near)
-        return self._hidden_by_pattern(name, sources, known_as)
-
-    def _hidden_by_pattern(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
-        if not self._hides_by_pattern:
-            return False
+        own = [self._exact[source]["hidden"] for source in sources if self._says(source)]
+        if own:
+            return any(own)
+        near = any(self._exact[key]["hidden"] for key in known_as if self._says(key))
+        if near or self._says(name):
+            return near
         hiding = 0
         for known in known_as:
             hiding |= self._hiding.of(known)
@@ -74,6 +72,9 @@ class Precedence:
             shown |= self._sources.of(source)
         told = (given["hidden"] for given in self._fitting(shown | hiding) if given.get("hidden") is not None)
         return bool(next(told, False))
+
+    def _says(self, key: str) -> bool:
+        return key in self._exact and self._exact[key].get("hidden") is not None
 
     def _fitting(self, bits: int) -> list[Given]:
         """The patterns' entries of these bits, the last written first."""
@@ -92,9 +93,3 @@ def first(chain: Sequence[Given], key: str, default: Any) -> Any:
         if value is not None:
             return value
     return default
-
-
-def _settled(told: Sequence[bool | None]) -> bool | None:
-    """True where any says so, else False where any says that, else None."""
-    said = [one for one in told if one is not None]
-    return any(said) if said else None

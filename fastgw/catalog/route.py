@@ -6,21 +6,7 @@ from dataclasses import dataclass, field
 
 from fastgw.policy.match import Match
 from fastgw.ports import Deadlines
-
-
-@dataclass(frozen=True, slots=True)
-class ParamHeader:
-    """One `x-mcp-header` of a tool's input schema (2026-07-28, Transports, Custom Headers).
-
-    Args:
-        header: lower-case header name, `mcp-param-region`.
-        path: where the value stands in the arguments, outermost member first.
-        kind: the property's JSON Schema type: string, integer, number or boolean.
-    """
-
-    header: str
-    path: tuple[str, ...]
-    kind: str
+from fastgw.protocol.params import ParamHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +78,9 @@ class Route:
         arms: tried in order; the first whose match holds is taken.
         known_as: every name a deny is tried on: the exposed one, and of each target `server/tool` and `tool`.
         param_headers: headers a modern agent must mirror, by the definition the agent was shown.
-        hidden: in no list and never called.
-        total, attempt, idle: seconds for all attempts, one attempt, and between two events of a stream: the most that
-            any arm grants. What a call gets stands in its arm.
     """
 
     name: str
     arms: tuple[Arm, ...]
     known_as: tuple[str, ...]
     param_headers: tuple[ParamHeader, ...]
-    hidden: bool
-    total: float
-    attempt: float
-    idle: float

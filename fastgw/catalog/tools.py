@@ -6,7 +6,8 @@ a tool that breaks a rule is left out alone, with a notice. All else travels as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -15,8 +16,8 @@ from fastgw.catalog.definitions import Definition, DefinitionKind, parse_definit
 from fastgw.catalog.elements import UnfitElement, misfit, parse_each, read, tail
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.param_headers import BadAnnotation, param_headers
-from fastgw.catalog.route import ParamHeader
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, emit, members, quote, string
+from fastgw.protocol.params import ParamHeader
 
 _KNOWN: Final = frozenset(
     ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "icons", "_meta")
@@ -25,19 +26,18 @@ _OPENS: Final = {
     "title": b'"', "description": b'"', "inputSchema": b"{", "outputSchema": b"{", "annotations": b"{",
     "icons": b"[", "_meta": b"{", "execution": b"{",
 }  # fmt: skip
-_HINTS: Final = ("readOnlyHint", "idempotentHint")
+_HINTS: Final = frozenset(("readOnlyHint", "idempotentHint"))
 _FORMAT: Final = 2
-"""Of kept catalogues. Format 1 knew tools only; it is read still, so that names outlive an upgrade."""
+"""Of kept catalogues."""
 _KEPT: Final = {
     "prompts": DefinitionKind.PROMPT,
     "resources": DefinitionKind.RESOURCE,
     "templates": DefinitionKind.TEMPLATE,
 }
 _NAMES = msgspec.json.Decoder(list[str]).decode
-
-
-class InvalidTool(UnfitElement):
-    """A tool that cannot stand in a list: its name (empty where it has none) and why."""
+MOST_INSTRUCTIONS = 8 * 1024
+"""Bytes of the whole: it takes room in every conversation."""
+_CUT = " […]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,6 @@ class ToolDefinition:
         name: the tool's own name.
         members: every member but `name`: member name to JSON text, in the server's order.
         param_headers: arguments that travel in headers as well.
-        read_only, idempotent: what the tool says of itself in `annotations`; a claim, no proof.
         size: bytes of the definition.
         tails: all that follows the name in a list, for each of `elements.DIALECTS`.
     """
@@ -58,16 +57,8 @@ class ToolDefinition:
     name: str
     members: dict[str, bytes]
     param_headers: tuple[ParamHeader, ...]
-    read_only: bool
-    idempotent: bool
     size: int
     tails: tuple[bytes, ...]
-
-    @property
-    def description(self) -> str:
-        """The description; empty where there is none."""
-        text = self.members.get("description")
-        return string(text, "description") if text else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +104,7 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
     """One element of `result.tools`.
 
     Raises:
-        InvalidTool: it has no name, no object as input schema, a member of a wrong type or twice, text that is no
+        UnfitElement: it has no name, no object as input schema, a member of a wrong type or twice, text that is no
             UTF-8, or a bad `x-mcp-header` annotation; or it can only be called as a task (2025-11-25, Tasks).
     """
     name = ""
@@ -122,23 +113,22 @@ def parse_tool(server: str, text: bytes) -> ToolDefinition:
         name = string(found.pop("name", b""), "name")
         member = misfit(found, _OPENS)
         if member:
-            raise InvalidTool(name, f"{member} has a wrong type")
+            raise UnfitElement(name, f"{member} has a wrong type")
         if "inputSchema" not in found or members(found["inputSchema"]).get("type") != b'"object"':
-            raise InvalidTool(name, "inputSchema must be of type object")
+            raise UnfitElement(name, "inputSchema must be of type object")
         if members(found.get("execution", b"{}")).get("taskSupport") == b'"required"':
-            raise InvalidTool(name, "needs tasks, which are not supported")
-        hints = members(found.get("annotations", b"{}"), frozenset(_HINTS))
+            raise UnfitElement(name, "needs tasks, which are not supported")
+        members(found.get("annotations", b"{}"), _HINTS)
         headers = param_headers(found["inputSchema"])
     except (NotJson, NotAMessage, BadAnnotation) as wrong:
-        raise InvalidTool(name, str(wrong)) from None
-    told = [hints.get(hint) == b"true" for hint in _HINTS]
-    return ToolDefinition(server, name, found, headers, told[0], told[1], len(text), tails(found))
+        raise UnfitElement(name, str(wrong)) from None
+    return ToolDefinition(server, name, found, headers, len(text), tails(found))
 
 
 def placeholder(server: str, name: str) -> ToolDefinition:
     """What stands for a configured tool while its server has never answered."""
     found = {"inputSchema": b'{"type":"object"}'}
-    return ToolDefinition(server, name, found, (), False, False, 0, tails(found))
+    return ToolDefinition(server, name, found, (), 0, tails(found))
 
 
 def tails(found: dict[str, bytes]) -> tuple[bytes, ...]:
@@ -178,33 +168,32 @@ def load(text: bytes) -> Catalogue:
     """What `dump` wrote. Its freshness ended with the process that fetched it.
 
     Raises:
-        ValueError: damaged, or written by a later version.
+        ValueError: damaged, or written by another version.
     """
     try:
         check_utf8(text)
         found = members(text)
-        if found["format"] not in (b"1", b"%d" % _FORMAT):
+        if found["format"] != b"%d" % _FORMAT:
             raise ValueError("written by another version")
         server = string(found["server"], "server")
         tools, notices = parse_tools(server, found["tools"])
-        kept = Catalogue(server, tools, 0.0, float(found["fetchedAt"]), notices, capabilities=frozenset(("tools",)))
-        return kept if found["format"] == b"1" else _rest(kept, found)
+        lists: dict[str, Any] = {}
+        for member, sort in _KEPT.items():
+            lists[member], wrong = parse_definitions(sort, server, found[member])
+            notices += wrong
+        return Catalogue(
+            server,
+            tools,
+            fetched_at=float(found["fetchedAt"]),
+            notices=notices,
+            capabilities=frozenset(_NAMES(found["capabilities"])),
+            instructions=string(found["instructions"], "instructions"),
+            **lists,
+        )
     except KeyError as missing:
         raise ValueError(f"kept catalogue is damaged: {missing} is missing") from None
-    except (ValueError, msgspec.MsgspecError) as wrong:
-        raise ValueError(f"kept catalogue is damaged: {wrong}") from None
-
-
-def _rest(kept: Catalogue, found: dict[str, bytes]) -> Catalogue:
-    """What format 1 did not know."""
-    lists: dict[str, Any] = {}
-    notices = kept.notices
-    for member, sort in _KEPT.items():
-        lists[member], wrong = parse_definitions(sort, kept.server, found[member])
-        notices += wrong
-    capabilities = frozenset(_NAMES(found["capabilities"]))
-    instructions = string(found.get("instructions", b'""'), "instructions")
-    return replace(kept, notices=notices, capabilities=capabilities, instructions=instructions, **lists)
+    except (ValueError, msgspec.MsgspecError) as damage:
+        raise ValueError(f"kept catalogue is damaged: {damage}") from None
 
 
 def _array(texts: list[bytes]) -> bytes:
@@ -216,3 +205,28 @@ def _describes_object(schema: bytes) -> bool:
         return members(schema).get("type") == b'"object"'
     except (NotJson, NotAMessage):
         return False
+
+
+def joined_instructions(own: str, servers: Iterable[tuple[str, str]], *, named: bool) -> str:
+    """What servers tell those who use them, as one text for agents: the operator's, then theirs; what is too long is
+    cut, each server's to an even share.
+
+    Args:
+        own: the endpoint's own text; empty for none.
+        servers: name and text of each, in order; empty texts are passed over.
+        named: whether each stands under its server's name.
+    """
+    texts = [(f"{name}:\n{text.strip()}" if named else text.strip()) for name, text in servers if text.strip()]
+    whole = "\n\n".join([*([own] if own else []), *texts])
+    if len(whole.encode()) <= MOST_INSTRUCTIONS or not texts:
+        return whole
+    share = max(0, MOST_INSTRUCTIONS - len(own.encode()) - 2) // len(texts) - 2
+    cut = "\n\n".join([*([own] if own else []), *(_shortened(text, share) for text in texts)])
+    return _shortened(cut, MOST_INSTRUCTIONS) if len(own.encode()) + len(_CUT.encode()) < MOST_INSTRUCTIONS else own
+
+
+def _shortened(text: str, size: int) -> str:
+    data = text.encode()
+    if len(data) <= size:
+        return text
+    return data[: max(0, size - len(_CUT.encode()))].decode(errors="ignore") + _CUT

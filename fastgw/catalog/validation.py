@@ -1,7 +1,6 @@
-"""Arguments and results against JSON Schemas, where the operator asks for it.
+"""Arguments and results against JSON Schemas, where the operator asks for it: 2020-12, or the draft `$schema` names.
 
-What does not fit is told by its place, never by its value.
-
+A schema that refers to anything outside itself is not used. What does not fit is told by its place, never by its value.
 Bounded: schemas by their size and by what work they make (`effort`), values by size, depth and the same measure.
 Patterns run on a linear-time engine, so those with look-around or back-references cannot be used. `format` is an
 annotation and is not checked (2020-12, Validation, section 7). Integers keep every digit; a number beyond a double's
@@ -12,14 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
 
-from fastgw.catalog.effort import DEEPEST, TooMuch, Work, effort
+from fastgw.catalog.effort import BUDGET, DEEPEST, TooMuch, effort
 
 LARGEST_SCHEMA = 256 * 2**10
 LARGEST_VALUE = 2**20
@@ -28,8 +26,6 @@ LARGEST_TOLD = 64 * 2**10
 """Bytes of a value of which the place of what is wrong is told: under `anyOf` and its like, the validator writes down
 what is wrong in each alternative at every level, which takes 25 times as long as to say that it does not fit.
 """
-BUDGET = 4_000_000
-"""Units of `effort` for one value: at most a tenth of a second or two."""
 MOST_LONG = 100
 """Integers of 19 digits and more in one value: the validator compares them pair by pair."""
 SMALL = 16 * 2**10
@@ -39,7 +35,7 @@ MOST_TOLD = 16_000
 """Schemas of which it is remembered whether they can be used: servers may change theirs without end."""
 LONGEST_WORDS = 200
 
-_REGEX = {"size_limit": 256 * 2**10, "dfa_size_limit": 2**20}
+_REGEX = jsonschema_rs.RegexOptions(size_limit=256 * 2**10, dfa_size_limit=2**20)
 _LONG = re.compile(rb"[0-9]{19,}")
 _VALUE = "the value"
 
@@ -52,74 +48,49 @@ class InvalidValue(ValueError):
     """A value that cannot be looked at: no JSON, a member twice, too large, too deep."""
 
 
-@dataclass(frozen=True, slots=True)
-class Validator:
-    """One schema, ready to judge.
-
-    Args:
-        rules: the compiled schema.
-        work: by depth, the most that it makes: see `effort`.
-        most: the largest of these together.
-    """
+class Validator(NamedTuple):
+    """One schema, ready to judge: the compiled rules, and the most work that they make (see `effort`)."""
 
     rules: jsonschema_rs.Validator
-    work: tuple[Work, ...]
+    values: list[float]
+    texts: list[float]
     most: float
+
+
+_objections: dict[bytes, str | None] = {}
 
 
 def objection(schema: bytes) -> str | None:
     """Why nothing can be validated against this schema, in plain words; None where that can be done."""
     key = sha256(schema).digest()  # the schemas themselves would take gigabytes
-    if key not in _told:
-        if len(_told) >= MOST_TOLD:
-            _told.clear()
-        _told[key] = _objection(schema)
-    return _told[key]
-
-
-_told: dict[bytes, str | None] = {}
-
-
-def _objection(schema: bytes) -> str | None:
-    try:
-        _built(schema)
-    except UnusableSchema as wrong:
-        return str(wrong)
-    return None
+    if key not in _objections:
+        if len(_objections) >= MOST_TOLD:
+            _objections.clear()
+        try:
+            _built(schema)
+            _objections[key] = None
+        except UnusableSchema as wrong:
+            _objections[key] = str(wrong)
+    return _objections[key]
 
 
 def validator(schema: bytes) -> Validator:
-    """The validator of a schema; the last ones are kept, fewer of the large ones.
-
-    Args:
-        schema: JSON text.
+    """The validator of a schema, given as JSON text; the last ones are kept, fewer of the large ones.
 
     Raises:
-        Unusable: it is no schema, refers to anything outside itself, or goes beyond the bounds.
+        UnusableSchema: it is no schema, refers to anything outside itself, or goes beyond the bounds.
     """
     return _small(schema) if len(schema) <= SMALL else _large(schema)
-
-
-@lru_cache(maxsize=KEPT)
-def _small(schema: bytes) -> Validator:
-    return _built(schema)
-
-
-@lru_cache(maxsize=KEPT_LARGE)
-def _large(schema: bytes) -> Validator:
-    return _built(schema)
 
 
 def _built(schema: bytes) -> Validator:
     if len(schema) > LARGEST_SCHEMA:
         raise UnusableSchema(f"it is larger than {LARGEST_SCHEMA // 1024} KiB")
     try:
-        root = _decoded(schema)
-        work = effort(root)
-        if work[0][0] > BUDGET:
-            raise InvalidValue("it makes more work than any value is given")
-        options = jsonschema_rs.RegexOptions(**_REGEX)
-        rules = jsonschema_rs.validator_for(schema.decode(), offline=True, pattern_options=options, mask=_VALUE)
+        values, texts = effort(_decoded(schema))
+        if values[0] > BUDGET:
+            raise TooMuch("it makes more work than any value is given")
+        rules = jsonschema_rs.validator_for(schema.decode(), offline=True, pattern_options=_REGEX, mask=_VALUE)
     except (TooMuch, InvalidValue) as wrong:
         raise UnusableSchema(str(wrong)) from None
     except jsonschema_rs.ValidationError as wrong:
@@ -128,32 +99,28 @@ def _built(schema: bytes) -> Validator:
         ) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as wrong:
         raise UnusableSchema(_words("it is no schema that can be used", "", str(wrong))) from None
-    return Validator(rules, work, max(one for one, _ in work) + max(one for _, one in work))
+    return Validator(rules, values, texts, max(values) + max(texts))
+
+
+_small, _large = lru_cache(maxsize=KEPT)(_built), lru_cache(maxsize=KEPT_LARGE)(_built)
 
 
 def check_arguments(schema: bytes, arguments: bytes) -> str | None:
-    """What is wrong with the arguments of a call, in at most 200 characters; None where they fit.
-
-    Args:
-        schema: the input schema as agents see it.
-        arguments: JSON text as the agent wrote it; empty where the call has none, which is an empty object.
+    """What is wrong with the arguments of a call (JSON text, empty for none), in at most 200 characters; None where
+    they fit the schema.
 
     Raises:
-        Unusable: see `validator`.
+        UnusableSchema: as `validator`.
     """
     return _wrong(validator(schema), arguments or b"{}", "arguments")
 
 
 def check_result(schema: bytes, structured: bytes | None) -> str | None:
-    """What is wrong with a result, in at most 200 characters; None where it fits.
-
-    Args:
-        schema: the tool's output schema.
-        structured: JSON text of `structuredContent`; None where the result has none, which a tool with an output
-            schema must not do (2025-11-25, Tools, Output Schema).
+    """What is wrong with the `structuredContent` of a result, in at most 200 characters; None where it fits. A tool
+    with an output schema must not leave it out (2025-11-25, Tools, Output Schema).
 
     Raises:
-        Unusable: see `validator`.
+        UnusableSchema: as `validator`.
     """
     if structured is None:
         return "structuredContent is missing"
@@ -181,7 +148,7 @@ def _decoded(text: bytes) -> Any:
     """The value of a JSON text, integers exact.
 
     Raises:
-        Unfit: no JSON, a member twice at any depth, or larger than values may be.
+        InvalidValue: no JSON, a member twice at any depth, or larger than values may be.
     """
     if len(text) > LARGEST_VALUE:
         raise InvalidValue(f"larger than {LARGEST_VALUE // 2**20} MiB, which is the most that is validated")
@@ -222,9 +189,7 @@ def _check_effort(by: Validator, text: bytes, value: Any) -> None:
     if len(text) * by.most <= BUDGET:
         return
     deep, values = _shape(value)
-    reached = by.work[: deep + 1]
-    units = values * max(one for one, _ in reached) + len(text) * max(one for _, one in reached)
-    if units > BUDGET:
+    if values * max(by.values[: deep + 1]) + len(text) * max(by.texts[: deep + 1]) > BUDGET:
         raise InvalidValue("too large to be validated against its schema")
 
 

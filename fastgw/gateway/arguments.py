@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastgw.catalog import validation
-from fastgw.catalog.arguments import filled
+from fastgw.catalog.arms import filled
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.envelope import NotAMessage, NotJson

@@ -127,6 +127,4 @@ def _reference(ref: dict[str, bytes], member: str, target: Target) -> dict[str, 
 def _made(name: str, arm: Arm, target: Target) -> Grant:
     """A grant made for one call: policies have spoken, nothing is left to ask of its arguments."""
     arm = replace(arm, match=None, targets=(target,))
-    times = arm.deadlines
-    route = Route(name, (arm,), (), (), False, times.total, times.first_byte, times.idle)
-    return Grant(route, (arm,), True, ())
+    return Grant(Route(name, (arm,), (), ()), (arm,), True, ())

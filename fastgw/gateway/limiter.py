@@ -38,8 +38,7 @@ from fastgw.policy.verdict import BucketCharge, BucketState, LimitVerdict
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Snapshot
-from fastgw.telemetry.counters import Counters
-from fastgw.telemetry.top import Top
+from fastgw.telemetry.counters import Counters, Top
 
 log = logging.getLogger("fastgw")
 

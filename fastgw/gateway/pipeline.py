@@ -23,7 +23,7 @@ from typing import Any
 
 from fastgw.auth.keys import authenticate
 from fastgw.catalog.arms import arm_for
-from fastgw.catalog.route import Arm, ParamHeader
+from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import (
     arguments as curation,
@@ -335,7 +335,7 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     return arm
 
 
-def _compare(context: RequestContext, wanted: tuple[ParamHeader, ...], arguments: bytes) -> None:
+def _compare(context: RequestContext, wanted: tuple[params.ParamHeader, ...], arguments: bytes) -> None:
     """The `Mcp-Param-*` headers must repeat the arguments (2026-07-28, Custom Headers from Tool Parameters)."""
     wrong = params.check(wanted, arguments, context.headers)
     if wrong is None and any(item.header.encode() in context.twice for item in wanted):

@@ -10,8 +10,7 @@ from fastgw.gateway.rate_headers import remaining
 from fastgw.ports import Controller
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
-from fastgw.usage import event
-from fastgw.usage.event import UsageEvent
+from fastgw.usage.event import UsageEvent, attribution, encode, millis, stamp
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
 """Methods whose requests get an event each."""
@@ -39,7 +38,7 @@ class Recorder:
         if context.instance is not None and context.attempts:
             counters.inc("fastgw_upstream_requests_total", context.instance.server, context.outcome)
         if context.identified:
-            controller.usage(event.encode(_event(context, latency, overhead)))
+            controller.usage(encode(_event(context, latency, overhead)))
 
 
 def _event(context: RequestContext, latency: float, overhead: float) -> UsageEvent:
@@ -47,25 +46,24 @@ def _event(context: RequestContext, latency: float, overhead: float) -> UsageEve
     snapshot = context.snapshot
     return UsageEvent(
         request_id=context.request_id,
-        started=context.timestamp,
+        timestamp=stamp(context.timestamp),
         gateway=snapshot.gateway,
         endpoint=context.endpoint.path,
-        principal=context.principal,
+        **attribution(context.principal, snapshot.labels),
         method=context.method,
         protocol_version=context.dialect.version,
         tool=context.tool,
-        server=instance.server if instance is not None else None,
+        mcp_server=instance.server if instance is not None else None,
         instance=place(instance.url) if instance is not None else None,
         outcome=context.outcome,
-        status=context.status,
+        status_code=context.status,
         error_code=context.error_code,
         refused_by=context.refused_by,
         attempts=context.attempts,
-        latency=latency,
-        overhead=overhead,
+        latency_ms=millis(latency),
+        overhead_ms=millis(overhead),
         bytes_in=context.bytes_in,
         bytes_out=context.bytes_out,
         currency=snapshot.currency,
-        remaining=remaining(context.verdict),
-        labels=snapshot.labels,
+        rate_limit_remaining=remaining(context.verdict),
     )

@@ -19,12 +19,12 @@ _LONGEST_WAIT = 3600
 
 def note(context: RequestContext, fault: Fault) -> None:
     """Write down in the context how it has ended, and in the log what only operators may read of it."""
-    told = fault.told
-    context.outcome, context.status = told.outcome, told.rest
+    kind = fault.kind
+    context.outcome, context.status = kind.outcome, kind.rest
     context.error_code = context.dialect.code(fault)
     if fault.detail:
         # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
-        level = logging.WARNING if told.rest >= _SERVERS_FAULT else logging.DEBUG
+        level = logging.WARNING if kind.rest >= _SERVERS_FAULT else logging.DEBUG
         name = context.call.name if context.call is not None else None
         log.log(level, "%s %s %s: %s", context.request_id, context.method, (name or "")[:_SHOWN], fault)
 

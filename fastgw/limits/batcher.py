@@ -16,7 +16,6 @@ from itertools import chain, count, repeat
 from time import monotonic, perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
-from fastgw.limits.port import StoreAway, StoreConnection
 from fastgw.limits.script import BadReply, ScriptReply, ScriptRequest, StoreKeys, decode, encode
 
 log = logging.getLogger("fastgw")
@@ -44,32 +43,51 @@ PROBE_WITHIN = 0.7
 store that is back must be in use again."""
 
 
+class StoreAway(Exception):
+    """The store did not do what it was asked; `kind` says why, in one word for metrics."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"
+
+
+class StoreConnection(Protocol):
+    """What limits need of a store."""
+
+    async def decide(self, keys: list[str], argument: bytes) -> object:
+        """Run the script once.
+
+        Raises:
+            StoreAway: it was not run, or nobody knows.
+        """
+
+    async def close(self) -> None:
+        """End all connections, and forget what was learned of servers; the next question begins anew."""
+
+
 class BatchHandler(Protocol[T]):
     """Who makes questions of what waits, and goes by the answers."""
 
     def compose(self, waiting: list[T]) -> ScriptRequest:
         """The question of these, and what else is to be said."""
-        ...
 
     def landed(self, waiting: list[T], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
         """The answer; `sent`: CLOCK_MONOTONIC seconds of the question."""
-        ...
 
     def lost(self, waiting: list[T], why: StoreAway) -> None:
         """There is no answer to these."""
-        ...
 
     def emptied(self, epoch: str) -> None:
         """The store knows nothing any more, and has decided nothing: the same is asked again."""
-        ...
 
     def unsaid(self) -> bool:
         """Whether there is something to be said though nothing waits."""
-        ...
 
     def returned(self) -> None:
         """The store is in use again."""
-        ...
 
 
 class Batcher(Generic[T]):
@@ -199,17 +217,13 @@ class Batcher(Generic[T]):
     async def _look(self) -> str:
         """What is wrong with the store; nothing where it answers twice."""
         try:
-            await self._connection.reopen()
-            await self._probe(PROBE_WITHIN)
-            await self._probe(PROMPT)
+            await self._connection.close()  # what it knows of servers may be wrong
+            for seconds in (PROBE_WITHIN, PROMPT):
+                request, sent = ScriptRequest(beat=True), monotonic()
+                self.handler.landed([], request, await self._within(seconds, request), sent)
         except StoreAway as wrong:
             return str(wrong)
         except Exception as wrong:  # nobody else looks for it
             log.exception("looking for the store failed")
             return repr(wrong)
         return ""
-
-    async def _probe(self, seconds: float) -> None:
-        request = ScriptRequest(beat=True)
-        sent = monotonic()
-        self.handler.landed([], request, await self._within(seconds, request), sent)

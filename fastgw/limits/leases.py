@@ -9,6 +9,7 @@ where the limit is `exact`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from fastgw.limits.script import ScriptRow, StoreKeys
@@ -32,10 +33,12 @@ SWEEP = 1000
 _MOST = 1 << 62
 
 
+@dataclass(slots=True, eq=False)
 class Lease:
     """What this worker has of one bucket.
 
-    Attributes:
+    Args:
+        key: of the bucket in the store.
         charge: the last one that counted here: the figures in force.
         held: tokens, or further calls, that can be granted without asking, until `until`.
         questions: calls under decision that are about it; it must not be forgotten meanwhile.
@@ -46,24 +49,18 @@ class Lease:
         returning: what is held goes back with the next question.
     """
 
-    __slots__ = (
-        "key", "charge", "held", "until", "questions", "pending", "running", "lack", "left", "asked", "used",
-        "returning",
-    )  # fmt: skip
-
-    def __init__(self, key: str, charge: BucketCharge) -> None:
-        self.key = key
-        self.charge = charge
-        self.held = 0
-        self.until = 0
-        self.questions = 0
-        self.pending = 0
-        self.running = 0
-        self.lack: Lack = (0, 0, 0)
-        self.left = 0
-        self.asked = -BUSY
-        self.used = 0
-        self.returning = False
+    key: str
+    charge: BucketCharge
+    held: int = 0
+    until: int = 0
+    questions: int = 0
+    pending: int = 0
+    running: int = 0
+    lack: Lack = (0, 0, 0)
+    left: int = 0
+    asked: int = -BUSY
+    used: int = 0
+    returning: bool = False
 
     def take(self, cost: int, now: int) -> int:
         """A question begins: what of the cost is held is taken for it."""
@@ -158,7 +155,8 @@ class Leases:
         self._tables: dict[str, dict[Subject, Lease]] = {}
         self._round: Iterator[Lease] = iter(())
         self._lent: set[Lease] = set()
-        self._running: set[Lease] = set()
+        self.running: set[Lease] = set()
+        """Those with calls that run: the store must hear of them while they do."""
 
     def __len__(self) -> int:
         return sum(map(len, self._tables.values()))
@@ -223,7 +221,7 @@ class Leases:
     def begin(self, lease: Lease, verdict: LimitVerdict) -> None:
         """A call runs that is counted here; the verdict says so."""
         lease.running += 1
-        self._running.add(lease)
+        self.running.add(lease)
         verdict.permits += (lease.charge,)
 
     def told(self, lease: Lease, row: ScriptRow, held: int, sent: int) -> None:
@@ -239,17 +237,12 @@ class Leases:
             lease.running -= 1
             lease.held += 1
             if not lease.running:
-                self._running.discard(lease)
+                self.running.discard(lease)
             if lease.held > _ahead(charge.most, charge):
                 told.append(lease)
         return told
 
     # -- now and then ----------------------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> set[Lease]:
-        """Those with calls that run: the store must hear of them while they do."""
-        return self._running
 
     def idle(self, now: int) -> list[Lease]:
         """Those whose leases lie idle: they are to go back."""
@@ -270,15 +263,11 @@ class Leases:
             looked_at += 1
             lease.expire(now)
             if not (lease.held > 0 or lease.questions or lease.running or lease.lacking(now)):
-                self._forget(lease)
+                name, subject = lease.charge.bucket
+                if self._tables[name].get(subject) is lease:
+                    del self._tables[name][subject]
         if looked_at < SWEEP:
             self._round = iter(self)
-
-    def _forget(self, lease: Lease) -> None:
-        name, subject = lease.charge.bucket
-        table = self._tables[name]
-        if table.get(subject) is lease:
-            del table[subject]
 
     def drop(self) -> None:
         """Nothing that is held can be spent any more."""

@@ -7,9 +7,10 @@ and their tuple take 150. One that is full again is forgotten: whoever is not ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
-from fastgw.policy.bucket import MICROS, BucketRate, Lack, now_lacking, wait
+from fastgw.policy.bucket import MICROS, BucketRate, now_lacking, wait
 from fastgw.policy.limits import Subject, is_of, shown
 from fastgw.policy.verdict import Bucket, BucketCharge, BucketState, LimitVerdict
 
@@ -23,19 +24,17 @@ Refusal = tuple[int, int, BucketCharge]
 """Microseconds to wait, units that are lacking, and the charge that does not fit."""
 
 
+@dataclass(slots=True)
 class _Table:
     """The buckets of one limit, or of an override.
 
-    Attributes:
+    Args:
         charges: by the size of a bucket, the slowest that counted with it. While an operator has raised the rate of one
             agent, or after a reload, a table has buckets of several sizes; each is forgotten by its own figures.
     """
 
-    __slots__ = ("buckets", "charges")
-
-    def __init__(self) -> None:
-        self.buckets: dict[Subject, int] = {}
-        self.charges: dict[int, BucketCharge] = {}
+    buckets: dict[Subject, int] = field(default_factory=dict)
+    charges: dict[int, BucketCharge] = field(default_factory=dict)
 
     def know(self, charge: BucketCharge, figures: BucketRate, known: BucketCharge | None) -> None:
         """Buckets of that size are counted with these figures, too."""
@@ -43,9 +42,12 @@ class _Table:
         if slowest is None or figures.gain * slowest.tick < slowest.gain * figures.tick:
             self.charges[figures.cap] = charge
 
-    def of(self, number: int) -> BucketCharge:
-        """A charge of a bucket that is kept."""
-        return self.charges[number & _MASK]
+    def lacking(self, number: int, now: int) -> tuple[BucketCharge, BucketRate, int]:
+        """A charge of a bucket that is kept, its figures, and the units that it lacks."""
+        charge = self.charges[number & _MASK]
+        assert charge.figures is not None
+        lack = number >> _UNITS, number >> _STAMP & _MASK, number & _MASK
+        return charge, charge.figures, now_lacking(lack, charge.figures, now)
 
 
 class MemoryBuckets:
@@ -62,10 +64,8 @@ class MemoryBuckets:
         self._rows: dict[str, BucketCharge] = {}
         self._round: Iterator[tuple[_Table, Subject]] = iter(())
 
-    @property
-    def state(self) -> str:
-        """What operators read of where buckets are."""
-        return "memory"
+    state = "memory"
+    """What operators read of where buckets are."""
 
     def __len__(self) -> int:
         """Buckets that are kept."""
@@ -94,10 +94,11 @@ class MemoryBuckets:
                 table = self._tables[name] = _Table()
             number = table.buckets.get(subject, 0)
             _, price, cap, tick = figures
-            units = now_lacking((number >> _UNITS, number >> _STAMP & _MASK, number & _MASK), figures, now)
-            after = units + cost * price
+            after = (
+                now_lacking((number >> _UNITS, number >> _STAMP & _MASK, number & _MASK), figures, now) + cost * price
+            )
             if after > cap:
-                _refuse(verdict, refusals, (wait(after - cap, figures, now), units, charge))
+                _refuse(verdict, refusals, (wait(after - cap, figures, now), after - cost * price, charge))
                 continue
             known = table.charges.get(cap)
             if known is None or known.figures is not figures:
@@ -111,15 +112,11 @@ class MemoryBuckets:
             return refused(verdict, refusals)
         for buckets, subject, number in kept:
             buckets[subject] = number
-        if permits:
-            self._run(verdict, permits)
-        return verdict
-
-    def _run(self, verdict: LimitVerdict, permits: list[BucketCharge]) -> None:
         for charge in permits:
             self._running[charge.bucket] = self._running.get(charge.bucket, 0) + 1
             self._rows[charge.bucket[0]] = charge
         verdict.permits = tuple(permits)
+        return verdict
 
     def release(self, permits: Iterable[BucketCharge]) -> None:
         """These calls are over."""
@@ -150,8 +147,7 @@ class MemoryBuckets:
             number = table.buckets.get(subject, 0)
             if not number:
                 continue
-            charge, figures = _counted(table, number)
-            units = now_lacking(unpacked(number), figures, now)
+            charge, figures, units = table.lacking(number, now)
             left = (figures.cap - units) // figures.price
             yield BucketState(charge.limit.name, shown(subject), units / figures.cap, left, figures.burst)
         for (name, subject), running in list(self._running.items()):
@@ -163,10 +159,6 @@ class MemoryBuckets:
     async def begin(self) -> None:
         """It is ready."""
 
-    def beat(self, now: int) -> None:
-        """Forget some buckets."""
-        self.forget_idle(now)
-
     def held(self) -> dict[str, int]:
         """Nothing is held in advance."""
         return {}
@@ -176,13 +168,13 @@ class MemoryBuckets:
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 
-    def forget_idle(self, now: int) -> None:
+    def beat(self, now: int) -> None:
         """Forget some buckets that are full again; called often, it goes round them all."""
         looked_at = 0
         for table, subject in islice(self._round, SWEEP):
             looked_at += 1
             number = table.buckets.get(subject, 0)
-            if number and not now_lacking(unpacked(number), _counted(table, number)[1], now):
+            if number and not table.lacking(number, now)[2]:
                 del table.buckets[subject]
         if looked_at < SWEEP:
             self._round = self._all()
@@ -191,17 +183,6 @@ class MemoryBuckets:
         for table in list(self._tables.values()):
             for subject in list(table.buckets):
                 yield table, subject
-
-
-def _counted(table: _Table, number: int) -> tuple[BucketCharge, BucketRate]:
-    charge = table.of(number)
-    assert charge.figures is not None
-    return charge, charge.figures
-
-
-def unpacked(number: int) -> Lack:
-    """What is kept of a bucket."""
-    return number >> _UNITS, number >> _STAMP & _MASK, number & _MASK
 
 
 def _refuse(verdict: LimitVerdict, refusals: list[Refusal], refusal: Refusal) -> None:

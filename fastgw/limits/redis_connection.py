@@ -26,7 +26,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as StoreTimeout
 
 from fastgw.config.schema.store import StorePlace
-from fastgw.limits.port import StoreAway
+from fastgw.limits.batcher import StoreAway
 from fastgw.limits.script import DIGEST, SOURCE
 
 _NONSENSE = (TypeError, LookupError, AttributeError)
@@ -62,9 +62,6 @@ class RedisConnection:
                 return await client.eval(SOURCE, len(keys), *keys, argument)
         except _WRONG as wrong:
             raise _away(wrong) from None
-
-    async def reopen(self) -> None:
-        await self.close()
 
     async def close(self) -> None:
         clients, self._made_so_far, self._client = self._made_so_far, [], None

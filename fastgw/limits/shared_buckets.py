@@ -14,10 +14,9 @@ from itertools import chain, islice
 from time import monotonic
 
 from fastgw.limits.batch import AwaitedAdmission, BatchedCall, BatchRows
-from fastgw.limits.batcher import Batcher
+from fastgw.limits.batcher import Batcher, StoreAway
 from fastgw.limits.leases import Lease, Leases, micros, share_of
 from fastgw.limits.memory_buckets import MemoryBuckets, refused
-from fastgw.limits.port import StoreAway
 from fastgw.limits.script import AT_LEAST, FILL, TAKE, ScriptReply, ScriptRequest, StoreKeys
 from fastgw.policy.bucket import MICROS
 from fastgw.policy.verdict import Bucket, BucketCharge, BucketState, LimitVerdict
@@ -97,7 +96,7 @@ class SharedBuckets:
         question = BatchedCall(admission)
         now = micros(monotonic())
         # Those in shadow first: the script tells of them by bits, of which a number of Lua's has 53.
-        for charge in sorted(admission.charges, key=_enforced):
+        for charge in sorted(admission.charges, key=lambda charge: not charge.limit.shadow):
             lease = self._leases.find(charge)
             question.taken.append((charge, lease, lease.take(charge.cost, now)))
         self._batcher.ask(question)
@@ -115,7 +114,7 @@ class SharedBuckets:
         return bool(self._beat_due or self._told or self._orders or self._more or self._lost)
 
     def compose(self, waiting: list[BatchedCall]) -> ScriptRequest:
-        """See `BatchHandler.compose`: first what the store must know, then the questions."""
+        """First what the store must know, then the questions."""
         request = ScriptRequest(beat=self._beat_due, known=self._epoch, orders=self._unsaid_orders)
         self._beat_due, self._unsaid_orders = False, []
         rows = BatchRows(micros(monotonic()))
@@ -261,7 +260,7 @@ class SharedBuckets:
             self._owed[charge.bucket] = charge, tokens + charge.cost
 
     def returned(self) -> None:
-        """See `BatchHandler.returned`: what was spent meanwhile is told.
+        """What was spent meanwhile is told.
 
         What each worker granted by itself is not forgotten: a store that comes and goes must not bring a full share
         each time.
@@ -284,7 +283,7 @@ class SharedBuckets:
     def beat(self, now: int) -> None:
         """One sign of life, twice a second: the store waits ten times as long, and eight for calls that run."""
         self._leases.forget_idle(now)
-        self._alone.forget_idle(now)
+        self._alone.beat(now)
         if not self.up:
             return
         self._beat_due = True
@@ -330,7 +329,3 @@ class SharedBuckets:
         self._unsaid_orders.append((target, text, micros(seconds)))
         self._beat_due = True
         self._batcher.fly()
-
-
-def _enforced(charge: BucketCharge) -> bool:
-    return not charge.limit.shadow

@@ -12,10 +12,9 @@ from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.orders import Orders
 from fastgw.gateway.recorder import Recorder
-from fastgw.limits.batcher import Batcher
+from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.buckets import Buckets
 from fastgw.limits.memory_buckets import MemoryBuckets
-from fastgw.limits.port import StoreConnection
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.ports import Controller

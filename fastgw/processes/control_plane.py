@@ -173,10 +173,7 @@ class ControlPlane:
         return {
             "endpoints": {
                 path: {
-                    name: {
-                        "to": [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets],
-                        "hidden": route.hidden,
-                    }
+                    name: {"to": [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]}
                     for name, route in endpoint.routes.items()
                 }
                 for path, endpoint in endpoints.items()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
 
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
@@ -23,23 +23,19 @@ _DIGITS = re.compile(r"-?[0-9]{1,400}")
 _NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
-class Mirrored(Protocol):
-    """One argument that travels in a header as well; `catalog.route.ParamHeader` is one."""
+@dataclass(frozen=True, slots=True)
+class ParamHeader:
+    """One argument that travels in a header as well (2026-07-28, Transports, Custom Headers).
 
-    @property
-    def header(self) -> str:
-        """Lower-case header name."""
-        ...
+    Args:
+        header: lower-case header name, `mcp-param-region`.
+        path: where the value stands in the arguments, outermost member first.
+        kind: the property's JSON Schema type: string, integer, number or boolean.
+    """
 
-    @property
-    def path(self) -> tuple[str, ...]:
-        """Where the value stands in the arguments, outermost member first."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """JSON Schema type."""
-        ...
+    header: str
+    path: tuple[str, ...]
+    kind: str
 
 
 def encode_name(value: str) -> bytes:
@@ -85,7 +81,7 @@ def value_at(arguments: bytes, path: tuple[str, ...]) -> bytes | None:
     return None if text == b"null" or text[:1] in b"{[" else text
 
 
-def lines(wanted: Iterable[Mirrored], arguments: bytes) -> bytes:
+def lines(wanted: Iterable[ParamHeader], arguments: bytes) -> bytes:
     """The `Mcp-Param-*` header lines of a call, each ended by CRLF.
 
     Args:
@@ -114,13 +110,13 @@ def passable(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(fit[:_MOST_PASSED]) if sum(len(name) + len(value) for name, value in fit) <= _MOST_BYTES else ()
 
 
-def others(passed: Iterable[tuple[bytes, bytes]], wanted: Iterable[Mirrored]) -> bytes:
+def others(passed: Iterable[tuple[bytes, bytes]], wanted: Iterable[ParamHeader]) -> bytes:
     """The header lines of those in `passed` that `wanted` does not name, each ended by CRLF."""
     known = {item.header.encode("ascii") for item in wanted}
     return b"".join(b"%s: %s\r\n" % (name, value) for name, value in passed if name not in known)
 
 
-def check(wanted: Iterable[Mirrored], arguments: bytes, headers: Mapping[bytes, bytes]) -> str | None:
+def check(wanted: Iterable[ParamHeader], arguments: bytes, headers: Mapping[bytes, bytes]) -> str | None:
     """What is wrong with the `Mcp-Param-*` headers of a request; None if they agree with its body.
 
     Args:

@@ -10,9 +10,10 @@ import msgspec
 
 from fastgw.catalog.listing import ListEntry, entry
 from fastgw.catalog.precedence import Given, first
-from fastgw.catalog.route import ParamHeader, Target
+from fastgw.catalog.route import Target
 from fastgw.catalog.tools import ToolDefinition, tails
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.protocol.params import ParamHeader
 from fastgw.snapshot.curation import curation_of, shown_schema
 
 _TEXTS = msgspec.json.Decoder(list[str]).decode

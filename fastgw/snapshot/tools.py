@@ -194,16 +194,11 @@ def _row(
 
 def route_of(name: str, arms: tuple[Arm, ...], known_as: tuple[str, ...], faces: Sequence[ShownTool | None]) -> Route:
     """The route over these arms, at least one of which has a target and a face."""
-    times = [arm.deadlines for arm in arms if arm.targets]
     return Route(
         name=name,
         arms=arms,
         known_as=known_as,
         param_headers=next(face.param_headers for face in faces if face is not None),
-        hidden=False,
-        total=max([one.total for one in times]),
-        attempt=max([one.first_byte for one in times]),
-        idle=max([one.idle for one in times]),
     )
 
 

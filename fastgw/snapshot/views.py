@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastgw.catalog.arms import arms_for
-from fastgw.catalog.instructions import joined
 from fastgw.catalog.listing import PAGE, ListEntry, encoded, fingerprint
+from fastgw.catalog.tools import joined_instructions
 from fastgw.policy.authorise import ApplyingPolicies, Rules
 from fastgw.policy.match import AgentClass, Match, Traits
 from fastgw.policy.principal import ANONYMOUS, Principal
@@ -126,7 +126,9 @@ class Views:
         aliases = {server: builder.cache.settings.servers[server].alias or server for server in texts}
         several = len(builder.servers) > 1
         return tuple(
-            joined(own, [(aliases[server], text) for server, text in texts.items() if server in seen], named=several)
+            joined_instructions(
+                own, [(aliases[server], text) for server, text in texts.items() if server in seen], named=several
+            )
             for seen in map(_servers, self._places)
         )
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from fastgw.telemetry.histogram import Histogram
 
+K = TypeVar("K", bound=Hashable)
+
+MOST_KEYS = 256
+"""Keys that a `Top` remembers."""
 Series = tuple[str, ...]
 """A metric's name and then its label values, in the order of `FAMILIES`."""
 
@@ -72,3 +78,28 @@ class Counters:
         )
         self._counts, self._times, self._dirty = {}, {}, False
         return delta
+
+
+class Top(Generic[K]):
+    """Counts of the most frequent keys, of more than could be remembered.
+
+    Space-Saving (Metwally, Agrawal and El Abbadi, 2005): a newcomer takes the place and the count of the rarest, so
+    that whoever is truly frequent stands in the table, with a count that may be too high but never too low.
+    """
+
+    def __init__(self, room: int = MOST_KEYS) -> None:
+        self._room = room
+        self._counts: dict[K, int] = {}
+
+    def add(self, key: K) -> None:
+        """Count one."""
+        counts = self._counts
+        found = counts.get(key)
+        if found is None and len(counts) >= self._room:
+            rarest = min(counts, key=counts.__getitem__)
+            found = counts.pop(rarest)
+        counts[key] = (found or 0) + 1
+
+    def __iter__(self) -> Iterator[tuple[K, int]]:
+        """Key and count, the most frequent first."""
+        return iter(sorted(self._counts.items(), key=lambda row: -row[1]))

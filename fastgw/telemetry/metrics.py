@@ -1,4 +1,4 @@
-"""The sums over all workers, and their text for Prometheus.
+"""The sums over all workers, and their text for Prometheus: a dead worker's counts stay and its gauges go.
 
 The names are documented in docs/metrics.md; a test compares.
 """
@@ -100,8 +100,8 @@ class Sums:
         for told in self._gauges.values():
             for series, value in told.items():
                 gauges[series] = gauges.get(series, 0) + value
-        lines = _Lines(_by_name(self._counts), _by_name(gauges), _by_name(self._times))
-        return "".join(lines.of(name, family) for name, family in FAMILIES.items())
+        tables = {"counter": _by_name(self._counts), "gauge": _by_name(gauges), "histogram": _by_name(self._times)}
+        return "".join(_lines(name, family, tables[family.kind].get(name)) for name, family in FAMILIES.items())
 
 
 def _by_name(table: Mapping[Series, object]) -> dict[str, list[tuple[Series, object]]]:
@@ -111,19 +111,13 @@ def _by_name(table: Mapping[Series, object]) -> dict[str, list[tuple[Series, obj
     return grouped
 
 
-class _Lines(NamedTuple):
-    counts: dict[str, list[tuple[Series, object]]]
-    gauges: dict[str, list[tuple[Series, object]]]
-    times: dict[str, list[tuple[Series, object]]]
-
-    def of(self, name: str, family: Family) -> str:
-        text = f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
-        if family.kind == "histogram":
-            rows = self.times.get(name) or ([((), Histogram())] if not family.labels else [])
-            return text + "".join(_histogram(name, family, values, found) for values, found in rows)
-        table = self.counts if family.kind == "counter" else self.gauges
-        found = table.get(name) or ([((), 0)] if not family.labels else [])
-        return text + "".join(f"{name}{_labels(family.labels, values)} {value}\n" for values, value in found)
+def _lines(name: str, family: Family, rows: list[tuple[Series, object]] | None) -> str:
+    text = f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
+    if family.kind == "histogram":
+        rows = rows or [((), Histogram())]
+        return text + "".join(_histogram(name, family, values, found) for values, found in rows)
+    rows = rows or ([((), 0)] if not family.labels else [])
+    return text + "".join(f"{name}{_labels(family.labels, values)} {value}\n" for values, value in rows)
 
 
 def _histogram(name: str, family: Family, values: Series, found: object) -> str:

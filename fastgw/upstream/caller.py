@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from fastgw.catalog.route import ParamHeader, Target
+from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
 from fastgw.ports import Answer, Controller, Deadlines, Transport, UpstreamSession
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.names import Era
+from fastgw.protocol.params import ParamHeader
 from fastgw.snapshot.model import BOTH, Address, Backend
 from fastgw.upstream import legacy, log_levels, modern
 from fastgw.upstream.call_context import NO_SESSION, CallContext, Spawn, remaining

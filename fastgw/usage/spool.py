@@ -1,6 +1,6 @@
 """A worker's usage events on their way to the controller, in batches.
 
-Law: adding an event never waits; what finds no room is counted as lost.
+Adding an event never waits; what finds no room is counted as lost.
 """
 
 from __future__ import annotations

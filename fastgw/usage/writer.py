@@ -1,6 +1,6 @@
 """Usage events on their way out: one thread per sink, the only one that writes there, so lines never mix.
 
-Law: `put` never waits. A sink whose reader stops loses events, which are counted, and delays nobody.
+`put` never waits: a sink whose reader stops loses events, which are counted, and delays nobody.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from pathlib import Path
+from queue import SimpleQueue
 
 log = logging.getLogger("fastgw")
 
@@ -30,59 +30,43 @@ class Sink:
         self.target = target
         self._base = base
         self._fd = -1
-        self._queue: deque[tuple[int, bytes]] = deque()
-        self._bytes = 0
-        self._lost = 0
-        self._busy = 0
-        self._closing = False
-        self._change = threading.Condition()
+        self._queue: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._events = self._bytes = 0
+        self._closing = self._given_up = False
+        self.lost = 0
+        """Events that will never arrive."""
         self._thread = threading.Thread(target=self._run, name=f"usage {target}", daemon=True)
         self._thread.start()
 
-    @property
-    def lost(self) -> int:
-        """Events that will never arrive."""
-        return self._lost
-
     def put(self, count: int, lines: bytes) -> None:
         """Queue `count` events, each line with its break; never waits for the sink."""
-        with self._change:
+        with self._lock:
             if self._closing or self._bytes + len(lines) > ROOM:
-                self._lost += count
+                self.lost += count
                 return
-            self._queue.append((count, lines))
+            self._events += count
             self._bytes += len(lines)
-            self._change.notify()
+        self._queue.put((count, lines))
 
     def close(self, until: float) -> None:
         """Wait for what is queued until `until` (monotonic seconds); what is left then counts as lost."""
-        with self._change:
-            self._closing = True
-            self._change.notify()
+        self._closing = True
+        self._queue.put(None)
         self._thread.join(max(0.0, until - time.monotonic()))
-        with self._change:
-            self._lost += self._busy + sum(count for count, _ in self._queue)
-            self._queue.clear()
+        with self._lock:
+            self._given_up = True
+            self.lost += self._events
 
     def _run(self) -> None:
-        while (taken := self._next()) is not None:
-            count, lines = taken
+        for count, lines in iter(self._queue.get, None):
             written = self._write(lines)
-            with self._change:
-                self._busy = 0
-                if not written:
-                    self._lost += count
-
-    def _next(self) -> tuple[int, bytes] | None:
-        with self._change:
-            while not self._queue:
-                if self._closing:
-                    return None
-                self._change.wait()
-            count, lines = self._queue.popleft()
-            self._bytes -= len(lines)
-            self._busy = count
-            return count, lines
+            with self._lock:
+                if self._given_up:
+                    return
+                self._events -= count
+                self._bytes -= len(lines)
+                self.lost += 0 if written else count
 
     def _write(self, lines: bytes) -> bool:
         try:
@@ -90,19 +74,14 @@ class Sink:
                 self._fd = self._open()
             rest = memoryview(lines)
             while rest:
-                rest = rest[self._some(rest) :]
+                try:
+                    rest = rest[os.write(self._fd, rest) :]
+                except BlockingIOError:  # whoever shares our stdout has made it non-blocking
+                    select.select([], [self._fd], [])
         except OSError as wrong:
             log.error("usage events cannot be written to %s: %s", self.target, wrong)
             return False
         return True
-
-    def _some(self, rest: memoryview) -> int:
-        try:
-            return os.write(self._fd, rest)
-        except BlockingIOError:
-            # Whoever shares our stdout has made it non-blocking.
-            select.select([], [self._fd], [])
-            return 0
 
     def _open(self) -> int:
         if self.target == "stdout":

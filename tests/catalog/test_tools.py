@@ -7,9 +7,10 @@ import json
 import pytest
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
+from fastgw.catalog.elements import UnfitElement
 from fastgw.catalog.listing import PAGE, encoded, entry, page_at
-from fastgw.catalog.route import ParamHeader
-from fastgw.catalog.tools import Catalogue, InvalidTool, dump, load, parse_tool, parse_tools
+from fastgw.catalog.tools import Catalogue, dump, load, parse_tool, parse_tools
+from fastgw.protocol.params import ParamHeader
 
 SCHEMA = b'"inputSchema":{"type": "object"}'
 
@@ -56,7 +57,7 @@ def test_older_agents_get_what_their_revision_knows() -> None:
     ],
 )
 def test_a_bad_definition_is_refused(text: bytes) -> None:
-    with pytest.raises(InvalidTool):
+    with pytest.raises(UnfitElement):
         parse_tool("s", text)
 
 
@@ -106,7 +107,6 @@ def test_so_does_one_inside_annotations_icons_and_execution() -> None:
     assert found.members["annotations"] == b'{"readOnlyHint":true}'
     assert found.members["icons"] == b'[{"src":"a"}]'
     assert found.members["execution"] == b"{}"
-    assert found.read_only
     assert notices[0].text.endswith("annotations.title, execution.x, icons.mimeType")
 
 
@@ -122,11 +122,6 @@ def test_a_null_where_something_must_stand_leaves_the_tool_out(text: bytes) -> N
     tools, notices = parse_tools("s", b"[" + text + b"," + tool() + b"]")
     assert [one.name for one in tools] == ["t"]
     assert any(notice.text.startswith("left out: ") for notice in notices)
-
-
-def test_hints() -> None:
-    found = parse_tool("s", tool(b'"annotations":{"readOnlyHint": true,"idempotentHint":"true"}'))
-    assert (found.read_only, found.idempotent) == (True, False)
 
 
 def annotated(properties: str) -> bytes:
@@ -162,7 +157,7 @@ def test_parameters_in_headers() -> None:
     ],
 )
 def test_a_bad_annotation_makes_the_tool_invalid(properties: str) -> None:
-    with pytest.raises(InvalidTool):
+    with pytest.raises(UnfitElement):
         parse_tool("s", annotated(properties))
 
 
@@ -196,21 +191,7 @@ def test_all_of_a_kept_catalogue_comes_back() -> None:
     assert load(dump(back)) == back
 
 
-def test_what_was_kept_before_servers_were_heard_still_counts() -> None:
-    whole = json.loads(dump(Catalogue("s", (), capabilities=frozenset(("tools",)), instructions="x")))
-    del whole["instructions"]
-    back = load(json.dumps(whole).encode())
-    assert (back.instructions, back.capabilities) == ("", {"tools"})
-
-
-def test_what_an_earlier_version_kept_still_gives_names() -> None:
-    text = b'{"format":1,"server":"s","fetchedAt":1.500,"tools":[%b]}' % tool()
-    back = load(text)
-    assert ([one.name for one in back.tools], back.fetched_at) == (["t"], 1.5)
-    assert (back.prompts, back.resources, back.templates, back.capabilities) == ((), (), (), {"tools"})
-
-
-@pytest.mark.parametrize("member", ["prompts", "resources", "templates", "capabilities"])
+@pytest.mark.parametrize("member", ["prompts", "resources", "templates", "capabilities", "instructions"])
 def test_a_kept_catalogue_is_whole(member: str) -> None:
     whole = json.loads(dump(Catalogue("s", ())))
     for broken in ({**whole, member: 1}, {**whole, member: None}, {k: v for k, v in whole.items() if k != member}):

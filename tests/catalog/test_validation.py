@@ -163,6 +163,7 @@ def test_references_nothing_uses_ask_nobody_either() -> None:
             "it refers to itself without end",
         ),
         (text(chain(1000)), "more than 64 links on one value"),
+        (text({**chain(1000), "allOf": [{"$ref": f"#/$defs/a{i}"} for i in range(975, 0, -25)]}), "more than 64 links"),
         (text(chain(30, "twice")), "it makes more work than any value is given"),  # 2^30 evaluations of one value
         (text({**chain(14, "twice"), "unevaluatedProperties": False}), "too much lies under unevaluated"),
         (text({"properties": {"a": {"pattern": "(?=x)y"}}}), "it is no schema that can be used"),

@@ -22,7 +22,7 @@ TIMES = Deadlines(1.0, 1.0, 1.0, 1.0)
 
 def prompt(name: str, own: str) -> Grant:
     arm = Arm(None, (Target("s", own, json.dumps(own).encode()),), TIMES)
-    return Grant(Route(name, (arm,), (), (), False, 1.0, 1.0, 1.0), (arm,), True, ())
+    return Grant(Route(name, (arm,), (), ()), (arm,), True, ())
 
 
 def endpoint(*completes: str) -> Endpoint:

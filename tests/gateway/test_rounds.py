@@ -37,7 +37,7 @@ ASKED = {
 
 def granted(name: str, target: Target) -> Grant:
     arms = (Arm(None, (target,), MINUTE),)
-    return Grant(Route(name, arms, (name,), (), False, 5.0, 5.0, 5.0), arms, True, ())
+    return Grant(Route(name, arms, (name,), ()), arms, True, ())
 
 
 @asynccontextmanager

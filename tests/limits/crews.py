@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from fastgw.limits.batcher import Batcher
-from fastgw.limits.port import StoreAway
+from fastgw.limits.batcher import Batcher, StoreAway
 from fastgw.limits.script import ScriptReply, ScriptRequest, ScriptRow, StoreKeys
 from tests.limits.fakes import Asked, FakeConnection, Spawner, until
 from tests.policy.test_bucket import START

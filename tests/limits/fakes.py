@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fastgw.limits.port import StoreAway
+from fastgw.limits.batcher import StoreAway
 from fastgw.limits.script import RATE, VERSION, ScriptReply, ScriptRequest, ScriptRow
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.verdict import BucketCharge, LimitVerdict
@@ -98,11 +98,11 @@ class Asked:
 
 
 class FakeConnection:
-    """See `fastgw.limits.port.StoreConnection`."""
+    """See `fastgw.limits.batcher.StoreConnection`."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[Asked] = asyncio.Queue()
-        self.reopened = 0
+        self.closed = 0
         self.given_up = 0
 
     async def decide(self, keys: list[str], argument: bytes) -> object:
@@ -119,11 +119,8 @@ class FakeConnection:
         async with asyncio.timeout(PATIENCE):
             return await self.asked.get()
 
-    async def reopen(self) -> None:
-        self.reopened += 1
-
     async def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 @dataclass
@@ -162,9 +159,6 @@ class FakeStore:
 
     def returns(self) -> None:
         self.wrong = None
-
-    async def reopen(self) -> None:
-        pass
 
     async def close(self) -> None:
         pass

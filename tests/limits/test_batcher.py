@@ -164,7 +164,7 @@ def test_a_store_that_answers_twice_is_in_use_again() -> None:
         scene.ask(2)
         assert scene.handler.returned_ == 1
         await scene.answer_probes()
-        assert scene.connection.reopened == 2
+        assert scene.connection.closed == 2
         assert not scene.batcher.away
         flight = await scene.hear()
         assert asked(flight) == [2]
@@ -179,7 +179,7 @@ def test_a_second_probe_that_is_slower_than_calls_may_be_does_not_count() -> Non
         await scene.hear()  # and no answer
         again = await scene.hear()
         assert scene.batcher.away
-        assert scene.connection.reopened == 3
+        assert scene.connection.closed == 3
         again.admits()
         (await scene.hear()).admits()
         await until(lambda: not scene.batcher.away)
@@ -194,7 +194,7 @@ def test_the_first_probe_has_longer_than_a_call() -> None:
         asyncio.get_running_loop().call_later(PROBE_WITHIN / 2, probe.admits)
         (await scene.hear()).admits()
         await until(lambda: not scene.batcher.away)
-        assert scene.connection.reopened == 2
+        assert scene.connection.closed == 2
 
     played(story)
 
@@ -208,7 +208,7 @@ def test_it_is_looked_for_as_often_as_it_takes() -> None:
         (await scene.hear()).answers(b"LOADING")
         await scene.answer_probes()
         assert time.monotonic() - began >= sum(PROBE_EVERY)
-        assert scene.connection.reopened == 3 + len(PROBE_EVERY)
+        assert scene.connection.closed == 3 + len(PROBE_EVERY)
 
     played(story)
 

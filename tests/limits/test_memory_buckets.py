@@ -104,7 +104,7 @@ def test_permits_are_given_back() -> None:
 def sweep(memory: MemoryBuckets, now: int) -> None:
     """Twice round all that is kept."""
     for _ in range(2 * (len(memory) // SWEEP + 2)):
-        memory.forget_idle(now)
+        memory.beat(now)
 
 
 def test_only_full_buckets_are_forgotten() -> None:

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from fastgw.config.schema.store import StorePlace, StoreSettings, place_of
-from fastgw.limits.port import StoreAway
+from fastgw.limits.batcher import StoreAway
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import ScriptRequest, StoreKeys, decode, encode
 from tests.limits.fakes import until
@@ -114,7 +114,7 @@ def test_one_that_says_nothing_leaves_no_connection_open(kind: str) -> None:
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(IMPATIENT):
                         await connection.decide(KEYS.of(ASKED), encode(ASKED, "w1", "first"))
-                await connection.reopen()
+                await connection.close()
             await until(lambda: server.open == 0)
             assert server.met >= 10
 

@@ -13,7 +13,7 @@ import redis
 from redis.crc import key_slot
 
 from fastgw.config.schema.store import StorePlace
-from fastgw.limits.port import StoreAway
+from fastgw.limits.batcher import StoreAway
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import (
     DIGEST,

@@ -14,8 +14,7 @@ from time import monotonic
 from typing import Any
 
 from fastgw.config.schema.store import StorePlace
-from fastgw.limits.batcher import Batcher
-from fastgw.limits.port import StoreConnection
+from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets

@@ -70,7 +70,7 @@ def test_a_kept_catalogue_is_in_the_first_snapshot(tmp_path: Path) -> None:
         assert snapshot.generation == 7
         assert snapshot.server_version == __version__
         assert list(snapshot.endpoints["/mcp"].routes) == ["echo"]
-        assert control_plane.catalogue()["endpoints"] == {"/mcp": {"echo": {"to": ["one/echo"], "hidden": False}}}
+        assert control_plane.catalogue()["endpoints"] == {"/mcp": {"echo": {"to": ["one/echo"]}}}
         assert control_plane.backends()["one"]["tools"] == 1
 
     thinking(plan(tmp_path, one={"url": DOWN}), scene)

@@ -4,8 +4,8 @@ from base64 import b64encode
 
 import pytest
 
-from fastgw.catalog.route import ParamHeader
 from fastgw.protocol import params
+from fastgw.protocol.params import ParamHeader
 
 REGION = ParamHeader("mcp-param-region", ("region",), "string")
 COUNT = ParamHeader("mcp-param-count", ("filter", "count"), "integer")

@@ -19,17 +19,17 @@ def record(text: str) -> logging.LogRecord:
 
 
 def test_a_servers_words_cannot_write_a_second_line() -> None:
-    for formatter in (logs._Plain("controller"), logs._Json("controller")):
-        assert "\n" not in formatter.format(record("bad\r\n2026-01-01 info controller: forged"))
+    for formatter in (logs.LineFormatter("keeper", "text"), logs.LineFormatter("keeper", "json")):
+        assert "\n" not in formatter.format(record("bad\r\n2026-01-01 info keeper: forged"))
 
 
 def test_a_servers_words_cannot_order_a_terminal_about() -> None:
-    said = logs._Plain("controller").format(record("bad \x1b[2Jname \x9b1m\tand é"))
+    said = logs.LineFormatter("keeper", "text").format(record("bad \x1b[2Jname \x9b1m\tand é"))
     assert said.endswith("bad \\x1b[2Jname \\x9b1m\tand é")
 
 
 def test_json_says_time_level_and_process() -> None:
-    said = json.loads(logs._Json("worker-2").format(record("é")))
+    said = json.loads(logs.LineFormatter("worker-2", "json").format(record("é")))
     assert (said["level"], said["process"], said["message"]) == ("error", "worker-2", "é")
     assert said["time"].endswith("Z")
 
@@ -38,9 +38,10 @@ def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch:
     """stderr is a pipe that nobody reads until far more has been logged than it and the queue hold."""
     reading, writing = os.pipe()
     monkeypatch.setattr(logs, "ROOM", 50)
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "stderr", os.fdopen(writing, "w"))
     handler = logs.Unhurried()
-    handler.setFormatter(logs._Plain("worker-1"))
+    handler.setFormatter(logs.LineFormatter("worker-1", "text"))
     begun = time.monotonic()
     for _ in range(2_000):
         handler.handle(record("x" * 200))
@@ -51,13 +52,14 @@ def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch:
             lines += 1
             handler.handle(record("once more"))
         assert lines < 2_000
+    handler.flush()
 
 
 def test_the_end_of_a_process_waits_for_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
     handler = logs.Unhurried()
-    handler.setFormatter(logs._Plain("worker-1"))
+    handler.setFormatter(logs.LineFormatter("worker-1", "text"))
     for number in range(100):
         handler.handle(record(f"line {number}"))
     handler.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from fastgw.telemetry.top import Top
+from fastgw.telemetry.counters import Top
 
 
 def test_the_most_frequent_comes_first() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import ParamHeader, Target
+from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
 from fastgw.ports import Deadlines, UpstreamSession
+from fastgw.protocol.params import ParamHeader
 from fastgw.upstream.caller import UpstreamCaller
 from fastgw.upstream.reply import UpstreamReply
 from tests.upstream.fakes import (  # fmt: skip

@@ -140,7 +140,7 @@ class JsonRpc:
     streams = True
 
     def code(self, fault: Fault) -> int:
-        return fault.told.code
+        return fault.kind.code
 
     def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
         return response(reply_to, error_json(fault, self.code(fault), request_id), b"error")

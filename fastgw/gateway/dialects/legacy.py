@@ -40,11 +40,11 @@ class LegacyDialect(JsonRpc):
 
     def status(self, fault: Fault) -> int:
         """200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
-        return fault.told.legacy
+        return fault.kind.legacy
 
     def code(self, fault: Fault) -> int:
         """Resources had a code of their own (2025-11-25, Resources, Error Handling)."""
-        return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.told.code
+        return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.kind.code
 
 
 _DIALECTS = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}

@@ -46,7 +46,7 @@ class ModernDialect(JsonRpc):
         return page_json(shown, rest)
 
     def status(self, fault: Fault) -> int:
-        return fault.told.modern
+        return fault.kind.modern
 
     def failed(self, code: int) -> int:
         """A missing capability is the agent's to declare, so it is told by status too

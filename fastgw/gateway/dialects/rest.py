@@ -53,14 +53,14 @@ class RestDialect:
         return page_json(shown)
 
     def status(self, fault: Fault) -> int:
-        return fault.told.rest if fault.told.rest != _GONE else fault.told.modern
+        return fault.kind.rest if fault.kind.rest != _GONE else fault.kind.modern
 
     def code(self, fault: Fault) -> int:
-        return fault.told.code
+        return fault.kind.code
 
     def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
-        told = {"error": fault.message, "code": fault.told.code, **error_data(fault, request_id)}
-        return orjson.dumps(told)
+        found = {"error": fault.message, "code": fault.kind.code, **error_data(fault, request_id)}
+        return orjson.dumps(found)
 
     def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
         return b"".join(result) if isinstance(result, tuple) else result
