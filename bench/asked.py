@@ -24,7 +24,7 @@ from bench.decisions import OWN, SHARED, Scene
 from bench.started import START, started
 from fastgw.config.schema.store import StorePlace
 from fastgw.limits import embedded
-from fastgw.limits.admission import Admission
+from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.batcher import Batcher
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
@@ -127,7 +127,7 @@ class Stage:
         """As the limiter asks (`gateway.limiter`); what the store does not let through is counted in `others`."""
         shared = self._shared
         for _ in range(times):
-            admission = Admission(charges)
+            admission = AwaitedAdmission(charges)
             verdict = shared.decide(charges, int(time.monotonic() * 1e6))
             if verdict is None:
                 shared.ask(admission)

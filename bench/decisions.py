@@ -21,7 +21,6 @@ from fastgw.config.schema.settings import Settings
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import modern, reading
 from fastgw.gateway.limiter import Limiter
-from fastgw.gateway.orders import Orders
 from fastgw.limits.leases import Leases
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
@@ -58,7 +57,7 @@ HELD, FOR_EVER = 1 << 40, 1 << 60
 
 
 class Buckets(Protocol):
-    """Some of `gateway.buckets.Buckets`."""
+    """Some of `gateway.limiter.Buckets`."""
 
     def decide(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None: ...
     def release(self, permits: Sequence[BucketCharge]) -> None: ...
@@ -128,7 +127,7 @@ class Scene:
 
     def limiter(self, buckets: Any) -> Limiter:
         """One that goes by the four limits."""
-        limiter = Limiter(buckets, Counters(), Orders())
+        limiter = Limiter(buckets, Counters())
         limiter.load(self._snapshot)
         return limiter
 

@@ -13,10 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from fastgw.admin import handlers
-from fastgw.admin.handlers import answer
-from fastgw.admin.limits import LimitHandlers
 from fastgw.admin.status import Status
+from fastgw.processes.limits import OperatorLimits, add_limits, answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
@@ -24,17 +22,17 @@ INDEX = "fastgw: /livez /readyz /metrics /backends /catalogue /limits\n"
 
 
 async def serve_admin(
-    listener: socket.socket, status: Status, token: str | None, limits: LimitHandlers
+    listener: socket.socket, status: Status, token: str | None, limits: OperatorLimits
 ) -> web.AppRunner:
     """Serve on a listening socket until the runner's `cleanup`.
 
     Args:
         token: what `Authorization: Bearer` must say; None where only loopback can ask, and nobody order.
-        limits: what operators may see and do of limits.
+        limits: what operators see and do of limits.
     """
     guard = _token_guard(token) if token is not None else _host_guard
     app = _application(status, guard)
-    handlers.add_limits(app, limits, token)
+    add_limits(app, limits, token)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.SockSite(runner, listener).start()

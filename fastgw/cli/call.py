@@ -1,126 +1,130 @@
-"""`fastgw call`: one call of a tool, for operators."""
+"""`fastgw tools` and `fastgw call`: what an MCP endpoint offers to whoever has this key, and one call of a tool."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.cli import terminal
-from fastgw.cli.client import Client, RefusedByServer, Unreachable
+from fastgw.cli.client import Place, request
+from fastgw.cli.snippets import KEY_ENV, URL
+from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, encoded, line
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members, quote
 from fastgw.protocol.params import lines
 
-
-class BadArguments(ValueError):
-    """What was given is no JSON object; the text says why."""
+_TOOLS, _PROMPTS = {names.TOOLS_LIST: "name"}, {names.PROMPTS_LIST: "name"}
+_RESOURCES = {names.RESOURCES_LIST: "uri", names.TEMPLATES_LIST: "uriTemplate"}
+"""List method to the member that names an item."""
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add this command to the command line."""
-    parser = subparsers.add_parser("call", help="call a tool")
-    parser.add_argument("tool", metavar="TOOL", help="its name, as `fastgw tools` shows it")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("arguments", metavar="JSON", nargs="?", help="its arguments, a JSON object; - reads stdin")
-    given.add_argument("--arguments-file", metavar="FILE", type=Path, help="the file with its arguments")
-    parser.add_argument("--json", action="store_true", help="the whole result as JSON")
-    terminal.add_options(parser)
-    parser.set_defaults(run=run, func=run)
+    """Add these commands to the command line."""
+    tools = subparsers.add_parser("tools", help="list what an MCP endpoint offers")
+    what = tools.add_mutually_exclusive_group()
+    what.add_argument("--prompts", action="store_const", const=_PROMPTS, dest="lists", help="its prompts instead")
+    words = "its resources and templates of resources instead"
+    what.add_argument("--resources", action="store_const", const=_RESOURCES, dest="lists", help=words)
+    tools.set_defaults(work=_list, lists=_TOOLS)
+    call = subparsers.add_parser("call", help="call a tool")
+    call.add_argument("tool", metavar="TOOL", help="its name, as `fastgw tools` shows it")
+    call.add_argument("arguments", metavar="JSON", nargs="?", help="its arguments, a JSON object; - reads stdin")
+    call.set_defaults(work=_call)
+    for parser in (tools, call):
+        parser.add_argument("--json", action="store_true", help="definitions or result as they came, as JSON")
+        parser.add_argument("--url", default=URL, help=f"the MCP endpoint ({URL}); its key is in {KEY_ENV}")
+        parser.add_argument("--timeout", metavar="SECONDS", type=float, default=60.0, help="without a word (60)")
+        parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Call; exit status 0, 1 where refused or the tool failed, 2 where typed wrong, 3 where nobody answers."""
+    """List or call; exit status 0, 1 where refused or the tool failed, 2 where typed wrong, 3 where nobody answers."""
+    key = os.environ.get(KEY_ENV, "").strip()
     try:
-        arguments = _arguments(args.arguments, args.arguments_file)
-        name = quote(args.tool)
-    except (BadArguments, UnicodeEncodeError) as wrong:
-        terminal.say(f"fastgw call: {wrong}")
-        return terminal.USAGE
-    client = terminal.client(args)
-    if client is None:
-        return terminal.USAGE
-    try:
-        result = _called(client, {"name": name, "arguments": arguments}, args.tool)
-    except (RefusedByServer, Unreachable) as wrong:
+        if re.fullmatch(r"[!-~]*", key) is None:
+            raise CommandFailed(USAGE, f"what {KEY_ENV} holds is no key: spaces, line breaks or letters beyond ASCII")
+        if not 0 < args.timeout <= 86400:
+            raise CommandFailed(USAGE, "--timeout must be above 0 and at most 86400")
+        return int(args.work(args, Place(args.url, key, args.timeout)))
+    except CommandFailed as wrong:
         return terminal.told(wrong)
-    finally:
-        client.close()
-    print(terminal.encoded(result) if args.json else _text(result))
-    return terminal.FAILED if result.get("isError") is True else 0
 
 
-def _arguments(text: str | None, file: Path | None) -> bytes:
-    """The arguments as they will be sent, byte for byte.
+def _list(args: argparse.Namespace, place: Place) -> int:
+    found = [(member, item) for method, member in args.lists.items() for item in _items(place, method)]
+    if args.json:
+        print(encoded([item for _, item in found]))
+        return 0
+    rows = [(line(str(item.get(member, ""))), item.get("description") or item.get("title")) for member, item in found]
+    width = min(max((len(name) for name, _ in rows), default=0), 40)
+    for name, words in rows:
+        print(f"{name:<{width}}  {line(str(words or '').strip().partition(chr(10))[0])}".rstrip())
+    if not rows:
+        terminal.say("nothing for this key")
+    return 0
 
-    Raises:
-        BadArguments: they cannot be read, or are no JSON object.
-    """
+
+def _items(place: Place, method: str) -> Iterator[dict[str, Any]]:
+    """All items of a list, page by page; none where the server does not know the list."""
+    params: dict[str, bytes] = {}
     try:
-        if file is not None:
-            given = file.read_bytes()
-        elif text == "-":
-            given = sys.stdin.buffer.read()
-        else:
-            given = (text or "{}").encode()
-        given = given.strip()
-        check_utf8(given)
-        members(given)
-    except OSError as wrong:
-        raise BadArguments(f"{file} cannot be read: {wrong.strerror}") from None
+        while True:
+            page = request(place, method, params)
+            found = page.get(names.LISTS[method])
+            if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+                raise CommandFailed(NO_ANSWER, f"the answer to {method} holds no list")
+            yield from found
+            if not isinstance(cursor := page.get("nextCursor"), str):
+                return
+            params = {"cursor": quote(cursor)}
+    except CommandFailed as wrong:
+        if wrong.code != names.METHOD_NOT_FOUND:
+            raise
+
+
+def _call(args: argparse.Namespace, place: Place) -> int:
+    arguments = sys.stdin.buffer.read() if args.arguments == "-" else os.fsencode(args.arguments or "{}")
+    try:
+        check_utf8(arguments := arguments.strip())
+        members(arguments)
+        params = {"name": quote(args.tool), "arguments": arguments}
     except (NotJson, NotAMessage, UnicodeEncodeError) as wrong:
-        raise BadArguments(f"the arguments must be a JSON object: {wrong}") from None
-    return given
-
-
-def _called(client: Client, params: dict[str, bytes], tool: str) -> dict[str, Any]:
-    """Call; once more with `Mcp-Param-*` headers where the server says that they are missing.
-
-    Which arguments travel in headers as well stands in the tool's definition (2026-07-28, Streamable HTTP, Custom
-    Headers from Tool Parameters). Few tools have any, so it is only looked up when it is needed.
-    """
+        raise CommandFailed(USAGE, f"name and arguments must be text and a JSON object: {wrong}") from None
     try:
-        return client.request(names.TOOLS_CALL, params)
-    except RefusedByServer as wrong:
+        result = request(place, names.TOOLS_CALL, params)
+    except CommandFailed as wrong:
+        # Which arguments travel in headers as well stands in the tool's definition (2026-07-28, Streamable HTTP, Custom
+        # Headers from Tool Parameters). Few tools have any, so it is only looked up when it is needed.
         if wrong.code != names.HEADER_MISMATCH:
             raise
-        mirrored = _mirrored(client, tool, params["arguments"])
-        if not mirrored:
-            raise
-    return client.request(names.TOOLS_CALL, params, mirrored)
+        result = request(place, names.TOOLS_CALL, params, _mirrored(place, args.tool, arguments))
+    print(encoded(result) if args.json else _text(result))
+    return FAILED if result.get("isError") is True else 0
 
 
-def _mirrored(client: Client, tool: str, arguments: bytes) -> bytes:
-    reading = import_module("fastgw.catalog.param_headers")
-    for item in client.items(names.TOOLS_LIST):
-        if item.get("name") == tool:
-            schema = terminal.encoded(item.get("inputSchema")).encode()
-            try:
-                return lines(reading.param_headers(schema), arguments)
-            except (reading.BadAnnotation, NotAMessage, NotJson):
-                return b""
-    return b""
+def _mirrored(place: Place, tool: str, arguments: bytes) -> bytes:
+    schema: Any = next(
+        (one.get("inputSchema") for one in _items(place, names.TOOLS_LIST) if one.get("name") == tool), {}
+    )
+    try:
+        return lines(param_headers(encoded(schema).encode()), arguments)
+    except (BadAnnotation, NotAMessage, NotJson):
+        return b""
 
 
 def _text(result: dict[str, Any]) -> str:
     """The result's texts; what is no text as one line that says what it is."""
-    content = result.get("content")
-    parts = [_part(block) for block in content if isinstance(block, dict)] if isinstance(content, list) else []
-    if not parts and "structuredContent" in result:
-        return terminal.encoded(result["structuredContent"])
-    return terminal.plain("\n".join(parts))
-
-
-def _part(block: dict[str, Any]) -> str:
-    kind, resource = block.get("type"), block.get("resource")
-    if kind == "text":
-        return str(block.get("text", ""))
-    if kind == "resource" and isinstance(resource, dict) and isinstance(resource.get("text"), str):
-        return str(resource["text"])
-    uri = block.get("uri") or (resource.get("uri") if isinstance(resource, dict) else None)
-    words = [str(kind), *(str(one) for one in (uri, block.get("mimeType")) if one)]
-    if isinstance(data := block.get("data"), str):
-        words.append(f"{len(data) * 3 // 4} bytes")
-    return f"[{', '.join(words)}]"
+    content, texts = result.get("content"), []
+    for block in content if isinstance(content, list) else ():
+        if isinstance(block, dict):
+            inner = block["resource"] if isinstance(block.get("resource"), dict) else block
+            words = (block.get("type"), inner.get("uri"), inner.get("mimeType"))
+            texts.append(str(inner.get("text", f"[{', '.join(str(one) for one in words if one)}]")))
+    if not texts and "structuredContent" in result:
+        return encoded(result["structuredContent"])
+    return terminal.plain("\n".join(texts))

@@ -1,8 +1,11 @@
-"""`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called."""
+"""`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called;
+and `fastgw schema`: the JSON Schema of the configuration. Servers are not asked: their kept catalogues are looked at.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,13 +16,14 @@ from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
 from fastgw.config.reader import read
+from fastgw.config.schema.json_schema import schema
 from fastgw.config.schema.settings import Settings
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.kept import recall
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add this command to the command line."""
+    """Add these commands to the command line."""
     parser = subparsers.add_parser("check", help="say what is wrong with a configuration")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     parser.add_argument(
@@ -27,7 +31,8 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="accept settings that restrict and are not active in this release",
     )
-    parser.set_defaults(run=run, func=run)
+    parser.set_defaults(run=run)
+    subparsers.add_parser("schema", help="print the JSON Schema of the configuration").set_defaults(run=print_schema)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +55,12 @@ def run(args: argparse.Namespace) -> int:
     for notice in (*[key for key in keys if key not in stopping], *lint(settings, root), *about_names):
         print(f"note: {notice}")
     return 1 if stopping else 0
+
+
+def print_schema(_args: argparse.Namespace) -> int:
+    """Print the schema; exit status 0."""
+    print(json.dumps(schema(), indent=2))
+    return 0
 
 
 def kept(settings: Settings) -> dict[str, Catalogue]:

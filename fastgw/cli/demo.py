@@ -1,6 +1,6 @@
 """`fastgw demo`: the gateway and three MCP servers, each a process of its own, until Ctrl-C.
 
-`fastgw.demo` is run, never imported.
+Ends them in order: the gateway drains, then the servers go. `fastgw.demo` is run, never imported.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from fastgw.cli.snippets import curl, entry
 from fastgw.config.addresses import ANY
@@ -30,52 +31,31 @@ from fastgw.config.schema.settings import address
 HOST = "127.0.0.1"
 WANTED = (8080, 8081)  # listen and admin, where nobody has them yet
 ERAS = {"deployment": "legacy", "data": "modern", "knowledge": "both"}
+ERA_WORDS = {"legacy": "2025-11-25 and older", "modern": "2026-07-28 only", "both": "every revision"}
 RIGHTS = {
     "engineering": ["*", "prompt:*", "resource:*"],
     "support": ["search-docs", "create-ticket", "db-query", "prompt:summarise-page", "resource:docs://*"],
 }
+GATEWAY = "gateway"
 READY_WITHIN = 30.0  # seconds
 DRAIN_WITHIN = 35.0  # seconds; the gateway's own drain is 30
 LOOK_EVERY = 0.1  # seconds between two looks at the children
 PR_SET_PDEATHSIG = 1
+
+Children = dict[str, "subprocess.Popen[str]"]
 
 
 class DemoFailed(Exception):
     """Something did not start or ended by itself; the text is for the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What the newcomer gets to see."""
-
-    endpoint: str
-    admin: str
-    keys: dict[str, str]
-    folder: Path
-
-
-class Stop:
-    """Notes SIGINT and SIGTERM, so that a signal at any moment ends everything in order."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The words of `fastgw demo`."""
-    words = "The gateway and three MCP servers to try it on, each a process of its own, until Ctrl-C."
-    parser = subparsers.add_parser(
-        "demo", help="three real MCP servers and a gateway in front of them", description=words
-    )
+def add_parser(subparsers: Any) -> None:
+    """Add this command to the command line."""
+    parser = subparsers.add_parser("demo", help="three real MCP servers and a gateway in front of them")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the gateway (2)")
     where = f"where agents reach it ({HOST}:{WANTED[0]}, or another port where that is taken)"
     parser.add_argument("--listen", metavar="HOST:PORT", type=_listen, help=where)
-    parser.set_defaults(run=demo)
+    parser.set_defaults(run=run)
 
 
 def _listen(text: str) -> str:
@@ -85,66 +65,76 @@ def _listen(text: str) -> str:
         raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
-def demo(asked: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C or SIGTERM; returns the exit code."""
+def run(args: argparse.Namespace) -> int:
+    """Run the demo until Ctrl-C or SIGTERM; exit status 0, or 1 where something did not start or ended by itself."""
     if importlib.util.find_spec("mcp") is None:
         print("fastgw demo: the servers are written on the mcp SDK: pip install 'fastgw[demo]'", file=sys.stderr)
         return 1
-    stop = Stop()
+    stop = threading.Event()  # so that a signal at any moment ends everything in order
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         with ExitStack() as ends:
-            folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fastgw-demo-")))
-            told, children = _start(folder, asked, ends)
-            if _until_ready(told.admin, children, stop):
-                print(_welcome(told), flush=True)
-                _until_stopped(children, stop)
-                print("\nending: calls in flight first", flush=True)
+            _run(args, ends, stop)
     except DemoFailed as wrong:
         print(f"fastgw demo: {wrong}", file=sys.stderr)
         return 1
     return 0
 
 
-GATEWAY = "gateway"
-Children = dict[str, "subprocess.Popen[str]"]
-
-
-def _start(folder: Path, asked: argparse.Namespace, ends: ExitStack) -> tuple[Reported, Children]:
+def _run(args: argparse.Namespace, ends: ExitStack, stop: threading.Event) -> None:
+    folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fastgw-demo-")))
     # Where the user says, or not at all; else at the usual port, or at any.
-    listen = _free(asked.listen, (), ends) if asked.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
+    listen = _free(args.listen, (), ends) if args.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
     admin = _free(f"{HOST}:{WANTED[1]}", (0,), ends)
-    servers = {name: _server(name, era, folder, ends) for name, era in ERAS.items()}
-    urls = {name: _url(name, child) for name, child in servers.items()}
+    children = {name: _server(name, folder, ends) for name in ERAS}
+    urls = {name: child.stdout.readline().strip() if child.stdout else "" for name, child in children.items()}
+    if silent := [name for name, url in urls.items() if not url]:
+        raise DemoFailed(f"the {silent[0]} server did not start")
     keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
+    settings = {"listen": listen, "admin": admin, "workers": args.workers, **_settings(urls, keys)}
     file = folder / "fastgw.yaml"
-    file.write_text(_config(urls, keys, (listen, admin), asked.workers), encoding="utf-8")
-    gateway = _gateway(file, ends)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")  # JSON is YAML, without care with quotes
+    children[GATEWAY] = _gateway(file, ends)
+    until = time.monotonic() + READY_WITHIN
+    while not stop.is_set() and not _ready(admin):
+        if time.monotonic() > until:
+            raise DemoFailed(f"the gateway was not ready within {READY_WITHIN:.0f} s")
+        _look(children)
+        stop.wait(LOOK_EVERY)
+    if stop.is_set():
+        return
     host, _, port = listen.rpartition(":")
-    told = Reported(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder)
-    return told, {**servers, GATEWAY: gateway}
+    print(_welcome(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder))
+    sys.stdout.flush()
+    while not stop.wait(LOOK_EVERY):
+        # A server may die, as servers do; only the gateway must not.
+        for name in [name for name, child in children.items() if name != GATEWAY and child.poll() is not None]:
+            del children[name]
+            print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
+        _look(children)
+    print("\nending: calls in flight first", flush=True)
 
 
-def _server(name: str, era: str, folder: Path, ends: ExitStack) -> subprocess.Popen[str]:
-    order = [sys.executable, "-m", f"fastgw.demo.{name}", "--port", "0", "--era", era]
+def _look(children: Children) -> None:
+    for name, child in children.items():
+        if child.poll() is not None:
+            raise DemoFailed(f"{name} ended by itself with exit code {child.returncode}")
+
+
+def _server(name: str, folder: Path, ends: ExitStack) -> subprocess.Popen[str]:
+    order = [sys.executable, "-m", f"fastgw.demo.{name}", "--port", "0", "--era", ERAS[name]]
     order += ["--state", str(folder / name), "--lifeline"]
     # a session of its own: Ctrl-C must not take the servers away while the gateway drains
     child = subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    ends.callback(_end_server, child)
+
+    def cut_lifeline() -> None:
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    ends.callback(_end, child, cut_lifeline, 5.0)
     return child
-
-
-def _end_server(child: subprocess.Popen[str]) -> None:
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            pipe.close()
-    _wait_or_kill(child, 5.0)
-
-
-def _url(name: str, child: subprocess.Popen[str]) -> str:
-    line = child.stdout.readline().strip() if child.stdout else ""
-    if not line:
-        raise DemoFailed(f"the {name} server did not start")
-    return line
 
 
 def _gateway(file: Path, ends: ExitStack) -> subprocess.Popen[str]:
@@ -158,17 +148,12 @@ def _gateway(file: Path, ends: ExitStack) -> subprocess.Popen[str]:
     child = subprocess.Popen(
         order, stdin=subprocess.DEVNULL, text=True, start_new_session=True, preexec_fn=die_with_parent
     )
-    ends.callback(_end_gateway, child)
+    ends.callback(_end, child, child.terminate, DRAIN_WITHIN)
     return child
 
 
-def _end_gateway(child: subprocess.Popen[str]) -> None:
-    if child.poll() is None:
-        child.terminate()
-    _wait_or_kill(child, DRAIN_WITHIN)
-
-
-def _wait_or_kill(child: subprocess.Popen[str], seconds: float) -> None:
+def _end(child: subprocess.Popen[str], ask: Callable[[], None], seconds: float) -> None:
+    ask()
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -202,33 +187,21 @@ def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
     raise DemoFailed(f"{wanted} cannot be taken: {reason}")
 
 
-def _config(urls: dict[str, str], keys: dict[str, str], places: tuple[str, str], workers: int) -> str:
-    agents = {
-        f"demo-{name}": {
-            "key": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
-            "claims": {"team": name},
-        }
-        for name, key in keys.items()
-    }
-    policies = [
-        {"name": name, "match": {"claims": {"team": name}}, "allow": allowed} for name, allowed in RIGHTS.items()
-    ]
-    settings = {
-        "listen": places[0],
-        "admin": places[1],
-        "workers": workers,
+def _settings(urls: dict[str, str], keys: dict[str, str]) -> dict[str, Any]:
+    digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    return {
         "data": "data",
-        "agents": agents,
-        "policies": policies,
+        "agents": {f"demo-{name}": {"key": f"sha256:{one}", "claims": {"team": name}} for name, one in digests.items()},
+        "policies": [
+            {"name": name, "match": {"claims": {"team": name}}, "allow": allowed} for name, allowed in RIGHTS.items()
+        ],
         "servers": {name: {"url": url} for name, url in urls.items()},
         "usage": {"sinks": ["file:usage.jsonl"]},
     }
-    # JSON is YAML, and needs no care with quotes
-    return json.dumps(settings, indent=2) + "\n"
 
 
 def _ready(admin: str) -> bool:
-    asking = http.client.HTTPConnection(admin.removeprefix("http://"), timeout=1)
+    asking = http.client.HTTPConnection(admin, timeout=1)
     try:
         asking.request("GET", "/readyz")
         return asking.getresponse().status == http.client.OK
@@ -238,57 +211,26 @@ def _ready(admin: str) -> bool:
         asking.close()
 
 
-def _until_ready(admin: str, children: Children, stop: Stop) -> bool:
-    """Wait for the gateway's /readyz; False when the user wants to stop first."""
-    until = time.monotonic() + READY_WITHIN
-    while not stop.asked:
-        if _ready(admin):
-            return True
-        if time.monotonic() > until:
-            raise DemoFailed(f"the gateway was not ready within {READY_WITHIN:.0f} s")
-        _look_and_pause(children)
-    return False
-
-
-def _until_stopped(children: Children, stop: Stop) -> None:
-    """Stay until the user stops it. A server may die, as servers do; only the gateway must not."""
-    while not stop.asked:
-        for name in [name for name, child in children.items() if name != GATEWAY and child.poll() is not None]:
-            del children[name]
-            print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
-        _look_and_pause(children)
-
-
-def _look_and_pause(children: Children) -> None:
-    for name, child in children.items():
-        if child.poll() is not None:
-            raise DemoFailed(f"{name} ended by itself with exit code {child.returncode}")
-    time.sleep(LOOK_EVERY)
-
-
-def _welcome(told: Reported) -> str:
+def _welcome(endpoint: str, admin: str, keys: dict[str, str], folder: Path) -> str:
     call = {"name": "search-docs", "arguments": {"query": "configuration"}}
-    snippet = {"mcpServers": {"fastgw": entry(told.endpoint, told.keys["engineering"])}}
-    keys = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in told.keys.items())
-    servers = ", ".join(f"{name} ({_ERA_WORDS[era]})" for name, era in ERAS.items())
+    snippet = {"mcpServers": {"fastgw": entry(endpoint, keys["engineering"])}}
+    shown = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in keys.items())
+    servers = ", ".join(f"{name} ({ERA_WORDS[era]})" for name, era in ERAS.items())
     return f"""
-endpoint       {told.endpoint}
-admin          {told.admin}   /readyz /metrics /backends /catalogue
+endpoint       {endpoint}
+admin          {admin}   /readyz /metrics /backends /catalogue
 servers        {servers}
-configuration  {told.folder / "fastgw.yaml"}
-usage events   {told.folder / "usage.jsonl"}
+configuration  {folder / "fastgw.yaml"}
+usage events   {folder / "usage.jsonl"}
 beside tools   resources (docs://readme, staging://history, ...) and prompts (summarise-page, incident-report)
 
 keys
-{keys}
+{shown}
 
 a call
-{curl(told.endpoint, told.keys["support"], "tools/call", call)}
+{curl(endpoint, keys["support"], "tools/call", call)}
 
 for an MCP client
 {json.dumps(snippet, indent=2)}
 
 Ctrl-C ends it all."""
-
-
-_ERA_WORDS = {"legacy": "2025-11-25 and older", "modern": "2026-07-28 only", "both": "every revision"}

@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--endpoint", metavar="PATH", default="/mcp", help="where it is called (/mcp)")
     parser.add_argument("--arguments", metavar="JSON", type=_arguments, default=b"", help="of the call (default: none)")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
-    parser.set_defaults(run=run, func=run)
+    parser.set_defaults(run=run)
 
 
 def _claims(text: str) -> dict[str, Claim]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastgw.auth.keys import PREFIX, digest
 from fastgw.cli import terminal
-from fastgw.cli.snippets import CLIENTS, snippet
+from fastgw.cli.snippets import CLIENTS, URL, snippet
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.servers import http_url
@@ -31,9 +31,9 @@ def add_parser(subparsers: Any) -> None:
         "--for", dest="client", metavar="CLIENT", choices=CLIENTS, help=f"and what it takes: {', '.join(CLIENTS)}"
     )
     where = new.add_mutually_exclusive_group()
-    where.add_argument("--url", type=_url, default=terminal.URL, help=f"the MCP endpoint ({terminal.URL})")
+    where.add_argument("--url", type=_url, default=URL, help=f"the MCP endpoint ({URL})")
     where.add_argument("--config", metavar="FILE", type=Path, help="the endpoint by its public_url")
-    new.set_defaults(run=run, func=run)
+    new.set_defaults(run=run)
 
 
 def _agent(name: str) -> str:

@@ -1,7 +1,7 @@
 """The command line: which command, and nothing of what it does.
 
-A command's module has `add_parser(subparsers)`, whose parser sets `run`, a function from the parsed arguments to the
-exit status.
+A command's module is imported only when it is asked for, so that help is quick. It has `add_parser(subparsers)`, whose
+parser sets `run`, a function from the parsed arguments to the exit status.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ COMMANDS = {
     "explain": "say what would become of a call, and why",
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
-    "limits": "see who is near a limit; reset and raise",
+    "limits": "see who is near a limit; make buckets full",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",
     "schema": "print the JSON Schema of the configuration",
     "demo": "three real MCP servers and a gateway in front of them",
 }
-MODULES = {"import": "importing"}
-"""Modules that cannot have the name of their command."""
+MODULES = {"import": "importing", "tools": "call", "schema": "check"}
+"""Modules that have not the name of their command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="run without the settings that restrict and are not active in this release",
     )
-    parser.set_defaults(run=run, func=run)
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastgw.cli.terminal import KEY_ENV
-
+URL = "http://127.0.0.1:8080/mcp"
+"""Where a gateway is unless said."""
+KEY_ENV = "FASTGW_KEY"
+"""Where clients and commands find the key."""
 Made = Callable[[str, str], str]
 """URL and key to the text."""
 _MODERN = "2026-07-28"

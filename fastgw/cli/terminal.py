@@ -1,21 +1,12 @@
-"""What the operator's terminal gets to see of a server's words, and the options of the commands that speak to
-servers.
-"""
+"""What the operator's terminal gets to see: nothing that commands it or turns the reading order round."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
-from fastgw.cli.client import BadAddress, Client, Place, RefusedByServer, Unreachable
-
-URL = "http://127.0.0.1:8080/mcp"
-KEY_ENV = "FASTGW_KEY"
 FAILED, USAGE, NO_ANSWER = 1, 2, 3
 """Exit statuses: refused or failed, typed wrong, no server answered."""
 
@@ -23,8 +14,29 @@ FAILED, USAGE, NO_ANSWER = 1, 2, 3
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
-class BadKey(ValueError):
-    """The key cannot be read or sent; the text never holds it."""
+class CommandFailed(Exception):
+    """What was asked for could not be done; the text is for the operator, and never holds a key.
+
+    Args:
+        status: the exit status.
+        code: of JSON-RPC, or an HTTP status.
+        data: what a JSON-RPC error tells besides.
+    """
+
+    def __init__(self, status: int, words: str, code: Any = None, data: Any = None) -> None:
+        super().__init__(words)
+        self.status = status
+        self.code = code
+        self.data = data
+
+
+def told(wrong: CommandFailed) -> int:
+    """Show on stderr what went wrong; the exit status."""
+    code = f" ({wrong.code})" if wrong.code is not None else ""
+    say(f"fastgw: {f'refused{code}: ' if wrong.status == FAILED else ''}{line(str(wrong))}")
+    if wrong.data is not None:
+        say(encoded(wrong.data))
+    return wrong.status
 
 
 def plain(text: str) -> str:
@@ -47,73 +59,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def notified(method: str, params: Any) -> None:
+def notified(method: str, params: dict[str, Any]) -> None:
     """Show a notification on stderr: progress, log messages; nothing else is asked for."""
-    found = params if isinstance(params, dict) else {}
     if method == "notifications/progress":
-        total = f"/{found['total']}" if "total" in found else ""
-        words = f": {found['message']}" if found.get("message") else ""
-        say(line(f"progress {found.get('progress')}{total}{words}"))
+        say(line(f"progress {params.get('progress')}/{params.get('total', '?')} {params.get('message', '')}".rstrip()))
     elif method == "notifications/message":
-        data = found.get("data")
-        words = data if isinstance(data, str) else json.dumps(data)
-        logger = f" {found['logger']}" if found.get("logger") else ""
-        say(line(f"{found.get('level', 'info')}{logger}: {words}"))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the server is, and with which key it is asked."""
-    parser.add_argument("--url", default=URL, help=f"the MCP endpoint ({URL})")
-    key = parser.add_mutually_exclusive_group()
-    key.add_argument("--key-env", metavar="NAME", help=f"the environment variable with the key ({KEY_ENV})")
-    key.add_argument("--key-file", metavar="FILE", type=Path, help="the file with the key")
-    parser.add_argument("--ca", metavar="FILE", default="", help="PEM file: trust this authority, not the system's")
-    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="for each request (60)")
-
-
-def client(args: argparse.Namespace) -> Client | None:
-    """The client these options ask for; None, and the reason told, where they cannot be used."""
-    try:
-        return Client(Place(args.url, key_of(args.key_env, args.key_file), args.ca, args.timeout), notified)
-    except (BadAddress, BadKey) as wrong:
-        say(f"fastgw: {wrong}")
-        return None
-
-
-def key_of(variable: str | None, file: Path | None) -> str:
-    """The key to show: from the file, else from the variable; empty where the usual variable is not set.
-
-    Raises:
-        BadKey: what was named is not there, or holds no key.
-    """
-    if file is not None:
-        try:
-            key = file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as wrong:
-            raise BadKey(f"the key file {file} cannot be read: {getattr(wrong, 'strerror', None) or wrong}") from None
-    else:
-        key = os.environ.get(variable or KEY_ENV, "").strip()
-    if not key and (file is not None or variable is not None):
-        raise BadKey(f"there is no key in {file or variable}")
-    if re.fullmatch(r"[!-~]*", key) is None:
-        raise BadKey(f"what {file or variable or KEY_ENV} holds is no key: spaces, line breaks or letters beyond ASCII")
-    return key
-
-
-def told(wrong: RefusedByServer | Unreachable) -> int:
-    """Show on stderr what went wrong; the exit status."""
-    if isinstance(wrong, Unreachable):
-        say(f"fastgw: {line(str(wrong))}")
-        return NO_ANSWER
-    code = f" ({wrong.code})" if wrong.code is not None else ""
-    say(f"fastgw: refused{code}: {line(wrong.message)}")
-    if wrong.data is not None:
-        say(encoded(wrong.data))
-    return FAILED
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError("must be above 0 and at most 86400")
-    return value
+        data = params.get("data")
+        say(line(f"{params.get('level')}: {data if isinstance(data, str) else json.dumps(data)}"))

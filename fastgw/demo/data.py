@@ -17,8 +17,7 @@ from mcp_types import CallToolResult, EmbeddedResource, TextContent, TextResourc
 from pydantic import Field
 
 from fastgw.demo.sandbox import Table, query
-from fastgw.demo.server import DemoServer
-from fastgw.demo.serving import serve
+from fastgw.demo.serving import DemoServer, serve
 
 EXPORT_LIMIT = 10_000  # rows
 TABLES = ("customers", "orders")
@@ -47,28 +46,18 @@ def open_shop(file: Path) -> Path:
     return file
 
 
-def as_csv(table: Table) -> str:
-    """RFC 4180 with a header line."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(table["columns"])
-    writer.writerows(table["rows"])
+def sheet(shop: Path, name: str) -> str:
+    """A table of ours as CSV (RFC 4180) with a header line."""
+    table, text = query(shop, f"select * from {name}", limit=EXPORT_LIMIT), io.StringIO()  # noqa: S608 - one of TABLES
+    csv.writer(text).writerows([table["columns"], *table["rows"]])
     return text.getvalue()
 
 
-def whole(shop: Path, name: str) -> Table:
-    """A table of ours with all its rows, up to the limit."""
-    return query(shop, f"select * from {name}", limit=EXPORT_LIMIT)  # noqa: S608 - one of TABLES
-
-
-def sheet(shop: Path, name: str) -> str:
-    """A table of ours as CSV."""
-    return as_csv(whole(shop, name))
-
-
-def offer_sheets(server: MCPServer, shop: Path) -> None:
-    """The tables as resources, under the URIs that export-data hands out."""
-    for name in TABLES:
+def data(state: Path) -> MCPServer:
+    """The server, its database under `state`."""
+    server = DemoServer("data", "A shop's customers and orders, to read.")
+    shop = open_shop(state / "shop.sqlite")
+    for name in TABLES:  # as resources, under the URIs that export-data hands out
         server.add_resource(
             FunctionResource(
                 uri=SHEET.format(name),
@@ -79,13 +68,6 @@ def offer_sheets(server: MCPServer, shop: Path) -> None:
                 fn=partial(sheet, shop, name),
             )
         )
-
-
-def data(state: Path) -> MCPServer:
-    """The server, its database under `state`."""
-    server = DemoServer("data", "A shop's customers and orders, to read.")
-    shop = open_shop(state / "shop.sqlite")
-    offer_sheets(server, shop)
 
     @server.tool("db-query", annotations=READ_ONLY)
     def db_query(
@@ -102,9 +84,9 @@ def data(state: Path) -> MCPServer:
     @server.tool("export-data", annotations=READ_ONLY)
     def export_data(table: Literal["customers", "orders"]) -> CallToolResult:
         """A whole table as CSV, in an embedded resource."""
-        rows = whole(shop, table)
-        csv_text = TextResourceContents(uri=SHEET.format(table), mime_type=CSV, text=as_csv(rows))
-        words = TextContent(type="text", text=f"{len(rows['rows'])} rows of {table}")
+        text = sheet(shop, table)
+        csv_text = TextResourceContents(uri=SHEET.format(table), mime_type=CSV, text=text)
+        words = TextContent(type="text", text=f"{len(text.splitlines()) - 1} rows of {table}")
         return CallToolResult(content=[words, EmbeddedResource(type="resource", resource=csv_text)])
 
     return server

@@ -5,6 +5,7 @@ State: one SQLite table, a row for each deployment, the newest row of a service 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,19 +14,21 @@ from typing import Annotated
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp_types import ToolAnnotations
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from fastgw.demo.reporting import offer_reports
-from fastgw.demo.server import DemoServer
-from fastgw.demo.serving import serve
+from fastgw.demo.serving import DemoServer, serve
 
 STEPS = ("build the image", "push it", "replace the instances", "check their health", "switch the traffic")
 STEP_TIME = 0.1  # seconds
 TABLE = """create table if not exists deployments (
     id integer primary key, service text not null, version text not null, kind text not null, at text not null)"""
+ROWS = 1000  # that are looked at, the newest
+JSON = "application/json"
+HISTORY = "staging://{service}/history"
+REPORT = "incident-report"
 
 Service = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", description="Name of the service, like checkout")]
 
@@ -62,7 +65,7 @@ class Ledger:
             row = table.execute(order, (service, version, kind, at)).lastrowid
         return {"id": row or 0, "service": service, "version": version, "kind": kind, "at": at}
 
-    def newest(self, service: str | None, count: int) -> list[Deployment]:
+    def newest(self, service: str | None, count: int = ROWS) -> list[Deployment]:
         """The last `count` rows, of one service or of all."""
         question = "select * from deployments where ?1 is null or service = ?1 order by id desc limit ?2"
         with closing(self._open()) as table:
@@ -92,7 +95,7 @@ def deployment(state: Path) -> MCPServer:
     """The server, its table under `state`."""
     server = DemoServer("deployment", "Deploys services to the staging environment.")
     ledger = Ledger(state / "deployment.sqlite")
-    offer_reports(server, ledger.newest, ledger.services)
+    _offer_reports(server, ledger)
 
     @server.tool("deploy-to-staging", annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=False))
     async def deploy_to_staging(
@@ -105,7 +108,7 @@ def deployment(state: Path) -> MCPServer:
     @server.tool(annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=False))
     async def rollback(service: Service, context: Context) -> Deployment:
         """Put the version before the present one back on staging."""
-        history = ledger.newest(service, 1000)
+        history = ledger.newest(service)
         before = [row["version"] for row in history if row["version"] != history[0]["version"]]
         if not before:
             raise ToolError(f"{service} has no earlier version to go back to")
@@ -118,6 +121,30 @@ def deployment(state: Path) -> MCPServer:
         return {"deployments": ledger.newest(service, limit)}
 
     return server
+
+
+def _offer_reports(server: DemoServer, ledger: Ledger) -> None:
+    @server.resource("staging://history", name="history", title="All deployments", mime_type=JSON)
+    def everything() -> str:
+        """What was deployed to staging, the newest first."""
+        return json.dumps(ledger.newest(None))
+
+    @server.resource(HISTORY, name="service-history", title="A service's deployments", mime_type=JSON)
+    def of_service(service: str) -> str:
+        """What was deployed of one service, the newest first."""
+        if rows := ledger.newest(service):
+            return json.dumps(rows)
+        raise ResourceNotFoundError(f"Unknown resource: staging://{service}/history")
+
+    @server.prompt(REPORT, title="Report an incident")
+    def incident_report(service: Annotated[str, Field(description="Name of the service, like checkout")]) -> str:
+        """Write a report on an incident of a service, from its last deployments."""
+        recent = json.dumps(ledger.newest(service, 5))
+        return f"Write an incident report on {service}. Its deployments, the newest first:\n{recent}"
+
+    server.complete_from(
+        lambda asked, argument, _: ledger.services() if argument == "service" and asked in (REPORT, HISTORY) else []
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""A filter before an MCP server that speaks every revision: lets one era through, refuses the other as such servers
-do.
-"""
+"""Filters before an MCP server of every revision: one era passes, the other is refused as such servers refuse it."""
 
 from __future__ import annotations
 
@@ -9,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-BODY_LIMIT = 64 * 1024  # bytes of a refused request that are read to find its id
 INVALID_REQUEST, HEADER_MISMATCH, UNSUPPORTED_VERSION = -32600, -32020, -32022
-
-Refusal = tuple[int, dict[str, Any]]
 
 
 def only_legacy(app: ASGIApp) -> ASGIApp:
@@ -22,10 +19,13 @@ def only_legacy(app: ASGIApp) -> ASGIApp:
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         version = _version(scope)
-        if scope["type"] != "http" or version is None or version in HANDSHAKE_PROTOCOL_VERSIONS:
+        if version is None or version in HANDSHAKE_PROTOCOL_VERSIONS:
             await app(scope, receive, send)
-        else:
-            await _refuse(_unheard_of(version), scope, receive, send)
+            return
+        known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
+        words = f"Bad Request: Unsupported protocol version: {version}. Supported versions: {known}"
+        # a server of that era says this before it has read a body, so it knows no id
+        await _error("server-error", INVALID_REQUEST, words)(scope, receive, send)
 
     return served
 
@@ -37,10 +37,10 @@ def only_modern(app: ASGIApp) -> ASGIApp:
         version = _version(scope)
         if scope["type"] != "http" or (version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS):
             await app(scope, receive, send)
-        elif scope["method"] == "POST":
-            await _refuse(_too_old(version), scope, receive, send)
+        elif scope["method"] != "POST":
+            await Response(status_code=405, headers={"allow": "POST"})(scope, receive, send)
         else:
-            await _answer(405, b"", [(b"allow", b"POST")], send)
+            await _too_old(version, await Request(scope, receive).body())(scope, receive, send)
 
     return served
 
@@ -53,59 +53,22 @@ FILTERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
 
 
 def _version(scope: Scope) -> str | None:
-    if scope["type"] != "http":
-        return None
-    said = [value for name, value in scope["headers"] if name == b"mcp-protocol-version"]
-    return said[0].decode("latin-1") if said else None
+    return Request(scope).headers.get("mcp-protocol-version") if scope["type"] == "http" else None
 
 
-def _unheard_of(version: str) -> Callable[[dict[str, Any]], Refusal]:
-    known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
-    words = f"Bad Request: Unsupported protocol version: {version}. Supported versions: {known}"
-    # a server of that era says this before it has read a body, so it knows no id
-    return lambda body: (400, _error("server-error", INVALID_REQUEST, words))
-
-
-def _too_old(version: str | None) -> Callable[[dict[str, Any]], Refusal]:
-    def refusal(body: dict[str, Any]) -> Refusal:
-        params = body.get("params")
-        asked = version or (params.get("protocolVersion") if isinstance(params, dict) else None)
-        if asked is None:
-            words = "Header mismatch: MCP-Protocol-Version header is missing"
-            return 400, _error(body.get("id"), HEADER_MISMATCH, words)
-        data = {"supported": [LATEST_MODERN_VERSION], "requested": asked}
-        return 400, _error(body.get("id"), UNSUPPORTED_VERSION, "Unsupported protocol version", data)
-
-    return refusal
-
-
-def _error(identity: object, code: int, message: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
-    return {"jsonrpc": "2.0", "id": identity, "error": error}
-
-
-async def _refuse(refusal: Callable[[dict[str, Any]], Refusal], scope: Scope, receive: Receive, send: Send) -> None:
+def _too_old(version: str | None, body: bytes) -> Response:
     try:
-        body = json.loads(await _body(receive))
-    except ValueError:
-        body = {}
-    status, answer = refusal(body if isinstance(body, dict) else {})
-    await _answer(status, json.dumps(answer).encode(), [(b"content-type", b"application/json")], send)
+        message = json.loads(body)
+        asked = version or message.get("params", {}).get("protocolVersion")
+    except (ValueError, AttributeError):
+        message, asked = {}, version
+    if asked is None:
+        words = "Header mismatch: MCP-Protocol-Version header is missing"
+        return _error(message.get("id"), HEADER_MISMATCH, words)
+    data = {"supported": [LATEST_MODERN_VERSION], "requested": asked}
+    return _error(message.get("id"), UNSUPPORTED_VERSION, "Unsupported protocol version", data=data)
 
 
-async def _body(receive: Receive) -> bytes:
-    read = bytearray()
-    while len(read) < BODY_LIMIT:
-        message: Message = await receive()
-        read += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    return bytes(read)
-
-
-async def _answer(status: int, body: bytes, headers: list[tuple[bytes, bytes]], send: Send) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
+def _error(identity: object, code: int, message: str, **more: Any) -> Response:
+    error = {"code": code, "message": message, **more}
+    return JSONResponse({"jsonrpc": "2.0", "id": identity, "error": error}, 400)

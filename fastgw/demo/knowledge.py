@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import MCPServer
-from mcp_types import ToolAnnotations
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.server.mcpserver.prompts.base import Message, UserMessage
+from mcp.server.mcpserver.resources import TextResource
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, EmbeddedResource, TextResourceContents, ToolAnnotations
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from fastgw.demo.pages import Found, build, search
-from fastgw.demo.reading import offer_pages
-from fastgw.demo.server import DemoServer
-from fastgw.demo.serving import serve
+from fastgw.demo.pages import Found, Page, build, pages, search
+from fastgw.demo.serving import DemoServer, serve
 
+MARKDOWN = "text/markdown"
+SECTION = "docs://{page}/{section}"
+SUMMARY = "summarise-page"
+AUDIENCES = ("developers", "managers", "operators")
 TABLE = """create table if not exists tickets (
     id integer primary key, title text not null, body text not null, priority text not null)"""
 
@@ -46,7 +53,7 @@ def file_ticket(tickets: Path, title: str, body: str, priority: str) -> str:
 def knowledge(state: Path) -> MCPServer:
     """The server, its index and its tickets under `state`."""
     server = DemoServer("knowledge", "fastgw's own documentation, and tickets about it.")
-    offer_pages(server)
+    _offer_pages(server, pages())
     index = build(state / "pages.sqlite")
     tickets = state / "tickets.sqlite"
 
@@ -67,6 +74,52 @@ def knowledge(state: Path) -> MCPServer:
         return {"id": file_ticket(tickets, title, body, priority), "title": title, "priority": priority}
 
     return server
+
+
+def _offer_pages(server: DemoServer, known: dict[str, Page]) -> None:
+    for page in known.values():
+        server.add_resource(
+            TextResource(
+                uri=f"docs://{page.key}",
+                name=page.key,
+                title=page.title,
+                description=page.description,
+                mime_type=MARKDOWN,
+                text=page.text,
+            )
+        )
+
+    @server.resource(SECTION, name="section", title="A section of a page", mime_type=MARKDOWN)
+    def section(page: str, section: str) -> str:
+        """One section: the page's name, and the heading in small letters with hyphens."""
+        if page in known and section in known[page].sections:
+            return known[page].sections[section]
+        raise ResourceNotFoundError(f"Unknown resource: docs://{page}/{section}")
+
+    @server.prompt(SUMMARY, title="Summarise a page")
+    def summarise_page(
+        page: Annotated[str, Field(description="The page's name, like errors")],
+        audience: Annotated[str, Field(description="Whom the summary is for")] = AUDIENCES[0],
+    ) -> list[Message]:
+        """Summarise a page of fastgw's documentation for somebody."""
+        if page not in known:
+            raise MCPError(code=INVALID_PARAMS, message=f"No page is called {page}", data={"pages": sorted(known)})
+        text = TextResourceContents(uri=f"docs://{page}", mime_type=MARKDOWN, text=known[page].text)
+        return [
+            UserMessage(f'Summarise the page "{known[page].title}" for {audience}, in ten lines at most.'),
+            UserMessage(EmbeddedResource(type="resource", resource=text)),
+        ]
+
+    def propose(asked: str, argument: str, others: dict[str, str]) -> Iterable[str]:
+        if argument == "page" and asked in (SUMMARY, SECTION):
+            return sorted(known)
+        if (asked, argument) == (SUMMARY, "audience"):
+            return AUDIENCES
+        if (asked, argument) == (SECTION, "section") and (page := known.get(others.get("page", ""))):
+            return page.sections
+        return ()
+
+    server.complete_from(propose)
 
 
 if __name__ == "__main__":

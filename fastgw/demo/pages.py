@@ -1,4 +1,4 @@
-"""This project's own pages, cut into sections, in a full-text index."""
+"""This project's own pages, cut into sections by their Markdown headings, in a full-text index."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 INDEX = "create virtual table sections using fts5(page, heading, body, tokenize='porter unicode61')"
 SEARCH = """select page, heading, snippet(sections, 2, '', '', ' … ', 40) as excerpt from sections
             where sections match ? order by bm25(sections, 1.0, 4.0, 1.0), rowid limit ?"""
-
-
 DESCRIPTION_LIMIT = 200  # characters
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import rate_headers
-from fastgw.gateway.budget import FREE, Budget
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import headers, sse
 from fastgw.upstream.tasks import BackgroundTasks
@@ -19,6 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Fields = list[tuple[bytes, bytes]]
 
+FREE = 64 * 1024
+"""Bytes of a body that do not count against a worker's budget: nearly every call is smaller."""
 _THROWN_AWAY = 1024 * 1024
 """Bytes read and dropped after a refusal for size, so that the agent gets to read the refusal before a reset."""
 
@@ -30,6 +32,24 @@ _STREAM: Fields = [
 ]
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream gets a comment: many proxies give up at 60, some at 30."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that bodies may hold together; whoever takes gives back once."""
+
+    left: int = 256 * 1024 * 1024
+
+    def take(self, count: int) -> bool:
+        """Whether there was room for `count` bytes; they are taken then."""
+        if count > self.left:
+            return False
+        self.left -= count
+        return True
+
+    def give(self, count: int) -> None:
+        """Return what was taken."""
+        self.left += count
 
 
 class AgentConnection:
@@ -49,7 +69,7 @@ class AgentConnection:
         Args:
             limit: most bytes taken.
             length: the declared length; None for a chunked body. At that length reading stops (each message costs).
-            hold: asked for room before more than `budget.FREE` bytes are kept.
+            hold: asked for room before more than `FREE` bytes are kept.
 
         Raises:
             Fault: BODY_TOO_LARGE; FULL where there is no room; ABANDONED where it broke off: the agent left, or its

@@ -1,4 +1,4 @@
-"""One call's whole life in here."""
+"""One call's whole life in here: what each verb of the path found out, for the verbs after it and for `settle`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastgw.catalog.route import Arm
+from fastgw.limits.batch import AwaitedAdmission
 from fastgw.policy.principal import ANONYMOUS, Principal
 from fastgw.policy.verdict import LimitVerdict
 from fastgw.protocol.call import Call
@@ -16,7 +17,6 @@ from fastgw.snapshot.model import Address, Endpoint, Grant, Snapshot, View
 
 if TYPE_CHECKING:
     from fastgw.gateway.dialects.dialect import Dialect
-    from fastgw.limits.admission import Admission
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,7 @@ class RequestContext:
     error_code: int | None = None
     refused_by: str | None = None
     client: Sequence[Any] | None = None
-    admission: Admission | None = None
+    admission: AwaitedAdmission | None = None
     verdict: LimitVerdict | None = None
     task: asyncio.Task[Any] | None = None
     left: bool = False

@@ -13,8 +13,7 @@ from zlib import crc32
 import orjson
 
 from fastgw.errors import Fault, Kind
-from fastgw.gateway.budget import Budget
-from fastgw.gateway.connection import Fields
+from fastgw.gateway.connection import Budget, Fields
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
@@ -253,9 +252,9 @@ class Gateway:
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
         if verb == "report":
             self.tasks.spawn(self._report(answer), "reporting limits")
-            return
-        (self.limiter.orders.give if verb == "order" else self.limiter.orders.remember)(*args)
-        answer(None)
+        else:
+            self.limiter.reset(*args)
+            answer(None)
 
     async def _report(self, answer: Callable[[Any], object]) -> None:
         report = None

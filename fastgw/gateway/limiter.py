@@ -1,33 +1,34 @@
-"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many."""
+"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many.
+
+Where buckets are kept, and how they are decided, is in `limits/` and `policy/bucket.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from heapq import nlargest
 from ipaddress import ip_address, ip_network
 from itertools import islice
 from math import ceil
+from operator import attrgetter
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from fastgw.catalog.route import Arm
 from fastgw.config.limitchecks import FAILED_CREDENTIALS
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.orders import Order, Orders
-from fastgw.limits.admission import Admission
-from fastgw.limits.buckets import Buckets
-from fastgw.policy.bucket import BucketRate
+from fastgw.limits.batch import AwaitedAdmission
+from fastgw.limits.memory_buckets import MemoryBuckets
+from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.policy.limits import (
     ApplyingLimits,
     CallSubject,
     Limit,
-    Subject,
     SubjectReader,
     applying,
     override_table,
@@ -46,60 +47,12 @@ MOST_SELECTIONS = 200_000
 """Agents of which it is remembered which limits speak of them."""
 MOST_NAMES = 20_000
 """Tools and prompts of which the same is remembered: servers may give theirs other names without end."""
+MOST_RESETS = 1000
+"""Resets that are remembered: workers repeat each for some seconds (`limits/decide.lua`)."""
 NETWORK = 64
 """Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 SOON = 1
 """Seconds after which a call is told to come back where nobody can tell when another one ends."""
-
-
-Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
-
-
-class Counting(NamedTuple):
-    """How a limit counts the calls of one tool or prompt, or of one server's resources.
-
-    Made once: with each part of each subject looked up for each call, a call that counts in four buckets cost 1.2 times
-    what reading its envelope costs, so 0.7 (`python -m bench limits`).
-
-    Args:
-        asks: whether it looks at the arguments.
-        subject: the bucket of an agent.
-        calls: what its buckets of calls at the same time are kept under.
-    """
-
-    applies: ApplyingLimits
-    asks: bool
-    subject: SubjectReader
-    calls: str
-
-
-class Selection(NamedTuple):
-    """The limits that may count one class of agents on one endpoint.
-
-    Args:
-        limits: in the order of the configuration.
-        of: how those count that speak of one tool or prompt, by method, name, server and its own name; how all of them
-            count one server's resources, by `RESOURCE` and server.
-        by_uri: whether any of them tells resources apart.
-    """
-
-    limits: tuple[ApplyingLimits, ...]
-    of: dict[tuple[str, ...], tuple[Counting, ...]]
-    by_uri: bool
-
-
-class _KnownAgent(NamedTuple):
-    """What was found for one agent; its claims are looked at again where they are another object."""
-
-    claims: dict[str, Claim]
-    selection: Selection
-
-
-class _Reference(msgspec.Struct):
-    type: str
-
-
-_REFERENCE = msgspec.json.Decoder(_Reference).decode
 BEAT = 0.5
 """Seconds between two looks at what is idle, and two signs of life to a store."""
 READY_WITHIN = 1.0
@@ -108,9 +61,47 @@ REPORTED = 100
 """Buckets, and agents, that a report names."""
 SLICE = 500
 """Buckets that are looked at before calls have their turn: about 1 ms."""
-RESOURCE = "resource"
-_METHODS = {"tool": names.TOOLS_CALL, "prompt": names.PROMPTS_GET}
-_SHOWN_TOOLS = frozenset(_METHODS.values())
+
+Buckets = MemoryBuckets | SharedBuckets
+Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+
+
+class Reset(msgspec.Struct, frozen=True, tag_field="do", tag="reset"):
+    """An operator makes buckets of a limit full.
+
+    Args:
+        number: of no other reset: each is heeded once, whoever repeats it.
+        subject: values of the limit's `by`, in order; None for all of its buckets.
+    """
+
+    number: Annotated[int, msgspec.Meta(ge=1, le=2**32)]
+    limit: str
+    subject: tuple[str | None, ...] | None = None
+
+
+class _Reference(msgspec.Struct):
+    type: str
+
+
+_REFERENCE = msgspec.json.Decoder(_Reference).decode
+_RESET = msgspec.json.Decoder(Reset).decode
+
+
+Counting = tuple[ApplyingLimits, SubjectReader]
+"""How a limit counts the calls of one tool or prompt. Made once: with each part of each subject looked up for each call
+a call that counts in four buckets cost 1.2 times what reading its envelope costs, so 0.7 (`python -m bench limits`)."""
+
+
+class Selection(NamedTuple):
+    """The limits that may count one class of agents on one endpoint.
+
+    Args:
+        limits: in the order of the configuration.
+        of: how those count that speak of one tool or prompt, by method, name, server and its own name.
+    """
+
+    limits: tuple[ApplyingLimits, ...]
+    of: dict[tuple[str, ...], Sequence[Counting]]
 
 
 class Limiter:
@@ -119,25 +110,23 @@ class Limiter:
     Args:
         buckets: where they are kept.
         counters: of this worker.
-        orders: of operators.
     """
 
-    def __init__(self, buckets: Buckets, counters: Counters, orders: Orders) -> None:
+    def __init__(self, buckets: Buckets, counters: Counters) -> None:
         self._buckets = buckets
         self._counters = counters
-        self.orders = orders
         self._limits: tuple[Limit, ...] = ()
-        self._known: dict[tuple[str, str], _KnownAgent] = {}
+        self._known: dict[tuple[str, str], tuple[Mapping[str, Claim], Selection]] = {}
+        """By endpoint and agent. Its claims are looked at again where they are another object."""
         self._selections: dict[tuple[str, tuple[ApplyingLimits, ...]], Selection] = {}
-        self._figures: BucketRate | None = None
         self._strangers = Limit(FAILED_CREDENTIALS, ("address",))
-        orders.reset = self.reset
+        self._resets: dict[int, None] = {}
         self.refused: Top[tuple[str, str]] = Top()
         """(limit, subject) of those who are refused most."""
 
     def load(self, snapshot: Snapshot) -> None:
         """Go by the limits of this snapshot. Buckets stay as they are: they are known by name."""
-        self._figures = snapshot.failed_credentials
+        self._strangers = replace(self._strangers, figures=snapshot.failed_credentials)
         if snapshot.limits != self._limits:
             self._limits = snapshot.limits
             self._known.clear()
@@ -153,16 +142,13 @@ class Limiter:
         while True:
             await asyncio.sleep(BEAT)
             try:
-                self._beat()
+                self._buckets.beat(int(monotonic() * 1e6))
+                self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
+                held = self._buckets.held()
+                for limit in self._limits:
+                    self._counters.gauge(held.get(limit.name, 0), "fastgw_limit_held", limit.name)
             except Exception:  # without signs of life the store takes this worker's calls for over
                 log.exception("limits could not be looked after")
-
-    def _beat(self) -> None:
-        self._buckets.beat(int(monotonic() * 1e6))
-        self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
-        held = self._buckets.held()
-        for limit in self._limits:
-            self._counters.gauge(held.get(limit.name, 0), "fastgw_limit_held", limit.name)
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +170,7 @@ class Limiter:
         self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
 
     async def _verdict(self, context: RequestContext, charges: Sequence[BucketCharge]) -> LimitVerdict:
-        admission = context.admission = Admission(charges)
+        admission = context.admission = AwaitedAdmission(charges)
         verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
         if verdict is not None:
             admission.verdict = verdict
@@ -218,98 +204,87 @@ class Limiter:
 
     def charges(self, context: RequestContext) -> list[BucketCharge]:
         """The buckets that the call counts in."""
-        call, arm = context.call, context.arm
+        call, arm, selection = context.call, context.arm, self._selection(context)
         assert call is not None and arm is not None
-        selection = self._selection(context)
         if not selection.limits:
             return []
         weight, principal, found = arm.weight, context.principal, []
-        for applies, asks, read, calls in self._speaking(selection, context, call, arm):
+        for applies, read in _speaking(selection, context):
             limit = applies.limit
             table, figures = applies.tariff
-            if asks:
+            if applies.match is not None or applies.overrides:
                 arguments = call.params.get("arguments", b"{}")
                 if not applies.counts(arguments):
                     continue
                 table, figures = applies.tariff_for(arguments)
             subject = read(principal)
             if figures is not None:
-                if self.orders.raises:
-                    figures = self.orders.raised(limit.name, subject, figures)
                 cost = weight if weight < 2 else min(weight, figures.burst)
                 found.append(BucketCharge(limit, (table, subject), figures, cost))
             if limit.in_flight is not None:
-                found.append(BucketCharge(limit, (calls, subject), None, 1, limit.in_flight))
+                found.append(BucketCharge(limit, (f"{limit.name}\n*", subject), None, 1, limit.in_flight))
         return found
 
     def _selection(self, context: RequestContext) -> Selection:
         principal, endpoint = context.principal, context.endpoint.path
         key = endpoint, principal.agent
-        known = self._known.get(key)
-        if known is not None and known.claims is principal.claims:
-            return known.selection
+        claims, selection = self._known.get(key, (None, None))
+        if selection is not None and claims is principal.claims:
+            return selection
         found = applying(self._limits, principal, endpoint)
-        selection = self._selections.get((endpoint, found))
-        if selection is None:
-            by_uri = any(one.limit.tools is not None and not one.limit.tools.uris.free for one in found)
-            selection = self._selections[endpoint, found] = Selection(found, {}, by_uri)
+        selection = self._selections.setdefault((endpoint, found), Selection(found, {}))
         if len(self._known) >= MOST_SELECTIONS:
             self._known.clear()
-        self._known[key] = _KnownAgent(principal.claims, selection)
+        self._known[key] = principal.claims, selection
         return selection
-
-    def _speaking(self, selection: Selection, context: RequestContext, call: Call, arm: Arm) -> Sequence[Counting]:
-        """Those of a selection that speak of what is asked for."""
-        grant, target, endpoint = context.grant, arm.targets[0], context.endpoint.path
-        assert grant is not None
-        known = selection.of.get((call.method, grant.route.name, target.server, target.tool))
-        if known is not None:
-            return known
-        matter = _matter(context, selection)
-        if matter.kind == RESOURCE:  # agents can write as many URIs as they like: none is remembered
-            key: tuple[str, ...] = RESOURCE, matter.server
-            if key not in selection.of:
-                selection.of[key] = tuple([_counting(one, endpoint, matter) for one in selection.limits])
-            return [one for one in selection.of[key] if _speaks(one.applies, matter)]
-        key = _METHODS[matter.kind], matter.name, matter.server, matter.own
-        speaking = [one for one in selection.limits if _speaks(one, matter)]
-        if len(selection.of) >= MOST_NAMES:
-            selection.of.clear()
-        found = selection.of[key] = tuple([_counting(one, endpoint, matter) for one in speaking])
-        return found
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
-    def reset(self, order: Order) -> None:
-        """Make buckets of a limit full."""
-        if order.subject is None:
-            self._buckets.reset_all(order.limit, order.number)
+    def reset(self, text: str) -> None:
+        """Make buckets of a limit full: here, and wherever the store is shared."""
+        self.heard([text])
+        self._buckets.repeat(text)
+
+    def heard(self, texts: Iterable[str]) -> None:
+        """Resets that were ordered here or elsewhere, each perhaps often."""
+        for text in texts:
+            try:
+                reset = _RESET(text)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                continue  # the store is shared with whoever has its password
+            if reset.number not in self._resets:
+                self._resets[reset.number] = None
+                if len(self._resets) > MOST_RESETS:
+                    del self._resets[next(iter(self._resets))]
+                self._fill(reset)
+
+    def _fill(self, reset: Reset) -> None:
+        if reset.subject is None:
+            self._buckets.reset_all(reset.limit, reset.number)
             return
-        strangers = replace(self._strangers, figures=self._figures)
-        limit = next((one for one in (*self._limits, strangers) if one.name == order.limit), None)
+        limit = next((one for one in (*self._limits, self._strangers) if one.name == reset.limit), None)
         if limit is None:
             return
         tables = [(limit.name, limit.figures)]
         tables += [(override_table(limit, one), one.figures) for one in limit.overrides]
-        subject = subject_of(order.subject)
+        subject = reset.subject[0] if len(reset.subject) == 1 else reset.subject
         charges = [BucketCharge(limit, (table, subject), figures) for table, figures in tables if figures]
-        self._buckets.reset(charges, order.number)
+        self._buckets.reset(charges, reset.number)
 
     async def report(self) -> dict[str, Any]:
-        """How the limits stand here, fit for JSON: fullest buckets, who is refused most, what operators have raised."""
+        """How the limits stand here, fit for JSON: fullest buckets, who is refused most."""
         standings: list[BucketState] = []
         for at, one in enumerate(self._buckets.standings(int(monotonic() * 1e6))):
             if at % SLICE == SLICE - 1:
-                standings = nlargest(REPORTED, standings, key=_fullness)
+                standings = nlargest(REPORTED, standings, key=attrgetter("used"))
                 await asyncio.sleep(0)  # calls go on meanwhile
             standings.append(one)
         return {
-            "buckets": [asdict(one) for one in nlargest(REPORTED, standings, key=_fullness)],
+            "buckets": [asdict(one) for one in nlargest(REPORTED, standings, key=attrgetter("used"))],
             "refused": [
                 {"limit": limit, "subject": subject, "calls": calls}
                 for (limit, subject), calls in islice(self.refused, REPORTED)
             ],
-            "raises": self.orders.told(),
             "store": self._buckets.state,
         }
 
@@ -317,11 +292,12 @@ class Limiter:
 
     async def throttle_failed_login(self, context: RequestContext, fault: Fault) -> Fault:
         """What a wrong credential hears: `fault`, or, from an address that has shown too many, RATE_LIMITED."""
-        if self._figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
+        limit = self._strangers
+        if limit.figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
-        bucket = FAILED_CREDENTIALS, _address(context.client)
+        bucket = limit.name, _address(context.client)
         try:
-            verdict = await self._verdict(context, [BucketCharge(self._strangers, bucket, self._figures)])
+            verdict = await self._verdict(context, [BucketCharge(limit, bucket, limit.figures)])
         finally:
             self.settle(context)
         if verdict.refused is None:
@@ -341,33 +317,34 @@ def _address(client: Sequence[object] | None) -> str | None:
     return str(found if found.version == 4 else found.ipv4_mapped)
 
 
-def _fullness(standing: BucketState) -> float:
-    return standing.used
+def _speaking(selection: Selection, context: RequestContext) -> Sequence[Counting]:
+    """Those of a selection that speak of what is asked for."""
+    call, grant, arm, endpoint = context.call, context.grant, context.arm, context.endpoint
+    assert call is not None and grant is not None and arm is not None
+    target = arm.targets[0]
+    key = call.method, grant.route.name, target.server, target.tool
+    known = selection.of.get(key)
+    if known is not None:
+        return known
+    matter = CallSubject(_kind(call), *key[1:])
+    tools = [one.limit.tools for one in selection.limits]
+    if matter.kind == "resource" and not all(one is None or one.uris.free for one in tools):
+        matter = matter._replace(known_as=endpoint.uris.known_as(target.server, target.tool))
+    found = [
+        (one, one.limit.subject_reader(endpoint.path, matter))
+        for one in selection.limits
+        if one.limit.tools is None or one.limit.tools.take(matter)
+    ]
+    if call.method in (names.TOOLS_CALL, names.PROMPTS_GET):  # agents can write as many URIs as they like
+        if len(selection.of) >= MOST_NAMES:
+            selection.of.clear()
+        selection.of[key] = found
+    return found
 
 
-def _speaks(applies: ApplyingLimits, matter: CallSubject) -> bool:
-    tools = applies.limit.tools
-    return tools is None or tools.take(matter)
-
-
-def _counting(applies: ApplyingLimits, endpoint: str, matter: CallSubject) -> Counting:
-    limit, asks = applies.limit, applies.match is not None or bool(applies.overrides)
-    return Counting(applies, asks, limit.subject_reader(endpoint, matter), f"{limit.name}\n*")
-
-
-def _matter(context: RequestContext, selection: Selection) -> CallSubject:
-    """What the call is about. Of a completion it is what is completed."""
-    call, arm, grant = context.call, context.arm, context.grant
-    assert call is not None and arm is not None and grant is not None
-    target, name = arm.targets[0], grant.route.name
-    if call.method in _SHOWN_TOOLS:
-        return CallSubject("tool" if call.method == names.TOOLS_CALL else "prompt", name, target.server, target.tool)
-    if call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt":
-        return CallSubject("prompt", name, target.server, target.tool)
-    known_as = context.endpoint.uris.known_as(target.server, target.tool) if selection.by_uri else ()
-    return CallSubject(RESOURCE, name, target.server, target.tool, known_as)
-
-
-def subject_of(parts: Sequence[str | None]) -> Subject:
-    """A subject of its values, in the order of `by`."""
-    return parts[0] if len(parts) == 1 else tuple(parts)
+def _kind(call: Call) -> str:
+    """What is called; of a completion what is completed."""
+    if call.method == names.TOOLS_CALL:
+        return "tool"
+    is_completion = call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt"
+    return "prompt" if is_completion or call.method == names.PROMPTS_GET else "resource"

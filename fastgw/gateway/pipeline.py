@@ -38,8 +38,16 @@ from fastgw.gateway import (
     rate_headers,
     refusals,
 )
-from fastgw.gateway.budget import Budget
-from fastgw.gateway.connection import JSON, AgentConnection, BatchResponse, HttpResponse, Receive, ResponseWriter, Send
+from fastgw.gateway.connection import (
+    JSON,
+    AgentConnection,
+    BatchResponse,
+    Budget,
+    HttpResponse,
+    Receive,
+    ResponseWriter,
+    Send,
+)
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
 from fastgw.gateway.dialects.era import MESSAGES

@@ -1,4 +1,6 @@
-"""What an answer tells of the limits that counted its call: two headers, one number in the usage event."""
+"""What an answer tells of the limits that counted its call: the two headers of draft-ietf-httpapi-ratelimit-headers,
+and one number in the usage event.
+"""
 
 from __future__ import annotations
 

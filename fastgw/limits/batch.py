@@ -1,35 +1,61 @@
-"""What one worker asks of the store in one flight: calls' questions, and the buckets they are about."""
+"""Calls on their way through the limits, and what one worker asks of the store for them in one flight."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from fastgw.limits.leases import Lease
 from fastgw.limits.script import ENFORCE, SHADOW, ScriptRow
 from fastgw.policy.verdict import BucketCharge, LimitVerdict
 
 
-class AwaitedAdmission(Protocol):
-    """A call that asks to be admitted."""
+class AwaitedAdmission:
+    """What one call asks of the limits, the verdict, and what it must give back: once, since it may end at any moment.
 
-    charges: Sequence[BucketCharge]
+    Stands in the exchange before anything is waited for, so that whoever settles the call finds it.
+
+    Args:
+        charges: the buckets that the call counts in.
+
+    Attributes:
+        taken: of a call that is asked about at the store: charge, holding, and what of the cost was held.
+        answered: the store has answered.
+    """
+
+    __slots__ = ("charges", "verdict", "taken", "answered", "_over", "_woken")
+    taken: list[tuple[BucketCharge, Lease, int]]
+    answered: bool
+
+    def __init__(self, charges: Sequence[BucketCharge]) -> None:
+        self.charges = charges
+        self.verdict: LimitVerdict | None = None
+        self._over = False
+        self._woken: asyncio.Future[None] | None = None
 
     def decided(self, verdict: LimitVerdict) -> bool:
-        """Take the verdict; whether anybody still waits for it."""
-        ...
+        """Take the verdict; False where nobody waits for it any more, and what was taken must go back."""
+        if self._over or self.verdict is not None:
+            return False
+        self.verdict = verdict
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+        return True
 
+    async def wait(self) -> LimitVerdict:
+        """The verdict, as soon as there is one."""
+        if self.verdict is None:
+            self._woken = asyncio.get_running_loop().create_future()
+            await self._woken
+        assert self.verdict is not None
+        return self.verdict
 
-class BatchedCall:
-    """One call's question: what it took of holdings, and where its buckets stand in the check."""
-
-    __slots__ = ("admission", "taken", "done")
-
-    def __init__(self, admission: AwaitedAdmission) -> None:
-        self.admission = admission
-        self.done = False
-        self.taken: list[tuple[BucketCharge, Lease, int]] = []
-        """Charge, holding, and what of the cost was held."""
+    def close(self) -> Sequence[BucketCharge]:
+        """The call is over: the permits that it gives back, once."""
+        if self._over:
+            return ()
+        self._over = True
+        return self.verdict.permits if self.verdict is not None else ()
 
 
 class BatchRows:
@@ -50,7 +76,7 @@ class BatchRows:
             found = self._places[lease.key] = len(self.rows)
         return found
 
-    def check(self, question: BatchedCall) -> list[int]:
+    def check(self, question: AwaitedAdmission) -> list[int]:
         """What a question asks of its buckets: what is not held of the cost."""
         found: list[int] = []
         for charge, lease, use in question.taken:

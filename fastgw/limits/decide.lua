@@ -3,20 +3,20 @@
 -- Knows: buckets, what workers hold of them, this server's clock. Refuses to know: limits, agents, and any clock of a
 -- worker. The arithmetic is that of policy/bucket.py, step for step; both are held to the same vectors.
 --
--- KEYS   1 epoch  2 workers  3 orders  4... buckets
+-- KEYS   1 epoch  2 workers  3 resets  4... buckets
 -- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks,
---          orders {target, text, micros ...}, epoch that the worker knows: where it is another, nothing is decided,
+--          resets {text ...}, epoch that the worker knows: where it is another, nothing is decided,
 --          since what it knew of is no more
 --          row of a rate      {key, 1, gain, price, cap, tick, held, given back, wanted ahead}
 --          row of calls       {key, 2, most, used, wanted ahead}
 --          check              {row, cost, mode, row, cost, mode, ...}
 --          mode               0 enforce  1 shadow  2 take in any case  3 lack at least (cost: units)
---                             4 make full (cost: number of the order; each is heeded once)
--- answer one MessagePack array: version, epoch, workers, orders {text, micros left ...}, rows {held ...},
+--                             4 make full (cost: number of the reset; each is heeded once)
+-- answer one MessagePack array: version, epoch, workers, resets {text ...}, rows {held ...},
 --          checks {place of the refusal or 0, microseconds to wait, bits of shadow refusals, lacking of each item ...}
 --
 -- A bucket is kept as "units stamp cap;worker held until;...": what it lacks, when it lacked that, of how much, and
--- what each worker holds of it until when; behind cap, for a while, the last order that made it full. What is held was
+-- what each worker holds of it until when; behind cap, for a while, the last reset that made it full. What is held was
 -- taken from the bucket and may be spent without asking; it comes back only when it was spent, given back or has run
 -- out, so bucket and holdings together never exceed the whole.
 
@@ -24,7 +24,8 @@ local VERSION = 1
 local LEASE, PERMIT, WORKER = 2000000, 4000000, 5000000 -- microseconds without a word of the worker
 local MOST = 2 ^ 52 -- of anything: beyond it sums are no longer exact
 local ROOM = 10 -- times what is wanted ahead must be there, else the bucket is exact
-local ORDER = 30000000 -- microseconds for which an order that was heeded is remembered: longer than it is repeated
+local REPEAT = 10000000 -- microseconds for which a reset is repeated to workers that have not heard of it
+local RESET = 30000000 -- microseconds for which one that was heeded is remembered: longer than it is repeated
 local EPOCH_TTL, SLACK = 86400000, 1000 -- milliseconds
 
 local time = redis.call('TIME')
@@ -241,7 +242,7 @@ for at, row in ipairs(rows) do
       text = table.concat(parts)
     end
     local lasts = latest + (row[2] == 1 and whole_up(state.units, row[3]) * row[6] or 0)
-    if state.filled > 0 then lasts = max(lasts, ORDER) end
+    if state.filled > 0 then lasts = max(lasts, RESET) end
     if lasts == 0 then
       redis.call('DEL', KEYS[row[1]])
     else
@@ -251,21 +252,12 @@ for at, row in ipairs(rows) do
   end
 end
 
--- What operators have ordered holds for the whole deployment, for a time; the newest of a target alone.
-local function order(target, text, micros)
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if string.sub(member, 1, #target + 1) == target .. '\n' then redis.call('ZREM', KEYS[3], member) end
-  end
-  if micros > 0 then
-    redis.call('ZADD', KEYS[3], string.format('%.0f', now + micros), target .. '\n' .. text)
-    local lasts = ceil(micros / 1000) + SLACK
-    if redis.call('PTTL', KEYS[3]) < lasts then redis.call('PEXPIRE', KEYS[3], string.format('%.0f', lasts)) end
-  end
+for _, text in ipairs(request[7]) do
+  redis.call('ZADD', KEYS[3], string.format('%.0f', now + REPEAT), text)
+  redis.call('PEXPIRE', KEYS[3], REPEAT / 1000 + SLACK)
 end
-local new = request[7]
-for at = 1, #new, 3 do order(new[at], new[at + 1], new[at + 2]) end
 
-local workers, orders = 0, {}
+local workers, resets = 0, {}
 if request[4] == 1 then
   redis.call('PEXPIRE', KEYS[1], EPOCH_TTL)
   redis.call('ZADD', KEYS[2], string.format('%.0f', now), worker)
@@ -274,9 +266,6 @@ if request[4] == 1 then
   redis.call('PEXPIRE', KEYS[2], EPOCH_TTL)
   workers = redis.call('ZCARD', KEYS[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
-  local found = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
-  for at = 1, #found, 2 do
-    orders[at], orders[at + 1] = string.match(found[at], '\n(.*)$') or '', tonumber(found[at + 1]) - now
-  end
+  resets = redis.call('ZRANGE', KEYS[3], 0, -1)
 end
-return cmsgpack.pack({ VERSION, epoch, workers, orders, holdings, answers })
+return cmsgpack.pack({ VERSION, epoch, workers, resets, holdings, answers })

@@ -1,9 +1,9 @@
 """What one worker holds of the store's buckets: tokens paid for in advance, calls it may run, and what it heard last.
 
-A *lease* is tokens that were taken from the bucket before anybody asked for them; so a limit is never exceeded. The
-other side: a call may be refused while another worker still holds some. That bound is kept small: a hundredth of the
-bucket, only for buckets in use, given back when idle, none at all near the end of a bucket (`ROOM` in the script) or
-where the limit is `exact`.
+`now` is CLOCK_MONOTONIC microseconds. A *lease* is tokens that were taken from the bucket before anybody asked for
+them; so a limit is never exceeded. The other side: a call may be refused while another worker still holds some. That
+bound is kept small: a hundredth of the bucket, only for buckets in use, given back when idle, none at all near the end
+of a bucket (`ROOM` in the script) or where the limit is `exact`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Buckets of one process: `store: memory`, and what each worker goes by while the store is away.
 
-A bucket is one whole number (what it lacks, when, of how much: see `policy.bucket.Lack`), 52 bytes where three numbers
-and their tuple take 150. One that is full again is forgotten: whoever is not kept is full.
+`now` is CLOCK_MONOTONIC microseconds, which never go back. A bucket is one whole number (what it lacks, when, of how
+much: see `policy.bucket.Lack`), 52 bytes where three numbers and their tuple take 150. One that is full again is
+forgotten: whoever is not kept is full.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Refusal = tuple[int, int, BucketCharge]
 class _Table:
     """The buckets of one limit, or of an override.
 
-    Args:
-        charges: by the size of a bucket, the slowest that counted with it. While an operator has raised the rate of one
-            agent, or after a reload, a table has buckets of several sizes; each is forgotten by its own figures.
+    Attributes:
+        charges: by the size of a bucket, the slowest that counted with it. After a reload a table has buckets of
+            several sizes; each is forgotten by its own figures.
     """
 
     buckets: dict[Subject, int] = field(default_factory=dict)
@@ -165,6 +166,9 @@ class MemoryBuckets:
 
     def ask(self, admission: object) -> None:
         """Nobody is asked: `decide` always knows."""
+
+    def repeat(self, reset: str) -> None:
+        """Nobody else has these buckets."""
 
     # -- forgetting ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """The way to the store: redis-py, for one server, a sentinel's primary, or a cluster.
 
-Nothing is tried twice here (redis-py's own defaults,
-ten retries of five seconds, would hold a call up for a minute).
+Nothing is tried twice here: redis-py's own defaults, ten retries of five seconds, would hold a call up for a minute.
 """
 
 from __future__ import annotations

@@ -62,14 +62,14 @@ class ScriptRequest:
         checks: each a flat list of (row counted from 1, cost, mode).
         beat: say that the worker lives, and ask what the whole deployment knows.
         known: epoch that the worker knows; empty: none. In a store of another one nothing is decided.
-        orders: of operators: (target, text, microseconds that it holds); 0 takes back what the target was ordered.
+        resets: of operators, as text: the store repeats each to all workers for some seconds.
     """
 
     rows: list[ScriptRow] = field(default_factory=list)
     checks: list[list[int]] = field(default_factory=list)
     beat: bool = False
     known: str = ""
-    orders: list[tuple[str, str, int]] = field(default_factory=list)
+    resets: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +80,21 @@ class ScriptReply:
         epoch: another one than before: the store has lost what it had.
         emptied: it is another one than the request knew; nothing was decided.
         workers: seen lately, where it was asked for; else 0.
-        orders: (text, microseconds left) of those in force, where it was asked for.
+        resets: those of the last seconds, where the request was a beat.
         held: for each row what the worker holds now.
         checks: for each (place of the refusal or 0, microseconds to wait, bits of shadow refusals, units lacking ...).
     """
 
     epoch: str
     workers: int
-    orders: list[tuple[str, int]]
+    resets: list[str]
     held: list[int]
     checks: list[list[int]]
     emptied: bool = False
 
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_DECODE = msgspec.msgpack.Decoder(tuple[int, str, int, list[str | int], list[int], list[list[int]]]).decode
+_DECODE = msgspec.msgpack.Decoder(tuple[int, str, int, list[str], list[int], list[list[int]]]).decode
 
 
 class StoreKeys:
@@ -106,7 +106,7 @@ class StoreKeys:
 
     def __init__(self, prefix: str) -> None:
         self._start = f"{{{prefix}}}:{VERSION}:"
-        self.epoch, self.workers, self.orders = (self._start + name for name in ("epoch", "workers", "orders"))
+        self.epoch, self.workers, self.resets = (self._start + name for name in ("epoch", "workers", "resets"))
 
     def bucket(self, table: str, subject: Subject) -> str:
         """The key of a bucket: of one length and one alphabet, whatever a claim holds."""
@@ -116,7 +116,7 @@ class StoreKeys:
 
     def of(self, request: ScriptRequest) -> list[str]:
         """All keys of a call, in the script's order."""
-        return [self.epoch, self.workers, self.orders, *(row.key for row in request.rows)]
+        return [self.epoch, self.workers, self.resets, *(row.key for row in request.rows)]
 
 
 def encode(request: ScriptRequest, worker: str, epoch: str) -> bytes:
@@ -127,8 +127,7 @@ def encode(request: ScriptRequest, worker: str, epoch: str) -> bytes:
         epoch: to begin with where the store has none.
     """
     rows = [_row(at, row) for at, row in enumerate(request.rows, FIRST)]
-    orders = [part for order in request.orders for part in order]
-    return _ENCODE((VERSION, worker, epoch, int(request.beat), rows, request.checks, orders, request.known))
+    return _ENCODE((VERSION, worker, epoch, int(request.beat), rows, request.checks, request.resets, request.known))
 
 
 def _row(key: int, row: ScriptRow) -> Sequence[int]:
@@ -146,7 +145,7 @@ def decode(answer: object, request: ScriptRequest) -> ScriptReply:
     if not isinstance(answer, bytes):
         raise BadReply(f"a {type(answer).__name__} instead of bytes")
     try:
-        version, epoch, workers, orders, held, checks = _DECODE(answer)
+        version, epoch, workers, resets, held, checks = _DECODE(answer)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise BadReply(str(wrong)) from None
     if version == VERSION and request.known not in ("", epoch) and not held and not checks:
@@ -161,20 +160,4 @@ def decode(answer: object, request: ScriptRequest) -> ScriptReply:
         raise BadReply(f"{workers} workers")
     if any(one < 0 for one in held):
         raise BadReply("a worker cannot hold less than nothing")
-    return ScriptReply(epoch, workers, _orders(orders), held, checks)
-
-
-def _orders(flat: list[str | int]) -> list[tuple[str, int]]:
-    """Pairs of text and microseconds.
-
-    Raises:
-        BadReply: they are none.
-    """
-    if len(flat) % 2:
-        raise BadReply("an order without its time")
-    found = []
-    for text, left in zip(flat[::2], flat[1::2], strict=True):
-        if not isinstance(text, str) or not isinstance(left, int):
-            raise BadReply("orders that are none")
-        found.append((text, left))
-    return found
+    return ScriptReply(epoch, workers, resets, held, checks)

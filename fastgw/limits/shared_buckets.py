@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import monotonic
 
-from fastgw.limits.batch import AwaitedAdmission, BatchedCall, BatchRows
+from fastgw.limits.batch import AwaitedAdmission, BatchRows
 from fastgw.limits.batcher import Batcher, StoreAway
 from fastgw.limits.leases import Lease, Leases, micros, share_of
 from fastgw.limits.memory_buckets import MemoryBuckets, refused
 from fastgw.limits.script import AT_LEAST, FILL, TAKE, ScriptReply, ScriptRequest, StoreKeys
-from fastgw.policy.bucket import MICROS
 from fastgw.policy.verdict import Bucket, BucketCharge, BucketState, LimitVerdict
 
 log = logging.getLogger("fastgw")
@@ -42,7 +41,7 @@ class SharedBuckets:
     """
 
     def __init__(
-        self, keys: StoreKeys, batcher: Batcher[BatchedCall], count: Callable[..., None], workers: int
+        self, keys: StoreKeys, batcher: Batcher[AwaitedAdmission], count: Callable[..., None], workers: int
     ) -> None:
         self._batcher = batcher
         self._count = count
@@ -56,17 +55,14 @@ class SharedBuckets:
         self._lost: dict[Lease, None] = {}
         self._telling: dict[Lease, None] = {}
         self._told: dict[Lease, None] = {}
-        self._orders: deque[_Order] = deque()
-        self._more: deque[Iterator[_Order]] = deque()
+        self._orders: deque[Iterator[_Order]] = deque()
         self._epoch = ""
         self._beat_due = False
-        self._unsaid_orders: list[tuple[str, str, int]] = []
+        self._unsaid_resets: list[str] = []
         self._under_way: ScriptRequest = ScriptRequest()
         self._carried: list[_Order] = []
-        self.ordered: Callable[[list[tuple[str, float]]], None] = lambda _: None
-        """Hears what operators have ordered, the whole deployment over: text, and seconds that it still holds."""
-        self.forgotten: Callable[[], None] = lambda: None
-        """Is told that the store knows of no orders any more: they are to be given again."""
+        self.heard: Callable[[list[str]], None] = lambda _: None
+        """Hears the resets that operators have ordered lately, the whole deployment over."""
         batcher.handler = self
 
     @property
@@ -93,13 +89,13 @@ class SharedBuckets:
 
     def ask(self, admission: AwaitedAdmission) -> None:
         """Ask the store; `admission.decided` hears the verdict."""
-        question = BatchedCall(admission)
+        admission.taken, admission.answered = [], False
         now = micros(monotonic())
         # Those in shadow first: the script tells of them by bits, of which a number of Lua's has 53.
         for charge in sorted(admission.charges, key=lambda charge: not charge.limit.shadow):
             lease = self._leases.find(charge)
-            question.taken.append((charge, lease, lease.take(charge.cost, now)))
-        self._batcher.ask(question)
+            admission.taken.append((charge, lease, lease.take(charge.cost, now)))
+        self._batcher.ask(admission)
 
     def release(self, permits: Iterable[BucketCharge]) -> None:
         """These calls are over."""
@@ -111,12 +107,12 @@ class SharedBuckets:
     # ---------------------------------------------------------------------------------
 
     def unsaid(self) -> bool:
-        return bool(self._beat_due or self._told or self._orders or self._more or self._lost)
+        return bool(self._beat_due or self._told or self._orders or self._lost)
 
-    def compose(self, waiting: list[BatchedCall]) -> ScriptRequest:
+    def compose(self, waiting: list[AwaitedAdmission]) -> ScriptRequest:
         """First what the store must know, then the questions."""
-        request = ScriptRequest(beat=self._beat_due, known=self._epoch, orders=self._unsaid_orders)
-        self._beat_due, self._unsaid_orders = False, []
+        request = ScriptRequest(beat=self._beat_due, known=self._epoch, resets=self._unsaid_resets)
+        self._beat_due, self._unsaid_resets = False, []
         rows = BatchRows(micros(monotonic()))
         about = [lease for question in waiting for _, lease, _ in question.taken] if self._lost else ()
         for lease in chain(about, list(islice(self._lost, MOST_ROWS))):
@@ -135,7 +131,7 @@ class SharedBuckets:
         request.rows, self._rows, self._under_way = rows.rows, rows.leases, request
         return request
 
-    def landed(self, waiting: list[BatchedCall], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
+    def landed(self, waiting: list[AwaitedAdmission], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
         when, now = micros(sent), micros(monotonic())
         lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
         if request.beat:
@@ -147,28 +143,25 @@ class SharedBuckets:
             self._leases.told(lease, row, held, when)
         if lost:  # a probe has found it so
             self._know_nothing()
-        elif request.beat:
-            self._hear(reply)
-
-    def _hear(self, reply: ScriptReply) -> None:
-        try:
-            self.ordered([(text, left / MICROS) for text, left in reply.orders])
-        except Exception:  # what operators order must not cost calls the store
-            log.exception("orders of operators could not be taken")
+        elif reply.resets:
+            try:
+                self.heard(reply.resets)
+            except Exception:  # what operators order must not cost calls the store
+                log.exception("resets of operators could not be taken")
 
     def _next_orders(self) -> list[_Order]:
         """As many as one flight carries."""
-        taken = [self._orders.popleft() for _ in range(min(MOST_ROWS, len(self._orders)))]
-        while self._more and len(taken) < MOST_ROWS:
-            some = list(islice(self._more[0], MOST_ROWS - len(taken)))
+        taken: list[_Order] = []
+        while self._orders and len(taken) < MOST_ROWS:
+            some = list(islice(self._orders[0], MOST_ROWS - len(taken)))
             taken += some
             if not some:
-                self._more.popleft()
+                self._orders.popleft()
         return taken
 
-    def _answered(self, question: BatchedCall, answer: list[int], now: int) -> None:
+    def _answered(self, question: AwaitedAdmission, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
-        question.done = True
+        question.answered = True
         verdict = LimitVerdict(how="store")
         for at, ((charge, lease, use), lacking) in enumerate(zip(question.taken, units, strict=True)):
             lease.settle(use, use if place or shadows >> at & 1 else 0)
@@ -180,7 +173,7 @@ class SharedBuckets:
         if place:
             charge, lease, _ = question.taken[place - 1]
             verdict = refused(verdict, [(pause, lease.lack[0], charge)])
-        if not question.admission.decided(verdict):
+        if not question.decided(verdict):
             self.release(verdict.permits)
 
     def _counted(self, verdict: LimitVerdict, charge: BucketCharge, lease: Lease) -> None:
@@ -197,24 +190,25 @@ class SharedBuckets:
         self._take_back()
         self._know_nothing()
 
-    def lost(self, waiting: list[BatchedCall], why: StoreAway) -> None:
+    def lost(self, waiting: list[AwaitedAdmission], why: StoreAway) -> None:
         self._count("fastgw_store_errors_total", why.kind)
         self._take_back()
         now = micros(monotonic())
         for question in waiting:
-            if question.done:  # its flight failed after it was answered
+            if question.answered:  # its flight failed after it was answered
                 continue
             for _, lease, use in question.taken:
                 lease.settle(use, use)
-            verdict = self._by_itself(question.admission.charges, now)
-            if not question.admission.decided(verdict):
+            verdict = self._by_itself(question.charges, now)
+            if not question.decided(verdict):
                 self.release(verdict.permits)
 
     def _take_back(self) -> None:
         """What was to be told, and may not have been heard, is told again: rather twice than not at all."""
         self._lost |= self._telling
-        self._orders.extendleft(reversed(self._carried))
-        self._unsaid_orders = [*self._under_way.orders, *self._unsaid_orders]
+        if self._carried:
+            self._orders.appendleft(iter(self._carried))
+        self._unsaid_resets = [*self._under_way.resets, *self._unsaid_resets]
         self._beat_due = self._beat_due or self._under_way.beat
         self._rows, self._carried, self._under_way, self._telling = [], [], ScriptRequest(), {}
 
@@ -222,7 +216,6 @@ class SharedBuckets:
         """The store has lost its buckets: it is told what each lacked, before it decides about it again."""
         self._lost = dict.fromkeys(self._leases)
         self._hold_nothing()
-        self.forgotten()
         self._batcher.fly()
 
     # -- without the store -------------------------------------------------------------------------------------------
@@ -266,7 +259,7 @@ class SharedBuckets:
         each time.
         """
         owed, self._owed = self._owed, {}
-        self._more.append((charge, tokens, TAKE) for charge, tokens in owed.values())
+        self._orders.append((charge, tokens, TAKE) for charge, tokens in owed.values())
         self._hold_nothing()
 
     def _hold_nothing(self) -> None:
@@ -307,7 +300,7 @@ class SharedBuckets:
         Args:
             order: that demands it, as a number: the store heeds each once, whoever repeats it.
         """
-        self._more.append(self._reset(charges, order))
+        self._orders.append(self._reset(charges, order))
         self._batcher.fly()
 
     def _reset(self, charges: Iterable[BucketCharge], order: int) -> Iterator[_Order]:
@@ -324,8 +317,8 @@ class SharedBuckets:
         charges = (lease.charge for lease in self._leases.of_limit(limit) if lease.charge.figures is not None)
         self.reset(charges, order)
 
-    def order(self, target: str, text: str, seconds: float) -> None:
-        """Let the whole deployment know what an operator has ordered; 0 seconds take back what the target was."""
-        self._unsaid_orders.append((target, text, micros(seconds)))
+    def repeat(self, reset: str) -> None:
+        """Let the whole deployment know of a reset."""
+        self._unsaid_resets.append(reset)
         self._beat_due = True
         self._batcher.fly()

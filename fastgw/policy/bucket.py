@@ -84,7 +84,7 @@ def figures_of(calls: int, seconds: int, burst: int) -> BucketRate:
 
 
 def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int:
-    """Units that a bucket lacks at `now`. It is kept as (these, `counted_at(now)`, `cap`) from then on.
+    """Units that a bucket lacks at `now`. It is kept as (these, `now - now % tick`, `cap`) from then on.
 
     Args:
         lack: what was kept; of a bucket that nobody keeps, 0 of a cap of 0.
@@ -102,16 +102,6 @@ def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int
         units -= passed * gain
     least = min(cap, lent * price)
     return units if units > least else least
-
-
-def counted_at(figures: BucketRate, now: int) -> int:
-    """The stamp of a bucket that is counted at `now`: whole ticks, so that no part of one is lost."""
-    return now - now % figures.tick
-
-
-def missing(units: int, figures: BucketRate, cost: int) -> int:
-    """Units that are missing for `cost` tokens where `units` are lacking; 0 or less where there are enough."""
-    return units + cost * figures.price - figures.cap
 
 
 def wait(short: int, figures: BucketRate, now: int) -> int:

@@ -9,11 +9,9 @@ from typing import Any
 
 from fastgw.gateway.asgi import application
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.limiter import Limiter
-from fastgw.gateway.orders import Orders
+from fastgw.gateway.limiter import Buckets, Limiter
 from fastgw.gateway.recorder import Recorder
 from fastgw.limits.batcher import Batcher, StoreConnection
-from fastgw.limits.buckets import Buckets
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
@@ -42,15 +40,11 @@ def _load(plan: Plan) -> None:
 def _gateway(
     controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
 ) -> tuple[GatewayPort, Any]:
-    buckets: Buckets = MemoryBuckets()
-    tell = None
-    if seat.place.kind != "memory":
-        buckets = shared = _shared(counters, tasks, seat)
-        tell = shared.order
-    orders = Orders(tell)
-    if tell is not None:
-        shared.ordered, shared.forgotten = orders.heard, orders.repeat
-    gateway = Gateway(controller, Recorder(counters), tasks, life, Limiter(buckets, counters, orders))
+    buckets: Buckets = MemoryBuckets() if seat.place.kind == "memory" else _shared(counters, tasks, seat)
+    limiter = Limiter(buckets, counters)
+    if isinstance(buckets, SharedBuckets):
+        buckets.heard = limiter.heard
+    gateway = Gateway(controller, Recorder(counters), tasks, life, limiter)
     return gateway, application(gateway)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import uvloop
 
 from fastgw.admin.app import serve_admin
-from fastgw.admin.limits import LimitHandlers
 from fastgw.admin.status import Status
 from fastgw.processes import child, ipc_framing
 from fastgw.processes.ended_sessions import EndedSessions
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
+from fastgw.processes.limits import OperatorLimits
 from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
@@ -61,7 +61,7 @@ class ControllerProcess:
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
-        self._desk = LimitHandlers(self._ipc_server.operate, lambda: self._plan.limits, plan.data / "audit.jsonl")
+        self._limits = OperatorLimits(self._ipc_server.operate, lambda: self._plan.limits, plan.data / "audit.jsonl")
         self.status = Status(self._ipc_server, self._control_plane, self._sums, self._gauges)
         self.status.catching_up = lambda: self._busy or self._changed.is_set()
 
@@ -69,7 +69,7 @@ class ControllerProcess:
         """Keep until the supervisor says stop."""
         links = await self._ipc_server.listen(places.ipc_server, self)
         await self._compile()
-        admin = await serve_admin(places.admin, self.status, self._plan.admin_token, self._desk)
+        admin = await serve_admin(places.admin, self.status, self._plan.admin_token, self._limits)
         self._control_plane.begin(self._changed.set, self._ipc_server.freshen)
         self._tasks.spawn(self._compile_when_changed(), "compiling")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
@@ -197,10 +197,6 @@ class ControllerProcess:
     def levels(self) -> list[tuple[str, str]]:
         """Log levels of sessions that a new worker must know."""
         return list(self._levels.items())
-
-    def orders(self) -> list[tuple[str, float]]:
-        """What operators have ordered that a new worker must know."""
-        return self._desk.orders()
 
     def gone(self, worker: WorkerPeer) -> None:
         """A worker's link has ended."""

@@ -66,10 +66,6 @@ class IpcHandlers(Protocol):
         """Log levels of sessions that a new worker must know."""
         ...
 
-    def orders(self) -> list[tuple[str, float]]:
-        """What operators have ordered that a new worker must know: text, and seconds it still holds."""
-        ...
-
     def gone(self, worker: WorkerPeer) -> None:
         """The worker's link has ended."""
         ...
@@ -273,8 +269,6 @@ class IpcServer:
         self.workers.add(worker)
         worker.send(ipc_framing.pack(("ended", 0, self.ears.ended())))
         worker.send(ipc_framing.pack(("levels", 0, self.ears.levels())))
-        for order in self.ears.orders():
-            worker.send(ipc_framing.pack(("operate", 0, "remember", order)))
         if self._packed is not None:
             worker.sent = self._packed.generation
             worker.send_all(self._all())

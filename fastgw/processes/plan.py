@@ -114,9 +114,7 @@ class GatewayPort(Protocol):
         ...
 
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
-        """Do what an operator asks of every worker, and answer: `report`, `order` with (text, seconds), or
-        `remember` with the same: it was ordered before.
-        """
+        """Do what an operator asks of every worker, and answer: `report`, or `reset` with one as text."""
         ...
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from fastgw.admin.app import serve_admin
-from fastgw.admin.limits import LimitHandlers
 from fastgw.admin.status import Status
 from fastgw.processes.ipc_server import IpcServer
+from fastgw.processes.limits import OperatorLimits
 from fastgw.processes.plan import Plan
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.tasks import BackgroundTasks
@@ -29,7 +29,7 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
         listener = socket.create_server(("127.0.0.1", 0))
         status = Status(IpcServer(BackgroundTasks()), Mind(PLAN), Sums(), dict)
         ipc_server = IpcServer(BackgroundTasks())
-        desk = LimitHandlers(ipc_server.operate, tuple, Path("nowhere"))
+        desk = OperatorLimits(ipc_server.operate, tuple, Path("nowhere"))
         runner = await serve_admin(listener, status, token, desk)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
         try:

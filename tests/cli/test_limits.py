@@ -15,13 +15,13 @@ import pytest
 from aiohttp import web
 
 from fastgw.admin.app import serve_admin
-from fastgw.admin.limits import LimitHandlers
 from fastgw.admin.status import Status
 from fastgw.cli.limits import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.script import SOURCE
 from fastgw.processes.ipc_server import IpcServer
+from fastgw.processes.limits import OperatorLimits
 from fastgw.processes.plan import Plan
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.tasks import BackgroundTasks
@@ -41,10 +41,9 @@ BUCKETS = [
     {"limit": "per-agent", "subject": "tester", "used": 0.35, "left": 13, "burst": 20, "at_once": True},
     {"limit": "writes", "subject": "\x1b[2Jred\u202e deploy\nx", "used": 0.1, "left": 9, "burst": 10, "at_once": False},
 ]
-RAISES = [{"limit": "per-agent", "subject": None, "rate": "200/60s", "burst": 200, "secondsLeft": 90}]
 REFUSED = [{"limit": "per-agent", "subject": "tester", "calls": 7}]
-FULL = {"store": "up", "buckets": BUCKETS, "refused": REFUSED, "raises": RAISES}
-EMPTY: dict[str, Any] = {"store": "memory", "buckets": [], "refused": [], "raises": []}
+FULL = {"store": "up", "buckets": BUCKETS, "refused": REFUSED}
+EMPTY: dict[str, Any] = {"store": "memory", "buckets": [], "refused": []}
 
 
 @dataclass
@@ -59,8 +58,7 @@ class Workers:
     async def ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
         if verb == "report":
             return [json.loads(json.dumps(self.report))]
-        text, seconds = args
-        self.heard.append({**json.loads(text), "seconds": seconds})
+        self.heard.append(json.loads(*args))
         return [None]
 
     @property
@@ -80,8 +78,8 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     workers = Workers(listener.getsockname()[1], folder)
     plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
     status = Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict)
-    desk = LimitHandlers(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
-    runner = await serve_admin(listener, status, token, desk)
+    limits = OperatorLimits(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
+    runner = await serve_admin(listener, status, token, limits)
     try:
         yield workers
     finally:
@@ -121,10 +119,6 @@ def test_how_the_limits_stand_is_an_aligned_table(workers: Workers, capsys: Said
         "refused most",
         "limit      subject  calls",
         "per-agent  tester   7",
-        "",
-        "raised",
-        "limit      subject  rate     burst  seconds left",
-        "per-agent  (all)    200/60s  200    90",
     ]
     assert said.err == ""
 
@@ -167,22 +161,16 @@ def test_a_subject_that_looks_like_an_option(workers: Workers) -> None:
     assert workers.heard[0]["subject"] == ["--json", "-x"]
 
 
-def test_a_raise_and_taking_it_back(workers: Workers, capsys: Said) -> None:
-    raised = ["limits", "raise", "per-agent", "tester", "--rate", "200/minute", "--for", "1h", "--admin", workers.url]
-    assert main(raised) == 0
-    assert main(["limits", "raise", "per-agent", "tester", "--for", "0s", "--admin", workers.url]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "per-agent tester: 200/60s, burst 200, for 3600 s",
-        "per-agent tester: as configured",
-    ]
-    first, second = workers.heard
-    assert (first["calls"], first["burst"], first["seconds"], second["seconds"]) == (200, 200, 3600, 0)
+def test_the_answer_to_a_reset_as_json(workers: Workers, capsys: Said) -> None:
+    assert main(["limits", "--admin", workers.url, "reset", "per-agent", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["do"] == "reset"
 
 
-def test_a_burst_beside_the_rate_and_the_answer_as_json(workers: Workers, capsys: Said) -> None:
-    words = ["raise", "per-agent", "--rate", "200/minute", "--burst", "500", "--for", "5m", "--json"]
-    assert main(["limits", "--admin", workers.url, *words]) == 0
-    assert json.loads(capsys.readouterr().out)["burst"] == workers.heard[0]["burst"] == 500
+def test_there_are_no_raises_any_more(workers: Workers, capsys: Said) -> None:
+    words = ["raise", "per-agent", "tester", "--rate", "200/minute", "--for", "1h", "--admin", workers.url]
+    assert main(["limits", *words]) == 2
+    assert "edit `limits` in the configuration" in capsys.readouterr().err
+    assert workers.heard == []
 
 
 @pytest.mark.parametrize(
@@ -190,9 +178,6 @@ def test_a_burst_beside_the_rate_and_the_answer_as_json(workers: Workers, capsys
     [
         (["reset", "nothing"], "fastgw: refused (400): there is no limit 'nothing'; there are per-agent, writes, "),
         (["reset", "writes", "a"], "fastgw: refused (400): subject must be the values of [claims.team, tool], in"),
-        (["raise", "per-agent", "--for", "1h"], "fastgw: refused (400): rate must be a rate: 100/minute"),
-        (["raise", "per-agent", "--rate", "1/day", "--for", "1h"], "fastgw: refused (400): a raise cannot let less"),
-        (["raise", "per-agent", "--rate", "200/minute", "--for", "1"], "fastgw: refused (400): for must be a time"),
         (["reset", "\x1b[2J"], "fastgw: refused (400): there is no limit '\\x1b[2J'"),
     ],
 )  # fmt: skip
@@ -250,14 +235,14 @@ def test_a_token_that_cannot_be_sent_is_not_shown(
 @pytest.mark.parametrize("words", [["limits"], ["limits", "reset", "per-agent"]])
 def test_where_nobody_listens_it_is_one_line(capsys: Said, words: list[str]) -> None:
     assert main([*words, "--admin", f"127.0.0.1:{(port := free_port())}"]) == 1
-    assert capsys.readouterr().err == f"fastgw: cannot reach the admin port 127.0.0.1:{port}: Connection refused\n"
+    assert capsys.readouterr().err == f"fastgw: cannot reach 127.0.0.1:{port}: Connection refused\n"
 
 
 @pytest.mark.parametrize(
     ("admin", "said"),
     [
-        ("ftp://h", "the address must be http:// or https:// and name a host"),
-        ("http://u:p@h", "the address must not carry a user or password"),
+        ("ftp://h", "the address must be http:// or https://, name a host, and carry no user or password"),
+        ("http://u:p@h", "the address must be http:// or https://, name a host, and carry no user or password"),
     ],
 )
 def test_an_address_that_cannot_be_used(capsys: Said, admin: str, said: str) -> None:
@@ -315,7 +300,7 @@ def test_what_the_page_shows_is_how_it_looks(workers: Workers, capsys: Said) -> 
         )
     ]
     refused = [{"limit": "per-agent", "subject": "deploy-bot", "calls": 90}]
-    workers.report = {"store": "up", "buckets": rows, "refused": refused, "raises": []}
+    workers.report = {"store": "up", "buckets": rows, "refused": refused}
     assert main(["limits", "--admin", workers.url]) == 0
     assert capsys.readouterr().out == shown[1].replace("(2 workers)", "(1 worker)")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -149,52 +148,3 @@ def test_a_bucket_that_is_used_up_is_seen_and_made_full(tmp_path: Path, workers:
             ]  # fmt: skip
 
     asyncio.run(story())
-
-
-@both
-def test_a_raise_lets_one_agent_do_more_for_a_time(tmp_path: Path, workers: int) -> None:
-    raised, usual = '"per-agent";q=100;w=1', '"per-agent";q=20;w=86400'
-
-    async def story() -> None:
-        async with operated(tmp_path, workers) as gateway:
-            await use_up(gateway)
-            await use_up(gateway, OTHER)
-            words = ["raise", "per-agent", "tester", "--rate", "1000/second", "--burst", "100", "--for", "1h"]
-            assert await fastgw_limits(gateway, *words) == ["per-agent tester: 1000/1s, burst 100, for 3600 s"]
-            assert {policy(await call(gateway)) for _ in range(3 * BURST)} == {raised}
-            assert (await call(gateway, OTHER)).status == 429
-            row = (await fastgw_limits(gateway))[-1].split()
-            assert row[:4] == ["per-agent", "tester", "1000/1s", "100"]
-            assert 3500 < int(row[4]) <= 3600
-
-            assert await new_worker(gateway, workers) == raised, "it is known to a worker that comes later"
-
-            back = ["raise", "per-agent", "tester", "--for", "0s"]
-            assert await fastgw_limits(gateway, *back) == ["per-agent tester: as configured"]
-            assert set((await through(gateway, workers)).values()) == {usual}
-            await use_up(gateway)
-            assert (await report(gateway))["raises"] == []
-            first, second = audit(gateway)
-            assert (first["do"], first["subject"], first["rate"], first["burst"], first["seconds"]) == (
-                "raise", ["tester"], "1000/1s", 100, 3600,
-            )  # fmt: skip
-            assert (second["do"], second["subject"], second["seconds"]) == ("raise", ["tester"], 0)
-            assert {line["who"].partition(":")[0] for line in (first, second)} == {"127.0.0.1 token"}
-
-    asyncio.run(story())
-
-
-async def new_worker(gateway: Gateway, workers: int) -> str | None:
-    """Kill a worker; the figures by which the one in its place counts."""
-    before = set(await through(gateway, workers))
-    os.kill(gateway.child("worker-1"), signal.SIGKILL)
-
-    async def met() -> str | None:
-        try:
-            reply = await call(gateway)
-        except (OSError, asyncio.IncompleteReadError):
-            return None  # of one worker none is left for a moment
-        return policy(reply) if sign(reply) not in before else None
-
-    found: str | None = await until(met)
-    return found

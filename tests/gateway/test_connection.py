@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from fastgw.gateway import connection
-from fastgw.gateway.budget import Budget
-from fastgw.gateway.connection import AgentConnection
+from fastgw.gateway.connection import AgentConnection, Budget
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import modern
 from fastgw.snapshot.model import Endpoint, Snapshot, View

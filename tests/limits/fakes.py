@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.batcher import StoreAway
 from fastgw.limits.script import RATE, VERSION, ScriptReply, ScriptRequest, ScriptRow
 from fastgw.policy.bucket import BucketRate
@@ -56,11 +57,10 @@ class Spawner:
 
 def asked_in(keys: list[str], argument: bytes) -> tuple[ScriptRequest, str, str]:
     """What the script is asked, by whom, and the epoch it is to begin with."""
-    version, worker, epoch, beat, rows, checks, orders, known = msgspec.msgpack.decode(argument)
+    version, worker, epoch, beat, rows, checks, resets, known = msgspec.msgpack.decode(argument)
     assert version == VERSION
     made = [_row(keys, *row) for row in rows]
-    told = [tuple(orders[at : at + 3]) for at in range(0, len(orders), 3)]
-    return ScriptRequest(made, checks, bool(beat), known, told), worker, epoch
+    return ScriptRequest(made, checks, bool(beat), known, resets), worker, epoch
 
 
 def _row(keys: list[str], key: int, kind: int, *rest: int) -> ScriptRow:
@@ -73,8 +73,7 @@ def _row(keys: list[str], key: int, kind: int, *rest: int) -> ScriptRow:
 
 def packed(reply: ScriptReply) -> bytes:
     """An answer as the script writes it."""
-    orders = [part for order in reply.orders for part in order]
-    return msgspec.msgpack.encode((VERSION, reply.epoch, reply.workers, orders, reply.held, reply.checks))
+    return msgspec.msgpack.encode((VERSION, reply.epoch, reply.workers, reply.resets, reply.held, reply.checks))
 
 
 class Asked:
@@ -131,6 +130,7 @@ class FakeStore:
     model: Model = field(default_factory=lambda: Model(Whole))
     epoch: str = ""
     beats: dict[str, int] = field(default_factory=dict)
+    resets: list[str] = field(default_factory=list)
     asked: list[tuple[str, ScriptRequest]] = field(default_factory=list)
     wrong: Callable[[], object] | None = None
     """Asked for every question: raises, or gives the answer; None as an answer: none at all."""
@@ -145,9 +145,11 @@ class FakeStore:
         if request.known not in ("", self.epoch):
             return packed(ScriptReply(self.epoch, 0, [], [], []))
         told = self.model.decide(request, worker, self.clock())
-        if request.beat:
-            self.beats[worker] = self.clock()
-        return packed(ScriptReply(self.epoch, len(self.beats) if request.beat else 0, [], told.held, told.checks))
+        self.resets += request.resets
+        if not request.beat:
+            return packed(ScriptReply(self.epoch, 0, [], told.held, told.checks))
+        self.beats[worker] = self.clock()
+        return packed(ScriptReply(self.epoch, len(self.beats), self.resets, told.held, told.checks))
 
     def empty(self) -> None:
         """It loses all it had."""
@@ -168,21 +170,15 @@ def _refuse() -> object:
     raise StoreAway("connection", "refused")
 
 
-class Caller:
-    """A call that asks to be admitted (`shared.Admission`). `gone`: nobody waits for it any more."""
+class Caller(AwaitedAdmission):
+    """A call that asks to be admitted. `gone`: nobody waits for it any more."""
 
     def __init__(self, charges: Sequence[BucketCharge]) -> None:
-        self.charges = charges
+        super().__init__(charges)
         self.heard: list[LimitVerdict] = []
         self.gone = False
-        self._woken = asyncio.get_running_loop().create_future()
 
     def decided(self, verdict: LimitVerdict) -> bool:
         self.heard.append(verdict)
-        if not self._woken.done():
-            self._woken.set_result(verdict)
+        super().decided(verdict)
         return not self.gone
-
-    async def verdict(self) -> LimitVerdict:
-        found: LimitVerdict = await self._woken
-        return found

@@ -13,7 +13,7 @@ from math import ceil, floor
 from typing import Protocol
 
 from fastgw.limits.script import AT_LEAST, FILL, SHADOW, TAKE, ScriptRequest, ScriptRow
-from fastgw.policy.bucket import BucketRate, Lack, counted_at, missing, now_lacking, wait
+from fastgw.policy.bucket import BucketRate, Lack, now_lacking, wait
 
 LEASE, PERMIT = 2_000_000, 4_000_000  # microseconds, as in the script
 ROOM = 10
@@ -41,7 +41,7 @@ class Whole:
 
     def pass_until(self, figures: BucketRate, now: int, lent: int) -> None:
         self.figures = figures
-        self._become(now_lacking(self.lack, figures, now, lent), counted_at(figures, now))
+        self._become(now_lacking(self.lack, figures, now, lent), now - now % figures.tick)
 
     def take(self, tokens: int) -> None:
         self._become(self.lack[0] + tokens * self.figures.price, self.lack[1])
@@ -50,7 +50,7 @@ class Whole:
         self._become(max(self.lack[0], units), self.lack[1])
 
     def pause(self, cost: int, now: int) -> int:
-        short = missing(self.lack[0], self.figures, cost)
+        short = self.lack[0] + cost * self.figures.price - self.figures.cap
         return wait(short, self.figures, now) if short > 0 else 0
 
     def units(self) -> int:

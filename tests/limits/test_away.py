@@ -126,7 +126,7 @@ def test_all_that_was_under_way_is_decided_without_it(clock: Clock) -> None:
         callers = [Caller([of(one)]) for one in (LOCAL, ALLOW, DENY) for _ in range(50)]
         for caller in callers:
             worker.shared.ask(caller)
-        verdicts = [await caller.verdict() for caller in callers]
+        verdicts = [await caller.wait() for caller in callers]
         assert [one.how for one in verdicts] == ["local"] * 50 + ["allow"] * 50 + ["deny"] * 50
         assert sum(one.refused is None for one in verdicts[:50]) == 10
         assert worker.counted["fastgw_store_errors_total", "timeout"] == 1
@@ -142,7 +142,7 @@ def test_an_agent_that_left_meanwhile_keeps_no_permit(clock: Clock) -> None:
         caller = Caller([asked])
         caller.gone = True
         worker.shared.ask(caller)
-        await caller.verdict()
+        await caller.wait()
         assert (await worker.call(asked)).refused is None
 
     played(clock, story)

@@ -62,7 +62,7 @@ def test_calls_allotted_by_a_wider_limit_are_not_begun_under_a_narrower_one(cloc
     played(clock, story)
 
 
-def test_tokens_leased_by_a_raise_are_not_spent_when_it_has_ended(clock: Clock) -> None:
+def test_tokens_leased_at_a_higher_rate_are_not_spent_at_a_lower_one(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
         for _ in range(2):
@@ -133,21 +133,26 @@ def test_what_is_owed_is_told_however_long_nobody_asked_about_its_bucket(clock: 
     played(clock, story)
 
 
-def test_orders_that_cannot_be_taken_cost_no_call_and_no_permit(clock: Clock) -> None:
+def test_resets_that_cannot_be_taken_cost_no_call_and_no_permit(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
         asked: BucketCharge = at_once(5)
 
-        def breaks(orders: object) -> None:
+        broken: list[object] = []
+
+        def breaks(resets: object) -> None:
+            broken.append(resets)
             raise RuntimeError("a defect")
 
-        worker.shared.ordered = breaks
+        worker.shared.heard = breaks
+        worker.shared.repeat("a reset")
         caller = Caller([asked])
         worker.shared.ask(caller)
         worker.shared.beat(clock.now)
-        verdict = await caller.verdict()
+        verdict = await caller.wait()
         await worker.rest()
         assert (len(caller.heard), verdict.how, worker.shared.up) == (1, "store", True)
+        assert ["a reset"] in broken
         worker.shared.release(verdict.permits)
         await worker.rest()
         for _ in range(5):

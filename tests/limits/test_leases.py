@@ -239,7 +239,7 @@ def test_an_agent_that_left_before_the_verdict_keeps_no_permit(clock: Clock) -> 
             caller = Caller([asked, charge()])
             worker.shared.ask(caller)
             caller.gone = True
-            assert (await caller.verdict()).permits == (asked,)
+            assert (await caller.wait()).permits == (asked,)
         await until(lambda: running(deployment, asked) == 0)
         assert lacking(deployment, charge()) >= 5, "a token that was taken stays taken"
 

@@ -41,7 +41,7 @@ ASKED = ScriptRequest(
     [ScriptRow(BUCKET, SECOND), ScriptRow("{fastgw}:1:b:2", most=5)], [[1, 1, ENFORCE, 2, 1, ENFORCE], [1, 3, SHADOW]]
 )
 GOOD: tuple[Any, ...] = (
-    VERSION, "epoch", 3, ["raise", 5], [2, 0], [[0, 0, 0, 1_000_000, 1], [0, 250_000, 1, 4_000_000]]
+    VERSION, "epoch", 3, ["reset"], [2, 0], [[0, 0, 0, 1_000_000, 1], [0, 250_000, 1, 4_000_000]]
 )  # fmt: skip
 
 
@@ -82,9 +82,7 @@ def connected(server: Valkey, keys: list[str], argument: bytes) -> object:
 
 def test_a_good_answer_is_read() -> None:
     reply = decode(msgspec.msgpack.encode(GOOD), ASKED)
-    assert reply == ScriptReply(
-        "epoch", 3, [("raise", 5)], [2, 0], [[0, 0, 0, 1_000_000, 1], [0, 250_000, 1, 4_000_000]]
-    )
+    assert reply == ScriptReply("epoch", 3, ["reset"], [2, 0], [[0, 0, 0, 1_000_000, 1], [0, 250_000, 1, 4_000_000]])
 
 
 BAD: list[tuple[str, object]] = [
@@ -112,8 +110,7 @@ BAD: list[tuple[str, object]] = [
     ("a wait below nothing", msgspec.msgpack.encode((*GOOD[:5], [GOOD[5][0], [1, -1, 1, 4]]))),
     ("units below nothing", msgspec.msgpack.encode((*GOOD[:5], [GOOD[5][0], [1, 0, 0, -4]]))),
     ("not a number", msgspec.msgpack.encode((*GOOD[:5], [GOOD[5][0], [1, 0, 0, float("nan")]]))),
-    ("orders without an end", msgspec.msgpack.encode((*GOOD[:3], ["raise"], *GOOD[4:]))),
-    ("orders the wrong way round", msgspec.msgpack.encode((*GOOD[:3], [5, "raise"], *GOOD[4:]))),
+    ("resets that are none", msgspec.msgpack.encode((*GOOD[:3], [5], *GOOD[4:]))),
 ]
 
 
@@ -239,7 +236,7 @@ def test_every_key_is_forgotten_in_time(server: Valkey) -> None:
         )
         rows[0].ahead = dice.randrange(3)
         request = ScriptRequest(rows, [[1, dice.randrange(5), ENFORCE, 2, 1, ENFORCE]], beat=at % 3 == 0)
-        request.orders = [(f"target{at % 5}", "text", 60 * MICROS)] if at % 10 == 1 else []
+        request.resets = [f"reset {at % 5}"] if at % 10 == 1 else []
         ask(server, request, f"w{at % 4}")
         client: redis.Redis = server.client()
         lasting = [key for key in client.scan_iter(count=1000) if client.pttl(key) < 0] if at % 10 == 1 else []
@@ -293,15 +290,14 @@ def test_workers_are_counted_while_they_are_heard_of(played: Played) -> None:
     assert played.ask(beat, "w3", START - 3600 * MICROS).workers == 1
 
 
-def test_the_newest_order_of_a_target_holds_until_its_time(played: Played) -> None:
-    for text, at in (("old", 0), ("new", 1)):
-        order = ("limit of agent", text, 10 * MICROS)
-        played.ask(ScriptRequest(orders=[order, ("limit", "other", 2 * MICROS)][: 2 - at]), "w1", START + at * MICROS)
+def test_a_reset_is_repeated_to_every_worker_for_ten_seconds(played: Played) -> None:
+    played.ask(ScriptRequest(resets=["one", "two"]), "w1", START)
+    played.ask(ScriptRequest(resets=["three"]), "w1", START + 2 * MICROS)
     beat = ScriptRequest(beat=True)
-    assert sorted(played.ask(beat, "w2", START + 1 * MICROS).orders) == [("new", 10 * MICROS), ("other", 1 * MICROS)]
-    assert played.ask(beat, "w2", START + 2 * MICROS).orders == [("new", 9 * MICROS)]
-    played.ask(ScriptRequest(orders=[("limit of agent", "", 0)]), "w1", START + 3 * MICROS)
-    assert played.ask(beat, "w2", START + 3 * MICROS).orders == []
+    assert played.ask(ScriptRequest(), "w2", START + 2 * MICROS).resets == []
+    assert sorted(played.ask(beat, "w2", START + 2 * MICROS).resets) == ["one", "three", "two"]
+    assert played.ask(beat, "w3", START + 10 * MICROS).resets == ["three"]
+    assert played.ask(beat, "w2", START + 12 * MICROS).resets == []
 
 
 def test_the_first_to_come_names_the_epoch(server: Valkey) -> None:

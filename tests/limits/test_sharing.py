@@ -111,3 +111,16 @@ def test_all_that_is_lent_is_spent_or_given_back(clock: Clock) -> None:
         assert (bucket.lent(), bucket.arithmetic.units()) == (0, 240 * 20_000 - 600_000)
 
     played(clock, story)
+
+
+def test_a_reset_at_one_worker_is_heard_by_all_with_their_next_sign_of_life(clock: Clock) -> None:
+    async def story(deployment: Deployment) -> None:
+        first, second = await deployment.worker(), await deployment.worker()
+        heard: list[list[str]] = []
+        second.shared.heard = heard.append
+        first.shared.repeat("a reset")
+        await first.rest()
+        await second.beat()
+        assert heard == [["a reset"]]
+
+    played(clock, story)

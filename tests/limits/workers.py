@@ -64,7 +64,7 @@ class Worker:
             return verdict
         caller = Caller(charges)
         self.shared.ask(caller)
-        return await caller.verdict()
+        return await caller.wait()
 
     async def run(self) -> None:
         """Find the store, then give signs of life."""

@@ -25,9 +25,7 @@ from fastgw.policy.bucket import (
     TICKS,
     BucketRate,
     Lack,
-    counted_at,
     figures_of,
-    missing,
     now_lacking,
     wait,
 )
@@ -47,17 +45,17 @@ class Kept:
 
     def lacking(self, now: int) -> int:
         units = now_lacking(self.lack, self.figures, now, self.lent)
-        self.lack = units, counted_at(self.figures, now), self.figures.cap
+        self.lack = units, now - now % self.figures.tick, self.figures.cap
         return units
 
     def change(self, now: int, tokens: int) -> None:
         """So many tokens more are gone."""
         units = self.lacking(now) + tokens * self.figures.price
-        self.lack = max(0, units), counted_at(self.figures, now), self.figures.cap
+        self.lack = max(0, units), now - now % self.figures.tick, self.figures.cap
 
     def take(self, now: int, cost: int) -> int:
         """Microseconds to wait; 0: taken."""
-        short = missing(self.lacking(now), self.figures, cost)
+        short = self.lacking(now) + cost * self.figures.price - self.figures.cap
         if short > 0:
             return wait(short, self.figures, now)
         self.change(now, cost)

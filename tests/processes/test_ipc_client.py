@@ -30,7 +30,6 @@ class Ears:
         self.heard: list[Any] = []
         self.sessions: list[tuple[str, float]] = []
         self.wanted: list[tuple[str, str]] = []
-        self.ordered: list[tuple[str, float]] = []
         self.ipc_server: IpcServer
 
     async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
@@ -53,9 +52,6 @@ class Ears:
 
     def ended(self) -> list[tuple[str, float]]:
         return self.sessions
-
-    def orders(self) -> list[tuple[str, float]]:
-        return self.ordered
 
     def gone(self, worker: WorkerPeer) -> None:
         self.heard.append(("gone", worker.number))

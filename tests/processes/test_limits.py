@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from fastgw.admin.limits import BadOrder, LimitHandlers
 from fastgw.config.limitchecks import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
-from fastgw.gateway.orders import RESET_FOR, order_of
+from fastgw.gateway.limiter import Reset
+from fastgw.processes.limits import BadReset, OperatorLimits
 
 LIMITS = [
     LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "100/minute"}),
@@ -24,22 +25,20 @@ Report = dict[str, Any]
 
 
 class Stage:
-    """A desk, the workers behind it, and the hands of a clock."""
+    """Limits as operators meet them, and the workers behind them."""
 
     def __init__(self, folder: Path, *reports: Report | None) -> None:
         self.reports = list(reports)
         self.audit = folder / "data" / "audit.jsonl"
-        self.heard: list[tuple[Any, float]] = []
+        self.heard: list[Reset] = []
         self.written_when_heard: list[int] = []
-        self.now = 1000.0
-        self.desk = LimitHandlers(self._ask, lambda: LIMITS, self.audit, lambda: self.now)
+        self.limits = OperatorLimits(self._ask, lambda: LIMITS, self.audit)
 
     async def _ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
         if verb == "report":
             return self.reports
-        assert verb == "order"
-        text, seconds = args
-        self.heard.append((order_of(text), seconds))
+        assert verb == "reset"
+        self.heard.append(msgspec.json.decode(*args, type=Reset))
         self.written_when_heard.append(len(self.lines()))
         return [None for _ in self.reports]
 
@@ -48,13 +47,10 @@ class Stage:
         return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
 
     def report(self) -> Report:
-        return asyncio.run(self.desk.report())
+        return asyncio.run(self.limits.report())
 
     def reset(self, **asked: Any) -> dict[str, Any]:
-        return asyncio.run(self.desk.reset(asked, "me"))
-
-    def raise_(self, **asked: Any) -> dict[str, Any]:
-        return asyncio.run(self.desk.raise_({key.rstrip("_"): value for key, value in asked.items()}, "me"))
+        return asyncio.run(self.limits.reset(asked, "me"))
 
 
 @pytest.fixture
@@ -64,7 +60,7 @@ def stage(tmp_path: Path) -> Stage:
 
 def report(*buckets: Report, refused: tuple[tuple[str, str, int], ...] = (), store: str = "up") -> Report:
     rows = [{"limit": limit, "subject": subject, "calls": calls} for limit, subject, calls in refused]
-    return {"store": store, "buckets": list(buckets), "refused": rows, "raises": []}
+    return {"store": store, "buckets": list(buckets), "refused": rows}
 
 
 def bucket(subject: str, left: int, burst: int, *, at_once: bool = False) -> Report:
@@ -123,7 +119,7 @@ def test_a_worker_that_ends_while_it_is_asked_is_left_out(tmp_path: Path) -> Non
 
 
 def test_without_workers_there_is_nothing_to_say(stage: Stage) -> None:
-    assert stage.report() == {"store": {}, "buckets": [], "refused": [], "raises": []}
+    assert stage.report() == {"store": {}, "buckets": [], "refused": []}
 
 
 # -- orders ---------------------------------------------------------------------------------------------------------
@@ -131,8 +127,8 @@ def test_without_workers_there_is_nothing_to_say(stage: Stage) -> None:
 
 def test_an_order_is_written_down_then_given(stage: Stage) -> None:
     said = stage.reset(limit="writes", subject=["web", None])
-    order, seconds = stage.heard[0]
-    assert (order.do, order.limit, order.subject, seconds) == ("reset", "writes", ("web", None), RESET_FOR)
+    [reset] = stage.heard
+    assert (reset.limit, reset.subject) == ("writes", ("web", None))
     assert stage.written_when_heard == [1], "written down before a worker heard of it"
     assert stage.lines() == [json.loads(json.dumps(said))]
     assert {key: said[key] for key in ("who", "do", "limit", "subject")} == {
@@ -140,22 +136,17 @@ def test_an_order_is_written_down_then_given(stage: Stage) -> None:
     }  # fmt: skip
 
 
-def test_what_a_raise_leaves_in_the_audit(stage: Stage) -> None:
-    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
-    stage.raise_(limit="per-agent", subject=["a"], for_="0s")
-    first, second = stage.lines()
-    assert (first["do"], first["rate"], first["burst"], first["seconds"]) == ("raise", "200/60s", 200, 3600)
-    assert (second["do"], second["subject"], second["seconds"]) == ("raise", ["a"], 0)
-
-
-@pytest.mark.parametrize("asked", [{"do": "reset"}, {"do": "raise", "rate": "200/minute", "for": "1h"}])
-def test_what_cannot_be_written_down_is_not_done(stage: Stage, asked: dict[str, Any]) -> None:
+def test_what_cannot_be_written_down_is_not_done(stage: Stage) -> None:
     stage.audit.mkdir(parents=True)  # a folder in its place
-    do = {"reset": stage.desk.reset, "raise": stage.desk.raise_}[asked.pop("do")]
     with pytest.raises(OSError, match="Is a directory"):
-        asyncio.run(do({"limit": "per-agent", **asked}, "me"))
+        stage.reset(limit="per-agent")
     assert stage.heard == []
-    assert stage.desk.orders() == []
+
+
+def test_no_two_resets_have_one_number(stage: Stage) -> None:
+    for _ in range(50):
+        stage.reset(limit="per-agent")
+    assert len({one.number for one in stage.heard}) == 50
 
 
 def test_a_line_is_a_line_whatever_a_subject_holds(stage: Stage) -> None:
@@ -165,43 +156,14 @@ def test_a_line_is_a_line_whatever_a_subject_holds(stage: Stage) -> None:
     assert stage.audit.read_text().isascii()
 
 
-def test_orders_are_known_to_those_who_come_later_for_as_long_as_they_hold(stage: Stage) -> None:
-    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
-    stage.reset(limit="per-agent", subject=["a"])
-    assert [(order_of(text).do, left) for text, left in stage.desk.orders()] == [  # type: ignore[union-attr]
-        ("raise", 3600.0), ("reset", RESET_FOR),
-    ]  # fmt: skip
-    stage.now += RESET_FOR
-    assert [left for _, left in stage.desk.orders()] == [3600.0 - RESET_FOR]
-    stage.now += 3600.0
-    assert stage.desk.orders() == []
-
-
-def test_the_newest_order_about_a_subject_replaces_the_one_before(stage: Stage) -> None:
-    stage.raise_(limit="per-agent", subject=["a"], rate="200/minute", for_="1h")
-    stage.raise_(limit="per-agent", subject=["b"], rate="200/minute", for_="1h")
-    stage.raise_(limit="per-agent", subject=["a"], rate="300/minute", for_="1m")
-    found = [order_of(text) for text, _ in stage.desk.orders()]
-    assert [(one.subject, one.calls) for one in found if one] == [(("b",), 200), (("a",), 300)]
-    stage.raise_(limit="per-agent", subject=["a"], for_="0s")
-    assert [order.subject for order in map(order_of, (text for text, _ in stage.desk.orders())) if order] == [("b",)]
-    assert stage.heard[-1][1] == 0
-
-
-def test_a_raise_without_a_burst_never_makes_the_bucket_smaller(stage: Stage) -> None:
-    assert stage.raise_(limit="writes", rate="20/hour", for_="1h")["burst"] == 50
-    assert stage.raise_(limit="writes", rate="80/hour", for_="1h")["burst"] == 80
-    assert stage.raise_(limit="writes", rate="10/hour", burst=60, for_="1h")["burst"] == 60
-
-
 def test_the_limit_of_wrong_credentials_can_be_reset(stage: Stage) -> None:
     stage.reset(limit=FAILED_CREDENTIALS)
-    assert stage.heard[0][0].limit == FAILED_CREDENTIALS
+    assert stage.heard[0].limit == FAILED_CREDENTIALS
 
 
 def test_a_limit_with_one_bucket_for_all(stage: Stage) -> None:
     stage.reset(limit="everybody", subject=[])
-    assert stage.heard[0][0].subject == ()
+    assert stage.heard[0].subject == ()
 
 
 @pytest.mark.parametrize(
@@ -214,39 +176,12 @@ def test_a_limit_with_one_bucket_for_all(stage: Stage) -> None:
         ({"limit": "writes", "subject": "web"}, "subject must be the values of"),
         ({"limit": "per-agent", "subject": [1]}, "subject must be texts, or null for a value that is missing"),
         ({"limit": "per-agent", "subject": ["\ud800"]}, "subject must be texts"),
+        ({"limit": "at-a-time"}, "limit at-a-time has no rate: calls at the same time end by themselves"),
         ({"limit": "per-agent", "subjects": ["a"]}, "an order has limit, subject, not 'subjects'"),
     ],
 )
 def test_a_reset_that_cannot_be(stage: Stage, asked: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadOrder) as wrong:
+    with pytest.raises(BadReset) as wrong:
         stage.reset(**asked)
-    assert str(wrong.value).startswith(words)
-    assert (stage.heard, stage.lines()) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"limit": "at-a-time"}, "limit at-a-time has no rate that could be raised"),
-        ({"limit": FAILED_CREDENTIALS}, "limit failed-credentials has no rate that could be raised"),
-        ({"rate": None}, "rate must be a rate: 100/minute"),
-        ({"rate": "1.5/second"}, "rate must be a rate in whole calls"),
-        ({"rate": "99/minute"}, "a raise cannot let less through than the configuration: 100/minute, burst 100"),
-        ({"burst": 99}, "a raise cannot let less through than the configuration: 100/minute, burst 100"),
-        ({"rate": "2000000/second"}, "rate is more than 1,000,000 a second"),
-        ({"burst": 2_000_000_000}, "rate lets more than 1,000,000,000 calls through at once"),
-        ({"burst": 0}, "burst must be a whole number of calls"),
-        ({"burst": True}, "burst must be a whole number of calls"),
-        ({"burst": "200"}, "burst must be a whole number of calls"),
-        ({"burst": None}, "burst must be a whole number of calls"),
-        ({"for_": None}, "for must be a time with its unit"),
-        ({"for_": 60}, "for must be a time with its unit"),
-        ({"for_": "32d"}, "for must be at most 31d"),
-        ({"until": "tomorrow"}, "an order has limit, subject, rate, burst, for, not 'until'"),
-    ],
-)
-def test_a_raise_that_cannot_be(stage: Stage, changed: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadOrder) as wrong:
-        stage.raise_(**{"limit": "per-agent", "rate": "200/minute", "for_": "1h", **changed})
     assert str(wrong.value).startswith(words)
     assert (stage.heard, stage.lines()) == ([], [])

@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 import pytest
 
 from fastgw.admin.app import serve_admin
-from fastgw.admin.handlers import MOST
-from fastgw.admin.limits import LimitHandlers
 from fastgw.admin.status import Status
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.processes.ipc_server import IpcServer
+from fastgw.processes.limits import MOST, OperatorLimits
 from fastgw.processes.plan import Plan
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.tasks import BackgroundTasks
@@ -40,7 +39,7 @@ class Face:
     heard: list[str] = field(default_factory=list)
 
     async def ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
-        if verb == "order":
+        if verb == "reset":
             self.heard.append(args[0])
         return []
 
@@ -50,9 +49,9 @@ def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
         plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
-        desk = LimitHandlers(face.ask, lambda: [LIMIT], face.audit)
+        limits = OperatorLimits(face.ask, lambda: [LIMIT], face.audit)
         runner = await serve_admin(
-            listener, Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict), token, desk
+            listener, Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict), token, limits
         )
         try:
             return await story(face)
@@ -89,22 +88,15 @@ def test_with_the_token_it_is_done_and_said(tmp_path: Path) -> None:
     assert line["who"] == f"127.0.0.1 token:{sha256(TOKEN.encode()).hexdigest()[:8]}"
 
 
-def test_a_raise(tmp_path: Path) -> None:
-    asked = b'{"limit": "per-agent", "rate": "200/minute", "for": "1h"}'
-    reply, heard = answered(tmp_path, ordering(asked), path="/limits/raise")
-    assert (reply.status, reply.json()["rate"], len(heard)) == (200, "200/60s", 1)
-
-
 @pytest.mark.parametrize("token", [None, "wrong", "right x", "RIGHT", ""])
 def test_a_wrong_token_is_401(tmp_path: Path, token: str | None) -> None:
     reply, heard = answered(tmp_path, ordering(token=token))
     assert (reply.status, reply.header("www-authenticate"), heard) == (401, "Bearer", [])
 
 
-@pytest.mark.parametrize("path", ["/limits/reset", "/limits/raise"])
-def test_where_there_is_no_token_nobody_orders(tmp_path: Path, path: str) -> None:
+def test_where_there_is_no_token_nobody_orders(tmp_path: Path) -> None:
     """Whoever has an account on the machine reaches loopback."""
-    reply, heard = answered(tmp_path, ordering(), token=None, path=path)
+    reply, heard = answered(tmp_path, ordering(), token=None)
     assert (reply.status, heard) == (403, [])
     assert reply.json()["error"].startswith("Orders need an admin token")
 
@@ -118,10 +110,9 @@ def test_where_there_is_a_token_the_report_needs_it(tmp_path: Path) -> None:
     assert answered(tmp_path, Asked(verb="GET"), path="/limits")[0].status == 401
 
 
-@pytest.mark.parametrize("path", ["/limits/reset", "/limits/raise"])
-def test_a_page_that_only_gets_orders_nothing(tmp_path: Path, path: str) -> None:
+def test_a_page_that_only_gets_orders_nothing(tmp_path: Path) -> None:
     asked = Asked(b"", [("Authorization", f"Bearer {TOKEN}")], "GET")
-    assert answered(tmp_path, asked, path=path)[0].status == 405
+    assert answered(tmp_path, asked)[0].status == 405
 
 
 @pytest.mark.parametrize(
