@@ -22,7 +22,7 @@ from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot
-from fastgw.upstream.discovery.catalogues import CatalogueFetcher
+from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
 from fastgw.upstream.rpc import RpcClient, RpcClients, question
 from fastgw.upstream.sessions import UpstreamSessions

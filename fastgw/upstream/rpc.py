@@ -1,4 +1,4 @@
-"""The gateway's own questions to a server: discover, initialize, list."""
+"""The gateway's own questions to a server (discover, initialize, list, ping), and what the answers say."""
 
 from __future__ import annotations
 
@@ -6,30 +6,117 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from fastgw.config.instance_urls import unshown
 from fastgw.errors import Fault, Kind
 from fastgw.ports import Deadlines, Transport, UpstreamSession
-from fastgw.protocol import results
-from fastgw.protocol.envelope import Message, NotAMessage, NotJson, members, string
+from fastgw.protocol.envelope import Message
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
-from fastgw.upstream import legacy
+from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import NO_SESSION, CallContext, Spawn
 from fastgw.upstream.classify import about_session
-from fastgw.upstream.failures import lost
 from fastgw.upstream.ids import new_id
 from fastgw.upstream.reply import UpstreamReply
 
-LONGEST_REPLY = 64 * 1024 * 1024
-_MOST_TOLD = 200
-"""Characters of what a server says that operators are shown."""
 CONNECT = 3.0
 ALIVE_WITHIN = 2.0
 """Seconds for an answer to `ping`."""
+_ANNOUNCED: Final = {
+    "tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged",
+}  # fmt: skip
+"""Capability to the member of a listen filter that asks for its announcements (2026-07-28, Subscriptions)."""
+_MOST_CAPABILITIES, _LONGEST_NAME, _LONGEST_INSTRUCTIONS = 64, 128, 64 * 1024
+"""Of what a server says of itself: it is written to disk."""
+_LONGEST_SHOWN = 200
+"""Characters of an error that operators are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a server says of itself in its answer to discover or initialize.
+
+    Args:
+        capabilities: their names; None where it says nothing of them, or was never asked.
+        announces: members of a listen filter for the lists whose changes it announces.
+    """
+
+    capabilities: frozenset[str] | None = None
+    instructions: str = ""
+    announces: tuple[str, ...] = ()
+
+
+NOTHING: Final = Declared()
+
+
+def declared_in(result: dict[str, Any]) -> Declared:
+    """What such a result says. A capability that is null or false is none: some servers write out all they know of."""
+    instructions = result.get("instructions")
+    text = instructions[:_LONGEST_INSTRUCTIONS] if isinstance(instructions, str) else ""
+    found = result.get("capabilities")
+    if not isinstance(found, dict):
+        return Declared(None, text)
+    names = sorted(name for name, value in found.items() if value is not None and value is not False)
+    kept = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_CAPABILITIES]
+    lists = {member: found.get(name) for name, member in _ANNOUNCED.items()}
+    announces = [member for member, one in lists.items() if isinstance(one, dict) and one.get("listChanged") is True]
+    return Declared(frozenset(kept), text, tuple(announces))
+
+
+@dataclass(frozen=True, slots=True)
+class RpcReply:
+    """A server's answer to a question: the JSON-RPC response to it, or the body of an answer without one."""
+
+    status: int
+    headers: dict[str, str]
+    message: Message | None
+    body: bytes
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result; empty where there is none, or it is no object."""
+        return _object(self.message.result if self.message is not None else None)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, also one that answers no id of ours; empty where there is none, or it is no object."""
+        if self.message is not None:
+            return _object(self.message.error)
+        found = _object(self.body).get("error")
+        return found if isinstance(found, dict) else {}
+
+    def refusal(self, backend: Backend) -> Fault | None:
+        """The fault of a server that turned us away or is broken, whatever it speaks; None for a real answer."""
+        detail = f"status {self.status}{self.shown_error(backend)}"
+        if self.status in (401, 403):
+            words = f"the server refuses our credential: {detail}"
+            return Fault(Kind.NO_SERVER, detail=words, data={"reason": "credential"})
+        if self.status == 429 or self.status >= 500:
+            reason = "busy" if self.status in (429, 503) else "down"
+            return Fault(Kind.NO_SERVER, detail=detail, data={"reason": reason}, retry_after=1)
+        return None
+
+    def shown_error(self, backend: Backend) -> str:
+        """What the error says, for operators, less what a careless server repeats of our secrets; empty for nothing."""
+        text = str(self.error.get("message", ""))[:_LONGEST_SHOWN]
+        lines = backend.headers.decode("latin-1").split("\r\n")
+        secrets = [word for line in lines for word in line.partition(":")[2].split()]
+        for instance in backend.instances:
+            secrets += sorted(unshown(instance.url, instance.shown), key=len, reverse=True)
+        for secret in secrets:
+            text = text.replace(secret, "***") if len(secret) > 3 else text
+        return f", {text!r}" if text else ""
+
+
+def _object(text: bytes | None) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text or b"")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def question(seconds: float) -> Deadlines:
@@ -38,32 +125,8 @@ def question(seconds: float) -> Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
-class RpcReply:
-    """A server's answer to a question.
-
-    Args:
-        status: of HTTP.
-        headers: names in lower case.
-        message: the JSON-RPC response; None where there is none to our question.
-        body: the body where `message` is None.
-    """
-
-    status: int
-    headers: dict[str, str]
-    message: Message | None
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class RpcClient:
-    """Puts questions to one instance.
-
-    Args:
-        wire: connections to it.
-        backend: the server.
-        spawn: `BackgroundTasks.spawn`.
-        deadlines: of one question.
-    """
+    """Puts questions to one instance of a server, each within `deadlines`."""
 
     transport: Transport
     backend: Backend
@@ -74,37 +137,40 @@ class RpcClient:
         """The same, less patient."""
         return replace(self, deadlines=question(min(seconds, self.deadlines.total)))
 
+    async def ask_modern(self, method: str, params: dict[str, bytes], ours: bytes) -> RpcReply:
+        """Ask a modern server; `ours` is our `clientInfo` as JSON text. Raises as `ask`."""
+        upstream_id = new_id()
+        headers, body = modern.question(method, params, upstream_id, ours)
+        return await self.ask(self.backend.headers + headers, body, upstream_id)
+
+    async def ask_legacy(self, session: UpstreamSession, body: Callable[[bytes], bytes]) -> RpcReply:
+        """Ask a legacy server in this session; `body` makes the request of its id. Raises as `ask`."""
+        upstream_id = new_id()
+        return await self.ask(legacy.headers(self.backend, session), body(upstream_id), upstream_id, session)
+
     async def ask(
         self, headers: bytes, body: bytes, upstream_id: bytes, session: UpstreamSession | None = None
     ) -> RpcReply:
-        """Put one question and read the answer to its end.
+        """Put one question, with all header lines, and read the answer to its end.
 
         Args:
-            headers: all header lines.
-            body: the request; its id is `upstream_id`.
-            upstream_id: JSON text.
             session: of a legacy server; None asks a modern one.
 
         Raises:
-            Fault: as `ports.Transport.request` and `UpstreamReply.next` say; INTERNAL where a modern server wants
-            something
-                before it answers: nothing was offered to it.
+            Fault: as `ports.Transport.request` and `UpstreamReply.next` say.
         """
         began = asyncio.get_running_loop().time()
         answer = await self.transport.request("POST", headers, body, self.deadlines)
         era = Era.MODERN if session is None else Era.LEGACY
         context = CallContext(
-            upstream_id, era, self.transport, self.backend, session or NO_SESSION,
-            self.deadlines, began, self.spawn, LONGEST_REPLY,
-        )  # fmt: skip
+            upstream_id, era, self.transport, self.backend, session or NO_SESSION, self.deadlines, began, self.spawn
+        )
         upstream = UpstreamReply(context, answer)
         try:
             async with asyncio.timeout(max(0.01, context.left().total)):
                 message = await upstream.next()
                 while message.method is not None:
                     message = await upstream.next()
-            if message.result is not None and upstream.may_ask:
-                refuse_unfinished(message.result)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, detail="the answer took too long", sent=True) from None
         except Fault as fault:
@@ -113,24 +179,18 @@ class RpcClient:
             return RpcReply(answer.status, answer.headers, None, answer.body)
         finally:
             upstream.close()
-        self._note(message, upstream_id)
-        return RpcReply(answer.status, answer.headers, message, b"")
-
-    def _note(self, message: Message, upstream_id: bytes) -> None:
+        notes = self.transport.notes
         if message.nulls:
-            self.transport.notes.add(
-                "writes outer fields that are null, as `error` beside a result: they count as left out"
-            )
+            notes.add("writes outer fields that are null, as `error` beside a result: they count as left out")
         if message.id != upstream_id:
-            self.transport.notes.add("gives ids back in another form than it was sent: they are compared as numbers")
+            notes.add("gives ids back in another form than it was sent: they are compared as numbers")
+        return RpcReply(answer.status, answer.headers, message, b"")
 
 
 async def is_alive(client: RpcClient, session: UpstreamSession) -> bool:
     """Whether a legacy server still knows a session: any answer to `ping` that is not about the session says so."""
-    upstream_id = new_id()
-    headers = legacy.headers(client.backend, session)
     try:
-        reply = await client.within(ALIVE_WITHIN).ask(headers, legacy.ping(upstream_id), upstream_id, session)
+        reply = await client.within(ALIVE_WITHIN).ask_legacy(session, legacy.ping)
     except Fault:
         return False
     if reply.message is None:
@@ -138,35 +198,12 @@ async def is_alive(client: RpcClient, session: UpstreamSession) -> bool:
     return reply.message.result is not None or about_session(reply.status, reply.message, b"") is None
 
 
-def refuse_unfinished(result: bytes) -> None:
-    """Raise unless this result of a modern server is its last word.
-
-    Raises:
-        Fault: INTERNAL for another `resultType`, LOST for a result that cannot be read.
-    """
-    # A result that begins or ends so says it at its top level: inside a string the quotes would be escaped.
-    if result.startswith(b'{"resultType":"complete"') or result.endswith(b',"resultType":"complete"}'):
-        return
-    try:
-        kind = members(result, _RESULT).get("resultType")
-        if kind is None or string(kind, "resultType") == results.COMPLETE:
-            return
-    except (NotJson, NotAMessage) as wrong:
-        raise lost(f"unusable result: {wrong}") from None
-    raise Fault(Kind.INTERNAL, detail=f"resultType {kind[:64]!r} was not offered", sent=True)
-
-
-_RESULT = frozenset(("resultType",))
-
-
 @dataclass(frozen=True, slots=True)
 class RpcClients:
-    """How the controller reaches servers.
+    """How the controller talks to servers.
 
     Args:
-        asker: puts questions to an instance, by its key; raises Fault NO_SERVER for one that is not configured (any
-            more).
-        spawn: `BackgroundTasks.spawn`.
+        client: by instance key; raises Fault NO_SERVER for one that is not configured (any more).
         ours: our `clientInfo` as JSON text.
         clock: monotonic seconds.
     """
@@ -175,42 +212,3 @@ class RpcClients:
     spawn: Spawn
     ours: bytes
     clock: Callable[[], float] = time.monotonic
-
-
-def result_of(reply: RpcReply) -> dict[str, Any]:
-    """The result of a reply that has one, decoded; empty where it is no object."""
-    try:
-        found = orjson.loads(reply.message.result or b"") if reply.message is not None else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def told(reply: RpcReply, backend: Backend) -> str:
-    """What a refusal says, for the operator: the message of its error, less what a careless server repeats of our
-    credential.
-    """
-    try:
-        found = orjson.loads((reply.message.error or b"") if reply.message is not None else reply.body)
-        words = str((found if reply.message is not None else found["error"])["message"])[:_MOST_TOLD]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    for context in backend.headers.decode("latin-1").split("\r\n"):
-        for secret in context.partition(":")[2].split():
-            words = words.replace(secret, "***") if len(secret) > 3 else words
-    for instance in backend.instances:
-        for secret in sorted(unshown(instance.url, instance.shown), key=len, reverse=True):
-            words = words.replace(secret, "***") if len(secret) > 3 else words
-    return f", {words!r}" if words else ""
-
-
-def not_evidence(reply: RpcReply, backend: Backend) -> Fault | None:
-    """The fault of a server that turned us away or is broken, whatever it speaks; None for a real answer."""
-    if reply.status in (401, 403):
-        words = f"the server refuses our credential: status {reply.status}{told(reply, backend)}"
-        return Fault(Kind.NO_SERVER, detail=words, data={"reason": "credential"})
-    if reply.status == 429 or reply.status >= 500:
-        reason = "busy" if reply.status in (429, 503) else "down"
-        detail = f"status {reply.status}{told(reply, backend)}"
-        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": reason}, retry_after=1)
-    return None

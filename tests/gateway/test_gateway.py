@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fastgw.snapshot.model import Address
-from fastgw.upstream.session_pool import agent_of, is_of
+from fastgw.upstream.sessions import agent_of, is_of
 from tests.gateway.fakes import BUY, META, MODERN, MODERN_BUY, FakeAgent, Stage, bought, request, staged
 from tests.upstream.fakes import FakeAnswer, Sent, run
 from tests.upstream.fakes import backend as backend_of

@@ -8,11 +8,11 @@ import pytest
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.names import Era
-from fastgw.upstream.discovery import discover as probing
-from fastgw.upstream.discovery.capabilities import Declared
-from fastgw.upstream.discovery.discover import DiscoveredEra, classified, probe
+from fastgw.upstream.discovery import probe as probing
+from fastgw.upstream.discovery.probe import classified, discover
+from fastgw.upstream.discovery.status import DiscoveredEra
 from fastgw.upstream.failures import down
-from fastgw.upstream.rpc import RpcReply
+from fastgw.upstream.rpc import Declared, RpcReply
 from tests.upstream.fakes import OURS, SSE, FakeAnswer, FakeWire, client, error, event, registry, result, run
 
 MODERN = DiscoveredEra(Era.MODERN, "2026-07-28")
@@ -23,7 +23,7 @@ TELLS = {
     "instructions": "Ask twice.",
 }
 TOLD = DiscoveredEra(
-    Era.MODERN, "2026-07-28", ("toolsListChanged",), Declared(frozenset(("tools", "completions")), "Ask twice.")
+    Era.MODERN, "2026-07-28", Declared(frozenset(("tools", "completions")), "Ask twice.", ("toolsListChanged",))
 )
 
 
@@ -55,7 +55,8 @@ def wrong(code: int, data: Any = None) -> dict[str, Any]:
         (reply(result={"supportedVersions": ["2025-11-25"]}), LEGACY),
         (reply(result={"supportedVersions": "2026-07-28"}), LEGACY),
         (reply(result={}), LEGACY),
-        (reply(result=[]), LEGACY),
+        (reply(result=[]), failing(200)),
+        (reply(result="ok"), failing(200)),
         (reply(400, wrong(-32020)), MODERN),
         (reply(400, wrong(-32021)), MODERN),
         (reply(400, wrong(-32022, {"supported": ["2026-07-28"]})), MODERN),
@@ -98,7 +99,7 @@ def probed(answer: Any, override: str = "auto") -> tuple[DiscoveredEra, FakeWire
 
     async def play() -> DiscoveredEra:
         async with registry() as found:
-            return await probe(client(transport, found.spawn), OURS, override)
+            return await discover(client(transport, found.spawn), OURS, override)
 
     return run(play()), transport
 
@@ -133,9 +134,9 @@ def test_silence_a_reset_and_a_refused_redirect_leave_initialize_to_tell_too(kin
     assert probed(Fault(kind, sent=sent, detail="reset"))[0] == failing("reset")
 
 
-def test_a_server_that_wants_something_before_it_answers_fails_at_discover() -> None:
+def test_a_server_that_wants_something_before_it_answers_has_not_said_that_it_is_modern() -> None:
     found, _ = probed(lambda request: result(request, {"resultType": "input_required", "requestState": "x"}))
-    assert (found.era, bool(found.failure)) == (Era.LEGACY, True)
+    assert found.era is Era.LEGACY
 
 
 def test_a_server_that_never_answers_discover_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol.names import Era
 from fastgw.upstream import sessions
 from fastgw.upstream.discovery import listen
-from fastgw.upstream.discovery.discover import LEGACY, DiscoveredEra
 from fastgw.upstream.discovery.listen import Listener, pause
-from fastgw.upstream.rpc import RpcClients
+from fastgw.upstream.discovery.status import LEGACY, DiscoveredEra
+from fastgw.upstream.rpc import Declared, RpcClients
 from fastgw.upstream.sessions import UpstreamSessions
 from tests.upstream.fakes import (  # fmt: skip
     OURS,
@@ -30,7 +31,9 @@ from tests.upstream.fakes import (  # fmt: skip
 )
 
 MODERN = DiscoveredEra(
-    Era.MODERN, "2026-07-28", announces=("toolsListChanged", "promptsListChanged", "resourcesListChanged")
+    Era.MODERN,
+    "2026-07-28",
+    declared=Declared(announces=("toolsListChanged", "promptsListChanged", "resourcesListChanged")),
 )
 KINDS = ("tools", "prompts", "resources")
 CHANGED = event({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
@@ -75,7 +78,7 @@ class World:
 
 
 def play(monkeypatch: pytest.MonkeyPatch, script: Any, *answers: Any) -> None:
-    monkeypatch.setattr(listen, "pause", lambda failures, dice: 0.0)
+    monkeypatch.setattr(listen, "pause", lambda failures, first, longest: 0.0)
     monkeypatch.setattr(sessions, "_AT_MOST_EVERY", 0.0)
 
     async def whole() -> None:
@@ -102,12 +105,12 @@ def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: Dis
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_modern_server_may_agree_to_a_part(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     async def script(world: World, spawn: Any) -> None:
-        found = DiscoveredEra(Era.MODERN, "2026-07-28", announces=(f"{kind}ListChanged",))
+        found = DiscoveredEra(Era.MODERN, "2026-07-28", declared=Declared(announces=(f"{kind}ListChanged",)))
         spawn(world.listener.run(found), "listen")
         spawn(world.listener.run(MODERN), "listen")
         await settle()
         asked = [sent.json["params"]["notifications"] for sent in world.transport.sent[:2]]
-        assert asked == [{f"{kind}ListChanged": True}, dict.fromkeys(MODERN.announces, True)]
+        assert asked == [{f"{kind}ListChanged": True}, dict.fromkeys(MODERN.declared.announces, True)]
         assert world.heard == 2
 
     told = acknowledged(**{f"{kind}ListChanged": True})
@@ -169,7 +172,7 @@ def test_a_modern_server_that_announces_nothing_is_not_asked(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "answer", [lambda request: error(request, -32601, 404), stream(acknowledged()), stream(acknowledged(other=True))]
+    "answer", [lambda request: error(request, -32601, 404), lambda request: error(request, -32601)]
 )
 def test_a_modern_server_that_does_not_honour_it_is_left_alone_for_a_while(
     monkeypatch: pytest.MonkeyPatch, answer: Any
@@ -180,7 +183,7 @@ def test_a_modern_server_that_does_not_honour_it_is_left_alone_for_a_while(
         assert len(world.transport.sent) == 1
         sent = world.transport.sent[0]
         assert sent.headers["mcp-method"] == "subscriptions/listen"
-        assert sent.json["params"]["notifications"] == dict.fromkeys(MODERN.announces, True)
+        assert sent.json["params"]["notifications"] == dict.fromkeys(MODERN.declared.announces, True)
 
     play(monkeypatch, script, answer)
 
@@ -240,8 +243,11 @@ def test_what_a_legacy_server_asks_is_answered_and_nonsense_is_passed_over(monke
     play(monkeypatch, script, stream(event("nonsense"), *map(event, asks), CHANGED))
 
 
-def test_pauses_grow_to_a_minute_and_are_spread() -> None:
-    whole = [pause(failures, 1.0) for failures in range(12)]
-    assert whole[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert max(whole) == whole[-1] == 60.0
-    assert pause(3, 0.0) == 2.0
+@pytest.mark.parametrize(("first", "longest"), [(0.5, 60.0), (0.25, 5.0)])
+def test_pauses_grow_and_are_spread(monkeypatch: pytest.MonkeyPatch, first: float, longest: float) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    whole = [pause(failures, first, longest) for failures in range(1, 12)]
+    assert whole[:4] == [first * double for double in (1, 2, 4, 8)]
+    assert max(whole) == whole[-1] == pause(9999, first, longest) == longest
+    monkeypatch.setattr(random, "random", lambda: 1.0)
+    assert pause(99, first, longest) == longest / 2

@@ -1,4 +1,4 @@
-"""The gateway's own questions: only a server's last word is an answer to one."""
+"""The gateway's own questions to servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastgw.protocol.names import TOOLS_LIST
 from fastgw.snapshot.model import Address
 from fastgw.upstream import rpc
 from fastgw.upstream.modern import question
-from fastgw.upstream.rpc import RpcReply, is_alive, refuse_unfinished, told
+from fastgw.upstream.rpc import RpcReply, is_alive
 from tests.upstream.fakes import (
     OURS,
     SSE,
@@ -30,27 +30,8 @@ from tests.upstream.fakes import (
 ID = b"12"
 
 
-def asked(answer: object) -> object:
-    """What comes of a question to a modern server that answers so."""
-
-    async def play() -> object:
-        transport = FakeWire(lambda request: result(request, answer))
-        async with registry() as found:
-            headers, body = question(TOOLS_LIST, {}, ID, OURS)
-            return await client(transport, found.spawn).ask(headers, body, ID)
-
-    return run(play())
-
-
-def test_a_server_that_wants_something_first_has_not_answered() -> None:
-    assert asked({"tools": []}).message.result == b'{"tools": []}'
-    with pytest.raises(Fault) as wrong:
-        asked({"resultType": "input_required", "requestState": "x"})
-    assert (wrong.value.kind, wrong.value.sent) == (Kind.INTERNAL, True)
-
-
 def test_a_server_is_asked_as_by_an_agent_that_can_do_everything() -> None:
-    """Some list certain tools to such an agent only; what the gateway itself is asked then is refused, as above."""
+    """Some list certain tools to such an agent only."""
     body = question(TOOLS_LIST, {}, ID, OURS)[1]
     params = Sent("POST", {}, body).json["params"]
     declared = params["_meta"]["io.modelcontextprotocol/clientCapabilities"]
@@ -112,41 +93,9 @@ def test_a_question_within_a_time_is_never_more_patient_than_before() -> None:
     assert patient.within(60.0).deadlines.total == patient.deadlines.total
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b'{"content":[]}',
-        b'{"resultType":"complete","content":[]}',
-        b'{"content":[],"resultType":"complete"}',
-        b'{ "content":[], "resultType" : "\\u0063omplete", "_meta":{} }',
-        b'{"content":[{"type":"text","text":"resultType input_required"}]}',
-    ],
-)
-def test_a_complete_result_passes(text: bytes) -> None:
-    refuse_unfinished(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        (b'{"resultType":"input_required","inputRequests":{}}', Kind.INTERNAL),
-        (b'{"a":1,"resultType":"input\\u005frequired"}', Kind.INTERNAL),
-        (b'{"resultType":"task"}', Kind.INTERNAL),
-        (b'{"resultType":"input_required","structuredContent":{"a":1,"resultType":"complete"}}', Kind.INTERNAL),
-        (b'{"resultType":1}', Kind.LOST),
-        (b'{"a":1,"resultType":"input_required","resultType":"complete","b":1}', Kind.LOST),
-        (b"[]", Kind.LOST),
-    ],
-)
-def test_a_result_that_is_not_the_last_word_is_refused(text: bytes, kind: Kind) -> None:
-    with pytest.raises(Fault) as wrong:
-        refuse_unfinished(text)
-    assert (wrong.value.kind, wrong.value.sent) == (kind, True)
-
-
 def test_what_a_server_repeats_of_secrets_is_not_shown() -> None:
     secret = Address("shop|x", "shop", "http://a/s/t0ps3cret/mcp?key=k3yk3y", None, "", "http://a/s/${env:S}/mcp")
     of = backend(instances=(secret,), headers=b"authorization: Bearer b34rer\r\n")
     body = b'{"error":{"message":"Cannot POST /s/t0ps3cret/mcp?key=k3yk3y with b34rer"}}'
-    said = told(RpcReply(404, {}, None, body), of)
+    said = RpcReply(404, {}, None, body).shown_error(of)
     assert said == ", 'Cannot POST /s/***/mcp?*** with ***'"

@@ -13,10 +13,9 @@ from fastgw.ports import UpstreamSession
 from fastgw.processes.ipc_client import TELL_EVERY
 from fastgw.upstream import sessions
 from fastgw.upstream.caller import HEARTBEAT
-from fastgw.upstream.discovery.capabilities import NOTHING, Declared
 from fastgw.upstream.failures import down
-from fastgw.upstream.rpc import RpcClient, RpcClients
-from fastgw.upstream.sessions import KEEPER, SHORTEST_IDLE, ModernOnly, UpstreamSessions
+from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients
+from fastgw.upstream.sessions import GATEWAY, SHORTEST_IDLE, ModernOnly, UpstreamSessions
 from tests.upstream.fakes import (
     OURS,
     PATIENT,
@@ -90,39 +89,39 @@ def test_a_session_is_opened_in_order_and_remembered() -> None:
     play(script)
 
 
-@pytest.mark.parametrize(("shared", "own"), [(False, KEEPER), (True, "*")])
+@pytest.mark.parametrize(("shared", "own"), [(False, GATEWAY), (True, "*")])
 def test_what_a_server_says_of_itself_is_known_from_the_gateways_own_session(shared: bool, own: str) -> None:
     async def script(world: World) -> None:
         def opened(request: Sent) -> FakeAnswer:
             return result(request, {"protocolVersion": "2025-06-18", **said}, **{"mcp-session-id": "x"})
 
-        assert world.sessions.said(A) == NOTHING
+        assert world.sessions.declared(A) == NOTHING
         said: Any = {"capabilities": {"tools": {}, "prompts": None, "logging": {}}, "instructions": "Ask twice."}
         world.answer = opened
         await world.sessions.open(A, "agent:a")
-        assert world.sessions.said(A) == NOTHING
+        assert world.sessions.declared(A) == NOTHING
         session = await world.sessions.open(A, own)
-        assert world.sessions.said(A) == Declared(frozenset(("tools", "logging")), "Ask twice.")
-        assert world.sessions.said(B) == NOTHING
+        assert world.sessions.declared(A) == Declared(frozenset(("tools", "logging")), "Ask twice.")
+        assert world.sessions.declared(B) == NOTHING
         world.now += 1
         said = {"capabilities": None, "instructions": 5}
         session = await world.sessions.open(A, own, session)
-        assert world.sessions.said(A) == NOTHING
+        assert world.sessions.declared(A) == NOTHING
         world.now += 1
         said = {"capabilities": {f"c{number}": {} for number in range(1000)}, "instructions": "x" * 1_000_000}
         await world.sessions.open(A, own, session)
-        assert len(world.sessions.said(A).declares or ()) == 64
-        assert len(world.sessions.said(A).instructions) == 64 * 1024
+        assert len(world.sessions.declared(A).capabilities or ()) == 64
+        assert len(world.sessions.declared(A).instructions) == 64 * 1024
         world.known.clear()
         world.sessions.reap()
-        assert world.sessions.said(A) == NOTHING
+        assert world.sessions.declared(A) == NOTHING
 
     play(script, shared_session=shared)
 
 
 def test_only_the_gateways_own_session_declares_what_agents_could_bring() -> None:
     async def script(world: World) -> None:
-        for who in (KEEPER, "agent:a", "session:a:1", "*"):
+        for who in (GATEWAY, "agent:a", "session:a:1", "*"):
             await world.sessions.open(A, who)
         offered = [sent.json["params"]["capabilities"] for sent in world.transport.sent if sent.method == "initialize"]
         assert offered == [{"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}}, {}, {}, {}]
@@ -158,7 +157,7 @@ def test_a_hundred_who_find_it_dead_cause_one_more_whenever_they_ask(ids: bool) 
 
 def test_a_lost_session_stays_until_another_is_there() -> None:
     async def script(world: World) -> None:
-        for who in ("agent:a", KEEPER):
+        for who in ("agent:a", GATEWAY):
             old = await world.sessions.open(A, who)
             world.now += 1
             for answer in (FakeAnswer(401), FakeAnswer(500), Fault(Kind.NO_SERVER), Fault(Kind.LOST, sent=True)):
@@ -169,14 +168,14 @@ def test_a_lost_session_stays_until_another_is_there() -> None:
                 world.now += 1
             world.answer = None
             assert await world.sessions.open(A, who, old) != old
-        assert (world.sessions.count("shop"), len(world.sessions)) == (1, 1)
+        assert world.sessions.count("shop") == 1
 
     play(script)
 
 
 def test_of_a_lost_session_the_server_is_told_only_where_nobody_else_uses_it() -> None:
     async def script(world: World) -> None:
-        lost = [(who, await world.sessions.open(A, who)) for who in ("agent:a", "*", KEEPER)]
+        lost = [(who, await world.sessions.open(A, who)) for who in ("agent:a", "*", GATEWAY)]
         world.now += 1
         for who, session in lost:
             await world.sessions.open(A, who, session)
@@ -224,7 +223,7 @@ def test_however_many_lose_their_sessions_however_often_each_identity_asks_once_
             return FakeAnswer(503) if len(asked[who]) % 3 == 0 else result(request, {"protocolVersion": "2025-06-18"})
 
         end = loop.time() + 10 * second
-        for who in ("agent:a", KEEPER):
+        for who in ("agent:a", GATEWAY):
             world.answer = partial(answer, who)
             await asyncio.gather(*(lose(who) for _ in range(20)))
             end = loop.time() + 10 * second
@@ -237,7 +236,7 @@ def test_however_many_lose_their_sessions_however_often_each_identity_asks_once_
 
 def test_no_two_identities_and_no_two_instances_share_a_session() -> None:
     async def script(world: World) -> None:
-        keys = [(place, who) for place in (A, B) for who in ("agent:a", "agent:b", "session:a", "*", KEEPER)]
+        keys = [(place, who) for place in (A, B) for who in ("agent:a", "agent:b", "session:a", "*", GATEWAY)]
         found = await asyncio.gather(*(world.sessions.open(place, who) for place, who in keys * 10))
         ids = {key: {one.id for one, asked in zip(found, keys * 10, strict=True) if asked == key} for key in keys}
         assert all(len(one) == 1 for one in ids.values())
@@ -332,12 +331,12 @@ def test_a_server_that_speaks_only_2026_07_28_says_so(status: int, null_id: bool
         world.answer = lambda request: error(None if null_id else request, -32022, status, data=data)
         for _ in range(2):  # told again within the second
             with pytest.raises(ModernOnly):
-                await world.sessions.open(A, KEEPER)
+                await world.sessions.open(A, GATEWAY)
         assert world.transport.count("initialize") == 1
         world.now += 1
         data["supported"] = ["2030-01-01"]
         with pytest.raises(Fault) as other:
-            await world.sessions.open(A, KEEPER)
+            await world.sessions.open(A, GATEWAY)
         assert not isinstance(other.value, ModernOnly)
 
     play(script)
@@ -358,7 +357,7 @@ def test_the_answer_to_initialize_may_be_a_stream() -> None:
 
 def test_idle_sessions_are_ended_with_their_server_and_used_ones_are_not() -> None:
     async def script(world: World) -> None:
-        for who in ("agent:a", "agent:b", KEEPER):
+        for who in ("agent:a", "agent:b", GATEWAY):
             await world.sessions.open(A, who)
         world.now += 59
         world.sessions.touch(A, "agent:b")
@@ -369,7 +368,7 @@ def test_idle_sessions_are_ended_with_their_server_and_used_ones_are_not() -> No
         await settle()
         assert world.deleted() == ["s1"]
         assert (await world.sessions.open(A, "agent:b")).id == "s2"
-        assert (await world.sessions.open(A, KEEPER)).id == "s3"
+        assert (await world.sessions.open(A, GATEWAY)).id == "s3"
         assert (await world.sessions.open(A, "agent:a")).id == "s4"
 
     play(script, session_idle=60.0)
@@ -397,7 +396,7 @@ def test_sessions_of_a_server_taken_out_are_forgotten() -> None:
         await world.sessions.open(A, "agent:a")
         world.known.clear()
         world.sessions.reap()
-        assert len(world.sessions) == 0
+        assert world.sessions.count("shop") == 0
 
     play(script)
 
@@ -454,7 +453,7 @@ def test_an_agent_without_its_share_takes_the_place_of_one_who_holds_most() -> N
 
 def test_a_session_of_an_agent_ends_with_those_opened_for_it() -> None:
     async def script(world: World) -> None:
-        for place, who in ((A, "session:a:1"), (B, "session:a:1"), (A, "session:a:11"), (A, "agent:1"), (A, KEEPER)):
+        for place, who in ((A, "session:a:1"), (B, "session:a:1"), (A, "session:a:11"), (A, "agent:1"), (A, GATEWAY)):
             await world.sessions.open(place, who)
         world.sessions.end("1")
         await settle()
@@ -479,7 +478,7 @@ def test_a_full_server_whose_sessions_are_all_in_use_is_busy() -> None:
         assert len(refused) == 3
         assert {(one.kind, one.data["reason"], one.sent) for one in refused} == {(Kind.NO_SERVER, "busy", False)}
         assert world.sessions.count("shop") == 2
-        assert (await world.sessions.open(A, KEEPER)).id == "s3"
+        assert (await world.sessions.open(A, GATEWAY)).id == "s3"
         assert world.deleted() == []
 
     play(script, max_sessions=2)
@@ -513,9 +512,9 @@ def test_sessions_that_workers_know_are_adopted_but_never_over_our_own() -> None
 
 def test_at_the_end_every_server_is_told() -> None:
     async def script(world: World) -> None:
-        for who in ("agent:a", KEEPER):
+        for who in ("agent:a", GATEWAY):
             await world.sessions.open(A, who)
-        await world.sessions.close()
+        await world.sessions.close(1.0)
         assert sorted(world.deleted()) == ["s1", "s2"]
 
     play(script)

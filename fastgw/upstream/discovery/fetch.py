@@ -6,7 +6,7 @@ One list never costs another: all are asked for at once, and those that come soo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -17,12 +17,11 @@ from fastgw.catalog.tools import parse_tools
 from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members
+from fastgw.snapshot.model import Backend
 from fastgw.upstream.call_context import Spawn
-from fastgw.upstream.discovery.pages import Pages
 from fastgw.upstream.failures import lost
+from fastgw.upstream.rpc import RpcReply
 
-UNDECLARED_WITHIN = 3.0
-"""Seconds for a list that a server does not declare: it may never answer."""
 PATIENCE = 1.0
 """Seconds that lists which are there wait for those which are not."""
 MOST_PAGES = 100
@@ -35,7 +34,8 @@ _MOST_COUNTED = 10_000
 _LONG = 256 * 1024
 """Bytes of a page from which on it is read in a thread: workers ask the controller for sessions meanwhile."""
 
-Parse = Callable[[str, bytes], tuple[Sequence[Any], tuple[Notice, ...]]]
+Page = Callable[[str, bytes | None], Awaitable[bytes | None]]
+"""Asks for the page of this list method and cursor (JSON text, None for the first); as `page_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,10 @@ class ListKind:
     """One of the lists that a server may have.
 
     Args:
-        method: asks for it.
         place: the field of `Catalogue` that holds it.
         key: the field of its items that names them.
-        capability: declares it.
         most: items that are used.
-        parse: reads one page of it: of a server's name and a JSON array makes items and notices; raises ValueError.
+        parse: of a server's name and a page, a JSON array, makes items and notices; raises ValueError.
     """
 
     method: str
@@ -56,43 +54,30 @@ class ListKind:
     key: str
     capability: str
     most: int
-    parse: Parse
+    parse: Callable[[str, bytes], tuple[Sequence[Any], tuple[Notice, ...]]]
 
-    def is_asked(self, declared: frozenset[str] | None) -> bool:
-        """Whether it is asked for at a server that declares these capabilities; None where that is not known."""
-        return declared is None or self.capability in declared
+    def is_declared(self, capabilities: frozenset[str] | None) -> bool:
+        """Whether a server of these capabilities has it; one that says nothing of them may have everything."""
+        return capabilities is None or self.capability in capabilities
 
 
+_PROMPTS = partial(parse_definitions, DefinitionKind.PROMPT)
+_RESOURCES = partial(parse_definitions, DefinitionKind.RESOURCE)
+_TEMPLATES = partial(parse_definitions, DefinitionKind.TEMPLATE)
 TOOLS: Final = ListKind(names.TOOLS_LIST, "tools", "name", "tools", 10_000, parse_tools)
-SHEETS: Final = (
+LIST_KINDS: Final = (
     TOOLS,
-    ListKind(names.PROMPTS_LIST, "prompts", "key", "prompts", 2_000, partial(parse_definitions, DefinitionKind.PROMPT)),
-    ListKind(
-        names.RESOURCES_LIST,
-        "resources",
-        "key",
-        "resources",
-        10_000,
-        partial(parse_definitions, DefinitionKind.RESOURCE),
-    ),
-    ListKind(
-        names.TEMPLATES_LIST,
-        "templates",
-        "key",
-        "resources",
-        1_000,
-        partial(parse_definitions, DefinitionKind.TEMPLATE),
-    ),
+    ListKind(names.PROMPTS_LIST, "prompts", "key", "prompts", 2_000, _PROMPTS),
+    ListKind(names.RESOURCES_LIST, "resources", "key", "resources", 10_000, _RESOURCES),
+    ListKind(names.TEMPLATES_LIST, "templates", "key", "resources", 1_000, _TEMPLATES),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedList:
-    """What a server listed.
+    """What a server listed, in its order.
 
     Args:
-        items: in its order, the first of each key.
-        notices: what was left out, and why.
         fresh: seconds for which the server vouches for it; None where it gives no hint.
         known: whether the server knows this list at all.
         cut: the failure that kept the pages after these from coming.
@@ -108,35 +93,34 @@ class FetchedList:
 NO_LIST: Final = FetchedList((), known=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where lists come from.
+class NoSuchList(Fault):
+    """A 404 without a word of JSON-RPC: there is no such method, or for a while nothing at all."""
 
-    Args:
-        server: the server's name.
-        page: how one page is had.
-        within: seconds for all pages of one list.
-        declared: names of the capabilities it declares; None where that is not known.
-    """
 
-    server: str
-    page: Pages
-    within: float
-    declared: frozenset[str] | None = None
+def page_of(reply: RpcReply, backend: Backend) -> bytes | None:
+    """The `result` of an answer to a list method; None where there is no such method. Raises Fault for a refusal."""
+    if (refusal := reply.refusal(backend)) is not None:
+        raise refusal
+    if reply.message is None:
+        detail = f"status {reply.status} without a response"
+        raise NoSuchList(Kind.LOST, detail=detail, sent=True) if reply.status == 404 else lost(detail)
+    code = reply.error.get("code")
+    if reply.message.result is None and code != names.METHOD_NOT_FOUND:
+        raise lost(f"the list was refused: error {code}, status {reply.status}{reply.shown_error(backend)}")
+    return reply.message.result
 
 
 async def fetch_all(
-    sheets: Iterable[ListKind], source: Source, spawn: Spawn
-) -> AsyncIterator[dict[ListKind, FetchedList | Fault]]:
+    kinds: Mapping[ListKind, float], server: str, page: Page, spawn: Spawn
+) -> AsyncIterator[dict[ListKind, FetchedList]]:
     """Fetch several lists of one server: what came of each, those that come soon together, every other by itself.
 
     Args:
-        sheets: which lists.
-        source: where they come from.
-        spawn: `BackgroundTasks.spawn`.
+        kinds: which, and the seconds that all pages of each may take.
     """
     waiting = {
-        spawn(_outcome(list_kind, source), f"{list_kind.method} of {source.server}"): list_kind for list_kind in sheets
+        spawn(ListReader(kind, server).outcome(page, within), f"{kind.method} of {server}"): kind
+        for kind, within in kinds.items()
     }
     tasks = list(waiting)
     try:
@@ -150,132 +134,90 @@ async def fetch_all(
             task.cancel()
 
 
-async def _outcome(list_kind: ListKind, source: Source) -> FetchedList | Fault:
-    """A failure is the outcome, not an exception: it is for whoever waits to make something of it."""
-    within = source.within if list_kind.is_asked(source.declared) else min(source.within, UNDECLARED_WITHIN)
-    reading = _ListReading(list_kind, source.server)
-    try:
-        async with asyncio.timeout(within):
-            return await reading.fetch(source.page)
-    except TimeoutError:
-        fault = Fault(Kind.TIMEOUT, detail=f"{list_kind.method}: no whole answer within {within:g} s")
-    except Fault as wrong:
-        fault = wrong
-    return reading.listing(fault) if reading.found else fault
+class ListReader:
+    """One list while it is read, page after page until the last or until a cap."""
 
-
-async def fetch(list_kind: ListKind, server: str, page: Pages) -> FetchedList:
-    """Ask for page after page until the last, or until a cap: what was listed up to there is used, with a notice.
-
-    Args:
-        sheet: which list.
-        server: the server's name.
-        page: how one page is had.
-
-    Raises:
-        Fault: a page could not be had, or is no list.
-    """
-    return await _ListReading(list_kind, server).fetch(page)
-
-
-class _ListReading:
-    """One list while it is read: what came of it stays where a page fails."""
-
-    def __init__(self, list_kind: ListKind, server: str) -> None:
-        self._sheet = list_kind
+    def __init__(self, kind: ListKind, server: str) -> None:
+        self._kind = kind
         self._server = server
-        self._notices: list[Notice] = []
+        self._notices: dict[Notice, None] = {}
         self._hints: list[float] = []
-        self.found: dict[str, Any] = {}
+        self._found: dict[str, Any] = {}
 
-    async def fetch(self, page: Pages) -> FetchedList:
-        list_kind = self._sheet
-        status: set[bytes] = set()
+    async def outcome(self, page: Page, within: float) -> FetchedList:
+        """The list, cut where a page failed: failures are for whoever waits to make something of them."""
+        try:
+            async with asyncio.timeout(within):
+                return await self.read(page)
+        except TimeoutError:
+            return self._listed(Fault(Kind.TIMEOUT, detail=f"{self._kind.method}: no whole answer within {within:g} s"))
+        except Fault as wrong:
+            return self._listed(wrong)
+
+    async def read(self, page: Page) -> FetchedList:
+        """The whole list; where it is capped, what came up to there, with a notice.
+
+        Raises:
+            Fault: a page could not be had, or is no list.
+        """
+        followed: set[bytes] = set()
         cursor: bytes | None = None
         size = 0
-        for number in range(1, MOST_PAGES + 1):
-            result = await page(list_kind.method, cursor)
-            if result is None:
-                return NO_LIST
-            array, more, hint = _read(list_kind, result)
-            size += len(result)
-            if hint is not None:
-                self._hints.append(hint)
+        while (result := await page(self._kind.method, cursor)) is not None:
+            array, cursor = self._page(result)
             await self._add(array)
-            cut = _cut(list_kind, (number, len(self.found), size), more, status)
-            if cut:
-                self._notices.append(Notice(self._server, f"{list_kind.method}: the list is cut off: {cut}"))
-            if cut or more is None:
-                break
-            status.add(more)
-            cursor = more
-        return self.listing(None)
+            size += len(result)
+            capped = ""
+            if len(self._found) + (cursor is not None) > self._kind.most:
+                capped = f"{self._kind.most} {self._kind.place}"
+            elif cursor is None:
+                return self._listed(None)
+            elif cursor in followed:
+                capped = "a cursor came twice"
+            elif size >= MOST_BYTES:
+                capped = f"{MOST_BYTES} bytes"
+            elif len(followed) + 1 >= MOST_PAGES:
+                capped = f"{MOST_PAGES} pages"
+            if capped or cursor is None:
+                self._notices[Notice(self._server, f"{self._kind.method}: the list is cut off: {capped}")] = None
+                return self._listed(None)
+            followed.add(cursor)
+        return NO_LIST
 
-    def listing(self, cut: Fault | None) -> FetchedList:
-        """What has come, and the failure that kept the rest away."""
-        items = tuple(self.found.values())[: self._sheet.most]
-        notices = _few(self._notices, self._server, self._sheet)
-        return FetchedList(items, notices, min(self._hints, default=None) if cut is None else None, True, cut)
+    def _listed(self, cut: Fault | None) -> FetchedList:
+        """What has come. A server whose every item is bad fills neither memory nor the page of notices."""
+        notices = list(self._notices)
+        if len(notices) > MOST_NOTICES:
+            rest = f"{self._kind.method}: {len(notices) - MOST_NOTICES + 1} more notices like these"
+            notices = [*notices[: MOST_NOTICES - 1], Notice(self._server, rest)]
+        fresh = min(self._hints, default=None) if cut is None else None
+        return FetchedList(tuple(self._found.values())[: self._kind.most], tuple(notices), fresh, True, cut)
+
+    def _page(self, result: bytes) -> tuple[bytes, bytes | None]:
+        """Items and next cursor of one page; notes how long it is fresh for."""
+        member = names.LISTS[self._kind.method]
+        try:
+            found = members(result, frozenset((member, "nextCursor", "ttlMs")))
+            array = found[member]
+        except (NotJson, NotAMessage, KeyError) as wrong:
+            raise lost(f"no list of {member}: {wrong!r}") from None
+        if array.count(b",") > MOST_COMMAS:
+            raise lost(f"a page of {member} holds too much")
+        cursor, ttl = found.get("nextCursor", b""), found.get("ttlMs", b"")
+        if ttl.isdigit() and len(ttl) <= 12:
+            self._hints.append(int(ttl) / 1000)
+        return array, cursor if cursor[:1] == b'"' else None
 
     async def _add(self, array: bytes) -> None:
-        list_kind, server = self._sheet, self._server
+        parse, server = self._kind.parse, self._server
         try:
-            if len(array) < _LONG:
-                items, notices = list_kind.parse(server, array)
-            else:
-                items, notices = await asyncio.to_thread(list_kind.parse, server, array)
+            is_long = len(array) >= _LONG
+            items, notices = await asyncio.to_thread(parse, server, array) if is_long else parse(server, array)
         except ValueError as strange:
             raise lost(str(strange)) from None
         if len(self._notices) < _MOST_COUNTED:
-            self._notices.extend(
-                notice for notice in notices if notice.subject != server or notice not in self._notices
-            )
+            self._notices |= dict.fromkeys(notices)
         for item in items:
-            key = getattr(item, list_kind.key)
-            if self.found.setdefault(key, item) is not item:
-                self._notices.append(Notice(f"{server}/{key[:128]}", "left out: listed twice, the first is used"))
-
-
-def _read(list_kind: ListKind, result: bytes) -> tuple[bytes, bytes | None, float | None]:
-    """Items, next cursor and freshness in seconds of one page."""
-    member = names.LISTS[list_kind.method]
-    try:
-        found = members(result, frozenset((member, "nextCursor", "ttlMs", "cacheScope", "resultType", "_meta")))
-        array = found[member]
-    except (NotJson, NotAMessage, KeyError) as wrong:
-        raise lost(f"no list of {member}: {wrong!r}") from None
-    if array.count(b",") > MOST_COMMAS:
-        raise lost(f"a page of {member} holds too much")
-    more = found.get("nextCursor")
-    ttl = found.get("ttlMs", b"")
-    seconds = int(ttl) / 1000 if ttl.isdigit() and len(ttl) <= 12 else None
-    return array, more if more is not None and more[:1] == b'"' else None, seconds
-
-
-def _cut(list_kind: ListKind, so_far: tuple[int, int, int], more: bytes | None, status: set[bytes]) -> str:
-    """Why the list ends here although the server has more; empty where it need not.
-
-    Args:
-        sheet: which list.
-        so_far: pages, items and bytes of it.
-        more: the cursor of the next page; None where there is none.
-        seen: cursors that were followed.
-    """
-    pages, items, size = so_far
-    if items > list_kind.most or (items == list_kind.most and more is not None):
-        return f"{list_kind.most} {list_kind.place}"
-    if more is None:
-        return ""
-    if more in status:
-        return "a cursor came twice"
-    if size >= MOST_BYTES:
-        return f"{MOST_BYTES} bytes"
-    return f"{MOST_PAGES} pages" if pages >= MOST_PAGES else ""
-
-
-def _few(notices: list[Notice], server: str, list_kind: ListKind) -> tuple[Notice, ...]:
-    """A server whose every item is bad fills neither memory nor the page of notices."""
-    if len(notices) <= MOST_NOTICES:
-        return tuple(notices)
-    rest = Notice(server, f"{list_kind.method}: {len(notices) - MOST_NOTICES + 1} more notices like these")
-    return (*notices[: MOST_NOTICES - 1], rest)
+            key = getattr(item, self._kind.key)
+            if self._found.setdefault(key, item) is not item:
+                self._notices[Notice(f"{server}/{key[:128]}", "left out: listed twice, the first is used")] = None

@@ -1,14 +1,14 @@
 """What is kept over a restart: the last catalogue of every server, since names must not depend on who is up, and shared
 sessions, since some servers never give a second one.
 
-They hold no URLs: those may carry secrets.
+Files hold no URLs, which may carry secrets, and are readable by their owner only.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -26,11 +26,7 @@ Eras = dict[str, tuple[str, str]]
 
 
 def store(folder: Path, catalogue: Catalogue, eras: Eras) -> None:
-    """Write one server's file, readable by its owner only; the one before is there until the new one is whole.
-
-    Raises:
-        OSError: it could not be written.
-    """
+    """Write one server's file; raises OSError."""
     text = emit({"eras": orjson.dumps({_alias(key): era for key, era in eras.items()}), "catalogue": dump(catalogue)})
     _write(_path(folder, catalogue.server), text)
 
@@ -50,30 +46,36 @@ def recall(folder: Path, server: str, instances: Iterable[str]) -> tuple[Catalog
     return (catalogue, eras) if catalogue.server == server else None
 
 
-def store_sessions(path: Path, sessions: Mapping[str, UpstreamSession]) -> None:
-    """Write down the shared sessions, by instance, readable by their owner only.
+class KeptSessions:
+    """The shared session of each instance; whether one of an earlier run is good its server will tell."""
 
-    Raises:
-        OSError: they could not be written.
-    """
-    _write(path, orjson.dumps({_alias(key): [one.id, one.version] for key, one in sessions.items()}))
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sessions: dict[str, tuple[str, str]] = {}
+        try:
+            found = orjson.loads(path.read_bytes())
+            self._sessions = {alias: (str(name), str(version)) for alias, (name, version) in found.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as wrong:
+            log.warning("the kept sessions are not used: %s", wrong)
 
+    def get(self, instance: str) -> UpstreamSession | None:
+        """The session of this instance that was kept last."""
+        found = self._sessions.get(_alias(instance))
+        return UpstreamSession(*found) if found is not None else None
 
-def recall_sessions(path: Path, instances: Iterable[str]) -> dict[str, UpstreamSession]:
-    """The shared sessions of these instances that were kept; whether they are good their servers will tell."""
-    try:
-        found = orjson.loads(path.read_bytes())
-        known = {key: found[_alias(key)] for key in instances if _alias(key) in found}
-        return {key: UpstreamSession(str(name), str(version)) for key, (name, version) in known.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as wrong:
-        log.warning("the kept sessions are not used: %s", wrong)
-        return {}
+    def put(self, instance: str, session: UpstreamSession) -> None:
+        """Keep a session; where it cannot be written, the log says so."""
+        self._sessions[_alias(instance)] = (session.id, session.version)
+        try:
+            _write(self._path, orjson.dumps(self._sessions))
+        except OSError as wrong:
+            log.warning("shared sessions could not be kept: %s", wrong)
 
 
 def _write(path: Path, text: bytes) -> None:
-    """Write a file readable by its owner only; the one before is there until the new one is whole."""
+    """The file before is there until the new one is whole."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

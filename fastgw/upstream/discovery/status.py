@@ -1,21 +1,21 @@
-"""What the controller knows of each server and of each of its instances."""
+"""What the controller knows of each server and of each of its instances, and how operators see it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import label, origin
-from fastgw.errors import Fault
-from fastgw.snapshot.model import Backend
-from fastgw.upstream.discovery.capabilities import Declared
-from fastgw.upstream.discovery.discover import DiscoveredEra
-from fastgw.upstream.discovery.fetch import NO_LIST, SHEETS, FetchedList, ListKind
+from fastgw.protocol import names
+from fastgw.protocol.names import Era
+from fastgw.snapshot.model import BOTH, Backend
+from fastgw.upstream.discovery.fetch import LIST_KINDS, FetchedList, ListKind
+from fastgw.upstream.rpc import NOTHING, Declared
 
 log = logging.getLogger("fastgw")
 
@@ -25,10 +25,9 @@ _MOST_NOTES = 50
 
 @dataclass(frozen=True, slots=True)
 class WatchedServer:
-    """One server to watch.
+    """One server to watch: what its addresses say of their era is not looked at.
 
     Args:
-        backend: addresses and credential. What its instances say of their era is not looked at.
         era: `auto`, `modern` or `legacy`, from the configuration.
         refresh: seconds after which a list without a word on its freshness is fetched again.
     """
@@ -38,29 +37,56 @@ class WatchedServer:
     refresh: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class DiscoveredEra:
+    """What a probe found.
+
+    Args:
+        version: the revision; empty for a legacy server before its `initialize`.
+        declared: what a modern server says of itself.
+        failure: what it answered to discover, where that was no refusal.
+        has_sessions: a modern server also takes `initialize`.
+    """
+
+    era: Era
+    version: str
+    declared: Declared = NOTHING
+    failure: str = ""
+    has_sessions: bool = False
+
+    @property
+    def spoken(self) -> str:
+        """As in `Address.era`."""
+        return BOTH if self.has_sessions else self.era.value
+
+
+LEGACY = DiscoveredEra(Era.LEGACY, "")
+MODERN = DiscoveredEra(Era.MODERN, names.MODERN_VERSION)
+
+
 @dataclass(slots=True)
 class InstanceStatus:
     """One instance as its last rounds found it.
 
-    `strikes` counts rounds that failed in the session there is; `sessions_due`: a modern server was too slow to tell
-    whether it also has sessions; `tried` says when a list that is not declared was asked for last, `undeclared` which
-    of these came.
+    Args:
+        era: (era, revision) in use, which stays until another is found; None before the first.
+        found: by the last probe; None where it has to be probed.
+        error: of the last round; empty when it went well.
+        failures: rounds in a row that did not bring everything.
+        sessions_due: a modern server was too slow to tell whether it also has sessions.
+        asked_at: when it was asked last what it declares; `probed_at`: for its era, too. Monotonic seconds.
     """
 
     key: str
     server: ServerStatus
+    era: tuple[str, str] | None = None
     found: DiscoveredEra | None = None
-    version: str = ""
-    probed_at: float = 0.0
     error: str = ""
     failures: int = 0
     rounds: int = 0
-    asked_at: float = 0.0
-    begun: dict[ListKind, float] = field(default_factory=dict)
-    strikes: int = 0
     sessions_due: bool = False
-    tried: dict[ListKind, float] = field(default_factory=dict)
-    undeclared: set[ListKind] = field(default_factory=set)
+    probed_at: float = 0.0
+    asked_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -72,47 +98,40 @@ class InstanceStatus:
         """What logs call it."""
         return label(self.key)
 
-    def note(self, text: str) -> None:
+    def note(self, texts: Iterable[str]) -> None:
         """Remember what of the server was forgiven, for its author; the log says it once."""
         notes = self.server.notes
-        if text not in notes and len(notes) < _MOST_NOTES:
-            notes[text] = None
-            log.warning("%s: %s", self.label, text)
+        for text in texts:
+            if text not in notes and len(notes) < _MOST_NOTES:
+                notes[text] = None
+                log.warning("%s: %s", self.label, text)
 
-    def misses(self, list_kind: ListKind, found: FetchedList | Fault) -> bool:
-        """Whether a list that is not declared, and was there before, failed this time: then it stays as it was."""
-        there = list_kind in self.undeclared or (list_kind not in self.begun and bool(self.server.listed(list_kind)))
-        failed = isinstance(found, Fault) or found.cut is not None
-        if there and failed:
-            self.undeclared.add(list_kind)
-        return there and failed
-
-    def undeclared_came(self, list_kind: ListKind, found: FetchedList | Fault) -> FetchedList:
-        """What came of a list that is not declared: a failure, or an empty one, says that there is none."""
-        if isinstance(found, Fault) or not found.items:
-            self.undeclared.discard(list_kind)
-            return NO_LIST
-        self.undeclared.add(list_kind)
-        self.note(f"answers {list_kind.method} though it does not declare {list_kind.capability}")
-        return found
-
-    def stop(self) -> None:
-        """End its background work."""
-        for task in (self.watch, self.listen):
-            if task is not None:
-                task.cancel()
+    def fail(self, error: str) -> None:
+        """A round did not bring everything; the log says the first of several in a row."""
+        if not self.error:
+            log.warning("%s: %s", self.label, error)
+        self.error = error
+        self.failures += 1
 
 
 @dataclass(slots=True)
 class ServerStatus:
-    """One server: what is known of it, and of each instance."""
+    """One server: what is known of it, and of each instance.
+
+    Args:
+        catalogue: the one in use; `kept`: the one on disk.
+        leader: key of the instance whose lists are in use.
+        lists: each list as it came last in this run, less its items, and when it was asked for (monotonic seconds).
+        tried: when a list that is not declared was asked for last.
+        notes: what of the server was forgiven, in order.
+    """
 
     watched: WatchedServer
     catalogue: Catalogue | None = None
-    leader: str | None = None
     kept: Catalogue | None = None
-    hints: dict[ListKind, tuple[float, float]] = field(default_factory=dict)
-    notices: dict[ListKind, tuple[Notice, ...]] = field(default_factory=dict)
+    leader: str | None = None
+    lists: dict[ListKind, tuple[FetchedList, float]] = field(default_factory=dict)
+    tried: dict[ListKind, float] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     instances: dict[str, InstanceStatus] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -122,73 +141,64 @@ class ServerStatus:
         """The server's name."""
         return self.watched.backend.name
 
-    def listed(self, list_kind: ListKind) -> tuple[Any, ...]:
+    def listed(self, kind: ListKind) -> tuple[Any, ...]:
         """What of this list is in use."""
-        found: tuple[Any, ...] = getattr(self.catalogue, list_kind.place, ())
+        found: tuple[Any, ...] = getattr(self.catalogue, kind.place, ())
         return found
 
     def is_settled(self) -> bool:
         """Whether some instance has answered, or all have failed once."""
-        return any(status.rounds and not status.error for status in self.instances.values()) or all(
-            status.rounds for status in self.instances.values()
-        )
+        rounds = [status for status in self.instances.values() if status.rounds]
+        return len(rounds) == len(self.instances) or any(not status.error for status in rounds)
 
-    def take(self, lists: Mapping[ListKind, FetchedList], said: Declared, begun: float, now: float) -> Catalogue:
+    def updated(self, lists: Mapping[ListKind, FetchedList], declared: Declared, begun: float, now: float) -> Catalogue:
         """The catalogue with these lists in place of those it had, which goes on being the one in use.
 
         Args:
-            lists: what was listed.
-            said: what it says of itself; a list that it has stands for its capability all the same.
+            declared: what it says of itself; a list that it has stands for its capability all the same.
             begun: when the lists were asked for, in monotonic seconds.
             now: Unix seconds.
         """
+        self.lists |= {kind: (replace(found, items=()), begun) for kind, found in lists.items()}
         old = self.catalogue if self.catalogue is not None else Catalogue(self.name, ())
-        changed: dict[str, Any] = {}
-        names = set(old.capabilities)
-        for list_kind, listing in lists.items():
-            self.notices[list_kind] = listing.notices
-            self.hints.pop(list_kind, None)
-            if listing.fresh is not None:
-                self.hints[list_kind] = (listing.fresh, begun + listing.fresh if listing.fresh else 0.0)
-            if getattr(old, list_kind.place) != listing.items:
-                changed[list_kind.place] = listing.items
-            names -= {list_kind.capability}
-        had = {list_kind for list_kind in SHEETS if changed.get(list_kind.place, getattr(old, list_kind.place))}
-        names |= {
-            list_kind.capability
-            for list_kind in SHEETS
-            if list_kind in had or (list_kind in lists and lists[list_kind].known)
-        }
+        items = {kind: lists[kind].items if kind in lists else getattr(old, kind.place) for kind in LIST_KINDS}
+        capabilities = declared.capabilities
+        if capabilities is None:
+            capabilities = old.capabilities - {kind.capability for kind in lists}
+            capabilities |= {kind.capability for kind, (found, _) in self.lists.items() if found.known}
+        # An equal list stays the same object.
+        changed: dict[str, Any] = {kind.place: new for kind, new in items.items() if getattr(old, kind.place) != new}
+        fresh = [(found.fresh, at) for found, at in self.lists.values() if found.fresh is not None]
         return replace(
             old,
-            fresh_until=min((until for _, until in self.hints.values()), default=0.0),
+            fresh_until=min((at + seconds if seconds else 0.0 for seconds, at in fresh), default=0.0),
             fetched_at=now,
-            notices=tuple(notice for list_kind in SHEETS for notice in self.notices.get(list_kind, ())),
-            capabilities=said.declares | {list_kind.capability for list_kind in had}
-            if said.declares is not None
-            else frozenset(names),
-            instructions=said.instructions,
+            notices=tuple(one for kind in LIST_KINDS if kind in self.lists for one in self.lists[kind][0].notices),
+            capabilities=capabilities | {kind.capability for kind in LIST_KINDS if items[kind]},
+            instructions=declared.instructions,
             **changed,
         )
 
-    def fresh(self) -> float:
-        """Seconds for which it vouched for all lists that it gave a hint for; 0.0 for none."""
-        return min((seconds for seconds, _ in self.hints.values()), default=0.0)
+    def stop(self) -> None:
+        """End all background work."""
+        for status in self.instances.values():
+            for task in (status.watch, status.listen):
+                if task is not None:
+                    task.cancel()
 
-    def state(self, eras: dict[str, tuple[str, str]]) -> dict[str, Any]:
-        """As `CatalogueFetcher.state` describes it. `eras`: instance key to (era, revision)."""
+    def state(self) -> dict[str, Any]:
+        """What is known of it, fit for JSON and without secrets: as docs/servers.md lists it, less `sessions`."""
         instances = []
         for instance in self.watched.backend.instances:
             status = self.instances[instance.key]
-            era, version = eras.get(instance.key, (None, ""))
-            known = {"era": era, "version": version, "error": status.error, "failures": status.failures}
+            era, version = status.era or (None, "")
             shown = instance.shown if "://" in instance.shown else origin(instance.url)
+            known = {"era": era, "version": version, "error": status.error, "failures": status.failures}
             instances.append({"url": shown, **known})
-        catalogue = self.catalogue
-        notices = catalogue.notices if catalogue is not None else ()
+        notices: tuple[Notice, ...] = getattr(self.catalogue, "notices", ())
         return {
             "notes": [*self.notes, *(notice.text for notice in notices if notice.subject == self.name)],
-            **{list_kind.place: len(getattr(catalogue, list_kind.place, ())) for list_kind in SHEETS},
-            "fetched_at": catalogue.fetched_at if catalogue is not None else None,
+            **{kind.place: len(self.listed(kind)) for kind in LIST_KINDS},
+            "fetched_at": getattr(self.catalogue, "fetched_at", None),
             "instances": instances,
         }

@@ -9,13 +9,12 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.upstream import sessions as directory
-from fastgw.upstream.discovery import era_probe
-from fastgw.upstream.discovery.discover import LEGACY_LIFETIME
-from fastgw.upstream.discovery.era_probe import EraProbe
+from fastgw.upstream.discovery import probe
+from fastgw.upstream.discovery.probe import LEGACY_LIFETIME, EraProbe
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
 from fastgw.upstream.failures import down
 from fastgw.upstream.rpc import RpcClient, RpcClients
-from fastgw.upstream.sessions import KEEPER, UpstreamSessions
+from fastgw.upstream.sessions import GATEWAY, UpstreamSessions
 from tests.upstream.fakes import (  # fmt: skip
     OURS,
     PATIENT,
@@ -67,7 +66,7 @@ class World:
             lambda _: RpcClient(self.transport, watched.backend, spawn, PATIENT), spawn, OURS, lambda: self.now
         )
         self.sessions = UpstreamSessions(clients)
-        self.known = EraProbe(clients, self.sessions, lambda status: self.eras.append(status.found.spoken))
+        self.known = EraProbe(clients, self.sessions, lambda: self.eras.append(self.status.era[0]))
         self.server = ServerStatus(watched)
         self.status = self.server.instances["shop|http://a/mcp"] = InstanceStatus("shop|http://a/mcp", self.server)
 
@@ -89,7 +88,7 @@ def play(script: Any, *server: Any, **more: Any) -> World:
             world = World(found.spawn, *server, **more)
             await script(world)
             await settle()
-            world.status.stop()
+            world.server.stop()
             return world
 
     world: World = run(whole())
@@ -97,7 +96,7 @@ def play(script: Any, *server: Any, **more: Any) -> World:
 
 
 async def met(world: World) -> None:
-    await world.known.meet(world.status)
+    await world.known.probe(world.status)
 
 
 FAILURES = {
@@ -128,9 +127,9 @@ REFUSALS = {
 @pytest.mark.parametrize("discover", [*FAILURES.values(), *REFUSALS.values()], ids=[*FAILURES, *REFUSALS])
 def test_a_server_that_opens_a_session_is_legacy_whatever_it_answers_before(discover: Any) -> None:
     world = play(met, discover, opened)
-    assert (world.eras, world.status.version) == (["legacy"], "2025-06-18")
+    assert (world.eras, world.status.era[1]) == (["legacy"], "2025-06-18")
     assert world.transport.count("initialize") == 1
-    assert world.known.said(world.status).instructions == "Legacy."
+    assert world.known.declared(world.status).instructions == "Legacy."
     failed = discover in FAILURES.values()
     assert world.known.is_due(world.status) is failed  # looked at again in the next round
     assert len(world.server.notes) == failed
@@ -139,7 +138,7 @@ def test_a_server_that_opens_a_session_is_legacy_whatever_it_answers_before(disc
 @pytest.mark.parametrize("discover", [*FAILURES.values(), *REFUSALS.values()], ids=[*FAILURES, *REFUSALS])
 def test_a_server_that_says_at_initialize_that_it_speaks_2026_07_28_is_modern(discover: Any) -> None:
     world = play(met, discover, only_modern)
-    assert (world.eras, world.status.version) == (["modern"], "2026-07-28")
+    assert (world.eras, world.status.era[1]) == (["modern"], "2026-07-28")
     assert world.known.is_due(world.status) is (discover in FAILURES.values())
 
 
@@ -153,10 +152,10 @@ def test_what_it_said_at_initialize_is_not_asked_for_again_at_once(discover: Any
 )
 def test_a_modern_server_without_sessions(refusal: Any) -> None:
     world = play(met, told_modern, refusal)
-    assert (world.eras, world.status.version) == (["modern"], "2026-07-28")
+    assert (world.eras, world.status.era[1]) == (["modern"], "2026-07-28")
     assert world.transport.count("initialize") == 1
     assert not world.known.is_due(world.status)
-    assert world.known.said(world.status).instructions == "Modern."
+    assert world.known.declared(world.status).instructions == "Modern."
 
 
 @pytest.mark.parametrize("alive", [True, False])
@@ -171,10 +170,10 @@ def test_at_a_modern_server_that_also_has_sessions_the_gateway_keeps_one(
         await met(world)
 
     world = play(script, told_modern, opened)
-    assert (world.eras, world.status.version) == (["both"] * 2, "2026-07-28")
+    assert (world.eras, world.status.era[1]) == (["both"], "2026-07-28")
     assert world.transport.methods()[:4] == ["server/discover", "initialize", "notifications/initialized", "ping"]
     assert world.transport.count("initialize") == (1 if alive else 2)
-    assert world.known.said(world.status).instructions == "Modern."
+    assert world.known.declared(world.status).instructions == "Modern."
 
 
 def test_where_one_session_is_all_there_is_the_gateway_keeps_it_for_all() -> None:
@@ -252,11 +251,10 @@ def test_after_two_failed_rounds_in_one_session_there_is_another() -> None:
     async def script(world: World) -> None:
         await met(world)
         world.now += 5
-        for strikes, sessions in ((1, 1), (2, 2), (0, 2)):
-            world.status.strikes = strikes or world.status.strikes
+        for failures, sessions in ((1, 1), (2, 2), (0, 2)):
+            world.status.failures = failures
             await met(world)
             assert world.transport.count("initialize") == sessions
-        assert world.status.strikes == 0
 
     play(script, unknown, opened)
 
@@ -293,7 +291,7 @@ def test_a_server_that_has_no_sessions_any_more_is_found_out_when_it_is_looked_a
 def test_the_gateways_own_session_is_its_identity_alone() -> None:
     async def script(world: World) -> None:
         await met(world)
-        session = await world.sessions.open(world.status.key, KEEPER)
+        session = await world.sessions.open(world.status.key, GATEWAY)
         assert world.transport.count("initialize") == 1
         assert session.opened == 1000.0
         assert world.sessions.count("shop") == 0
@@ -302,7 +300,7 @@ def test_the_gateways_own_session_is_its_identity_alone() -> None:
 
 
 def test_a_modern_server_slow_to_open_a_session_is_asked_again_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(era_probe, "DISCOVER_WITHIN", 0.02)
+    monkeypatch.setattr(probe, "DISCOVER_WITHIN", 0.02)
     warm = asyncio.Event()
 
     async def slowly(request: Sent) -> FakeAnswer:
@@ -310,7 +308,7 @@ def test_a_modern_server_slow_to_open_a_session_is_asked_again_next_time(monkeyp
         return opened(request)
 
     async def script(world: World) -> None:
-        await world.known.meet(world.status)
+        await world.known.probe(world.status)
         assert world.eras == ["modern"]
         warm.set()
         await settle()

@@ -13,10 +13,10 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.snapshot.model import Address, Backend
-from fastgw.upstream.discovery import catalogues as module
 from fastgw.upstream.discovery import fetch as lists
-from fastgw.upstream.discovery.catalogues import CatalogueFetcher, retry_pause
-from fastgw.upstream.discovery.fetch import SHEETS, TOOLS, FetchedList, ListKind, Source, fetch, fetch_all
+from fastgw.upstream.discovery import poll as module
+from fastgw.upstream.discovery.fetch import LIST_KINDS, TOOLS, FetchedList, ListKind, ListReader, fetch_all
+from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
 from fastgw.upstream.rpc import RpcClient, RpcClients
 from fastgw.upstream.sessions import UpstreamSessions
@@ -157,6 +157,13 @@ class World:
         known = self.found.catalogues().get(server)
         return [] if known is None else [one.key for one in getattr(known, place)]
 
+    async def first_round(self, within: float) -> bool:
+        """Wait until every server has answered or failed once; whether they have within so many seconds."""
+        end = time.monotonic() + within
+        while not self.found.settled and time.monotonic() < end:
+            await asyncio.sleep(0.001)
+        return self.found.settled
+
     async def until(self, server: str, *names: str) -> None:
         while self.names(server) != list(names):
             await asyncio.sleep(0.001)
@@ -166,7 +173,7 @@ class World:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COALESCE", 0.0)
     monkeypatch.setattr(module, "SHORTEST", 0.0)
-    monkeypatch.setattr(module, "retry_pause", lambda failures, dice: 0.001)
+    monkeypatch.setattr(module, "pause", lambda failures, first, longest: 0.001)
 
 
 def play(folder: Path, script: Any, **servers: Any) -> None:
@@ -183,7 +190,7 @@ def test_all_pages_are_fetched_in_order(tmp_path: Path, era: str) -> None:
     async def script(world: World) -> None:
         server.page = 3
         world.found.watch(world.watched())
-        assert await world.found.first_round(5)
+        assert await world.first_round(5)
         assert world.names("a") == [f"t{number}" for number in range(10)]
         version = "2026-07-28" if era == "modern" else "2025-11-25"
         assert world.found.eras == {world.key("a"): (era, version)}
@@ -200,7 +207,7 @@ def test_a_dead_and_a_silent_server_delay_nobody(tmp_path: Path) -> None:
     async def script(world: World) -> None:
         world.found.watch(world.watched())
         began = time.monotonic()
-        assert not await world.found.first_round(0.05)
+        assert not await world.first_round(0.05)
         assert time.monotonic() - began < 1
         assert (world.names("a"), world.names("dead"), world.names("silent")) == (["x"], None, None)
         state = world.found.state()
@@ -397,7 +404,7 @@ def test_a_refresh_brings_the_headers_of_the_newest_definition(tmp_path: Path) -
 def test_the_first_instance_that_answers_gives_the_list_and_another_takes_over(tmp_path: Path) -> None:
     async def script(world: World) -> None:
         world.found.watch(world.watched(refresh=0.001))
-        assert await world.found.first_round(5)
+        assert await world.first_round(5)
         await world.until("a", "second")
         while len(world.found.eras) < 1:
             await asyncio.sleep(0)
@@ -479,7 +486,7 @@ def test_a_reload_takes_servers_in_and_out_and_leaves_the_others_alone(tmp_path:
     async def script(world: World) -> None:
         both = world.watched()
         world.found.watch(both)
-        assert await world.found.first_round(5)
+        assert await world.first_round(5)
         world.found.watch([both[1]])
         assert list(world.found.catalogues()) == ["b"]
         assert list(world.found.eras) == [world.key("b")]
@@ -521,7 +528,7 @@ def test_a_server_that_lists_no_tools_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        {"tools": {}}, {"nope": []}, {"tools": None},
+        {"tools": {}}, {"nope": []}, {"tools": None}, {"resultType": "input_required", "requestState": "x"},
         lambda request: error(request, -32603), lambda request: FakeAnswer(200, body=b"<html>"),
         lambda request: FakeAnswer(401), lambda request: FakeAnswer(500),
     ],
@@ -553,7 +560,9 @@ def pages(*found: dict[str, Any]) -> Any:
 
 def test_a_cursor_that_comes_twice_ends_the_list() -> None:
     found = run(
-        fetch(TOOLS, "a", pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"}))
+        ListReader(TOOLS, "a").read(
+            pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"})
+        )
     )
     assert [one.name for one in found.items] == ["x", "y"]
     assert "twice" in str(found.notices)
@@ -567,14 +576,16 @@ def test_a_list_without_end_is_cut_off() -> None:
         asked += 1
         return json.dumps({"tools": [tool(f"t{asked}")], "nextCursor": f"c{asked}"}).encode()
 
-    found = run(fetch(TOOLS, "a", page))
+    found = run(ListReader(TOOLS, "a").read(page))
     assert (asked, len(found.items)) == (100, 100)
     assert "100 pages" in str(found.notices)
 
 
 def test_a_list_that_is_too_long_is_cut_off() -> None:
     found = run(
-        fetch(TOOLS, "a", pages({"tools": [tool(f"t{one}") for one in range(TOOLS.most + 5)], "nextCursor": "1"}))
+        ListReader(TOOLS, "a").read(
+            pages({"tools": [tool(f"t{one}") for one in range(TOOLS.most + 5)], "nextCursor": "1"})
+        )
     )
     assert len(found.items) == TOOLS.most
     assert str(TOOLS.most) in str(found.notices)
@@ -582,7 +593,7 @@ def test_a_list_that_is_too_long_is_cut_off() -> None:
 
 def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() -> None:
     first = {**tool("x"), "title": "first"}
-    found = run(fetch(TOOLS, "a", pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
+    found = run(ListReader(TOOLS, "a").read(pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
     assert [(one.name, one.members.get("title")) for one in found.items] == [("x", b'"first"'), ("y", None)]
     assert len(found.notices) == 2
 
@@ -594,12 +605,7 @@ def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() ->
 def test_a_list_is_as_fresh_as_its_stalest_page(ttls: list[Any], fresh: float | None) -> None:
     found = [{"tools": [], "ttlMs": ttl, "nextCursor": str(number)} for number, ttl in enumerate(ttls)]
     del found[-1]["nextCursor"]
-    assert run(fetch(TOOLS, "a", pages(*found))).fresh == fresh
-
-
-def test_pauses_after_failures_are_short_and_spread() -> None:
-    assert [retry_pause(failures, 0.0) for failures in (1, 2, 3, 4, 5, 6, 99)] == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
-    assert retry_pause(6, 1.0) == 2.5
+    assert run(ListReader(TOOLS, "a").read(pages(*found))).fresh == fresh
 
 
 # -- pages that do not come ---------------------------------------------------------------------------------------
@@ -637,25 +643,24 @@ async def _never() -> bytes:
     return found
 
 
-def outcome(list_kind: ListKind, page: Any, within: float = 5.0) -> FetchedList | Fault:
+def outcome(list_kind: ListKind, page: Any, within: float = 5.0) -> FetchedList:
     """What comes of one list."""
 
-    async def play() -> FetchedList | Fault:
+    async def play() -> FetchedList:
         async with registry() as found:
-            parts = [part async for part in fetch_all((list_kind,), Source("a", page, within), found.spawn)]
+            parts = [part async for part in fetch_all({list_kind: within}, "a", page, found.spawn)]
             return parts[0][list_kind]
 
-    outcome: FetchedList | Fault = run(play())
+    outcome: FetchedList = run(play())
     return outcome
 
 
-@pytest.mark.parametrize("list_kind", SHEETS)
+@pytest.mark.parametrize("list_kind", LIST_KINDS)
 @pytest.mark.parametrize(
     ("then", "within", "kind"), [(_lost, 5.0, Kind.LOST), (_no_list, 5.0, Kind.LOST), (_never, 0.02, Kind.TIMEOUT)]
 )
 def test_pages_before_one_that_fails_are_kept(list_kind: ListKind, then: Any, within: float, kind: Kind) -> None:
     found = outcome(list_kind, breaking(list_kind, 3, then), within)
-    assert isinstance(found, FetchedList)
     named = "x:" if list_kind.capability == "resources" else "n"
     assert [getattr(one, list_kind.key) for one in found.items] == [f"{named}{number}" for number in (1, 2, 3)]
     assert found.cut is not None and found.cut.kind is kind
@@ -664,12 +669,13 @@ def test_pages_before_one_that_fails_are_kept(list_kind: ListKind, then: Any, wi
 
 @pytest.mark.parametrize("then", [_lost, _no_list])
 def test_where_no_page_came_there_is_a_failure_and_no_empty_list(then: Any) -> None:
-    assert isinstance(outcome(TOOLS, breaking(TOOLS, 0, then)), Fault)
+    found = outcome(TOOLS, breaking(TOOLS, 0, then))
+    assert (found.items, found.cut is None) == ((), False)
 
 
 def test_a_list_that_is_whole_is_not_cut() -> None:
     found = outcome(TOOLS, pages({"tools": [tool("x")]}))
-    assert isinstance(found, FetchedList) and found.cut is None
+    assert found.cut is None
 
 
 def cut_after(server: Server, count: int) -> Any:
@@ -761,7 +767,7 @@ EVERYTHING = [["x"], ["p"], ["file:///a", "file:///b"], ["help://{page}"]]
 async def once(world: World, server: str = "a") -> None:
     """Watch, until the first round is over."""
     world.found.watch(world.watched())
-    assert await world.found.first_round(5)
+    assert await world.first_round(5)
 
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
@@ -1095,20 +1101,20 @@ def test_a_catalogue_is_as_fresh_as_its_stalest_list(tmp_path: Path) -> None:
     play(tmp_path, script, a=server)
 
 
-@pytest.mark.parametrize("list_kind", lists.SHEETS)
+@pytest.mark.parametrize("list_kind", lists.LIST_KINDS)
 def test_every_list_has_its_cap_and_a_few_notices(list_kind: lists.ListKind) -> None:
     member = LISTS[list_kind.method]
 
     def one(number: int) -> dict[str, Any]:
         return {"name": f"n{number}", "uri": f"x:{number}", "uriTemplate": f"x:{number}", **tool(f"n{number}")}
 
-    found = run(fetch(list_kind, "a", pages({member: [one(number) for number in range(list_kind.most + 1)]})))
+    found = run(ListReader(list_kind, "a").read(pages({member: [one(number) for number in range(list_kind.most + 1)]})))
     assert len(found.items) == list_kind.most
     assert len(found.notices) == 1
-    found = run(fetch(list_kind, "a", pages({member: [one(1), *[{}] * 1_000_000]})))
+    found = run(ListReader(list_kind, "a").read(pages({member: [one(1), *[{}] * 1_000_000]})))
     assert len(found.items) == 1
     assert 2 <= len(found.notices) <= lists.MOST_NOTICES
     huge = {**one(2), "description": "x" * 1_100_000}
-    found = run(fetch(list_kind, "a", pages({member: [one(1), huge, one(3)]})))
+    found = run(ListReader(list_kind, "a").read(pages({member: [one(1), huge, one(3)]})))
     assert len(found.items) == 2
     assert "bytes" in str(found.notices[0]) and str(found.notices[0])[:4] in ("a/n2", "a/x:")
