@@ -27,7 +27,9 @@ from bench.versions import versions
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.schema.settings import Settings
-from fastgw.processes import garbage, ipc_framing
+from fastgw.processes.control_plane import no_collections
+from fastgw.processes.ipc import pack
+from fastgw.processes.ipc_server import batches
 from fastgw.snapshot import codec
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot
@@ -72,14 +74,14 @@ class Times:
 
 
 class Controller:
-    """As `fastgw.processes.control_plane` compiles: one workshop for all compiles of one configuration."""
+    """As `fastgw.processes.control_plane` compiles: one cache for all compiles of one configuration."""
 
     def __init__(self, size: Size) -> None:
         names = [f"server-{number:02d}" for number in range(size.servers)]
         servers = {name: {"url": f"http://127.0.0.1:9/{name}"} for name in names}
         self.lists: list[Lists] = [offered(size, number) for number in range(size.servers)]
         self.settings = Settings.model_validate({"servers": servers, "agents": AGENTS, "policies": POLICIES})
-        self.workshop = CompileCache(self.settings)
+        self.cache = CompileCache(self.settings)
         self.catalogues = {name: catalogue(name, lists) for name, lists in zip(names, self.lists, strict=True)}
         self.texts = [text(items) for lists in self.lists for items in lists.values()]
         self._names = names
@@ -92,29 +94,31 @@ class Controller:
     def compile(self, generation: int) -> Snapshot:
         """The snapshot of what is known now."""
         learned = Learned(catalogues=dict(self.catalogues), version="0", seal_keys=(bytes(32),))
-        with garbage.undisturbed():
-            return compile_snapshot(self.settings, learned, generation, self.workshop)[0]
+        with no_collections():
+            return compile_snapshot(self.settings, learned, generation, self.cache)[0]
 
 
 class Worker:
     """As `fastgw.processes.ipc_client` takes a snapshot, each stretch without a turn for others timed by itself."""
 
     def __init__(self) -> None:
-        self.coming = codec.SnapshotDecoder()
+        self.decoder = codec.SnapshotDecoder()
         self.stretches: list[float] = []
         self.snapshot: Any = None
 
     def take(self, frame: bytes) -> None:
         """One frame."""
         with self._stretch():
-            message = pickle.loads(frame[4:])
-        if message[0] == "load":
+            name, _, args = pickle.loads(frame[4:])
+        if name == "parts":
+            for part in args[0]:
+                self._place(self.decoder.take(*part))
+            return
+        with self._stretch():
+            self.snapshot, gone = self.decoder.whole(*args[1:])
+        while gone:
             with self._stretch():
-                self.snapshot = self.coming.whole(*message[1:])
-            with self._stretch():
-                self.coming.left()
-        else:
-            self._place(self.coming.take(message))
+                gone.pop()
 
     def _place(self, steps: Iterator[None]) -> None:
         while True:
@@ -146,7 +150,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _read(texts: list[bytes]) -> float:
-    with garbage.undisturbed():
+    with no_collections():
         return _timed(lambda: [orjson.loads(one) for one in texts])[0]
 
 
@@ -159,7 +163,9 @@ def once(
     times.compile, snapshot = _timed(lambda: controller.compile(generation))
     begun = clock()
     packed = codec.EncodedSnapshot(generation, snapshot, before)
-    sent = [ipc_framing.pack(one) for one in packed.changes()]
+    known = set(worker.decoder.parts)
+    sent = [pack("parts", parts) for parts in batches(packed.lacked(known))]
+    sent.append(pack("load", generation, packed.root, known - packed.parts.keys()))
     times.pack = (clock() - begun) * 1000
     times.frames, times.size = len(sent), sum(map(len, sent))
     worker.stretches.clear()
@@ -188,7 +194,7 @@ def show(first: Times, found: list[Times]) -> list[str]:
         spread = f"{min(values):.1f} - {max(values):.1f}"
         lines.append(f"{title:24}  {getattr(first, name):12.1f}  {median(values):17.1f}  {spread:>12}  {ratio:10.2f}")
     lines.append(f"{'megabytes':24}  {first.size / 1e6:12.1f}  {median(one.size for one in found) / 1e6:17.1f}")
-    lines.append(f"{'ipc_framing':24}  {first.frames:12d}  {median(one.frames for one in found):17.0f}")
+    lines.append(f"{'frames':24}  {first.frames:12d}  {median(one.frames for one in found):17.0f}")
     return lines
 
 

@@ -29,8 +29,7 @@ FLOORS = [
     {"errors", "ports"},
 ]
 LEVEL = {name: height for height, floor in enumerate(reversed(FLOORS)) for name in floor}
-# The only imports between packages of one floor.
-NEIGHBOURS = {("catalog", "policy"), ("ports", "errors"), ("admin", "processes")}
+NEIGHBOURS = {("catalog", "policy"), ("ports", "errors")}  # the only imports between packages of one floor
 OUTSIDE = {"demo"}  # stands beside the gateway: imports none of it, is imported by none of it
 ROOTS = {"__main__"}  # may import anything
 PURE = {"catalog", "policy", "protocol", "errors", "ports"}

@@ -1,4 +1,4 @@
-"""The admin face: another port and another process than agents use, so that overload there never hides it.
+"""The admin port: another port and another process than agents use, so that overload there never hides it.
 
 Loopback without a token checks `Host`: a web page whose name points at 127.0.0.1 (DNS rebinding) is refused.
 """
@@ -8,63 +8,83 @@ from __future__ import annotations
 import hmac
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
 
-from fastgw.admin.status import Status
-from fastgw.processes.limits import OperatorLimits, add_limits, answer
+from fastgw.admin.limits import OperatorLimits, answer, resetting
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
-INDEX = "fastgw: /livez /readyz /metrics /backends /catalogue /limits\n"
 
 
-async def serve_admin(
-    listener: socket.socket, status: Status, token: str | None, limits: OperatorLimits
-) -> web.AppRunner:
-    """Serve on a listening socket until the runner's `cleanup`.
+@dataclass(frozen=True, slots=True)
+class AdminData:
+    """What the admin port shows, asked for at every request; see `_routes`. What is no text is fit for JSON."""
 
-    Args:
-        token: what `Authorization: Bearer` must say; None where only loopback can ask, and nobody order.
-        limits: what operators see and do of limits.
-    """
-    guard = _token_guard(token) if token is not None else _host_guard
-    app = _application(status, guard)
-    add_limits(app, limits, token)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.SockSite(runner, listener).start()
-    return runner
+    readiness: Callable[[], Awaitable[dict[str, Any]]]
+    metrics: Callable[[], str]
+    backends: Callable[[], dict[str, Any]]
+    catalogue: Callable[[], dict[str, Any]]
+    limits: OperatorLimits
 
 
-def _application(status: Status, guard: Any) -> web.Application:
+def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
+    """All there is: verb, path, handler, and what the index says of it."""
+
     async def live(_: web.Request) -> web.StreamResponse:
         return web.Response(text="ok\n")
 
     async def ready(_: web.Request) -> web.StreamResponse:
-        said = status.readiness()
+        said = await data.readiness()
         return answer(said, 200 if said["ready"] else 503)
 
     async def metrics(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=status.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})
+        return web.Response(body=data.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
     async def backends(_: web.Request) -> web.StreamResponse:
-        return answer(status.backends())
+        return answer(data.backends())
 
     async def catalogue(_: web.Request) -> web.StreamResponse:
-        return answer(status.catalogue())
+        return answer(data.catalogue())
+
+    async def limits(_: web.Request) -> web.StreamResponse:
+        return answer(await data.limits.report())
+
+    return [
+        ("GET", "/livez", live, "200 while the controller runs"),
+        ("GET", "/readyz", ready, "200 while agents are served, 503 with the reason otherwise"),
+        ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
+        ("GET", "/backends", backends, "what is known of each server"),
+        ("GET", "/catalogue", catalogue, "exposed names, and what was noticed about them"),
+        ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
+        ("POST", "/limits/reset", resetting(data.limits, token), "make buckets full"),
+    ]
+
+
+async def serve_admin(listener: socket.socket, data: AdminData, token: str | None) -> web.AppRunner:
+    """Serve on a listening socket until the runner's `cleanup`.
+
+    Args:
+        token: what `Authorization: Bearer` must say; None where only loopback can ask, and nobody order.
+    """
+    app = web.Application(middlewares=[_token_guard(token) if token is not None else _host_guard])
+    routes = _routes(data, token)
+    lines = "".join(f"{verb:4} {path:16} {words}\n" for verb, path, _, words in routes)
 
     async def index(_: web.Request) -> web.StreamResponse:
-        return web.Response(text=INDEX)
+        return web.Response(text=f"fastgw\n\n{lines}")
 
-    app = web.Application(middlewares=[guard])
-    routes = {"/": index, "/livez": live, "/readyz": ready, "/metrics": metrics}
-    routes |= {"/backends": backends, "/catalogue": catalogue}
-    for path, handler in routes.items():
-        app.router.add_get(path, handler)
-    return app
+    app.router.add_get("/", index)
+    for verb, path, handler, _ in routes:
+        # HEAD goes with GET, as everywhere.
+        app.router.add_get(path, handler) if verb == "GET" else app.router.add_route(verb, path, handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    return runner
 
 
 @web.middleware

@@ -1,37 +1,34 @@
-"""Whether the gateway is ready, and the texts of the admin port."""
+"""Whether the gateway is ready: what load balancers ask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastgw.processes.ipc_server import IpcServer
-from fastgw.processes.plan import ControlPlanePort
-from fastgw.telemetry.counters import Series
-from fastgw.telemetry.metrics import Sums
+DRAIN_SAID_WITHIN = 0.5
+"""Seconds in which every worker has said that it drains; one that is stopped is not waited for longer."""
+LOOK_EVERY = 0.002
+"""Seconds between two looks at what workers say."""
 
 
-class Status:
-    """What operators may ask.
+class Readiness:
+    """Whether agents are served as they should be.
 
     Args:
-        gauges: values that only the controller knows, at the moment of asking.
+        states: of the workers: `warming`, `active` or `draining`.
+        generation: of the snapshot that lists are answered from.
+        settled: whether every server has answered or failed once, and the snapshot says so.
     """
 
     def __init__(
-        self,
-        ipc_server: IpcServer,
-        control_plane: ControlPlanePort,
-        sums: Sums,
-        gauges: Callable[[], dict[Series, float]],
+        self, states: Callable[[], Sequence[str]], generation: Callable[[], int], settled: Callable[[], bool]
     ) -> None:
         self.draining = False
-        self._ipc_server = ipc_server
-        self._control_plane = control_plane
-        self._sums = sums
-        self._gauges = gauges
+        self._states = states
+        self._generation = generation
+        self._settled = settled
         self._waited = False
-        self.catching_up: Callable[[], bool] = lambda: False
 
     def waited_enough(self) -> None:
         """Servers that have not answered by now are not waited for."""
@@ -41,28 +38,24 @@ class Status:
         """Why the gateway is not ready; None where it is."""
         if self.draining:
             return "draining"
-        if not any(worker.state == "active" for worker in self._ipc_server.workers):
+        if "active" not in self._states():
             return "no worker is active"
-        if not self._waited and (not self._control_plane.settled() or self.catching_up()):
+        if not self._waited and not self._settled():
             return "servers have not answered yet"
         return None
 
-    def readiness(self) -> dict[str, Any]:
-        """`ready`, `reason` where it is not, and how many workers are in which state."""
-        reason = self.not_ready()
-        states = [worker.state for worker in self._ipc_server.workers]
+    async def report(self) -> dict[str, Any]:
+        """`ready`, `reason` where it is not, and how many workers are in which state.
+
+        Once a drain has begun nobody is told "ready" any more, and nobody is told "draining" before every worker
+        drains: whoever has read it finds that each answer closes its connection. So the answer waits, for the few
+        milliseconds that it takes workers to say so.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + DRAIN_SAID_WITHIN
+        while self.draining and clock() < end and set(self._states()) - {"draining"}:  # noqa: ASYNC110 - rare
+            await asyncio.sleep(LOOK_EVERY)
+        reason, states = self.not_ready(), self._states()
         workers = {state: states.count(state) for state in ("warming", "active", "draining")}
-        said: dict[str, Any] = {"ready": reason is None, "workers": workers, "generation": self._ipc_server.generation}
+        said: dict[str, Any] = {"ready": reason is None, "workers": workers, "generation": self._generation()}
         return said if reason is None else {**said, "reason": reason}
-
-    def metrics(self) -> str:
-        """Prometheus text, all workers summed."""
-        return self._sums.render(self._gauges())
-
-    def backends(self) -> dict[str, Any]:
-        """What is known of each server."""
-        return self._control_plane.backends()
-
-    def catalogue(self) -> dict[str, Any]:
-        """Exposed names and what was noticed about them."""
-        return self._control_plane.catalogue()

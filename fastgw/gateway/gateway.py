@@ -71,6 +71,7 @@ class Gateway:
         self._life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
+        self._early_eras: dict[str, str] = {}
         self._pools = ConnectionPools(tasks)
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
@@ -98,6 +99,8 @@ class Gateway:
         if previous is None:
             self._listed = snapshot
             self.caller = UpstreamCaller(self.controller, self._pools.find, self.tasks.spawn, our_client(snapshot))
+            for key, era in self._early_eras.items():
+                self.caller.learn(key, era)
         if previous is None or previous.seal_keys != snapshot.seal_keys:
             self.agent_sessions.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
@@ -118,6 +121,13 @@ class Gateway:
         """What lists say of their freshness goes by this from now on; see `plan.GatewayPort`."""
         if self._newest is not None:
             self._newest = self._newest.freshened(until)
+
+    def instance_status(self, key: str, era: str, _version: str) -> None:
+        """Calls of this instance go by this era from now on; see `plan.GatewayPort`."""
+        if self._newest is None:
+            self._early_eras[key] = era
+        else:
+            self.caller.learn(key, era)
 
     def listed(self, context: RequestContext) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""

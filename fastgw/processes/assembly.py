@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from fastgw.gateway.asgi import application
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Buckets, Limiter
+from fastgw.gateway.pipeline import serve
 from fastgw.gateway.recorder import Recorder
 from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.memory_buckets import MemoryBuckets
@@ -17,8 +18,7 @@ from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.ports import Controller
 from fastgw.processes.control_plane import ControlPlane
-from fastgw.processes.lifecycle import Lifecycle
-from fastgw.processes.plan import Factories, GatewayPort, Plan, StoreAccess
+from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, Plan, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.tasks import BackgroundTasks
 
@@ -32,7 +32,7 @@ def parts(read: Callable[[], Plan]) -> Factories:
 
 
 def _load(plan: Plan) -> None:
-    """Import what only some gateways need, before children are forked, who share it then."""
+    """Import what only some gateways need, before workers are forked, who share it then."""
     if plan.store.kind != "memory":
         import_module(CLIENT)
 
@@ -45,7 +45,7 @@ def _gateway(
     if isinstance(buckets, SharedBuckets):
         buckets.heard = limiter.heard
     gateway = Gateway(controller, Recorder(counters), tasks, life, limiter)
-    return gateway, application(gateway)
+    return gateway, partial(serve, gateway)
 
 
 def _shared(counters: Counters, tasks: BackgroundTasks, seat: StoreAccess) -> SharedBuckets:

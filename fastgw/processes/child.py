@@ -1,13 +1,14 @@
 """A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
 
-Words, one a line: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS KEEPERS STORES`. The end of the pipe means
-that the supervisor is gone.
+Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES`. Its end means that the
+supervisor is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -35,6 +36,7 @@ def become(role: str, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
+    gc.enable()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NAME, f"fastgw-{role}"[:15].encode())
     if os.getppid() != parent:

@@ -9,17 +9,18 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import uvloop
 
-from fastgw.admin.app import serve_admin
-from fastgw.admin.status import Status
-from fastgw.processes import child, ipc_framing
+from fastgw.admin.status import Readiness
+from fastgw.processes import child
 from fastgw.processes.ended_sessions import EndedSessions
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
-from fastgw.processes.limits import OperatorLimits
 from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
@@ -28,12 +29,15 @@ from fastgw.usage.writer import UsageWriter
 
 log = logging.getLogger("fastgw")
 
+ADMIN = "fastgw.admin.app"
+"""Imported here, once workers have what they need: its server takes 100 ms, and nobody else needs it."""
 GATHER = 0.05
 """Seconds in which changes are gathered before a compile."""
 ADOPT_WITHIN = 1.0
 """Seconds in which workers have said which sessions at servers they know. Until all have, none is opened: a
-controller that
-was started again would open a second one for an agent whose first is known to a worker it has not heard yet."""
+controller that was started again would open a second one for an agent whose first is known to a worker it has not
+heard yet.
+"""
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
@@ -48,7 +52,6 @@ class ControllerProcess:
         self._parts = parts
         self._plan = plan
         self._tasks = BackgroundTasks()
-        self._ipc_server = IpcServer(self._tasks)
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
         self._sums = Sums()
@@ -61,18 +64,43 @@ class ControllerProcess:
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
-        self._limits = OperatorLimits(self._ipc_server.operate, lambda: self._plan.limits, plan.data / "audit.jsonl")
-        self.status = Status(self._ipc_server, self._control_plane, self._sums, self._gauges)
-        self.status.catching_up = lambda: self._busy or self._changed.is_set()
+        questions = self._control_plane.questions
+        self.handlers: dict[str, Callable[..., Any]] = {
+            **{name: partial(_without_worker, ask) for name, ask in questions.items()},
+            "open_session": self._open_session,
+            "keep_session": self._keep_session,
+            "end_session": self._end_session,
+            "suspect_session": lambda _, key, session: self._ipc_server.announce("suspects", [(key, session)]),
+            "set_level": self._set_level,
+            "sessions": self._adopt,
+            "touch": lambda _, sessions: self._control_plane.touched(sessions),
+            "delta": lambda worker, delta: self._sums.merge(worker.number, delta),
+            "usage": self._usage,
+        }
+        """What each message of a worker does; see `ipc_server.IpcServer`."""
+        self._ipc_server = IpcServer(
+            self._tasks, self.handlers, self._welcome, lambda worker: self._sums.forget(worker.number)
+        )
+        self._readiness = Readiness(self._states, lambda: self._ipc_server.generation, self._is_settled)
 
     async def run(self, places: Sockets) -> None:
         """Keep until the supervisor says stop."""
-        links = await self._ipc_server.listen(places.ipc_server, self)
+        links = await self._ipc_server.listen(places.ipc_server)
         await self._compile()
-        admin = await serve_admin(places.admin, self.status, self._plan.admin_token, self._limits)
-        self._control_plane.begin(self._changed.set, self._ipc_server.freshen)
+        admin_app = import_module(ADMIN)
+        shown = admin_app.AdminData(
+            readiness=self._readiness.report,
+            metrics=lambda: self._sums.render(self._gauges()),
+            backends=self._control_plane.backends,
+            catalogue=self._control_plane.catalogue,
+            limits=admin_app.OperatorLimits(
+                self._ipc_server.operate, lambda: self._plan.limits, self._plan.data / "audit.jsonl"
+            ),
+        )
+        admin = await admin_app.serve_admin(places.admin, shown, self._plan.admin_token)
+        self._control_plane.begin(self._changed.set, self._ipc_server.freshen, self._learned)
         self._tasks.spawn(self._compile_when_changed(), "compiling")
-        asyncio.get_running_loop().call_later(SETTLE_WITHIN, self.status.waited_enough)
+        asyncio.get_running_loop().call_later(SETTLE_WITHIN, self._readiness.waited_enough)
         asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
         await self._stop.wait()
         links.close()
@@ -80,11 +108,17 @@ class ControllerProcess:
         await asyncio.to_thread(self._writer.close, 0.8)
         await admin.cleanup()
 
+    def _states(self) -> list[str]:
+        return [worker.state for worker in self._ipc_server.workers]
+
+    def _is_settled(self) -> bool:
+        return self._control_plane.settled() and not self._busy and not self._changed.is_set()
+
     def hear(self, words: list[str]) -> None:
         """A line of the supervisor."""
         match words:
             case ["drain", _]:
-                self.status.draining = True
+                self._readiness.draining = True
             case ["stop"]:
                 self._stop.set()
             case ["reload"]:
@@ -116,11 +150,8 @@ class ControllerProcess:
             return
         try:
             await self._ipc_server.push(self._generation, snapshot)
-        except ipc_framing.BadMessage as wrong:
-            log.error("the snapshot is too large for a frame; the one before is kept: %s", wrong)
-            self._sums.inc("fastgw_snapshot_failures_total")
         except Exception:  # the controller would never compile again
-            log.exception("the snapshot could not be sent to all; the next one goes to them whole")
+            log.exception("the snapshot could not be sent to all")
             self._sums.inc("fastgw_snapshot_failures_total")
 
     def _reload(self) -> None:
@@ -140,71 +171,55 @@ class ControllerProcess:
         self._changed.set()
         log.info("the configuration was read again")
 
-    # -- what workers say (`ipc_server.IpcHandlers`)
-    # -----------------------------------------------------------------------------
+    # -- what workers say ------------------------------------------------------------------------------------------
 
-    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        """A worker's question."""
-        if verb == "end_session":
-            session, seconds = args
-            self._ended.add(session, seconds, time.time())
-            self._levels.pop(session, None)
-            await self._ipc_server.announce("ended", session, seconds)
-        if verb == "suspect_session":
-            await self._ipc_server.announce("suspects", *args)
-            return None
-        if verb == "set_level":
-            await self._set_level(*args)
-            return None
-        if verb == "open_session":
-            await self._all_adopted.wait()
-        found = await self._control_plane.asked(verb, args)
-        if verb == "keep_session":
-            instance, identity, _, instead = args
-            for _ in range(2):  # suspect twice: whoever was handed that session goes back too
-                await self._ipc_server.announce("suspects", (instance, identity), instead.id)
+    def _welcome(self, worker: WorkerPeer) -> None:
+        """Tell a new worker what the others know."""
+        send = worker.channel.send
+        send("ended", self._ended.live(time.time()))
+        send("levels", list(self._levels.items()))
+        for key, (era, version) in self._control_plane.instance_statuses().items():
+            send("instance_status", key, era, version)
+
+    def _learned(self, key: str, era: str, version: str) -> None:
+        self._ipc_server.broadcast("instance_status", key, era, version)
+
+    async def _open_session(self, _: WorkerPeer, *args: Any) -> Any:
+        await self._all_adopted.wait()
+        return await self._control_plane.questions["open_session"](*args)
+
+    async def _keep_session(self, _: WorkerPeer, instance: str, identity: str, session: Any, instead: Any) -> Any:
+        found = self._control_plane.questions["keep_session"](instance, identity, session, instead)
+        for _turn in range(2):  # suspect twice: whoever was handed that session goes back too
+            await self._ipc_server.announce("suspects", [((instance, identity), instead.id)])
         return found
 
-    async def _set_level(self, session: str, level: str) -> None:
+    async def _end_session(self, _: WorkerPeer, session: str, seconds: float) -> None:
+        self._ended.add(session, seconds, time.time())
+        self._levels.pop(session, None)
+        await self._ipc_server.announce("ended", [(session, seconds)])
+        self._control_plane.questions["end_session"](session)
+
+    async def _set_level(self, _: WorkerPeer, session: str, level: str) -> None:
         self._levels.pop(session, None)
         self._levels[session] = level
         if len(self._levels) > MOST_LEVELS:
             del self._levels[next(iter(self._levels))]
-        await self._ipc_server.announce("levels", session, level)
+        await self._ipc_server.announce("levels", [(session, level)])
 
-    def told(self, worker: WorkerPeer, message: ipc_framing.Message) -> None:
-        """What a worker says and wants no answer to."""
-        match message:
-            case ("delta", delta):
-                self._sums.merge(worker.number, delta)
-            case ("usage", events, lines):
-                self._sums.add(("fastgw_usage_events_total",), events)
-                self._writer.put(events, lines)
-            case ("sessions", sessions):
-                self._control_plane.adopted(sessions)
-                self._adopted.add(worker.number)
-                if len(self._adopted) >= self._plan.workers:
-                    self._all_adopted.set()
-            case ("touch", sessions):
-                self._control_plane.touched(sessions)
-            case _:
-                log.error("worker %d says %r", worker.number, message[0])
+    def _adopt(self, worker: WorkerPeer, sessions: list[Any]) -> None:
+        self._control_plane.adopted(sessions)
+        self._adopted.add(worker.number)
+        if len(self._adopted) >= self._plan.workers:
+            self._all_adopted.set()
 
-    def ended(self) -> list[tuple[str, float]]:
-        """Sessions a new worker must refuse."""
-        return self._ended.live(time.time())
-
-    def levels(self) -> list[tuple[str, str]]:
-        """Log levels of sessions that a new worker must know."""
-        return list(self._levels.items())
-
-    def gone(self, worker: WorkerPeer) -> None:
-        """A worker's link has ended."""
-        self._sums.forget(worker.number)
+    def _usage(self, _: WorkerPeer, events: int, lines: bytes) -> None:
+        self._sums.add(("fastgw_usage_events_total",), events)
+        self._writer.put(events, lines)
 
     def _gauges(self) -> dict[tuple[str, ...], float]:
         self._sums.put(self._writer.lost, "fastgw_usage_events_lost_total", "sink")
-        states = [worker.state for worker in self._ipc_server.workers]
+        states = self._states()
         found: dict[tuple[str, ...], float] = {
             ("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")
         }
@@ -216,13 +231,17 @@ class ControllerProcess:
         return found
 
 
+def _without_worker(ask: Callable[..., Any], _: WorkerPeer, *args: Any) -> Any:
+    return ask(*args)
+
+
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:
     """The whole life of a forked controller; returns when it was told to stop."""
     child.raise_files()
 
     async def main() -> None:
-        keeping = ControllerProcess(parts, plan, keys)
-        child.listen(control, keeping.hear)
-        await keeping.run(places)
+        controller = ControllerProcess(parts, plan, keys)
+        child.listen(control, controller.hear)
+        await controller.run(places)
 
     uvloop.run(main())

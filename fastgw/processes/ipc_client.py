@@ -1,25 +1,25 @@
 """A worker's end of the link to the controller: the port `fastgw.ports.Controller`, made of one Unix socket.
 
 Without a controller the worker goes on; nothing here waits for ever.
-The messages are listed in `ipc_server`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from itertools import count
+import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 from fastgw.catalog.uris import Uris
 from fastgw.errors import Fault, Kind
 from fastgw.ports import UpstreamSession
-from fastgw.processes import ipc_framing
-from fastgw.processes.lifecycle import Lifecycle
-from fastgw.processes.plan import GatewayPort
-from fastgw.snapshot.codec import GRANTS, KINDS, SnapshotDecoder
+from fastgw.processes.ipc import Channel, LinkLost
+from fastgw.processes.plan import GatewayPort, Lifecycle
+from fastgw.snapshot.codec import Part, SnapshotDecoder
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.tasks import BackgroundTasks
 from fastgw.usage.spool import Spool
 
 log = logging.getLogger("fastgw")
@@ -38,20 +38,18 @@ TELL_EVERY = 0.25
 """Seconds between two deltas of the counters."""
 AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
+STRETCH = 0.0005
+"""Seconds of work on a snapshot after which calls have their turn."""
 BREATH = 0.002
-"""Seconds between two stretches of work on a change: a call, which needs several rounds of the loop, meets one of them
-at most. A whole snapshot, which all wait for, is taken without."""
+"""Seconds of that turn, once there are calls: one of them, which needs several rounds of the loop, meets one stretch
+at most.
+"""
 LET_GO = 32
-"""Parcels of an old snapshot that are freed each time."""
-_PARCELS = frozenset(("begin", "gone", *KINDS))
+"""Parts of an old snapshot that are freed each time."""
 MOST_UNSENT = 32 * 1024 * 1024
 """Bytes that may wait in the socket of a controller that does not read; more stays in the spool, whose loss is
 counted.
 """
-
-
-class _ControllerGone(Exception):
-    """The controller has gone before it answered."""
 
 
 class IpcClient:
@@ -61,102 +59,82 @@ class IpcClient:
         path: of the controller's socket.
         counters: of this worker; what is counted is told every quarter of a second.
         life: of this worker.
+        tasks: background work.
     """
 
-    def __init__(self, path: str, number: int, counters: Counters, life: Lifecycle) -> None:
+    def __init__(self, path: str, number: int, counters: Counters, life: Lifecycle, tasks: BackgroundTasks) -> None:
         self._path = path
         self._number = number
         self._counters = counters
         self._life = life
-        self._served: GatewayPort | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = count(1)
+        self._tasks = tasks
+        self._served: GatewayPort
+        self._handlers: dict[str, Callable[..., Any]] = {}
+        self._channel: Channel | None = None
+        self._connected = asyncio.Event()
         self._touched: set[tuple[str, str]] = set()
         self._unsaid: dict[str, float] = {}
+        self._decoder = SnapshotDecoder()
         self._generation = 0
-        self._there = asyncio.Event()
-        self._early: list[tuple[str, float]] = []
-        self._coming = SnapshotDecoder()
-        self._breath = 0.0
         self._old: list[Any] = []
         self._spool = Spool(self._send_usage, self._lost_usage)
-        self.loaded = asyncio.Event()
-        """Set once a snapshot has been loaded."""
         self.activated = asyncio.Event()
         """Set once a snapshot has been activated."""
 
     def attach(self, served: GatewayPort) -> None:
-        """Who is given snapshots, ended sessions and cancels."""
+        """Who is given what the controller says: the messages, and what each does."""
         self._served = served
+        self._handlers = {
+            "parts": self._take,
+            "load": self._load,
+            "activate": self._activate,
+            "fresh": served.freshened,
+            "instance_status": served.instance_status,
+            "ended": lambda sessions: _each(served.ended, sessions),
+            "levels": lambda levels: _each(served.leveled, levels),
+            "suspects": lambda suspects: _each(served.suspected, suspects),
+            "cancelled": served.cancelled,
+            "operate": self._operate,
+        }
 
     # -- the port ------------------------------------------------------------------------------------------------
 
     async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        found = await self._ask("open_session", (instance, identity, dead))
-        assert isinstance(found, UpstreamSession)
+        found: UpstreamSession = await self._ask("open_session", instance, identity, dead)
         return found
 
     async def keep_session(
         self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
     ) -> UpstreamSession:
-        found = await self._ask("keep_session", (instance, identity, session, instead))
-        assert isinstance(found, UpstreamSession)
+        found: UpstreamSession = await self._ask("keep_session", instance, identity, session, instead)
         return found
 
     async def suspect_session(self, key: tuple[str, str], session: str) -> None:
-        """See `fastgw.ports.Controller`. With the controller away the other workers find out by themselves."""
-        await self._tell_all("suspect_session", (key, session))
+        """With the controller away the other workers find out by themselves."""
+        await self._inform("suspect_session", key, session)
 
     def touch(self, instance: str, identity: str) -> None:
         self._touched.add((instance, identity))
 
     async def doubt_era(self, instance: str, believed: str) -> str:
-        return str(await self._ask("doubt_era", (instance, believed)))
+        return str(await self._ask("doubt_era", instance, believed))
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        return tuple(await self._ask("refresh", (server, tool)))
+        return tuple(await self._ask("refresh", server, tool))
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """See `fastgw.ports.Controller`. With the controller away for long it is known here, and told when one is
-        back.
-        """
+        """With the controller away for long it is known here, and told when one is back."""
         self._unsaid[session] = seconds
-        try:
-            async with asyncio.timeout(END_WITHIN):
-                await self._ask("end_session", (session, seconds))
-        except (Fault, TimeoutError) as wrong:
-            log.warning("an ended session is not known to the other workers yet: %s", wrong)
-        else:
+        if await self._inform("end_session", session, seconds):
             self._unsaid.pop(session, None)
 
     async def set_level(self, session: str, level: str) -> None:
-        """See `fastgw.ports.Controller`. With the controller away it holds here alone, and the log says so."""
-        await self._tell_all("set_level", (session, level))
-
-    async def _tell_all(self, verb: str, args: tuple[Any, ...]) -> None:
-        try:
-            async with asyncio.timeout(END_WITHIN):
-                await self._ask(verb, args)
-        except (Fault, TimeoutError) as wrong:
-            log.warning("%s is not known to the other workers: %s", verb, wrong)
-
-    def _say_again(self) -> None:
-        """Tell a controller what the one before may not have heard; each is forgotten when it is answered."""
-        for session, seconds in self._unsaid.items():
-            number = next(self._numbers)
-            told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            told.add_done_callback(lambda done, session=session: self._said(session, done))  # type: ignore[misc]
-            self._asked[number] = told
-            self._send(("ask", number, "end_session", (session, seconds)))
-
-    def _said(self, session: str, done: asyncio.Future[Any]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            self._unsaid.pop(session, None)
+        """With the controller away it holds here alone, and the log says so."""
+        await self._inform("set_level", session, level)
 
     def cancel(self, session: str, request: bytes) -> None:
-        if self._ready():
-            self._send(("cancel", session, request))
+        if (channel := self._ready()) is not None:
+            channel.send("cancel", session, request)
 
     def usage(self, event: bytes) -> None:
         self._spool.add(event)
@@ -172,53 +150,25 @@ class IpcClient:
             except OSError as wrong:
                 log.debug("no controller yet: %s", wrong)
             else:
-                if await self._converse(reader, writer):
-                    attempt = 0
+                attempt = 0
+                await self._converse(Channel(reader, writer, self._handlers, self._tasks))
             await asyncio.sleep(AGAIN[min(attempt, len(AGAIN) - 1)])
             attempt += 1
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Speak until the connection ends; whether the controller said anything."""
-        self._writer = writer
-        heard = False
-        self._send(("hello", self._number, os.getpid(), self._life.state))
-        if self._served is not None:
-            self._send(("sessions", self._served.known_sessions()))
-        self._say_again()
-        self._there.set()
+    async def _converse(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.send("hello", self._number, self._life.state, list(self._decoder.parts))
+        channel.send("sessions", self._served.known_sessions())
+        self._connected.set()
+        for session, seconds in self._unsaid.items():  # what the controller before may not have heard
+            self._tasks.spawn(self.end_session(session, seconds), "tell of an ended session")
         try:
-            while (message := await ipc_framing.read(reader)) is not None:
-                heard = True
-                if message[0] in _PARCELS:
-                    await self._unpack(message)
-                else:
-                    self._take(self._put_together(message))
+            await channel.run()
         except Exception:  # whoever connects anew is sent everything
             log.exception("the controller's socket")
         finally:
-            self._writer = None
-            self._there.clear()
-            writer.close()
-            self._give_up()
-        return heard
-
-    async def _unpack(self, message: ipc_framing.Message) -> None:
-        """Take a part of a snapshot, with calls in between."""
-        match message:
-            case ("uris", _, Uris() as uris):
-                # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
-                await asyncio.to_thread(lambda: uris.layout)
-        if message[0] == "begin":
-            self._breath = BREATH if message[2] else 0.0
-        for _ in self._coming.take(message):
-            await asyncio.sleep(self._breath)
-        await asyncio.sleep(self._breath)
-
-    def _take(self, message: ipc_framing.Message) -> None:
-        try:
-            self._hear(message)
-        except Exception:  # a worker that lost its link for one message would be deaf to all that follow
-            log.exception("a word of the controller could not be taken: %r", message[0])
+            self._channel = None
+            self._connected.clear()
 
     async def tell(self) -> None:
         """Tell what was counted and touched, for ever."""
@@ -229,56 +179,50 @@ class IpcClient:
 
     def say_state(self) -> None:
         """The life has moved on."""
-        self._send(("state", self._life.state))
+        if self._channel is not None:
+            self._channel.send("state", self._life.state)
 
     async def close(self, seconds: float) -> None:
         """Tell the last counts and events, and wait until they have left."""
         self._tell_now()
         self._spool.flush()
-        writer = self._writer
-        if writer is None:
+        if self._channel is None:
             return
         try:
             async with asyncio.timeout(seconds):
-                writer.close()
-                await writer.wait_closed()
+                await self._channel.drained()
         except (TimeoutError, OSError):
             log.warning("the last counts did not reach the controller")
 
     def _tell_now(self) -> None:
-        if self._served is not None:
-            self._counters.gauge(self._served.in_flight, "fastgw_in_flight")
-        if not self._ready():
+        self._counters.gauge(self._served.in_flight, "fastgw_in_flight")
+        channel = self._ready()
+        if channel is None:
             return
         if self._touched:
-            self._send(("touch", list(self._touched)))
+            channel.send("touch", list(self._touched))
             self._touched.clear()
         delta = self._counters.take()
         if delta is not None:
-            self._send(("delta", delta))
+            channel.send("delta", delta)
 
-    def _ready(self) -> bool:
-        writer = self._writer
-        if writer is None or writer.is_closing():
-            return False
-        return writer.transport.get_write_buffer_size() < MOST_UNSENT
-
-    def _send(self, message: ipc_framing.Message) -> bool:
-        writer = self._writer
-        if writer is None or writer.is_closing():
-            return False
-        writer.write(ipc_framing.pack(message))
-        return True
+    def _ready(self) -> Channel | None:
+        """The channel, where what can wait or be lost may be sent."""
+        channel = self._channel
+        return channel if channel is not None and not channel.is_closing and channel.unsent < MOST_UNSENT else None
 
     def _send_usage(self, events: int, lines: bytes) -> bool:
-        return self._ready() and self._send(("usage", events, lines))
+        channel = self._ready()
+        if channel is not None:
+            channel.send("usage", events, lines)
+        return channel is not None
 
     def _lost_usage(self, events: int) -> None:
         self._counters.add(("fastgw_usage_events_lost_total", "worker"), events)
 
     # -- questions -----------------------------------------------------------------------------------------------
 
-    async def _ask(self, verb: str, args: tuple[Any, ...]) -> Any:
+    async def _ask(self, name: str, *args: Any) -> Any:
         """The controller's answer. Every question may be asked twice: what it brings about is the same.
 
         Raises:
@@ -287,111 +231,80 @@ class IpcClient:
         try:
             async with asyncio.timeout(ASK_WITHIN):
                 for _ in range(TRIES):
-                    await self._controller_there(verb)
-                    try:
-                        return await self._ask_once(verb, args)
-                    except _ControllerGone:
-                        continue
+                    if not await self._is_connected():
+                        break
+                    with suppress(LinkLost):
+                        assert self._channel is not None
+                        return await self._channel.ask(name, *args)
         except TimeoutError:
-            raise Fault(Kind.TIMEOUT, detail=f"{verb}: the controller did not answer") from None
-        raise _nobody(verb)
+            raise Fault(Kind.TIMEOUT, detail=f"{name}: the controller did not answer") from None
+        raise Fault(Kind.NO_SERVER, detail=f"{name}: no controller", data={"reason": "down"}, retry_after=1)
 
-    async def _controller_there(self, verb: str) -> None:
+    async def _is_connected(self) -> bool:
         try:
             async with asyncio.timeout(AWAY):
-                await self._there.wait()
+                return await self._connected.wait()
         except TimeoutError:
-            raise _nobody(verb) from None
+            return False
 
-    async def _ask_once(self, verb: str, args: tuple[Any, ...]) -> Any:
-        number = next(self._numbers)
-        if not self._send(("ask", number, verb, args)):
-            raise _ControllerGone
-        future = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+    async def _inform(self, name: str, *args: Any) -> bool:
+        """Have the controller tell the other workers; whether it has."""
         try:
-            return await future
-        finally:
-            self._asked.pop(number, None)
+            async with asyncio.timeout(END_WITHIN):
+                await self._ask(name, *args)
+        except (Fault, TimeoutError) as wrong:
+            log.warning("%s is not known to the other workers yet: %s", name, wrong)
+            return False
+        return True
 
-    def _give_up(self) -> None:
-        asked, self._asked = self._asked, {}
-        for future in asked.values():
-            if not future.done():
-                future.set_exception(_ControllerGone())
+    # -- snapshots and orders ------------------------------------------------------------------------------------
 
-    def _hear(self, message: ipc_framing.Message) -> None:
-        match message:
-            case ("answer", number, value):
-                future = self._asked.pop(number, None)
-                if future is not None and not future.done():
-                    future.set_result(value)
-            case ("fault", number, kind, words, detail, retry, data):
-                future = self._asked.pop(number, None)
-                if future is not None and not future.done():
-                    future.set_exception(Fault(kind, words, detail=detail, retry_after=retry, data=data))
-            case _:
-                self._obey(message)
+    async def _take(self, parts: list[Part]) -> None:
+        breath = BREATH if self.activated.is_set() else 0.0
+        begun = time.perf_counter()
+        for key, text in parts:
+            for _ in self._decoder.take(key, text):
+                if time.perf_counter() - begun > STRETCH:
+                    await asyncio.sleep(breath)
+                    begun = time.perf_counter()
+            if isinstance(uris := self._decoder.parts[key], Uris):
+                # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
+                await asyncio.to_thread(lambda uris: uris.layout, uris)
+        await asyncio.sleep(breath)
 
-    def _obey(self, message: ipc_framing.Message) -> None:
-        served = self._served
-        if served is None:
-            return
-        match message:
-            case ("load", generation, found):
-                # A controller that was started again counts on from a later time: only what is newer is taken.
-                if generation > self._generation:
-                    self._generation = generation
-                    served.load(found)
-                self._heed_early(served)
-                self.loaded.set()
-                self._send(("loaded", generation))
-            case ("activate", generation):
-                served.activate(generation)
-                self.activated.set()
-            case ("fresh", until):
-                served.freshened(until)
-            case ("ended", ticket, sessions):
-                self._early.extend(sessions)
-                if self._generation:
-                    self._heed_early(served)
-                self._send(("known", ticket))
-            case ("levels" | "suspects" as what, ticket, pairs):
-                for pair in pairs:
-                    (served.leveled if what == "levels" else served.suspected)(*pair)
-                self._send(("known", ticket))
-            case ("cancelled", session, request):
-                served.cancelled(session, request)
-            case ("operate", ticket, verb, args):
-                served.operate(verb, args, lambda value: self._send(("operated", ticket, value)))
+    def _load(self, generation: int, root: bytes, gone: Collection[bytes]) -> None:
+        try:
+            snapshot, old = self._decoder.whole(root, gone)
+        except KeyError:
+            # Over a new link the controller learns what is here, and sends the rest.
+            if self._channel is not None:
+                self._channel.close()
+            raise
+        self._old.extend(old)
+        # A controller that was started again counts on from a later time: only what is newer is taken.
+        if generation > self._generation:
+            self._generation = generation
+            self._served.load(snapshot)
 
-    def _put_together(self, message: ipc_framing.Message) -> ipc_framing.Message:
-        """The message, where it is the last of a snapshot with the whole of it. What is replaced goes in `_let_go`.
-
-        Raises:
-            LookupError: a parcel is missing: with a new link all come again.
-        """
-        match message:
-            case ("load", generation, shell):
-                message = "load", generation, self._coming.whole(generation, shell)
-                self._old.extend(self._coming.left())
-        return message
+    def _activate(self, generation: int) -> None:
+        self._served.activate(generation)
+        self.activated.set()
 
     async def _let_go(self) -> None:
         """Free some of what older snapshots held: ten thousand grants at once would hold up calls for 10 ms."""
         # A quarter of it at least: however fast servers change their lists, it does not pile up.
-        for _ in range(max(LET_GO, len(self._old) // (4 * GRANTS))):
+        for _ in range(max(LET_GO, len(self._old) // 4)):
             if not self._old:
                 return
-            del self._old[-GRANTS:]
+            self._old.pop()
             await asyncio.sleep(0)
 
-    def _heed_early(self, served: GatewayPort) -> None:
-        """Hand over ended sessions. Before the first snapshot nothing can be opened, nor is anything served."""
-        early, self._early = self._early, []
-        for session, seconds in early:
-            served.ended(session, seconds)
+    def _operate(self, verb: str, args: tuple[Any, ...]) -> Awaitable[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._served.operate(verb, args, answer.set_result)
+        return answer
 
 
-def _nobody(verb: str) -> Fault:
-    return Fault(Kind.NO_SERVER, detail=f"{verb}: no controller", data={"reason": "down"}, retry_after=1)
+def _each(take: Callable[..., object], found: list[tuple[Any, ...]]) -> None:
+    for one in found:
+        take(*one)

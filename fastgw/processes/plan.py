@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastgw.config.schema.store import StorePlace, place_of
 
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings
     from fastgw.ports import Controller, UpstreamSession
-    from fastgw.processes.lifecycle import Lifecycle
     from fastgw.snapshot.model import Snapshot
     from fastgw.telemetry.counters import Counters
     from fastgw.upstream.tasks import BackgroundTasks
@@ -73,118 +72,107 @@ class StoreAccess:
     workers: int = 1
 
 
-class GatewayPort(Protocol):
-    """The gateway as its worker sees it (`fastgw.gateway.gateway.Gateway`)."""
+class Lifecycle:
+    """How far a worker is: warming, active, draining; never back."""
+
+    def __init__(self) -> None:
+        self.state: Literal["warming", "active", "draining"] = "warming"
 
     @property
-    def in_flight(self) -> int:
-        """Calls being carried."""
-        ...
+    def draining(self) -> bool:
+        """Whether answers should end their connection and streams should end."""
+        return self.state == "draining"
 
-    def load(self, snapshot: Snapshot) -> None:
-        """Use this snapshot for calls."""
-        ...
+    def activate(self) -> None:
+        """The worker serves, with a snapshot that every worker has."""
+        if self.state == "warming":
+            self.state = "active"
 
-    def activate(self, generation: int) -> None:
-        """Use the snapshot of this generation for lists too."""
-        ...
+    def drain(self) -> None:
+        """Nothing new is wanted; what runs is brought to its end."""
+        self.state = "draining"
+
+
+class GatewayPort(Protocol):
+    """The gateway as its worker sees it (`fastgw.gateway.gateway.Gateway`; a fake in the tests of processes)."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+    def activate(self, generation: int) -> None: ...
 
     def freshened(self, until: dict[str, float]) -> None:
         """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
-        ...
 
-    def suspected(self, key: tuple[str, str], session: str) -> None:
-        """A server may have lost this upstream session."""
-        ...
+    def instance_status(self, key: str, era: str, version: str) -> None:
+        """What an instance speaks: `Address.era` and `Address.version`. May come before a first `load`."""
 
-    def leveled(self, session: str, level: str) -> None:
-        """An agent's session wants log messages from this level on."""
-        ...
+    def suspected(self, key: tuple[str, str], session: str) -> None: ...
+
+    def leveled(self, session: str, level: str) -> None: ...
 
     def ended(self, session: str, seconds: float) -> None:
-        """An agent's session is over; its id is not to be taken for `seconds`. Called after a first `load` only."""
-        ...
+        """An agent's session is over; its id is not to be taken for `seconds`. May come before a first `load`."""
 
-    def expire(self) -> None:
-        """Answer the calls in flight: the worker ends before they do."""
-        ...
+    def expire(self) -> None: ...
 
     async def prepare(self) -> None:
         """Get ready to serve, within a second or so: what is not there by then is done without."""
-        ...
 
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
         """Do what an operator asks of every worker, and answer: `report`, or `reset` with one as text."""
-        ...
 
-    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
-        """(instance, identity, session) of upstream sessions in use here, for a controller that was started again."""
-        ...
+    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]: ...
 
-    def cancelled(self, session: str, request: bytes) -> bool:
-        """Cancel this call, if it is here."""
-        ...
+    def cancelled(self, session: str, request: bytes) -> bool: ...
 
 
 class ControlPlanePort(Protocol):
-    """What the controller thinks about: catalogues, eras, upstream sessions
-    (`fastgw.processes.control_plane.ControlPlane`).
-    """
+    """What the controller thinks about (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests)."""
+
+    @property
+    def questions(self) -> Mapping[str, Callable[..., Any]]:
+        """What workers may ask, as in `ports.Controller`: `open_session`, `keep_session`, `end_session`, `doubt_era`,
+        `refresh`; each raises `Fault` as said there.
+        """
 
     def compile(self, generation: int) -> Snapshot:
-        """The snapshot of what is known now.
+        """The snapshot of what is known now. Whatever it raises: the snapshot before is kept."""
 
-        Raises:
-            Exception: anything; the snapshot before is kept.
-        """
-        ...
-
-    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
+    def begin(
+        self,
+        changed: Callable[[], None],
+        fresh: Callable[[dict[str, float]], None],
+        learned: Callable[[str, str, str], None],
+    ) -> None:
         """Start what runs beside.
 
         Args:
             changed: called whenever `compile` would give something else.
-            fresh: called whenever only the freshness of catalogues is another, with all of it: see
-            `GatewayPort.freshened`.
+            fresh, learned: called with what `GatewayPort.freshened` and `GatewayPort.instance_status` take, whenever
+                that alone is another.
         """
-        ...
 
-    def reload(self, settings: Any) -> None:
-        """Go by these settings from now on."""
-        ...
+    def instance_statuses(self) -> dict[str, tuple[str, str]]:
+        """Era and version of every instance that they are known of, by its key."""
 
-    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        """Answer a worker: `open_session`, `keep_session`, `end_session`, `doubt_era` or `refresh`, arguments as in
-        `ports.Controller`.
+    def reload(self, settings: Any) -> None: ...
 
-        Raises:
-            Fault: as said there.
-        """
-        ...
+    def touched(self, sessions: list[tuple[str, str]]) -> None: ...
 
-    def touched(self, sessions: list[tuple[str, str]]) -> None:
-        """These upstream sessions (instance, identity) are in use."""
-        ...
-
-    def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None:
-        """A worker knows these upstream sessions: (instance, identity, session)."""
-        ...
+    def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None: ...
 
     def settled(self) -> bool:
         """Whether every server has answered or failed once."""
-        ...
 
-    def backends(self) -> dict[str, Any]:
-        """What is known of each server, fit for JSON, without secrets."""
-        ...
+    def backends(self) -> dict[str, Any]: ...
 
-    def catalogue(self) -> dict[str, Any]:
-        """Exposed names and notices, fit for JSON."""
-        ...
+    def catalogue(self) -> dict[str, Any]: ...
 
     async def close(self) -> None:
         """End upstream sessions that are ours, within a second."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +182,8 @@ class Factories:
     Args:
         read: reads the configuration; raises whatever says file and line when it is bad.
         gateway: makes (gateway, ASGI application) in a worker.
-        mind: makes the controller's mind from (plan, sealing keys, registry).
-        load: imports what the children will need, before they are forked.
+        control_plane: makes the controller's control plane from (plan, sealing keys, background tasks).
+        load: imports what workers will need, before they are forked.
     """
 
     read: Callable[[], Plan]

@@ -23,7 +23,7 @@ class Sockets:
         link: path of the controller's socket.
         store: path of the socket of the store that the supervisor runs; None where it runs none.
         holder: bound to `address`, never listening: keeps the port ours while no worker is up.
-        admin, hub: listening; handed to whoever is the controller.
+        admin, ipc_server: listening; handed to whoever is the controller.
     """
 
     address: tuple[str, int]

@@ -1,12 +1,12 @@
 """The supervisor: reads the configuration, forks the controller and the workers, watches them, decides about stopping.
 
-Law: it waits in one place, starts no thread, keeps no state that a child would need, and never gives up.
+It waits in one place, starts no thread, keeps no state that a child would need, and never gives up.
 
     running  -- SIGHUP -->        running   (everybody reads the configuration again)
     running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
     running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
-    draining -- workers ended --> stopping  (the controller writes what it still has, the store of this machine is
-    ended) stopping -- controller ended -->  exit 0
+    draining -- workers ended --> stopping  (the controller writes what it still has)
+    stopping -- controller ended -->  exit 0 (the store of this machine is killed: it has nothing to lose)
     draining, stopping -- second signal, or the time is up --> what is left is killed
 """
 
@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastgw.config.addresses import authority
@@ -50,17 +50,17 @@ SAME_BURST = 0.5
 """Seconds in which a second signal is the echo of the first: a terminal and a parent both pass one on."""
 
 
+@dataclass(eq=False)
 class ChildProcess:
     """One place in the set of processes, whoever fills it at the moment."""
 
-    def __init__(self, role: str, work: Callable[[socket.socket], None]) -> None:
-        self.role = role
-        self.work = work
-        self.pid = 0
-        self.control: socket.socket | None = None
-        self.born = 0.0
-        self.young_deaths = 0
-        self.due = 0.0
+    role: str
+    work: Callable[[socket.socket], None]
+    pid: int = 0
+    control: socket.socket | None = None
+    born: float = 0.0
+    young_deaths: int = 0
+    due: float = 0.0
 
     def say(self, words: str) -> None:
         """Send a line; a child that is gone or does not read hears nothing."""
@@ -78,15 +78,11 @@ class Supervisor:
         self._places = places
         self._pid = os.getpid()
         keys = sealing_keys(plan.secrets, plan.data)
-        self._controller = ChildProcess(
-            "controller", lambda control: controller.run(parts, self._plan, keys, places, control)
-        )
-        self._store = (
-            [ChildProcess("store", self._become_store(Path(places.store)))] if places.store is not None else []
-        )
-        self._workers = [
-            ChildProcess(f"worker-{number}", self._worker(number)) for number in range(1, plan.workers + 1)
-        ]
+        self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
+        self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
+        numbers = range(1, plan.workers + 1)
+        self._workers = [ChildProcess(f"worker-{number}", self._worker(number)) for number in numbers]
+        self._children = [*self._store, self._controller, *self._workers]
         self._signals: list[int] = []
         self._restarts = [0, 0, 0]
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -97,24 +93,8 @@ class Supervisor:
 
     def _worker(self, number: int) -> Callable[[socket.socket], None]:
         places, plan = self._places, self._plan
-        seat = StoreAccess(plan.store, places.store, plan.workers)
-        return lambda control: worker.run(self._parts, number, (places.address, places.link), seat, control)
-
-    def _become_store(self, socket: Path) -> Callable[[socket.socket], None]:
-        program = embedded.program()
-
-        def work(_: object) -> None:
-            socket.unlink(missing_ok=True)  # of one that was killed
-            # It would end at a Ctrl-C or when a service manager ends the group, before calls in flight have.
-            signal.pthread_sigmask(signal.SIG_BLOCK, child.QUIET)
-            command = embedded.command(program, socket)
-            os.execv(command[0], command)
-
-        return work
-
-    @property
-    def _children(self) -> list[ChildProcess]:
-        return [*self._store, self._controller, *self._workers]
+        store = StoreAccess(plan.store, places.store, plan.workers)
+        return lambda control: worker.run(self._parts, number, (places.address, places.link), store, control)
 
     def run(self) -> int:
         """Watch over the children until told to stop; the exit status."""
@@ -122,7 +102,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for one in self._children:
+        gc.freeze()
+        for one in (*self._store, self._controller):
+            self._start(one)
+        # What workers alone need is imported while the controller compiles and asks servers for their lists.
+        self._parts.load(self._plan)
+        gc.freeze()
+        gc.enable()
+        for one in self._workers:
             self._start(one)
         while not self._told_to_stop():
             self._bury()
@@ -240,7 +227,7 @@ class Supervisor:
         whole = self._await(self._workers, seconds + OVER)
         self._controller.say("stop")
         whole = self._await([self._controller], LAST_WORDS if whole else 0.3) and whole
-        self._kill(self._store)  # it has nothing to lose
+        self._kill(self._store)
         if not whole:
             log.warning("not everything ended in time; it was killed")
         return 0 if not self._hurried else 1
@@ -273,6 +260,19 @@ class Supervisor:
                 one.pid = 0
 
 
+def _store(path: Path) -> Callable[[socket.socket], None]:
+    program = embedded.program()
+
+    def work(_: object) -> None:
+        path.unlink(missing_ok=True)  # of one that was killed
+        # It would end at a Ctrl-C or when a service manager ends the group, before calls in flight have.
+        signal.pthread_sigmask(signal.SIG_BLOCK, child.QUIET)
+        command = embedded.command(program, path)
+        os.execv(command[0], command)
+
+    return work
+
+
 def launch(parts: Factories) -> int:
     """Run the gateway until it is told to stop; the exit status.
 
@@ -288,11 +288,8 @@ def launch(parts: Factories) -> int:
         _sweep(folder.parent)
         places = Sockets.take(plan, folder)
         supervisor = Supervisor(parts, plan, places)
-        parts.load(plan)
         agents, operators = authority(*places.address), authority(*places.admin_address)
         log.info("agents: http://%s  operators: http://%s", agents, operators)
-        gc.collect()
-        gc.freeze()
         return supervisor.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -20,8 +20,7 @@ from granian.server.embed import Server
 
 from fastgw.processes import child
 from fastgw.processes.ipc_client import IpcClient
-from fastgw.processes.lifecycle import Lifecycle
-from fastgw.processes.plan import Factories, GatewayPort, StoreAccess
+from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.tasks import BackgroundTasks
 
@@ -57,16 +56,19 @@ class RunningWorker:
         self._life = Lifecycle()
         self._tasks = BackgroundTasks()
         self._counters = Counters()
-        self._link = IpcClient(path, number, self._counters, self._life)
+        self._client = IpcClient(path, number, self._counters, self._life, self._tasks)
         self._served: GatewayPort
-        self._served, self._application = parts.gateway(self._link, self._counters, self._tasks, self._life, seat)
-        self._link.attach(self._served)
+        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, seat)
+        self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def hear(self, words: list[str]) -> None:
         """A line of the supervisor."""
         match words:
             case ["drain", seconds] if not self._leave.done():
+                # First of all, and the controller is told: once it says so, no answer leaves a connection open.
+                self._life.drain()
+                self._client.say_state()
                 self._leave.set_result(float(seconds))
             case ["stop"]:
                 os._exit(0)
@@ -77,11 +79,13 @@ class RunningWorker:
         Raises:
             RuntimeError: the server ended by itself.
         """
-        self._tasks.spawn(self._link.run(), "link to the controller")
-        self._tasks.spawn(self._link.tell(), "telling the controller")
+        gc.set_threshold(50_000, 20, 50)  # a snapshot is much that lives long, and has no cycles
+        self._tasks.spawn(self._client.run(), "link to the controller")
+        self._tasks.spawn(self._client.tell(), "telling the controller")
         self._tasks.spawn(self._watch_lag(), "watching the loop")
         # What was loaded is listed at once where nothing was before: by then every other worker must have it.
-        await self._first(self._ready())
+        first: asyncio.Future[Any] = asyncio.gather(self._client.activated.wait(), self._served.prepare())
+        await asyncio.wait([first, self._leave], return_when=asyncio.FIRST_COMPLETED)
         if self._leave.done():
             return
         server = embedded(self._application, address)
@@ -89,30 +93,19 @@ class RunningWorker:
         self._tasks.spawn(self._become_active(address), "becoming active")
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
         await asyncio.wait([serving, self._leave], return_when=asyncio.FIRST_COMPLETED)
         if not self._leave.done():
             raise RuntimeError("the embedded server ended by itself")
         await self._drain(server, serving, self._leave.result())
 
-    async def _ready(self) -> None:
-        await asyncio.gather(self._link.activated.wait(), self._served.prepare())
-
-    async def _first(self, work: Any) -> None:
-        task = self._tasks.spawn(work, "waiting for a snapshot")
-        await asyncio.wait([task, self._leave], return_when=asyncio.FIRST_COMPLETED)
-
     async def _become_active(self, address: tuple[str, int]) -> None:
-        await self._link.activated.wait()
         await _reachable(address)
         self._life.activate()
-        self._link.say_state()
+        self._client.say_state()
 
     async def _drain(self, server: Server, serving: asyncio.Task[Any], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        self._life.drain()
-        self._link.say_state()
         await asyncio.sleep(min(GRACE, seconds))
         # New requests are still answered while old ones run: a cancel may come on a connection of its own. Where
         # requests never cease, the listener closes after a third of the time. Looking, and not being told, keeps this
@@ -126,7 +119,7 @@ class RunningWorker:
             log.warning("%d calls did not end within the drain of %g s", self._served.in_flight, seconds)
             self._served.expire()
             await asyncio.wait([serving], timeout=max(0.0, end - loop.time()))
-        await self._link.close(0.5)
+        await self._client.close(0.5)
 
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()

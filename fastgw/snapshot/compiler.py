@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
@@ -30,6 +30,7 @@ LOGGING = "logging"
 BODY = 30.0
 """Seconds an agent has to send its body, at most."""
 
+T = TypeVar("T")
 Eras = Mapping[str, tuple[str | None, str]]
 
 
@@ -168,7 +169,12 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
 def _instance(name: str, server: ServerSettings, address: InstanceUrl, eras: Eras) -> Address:
     """One address; where the configuration settles the era, what was learned of the other one is not used."""
     key = instance_key(name, address.url)
-    era, version = eras.get(key, (None, ""))
-    if server.era != "auto" and era != server.era:
-        era, version = server.era, MODERN_VERSION if server.era == Era.MODERN.value else ""
+    era, version = effective_era(server.era, eras.get(key, (None, "")))
     return Address(key, name, address.url, era, version, address.shown)
+
+
+def effective_era(configured: str, found: tuple[T, str]) -> tuple[T | str, str]:
+    """(era, revision) to go by: where the configuration settles the era, what was found of the other is not used."""
+    if configured in ("auto", found[0]):
+        return found
+    return configured, MODERN_VERSION if configured == Era.MODERN.value else ""

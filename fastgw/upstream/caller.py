@@ -105,7 +105,7 @@ class UpstreamCaller:
         self._suspects: dict[tuple[str, str], tuple[str, int]] = {}
         self._in_use: Counter[tuple[str, str]] = Counter()
         self._beating: asyncio.TimerHandle | None = None
-        self._eras: dict[str, tuple[str | None, str]] = {}
+        self._eras: dict[str, str] = {}
 
     async def call(  # noqa: PLR0913 - one verb of the path with all it needs
         self,
@@ -133,7 +133,7 @@ class UpstreamCaller:
                 `ports.Controller.open_session` raise; BAD_PARAMS.
         """
         started = asyncio.get_running_loop().time()
-        spoken = self._believed(instance)
+        spoken = self._eras.get(instance.key, instance.era)
         attempt = _SentCall(
             call, target, backend, instance, identity, deadlines, started, spoken or "", _era(spoken or "", call)
         )
@@ -346,17 +346,16 @@ class UpstreamCaller:
         attempt.target = replace(attempt.target, param_headers=headers)
         return True
 
-    def _believed(self, instance: Address) -> str | None:
-        """What it was last heard to speak: from the controller itself, unless the snapshot says something new since."""
-        heard = self._eras.get(instance.key)
-        return heard[1] if heard is not None and heard[0] == instance.era else instance.era
+    def learn(self, key: str, era: str) -> None:
+        """The controller has found out what an instance speaks: that is newer than any snapshot."""
+        self._eras[key] = era
 
     async def _doubt(self, attempt: _SentCall) -> None:
         """Have it found out what the server speaks."""
         instance = attempt.instance
         believed = attempt.era.value if attempt.spoken else ""
         attempt.spoken = await self._in_time(attempt, self._controller.doubt_era(instance.key, believed))
-        self._eras[instance.key] = (instance.era, attempt.spoken)
+        self.learn(instance.key, attempt.spoken)
         attempt.era = _era(attempt.spoken, attempt.call)
 
     # -- sessions in use ----------------------------------------------------------------------------------------

@@ -10,16 +10,20 @@ from typing import Any
 import aiohttp
 import pytest
 
-from fastgw.admin.app import serve_admin
-from fastgw.admin.status import Status
-from fastgw.processes.ipc_server import IpcServer
-from fastgw.processes.limits import OperatorLimits
-from fastgw.processes.plan import Plan
-from fastgw.telemetry.metrics import Sums
-from fastgw.upstream.tasks import BackgroundTasks
-from tests.processes.trivial import Mind
+from fastgw.admin.app import AdminData, serve_admin
+from fastgw.admin.limits import OperatorLimits
+from fastgw.admin.status import Readiness
 
-PLAN = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), Path("data"), settings={"word": "w"})
+
+async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
+    return []
+
+
+def shown(readiness: Readiness | None = None) -> AdminData:
+    """What a gateway without workers shows."""
+    found = readiness if readiness is not None else Readiness(list, lambda: 0, lambda: True)
+    limits = OperatorLimits(ask_nobody, tuple, Path("nowhere"))
+    return AdminData(found.report, lambda: "", dict, dict, limits)
 
 
 def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
@@ -27,10 +31,7 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
 
     async def main() -> tuple[int, str]:
         listener = socket.create_server(("127.0.0.1", 0))
-        status = Status(IpcServer(BackgroundTasks()), Mind(PLAN), Sums(), dict)
-        ipc_server = IpcServer(BackgroundTasks())
-        desk = OperatorLimits(ipc_server.operate, tuple, Path("nowhere"))
-        runner = await serve_admin(listener, status, token, desk)
+        runner = await serve_admin(listener, shown(), token)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
         try:
             async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
@@ -77,3 +78,37 @@ def test_only_loopbacks_own_names_may_ask(host: str, status: int) -> None:
 )
 def test_beyond_loopback_a_token_is_needed(path: str, shown: dict[str, Any], status: int) -> None:
     assert ask(path, token="right", Host="gateway.example", **shown)[0] == status
+
+
+def test_the_index_names_every_page_and_what_it_shows() -> None:
+    status, text = ask("/")
+    assert status == 200
+    for path in ("/livez", "/readyz", "/metrics", "/backends", "/catalogue", "/limits", "/limits/reset"):
+        assert f" {path} " in text
+
+
+def test_once_a_drain_has_begun_the_answer_waits_until_every_worker_drains() -> None:
+    """Whoever has read 503 finds that each answer closes its connection."""
+    states = ["active", "draining"]
+
+    async def main() -> None:
+        readiness = Readiness(lambda: states, lambda: 1, lambda: True)
+        assert (await readiness.report())["ready"]
+        readiness.draining = True
+        asked = asyncio.ensure_future(readiness.report())
+        assert (await asyncio.wait([asked], timeout=0.05))[0] == set()
+        states[0] = "draining"
+        assert (await asked)["reason"] == "draining"
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_does_not_hide_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastgw.admin.status.DRAIN_SAID_WITHIN", 0.01)
+
+    async def main() -> None:
+        readiness = Readiness(lambda: ["active"], lambda: 1, lambda: True)
+        readiness.draining = True
+        assert (await readiness.report())["reason"] == "draining"
+
+    asyncio.run(main())

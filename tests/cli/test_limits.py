@@ -14,20 +14,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fastgw.admin.app import serve_admin
-from fastgw.admin.status import Status
+from fastgw.admin.app import AdminData, serve_admin
+from fastgw.admin.limits import OperatorLimits
 from fastgw.cli.limits import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.script import SOURCE
-from fastgw.processes.ipc_server import IpcServer
-from fastgw.processes.limits import OperatorLimits
-from fastgw.processes.plan import Plan
-from fastgw.telemetry.metrics import Sums
-from fastgw.upstream.tasks import BackgroundTasks
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
-from tests.processes.trivial import Mind
 
 Said = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,14 +66,16 @@ class Workers:
         return str(file)
 
 
+async def never_asked() -> dict[str, Any]:
+    return {}
+
+
 @asynccontextmanager
 async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
-    plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
-    status = Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict)
     limits = OperatorLimits(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
-    runner = await serve_admin(listener, status, token, limits)
+    runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits), token)
     try:
         yield workers
     finally:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
-from fastgw.gateway.asgi import application
+from fastgw.gateway.pipeline import serve
 from fastgw.protocol import names
 from fastgw.snapshot.model import Endpoint, Grant, Listing, Page, Snapshot, View
 from tests.gateway.fakes import FakeAgent, Stage, bought
@@ -49,7 +49,7 @@ def begin(
         scope["headers"].append(
             (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length.encode())
         )
-    return stage.tasks.spawn(application(stage.gateway)(scope, agent.receive, agent.send), "a request")
+    return stage.tasks.spawn(serve(stage.gateway, scope, agent.receive, agent.send), "a request")
 
 
 def sells(sent: Sent) -> FakeAnswer:

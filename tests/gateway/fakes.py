@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm, Route, Target
-from fastgw.gateway.asgi import application
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.pipeline import serve
 from fastgw.gateway.recorder import Recorder
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.ports import Deadlines
-from fastgw.processes.lifecycle import Lifecycle
+from fastgw.processes.plan import Lifecycle
 from fastgw.protocol import names
 from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Page, Snapshot, View
 from fastgw.telemetry.counters import Counters
@@ -118,7 +118,7 @@ class Stage:
             "type": "http", "method": verb, "path": "/mcp",
             "headers": [(name.lower().encode(), value.encode()) for name, value in usual.items()],
         }  # fmt: skip
-        return self.tasks.spawn(application(self.gateway)(scope, agent.receive, agent.send), "a request")
+        return self.tasks.spawn(serve(self.gateway, scope, agent.receive, agent.send), "a request")
 
     async def initialize(self, version: str = "2025-11-25") -> dict[str, str]:
         """The headers of a new session."""

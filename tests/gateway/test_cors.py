@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastgw.gateway.asgi import application
+from fastgw.gateway.pipeline import serve
 from tests.gateway.asking import INVOKE, ask, changed, sells
 from tests.gateway.fakes import FakeAgent, staged
 from tests.upstream.fakes import run
@@ -60,7 +60,7 @@ def test_other_pages_are_refused(monkeypatch: pytest.MonkeyPatch, said: list[str
                     "headers": [(b"host", b"localhost"), (b"access-control-request-method", b"POST"),
                                 *((b"origin", origin.encode()) for origin in said)],
                 }  # fmt: skip
-                await application(stage.gateway)(scope, agent.receive, agent.send)
+                await serve(stage.gateway, scope, agent.receive, agent.send)
                 assert agent.status == 403
                 assert b"access-control-allow-origin" not in agent.headers
 

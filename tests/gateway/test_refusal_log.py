@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from fastgw.errors import Kind
-from fastgw.gateway.asgi import application
+from fastgw.gateway.pipeline import serve
 from fastgw.gateway.refusal_log import LONGEST, MOST, QUIET, RefusalLog
 from tests.gateway.asking import sells
 from tests.gateway.fakes import FakeAgent, Stage, staged
@@ -27,7 +27,7 @@ async def ask(stage: Stage, *headers: tuple[bytes, bytes]) -> int:
         "type": "http", "method": "POST", "path": "/mcp", "raw_path": b"/mcp", "query_string": b"",
         "headers": list(headers),
     }  # fmt: skip
-    await application(stage.gateway)(scope, agent.receive, agent.send)
+    await serve(stage.gateway, scope, agent.receive, agent.send)
     return agent.status
 
 

@@ -21,8 +21,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.ports import UpstreamSession
 from fastgw.processes.assembly import parts
 from fastgw.processes.control_plane import ControlPlane
-from fastgw.processes.lifecycle import Lifecycle
-from fastgw.processes.plan import Plan, StoreAccess, plan_of
+from fastgw.processes.plan import Lifecycle, Plan, StoreAccess, plan_of
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.discovery import kept
 from fastgw.upstream.tasks import BackgroundTasks
@@ -153,19 +152,28 @@ def test_the_catalogue_says_whose_prompts_and_uris_are_there(tmp_path: Path) -> 
 def test_a_session_of_a_server_that_was_taken_away_is_refused(tmp_path: Path) -> None:
     async def scene(control_plane: ControlPlane) -> None:
         with pytest.raises(Fault) as told:
-            await control_plane.asked("open_session", (f"one|{DOWN}", "agent:a", None))
+            await control_plane.questions["open_session"](f"one|{DOWN}", "agent:a", None)
         assert (told.value.kind, told.value.data, told.value.sent) == (Kind.NO_SERVER, {"reason": "down"}, False)
 
     thinking(plan(tmp_path), scene)
 
 
-def test_a_question_nobody_knows_is_a_fault_of_ours(tmp_path: Path) -> None:
-    async def scene(control_plane: ControlPlane) -> None:
-        with pytest.raises(Fault) as told:
-            await control_plane.asked("nonsense", ())
-        assert told.value.kind is Kind.INTERNAL
+def test_an_era_that_was_found_is_told_without_a_compile_and_where_the_file_settles_it_by_the_file(
+    tmp_path: Path,
+) -> None:
+    heard: list[Any] = []
 
-    thinking(plan(tmp_path), scene)
+    async def scene(control_plane: ControlPlane) -> None:
+        (one,), (two,) = (control_plane.compile(1).backends[name].instances for name in ("one", "two"))
+        control_plane.begin(lambda: heard.append("changed"), heard.append, lambda *status: heard.append(status))
+        heard.clear()
+        for address in (one, two):
+            control_plane._catalogues._servers[address.server].instances[address.key].era = "modern", "2026-07-28"
+            control_plane._catalogues.on_era(address.key)
+        assert heard == [(one.key, "modern", "2026-07-28"), (two.key, "legacy", "")]
+        assert control_plane.instance_statuses()[two.key] == ("legacy", "")
+
+    thinking(plan(tmp_path, one={"url": DOWN}, two={"url": f"{DOWN}/2", "era": "legacy"}), scene)
 
 
 def test_sessions_that_workers_know_are_counted(tmp_path: Path) -> None:
@@ -173,9 +181,8 @@ def test_sessions_that_workers_know_are_counted(tmp_path: Path) -> None:
         (instance,) = control_plane.compile(1).backends["one"].instances
         control_plane.adopted([(instance.key, "agent:a", UpstreamSession("s", "2025-11-25"))])
         assert control_plane.backends()["one"]["sessions"] == 1
-        assert await control_plane.asked("open_session", (instance.key, "agent:a", None)) == UpstreamSession(
-            "s", "2025-11-25"
-        )
+        found = await control_plane.questions["open_session"](instance.key, "agent:a", None)
+        assert found == UpstreamSession("s", "2025-11-25")
 
     thinking(plan(tmp_path, one={"url": DOWN}), scene)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +12,40 @@ from fastgw.ports import UpstreamSession
 from fastgw.processes.controller import ControllerProcess
 from fastgw.processes.ipc_server import WorkerPeer
 from fastgw.processes.plan import Factories, Plan
-from tests.processes.trivial import Mind
+from tests.processes.trivial import FakeControlPlane
 
 PLAN = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), Path("data"), workers=2, settings={"word": "w"})
 KNOWN = [("i", "agent:a", UpstreamSession("s", "2025-11-25"))]
 
 
-class Learner(Mind):
+class Learner(FakeControlPlane):
     """Opens a session only for whom nobody has told it of one."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
+        self.questions |= {"end_session": self.end_session, "doubt_era": self.doubt_era}
         self.over: list[Any] = []
         self.known: dict[tuple[str, str], UpstreamSession] = {}
 
     def adopted(self, sessions: list[Any]) -> None:
         self.known.update({(instance, identity): session for instance, identity, session in sessions})
 
-    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        if verb == "end_session":
-            self.over.append(args)
-            return None
-        return self.known.get((args[0], args[1])) or UpstreamSession("a second one", "2025-11-25")
+    def end_session(self, session: str) -> None:
+        self.over.append(session)
 
+    async def doubt_era(self, instance: str, believed: str) -> str:
+        return "legacy"
 
-class NoWriter:
-    """A link that is never written to."""
-
-    def close(self) -> None:
-        pass
+    async def open_session(self, instance: str, identity: str, dead: Any = None) -> UpstreamSession:
+        return self.known.get((instance, identity)) or UpstreamSession("a second one", "2025-11-25")
 
 
 def worker(number: int) -> WorkerPeer:
-    made = WorkerPeer(NoWriter())  # type: ignore[arg-type]
-    made.number = number
-    return made
+    return WorkerPeer(number)
 
 
-def keeping(folder: Path, minds: list[Learner] | None = None) -> ControllerProcess:
-    made = [] if minds is None else minds
+def keeping(folder: Path, planes: list[Learner] | None = None) -> ControllerProcess:
+    made = [] if planes is None else planes
 
     def control_plane(plan: Plan, *_: Any) -> Any:
         made.append(Learner(plan))
@@ -62,11 +58,11 @@ def keeping(folder: Path, minds: list[Learner] | None = None) -> ControllerProce
 def test_no_session_is_opened_before_every_worker_has_said_which_it_knows(tmp_path: Path) -> None:
     async def story() -> None:
         kept = keeping(tmp_path)
-        question = asyncio.create_task(kept.asked("open_session", ("i", "agent:a", None)))
-        kept.told(worker(1), ("sessions", []))
-        kept.told(worker(1), ("sessions", []))  # the same one again, after its link was cut
+        question = asyncio.create_task(kept.handlers["open_session"](worker(1), "i", "agent:a", None))
+        kept.handlers["sessions"](worker(1), [])
+        kept.handlers["sessions"](worker(1), [])  # the same one again, after its link was cut
         assert (await asyncio.wait([question], timeout=0))[0] == set(), "the other may know the session"
-        kept.told(worker(2), ("sessions", KNOWN))
+        kept.handlers["sessions"](worker(2), KNOWN)
         assert await question == KNOWN[0][2]
 
     asyncio.run(story())
@@ -74,20 +70,19 @@ def test_no_session_is_opened_before_every_worker_has_said_which_it_knows(tmp_pa
 
 def test_other_questions_do_not_wait(tmp_path: Path) -> None:
     async def story() -> None:
-        found = await keeping(tmp_path).asked("doubt_era", ("i", "modern"))
-        assert found.id == "a second one"
+        assert await keeping(tmp_path).handlers["doubt_era"](worker(1), "i", "modern") == "legacy"
 
     asyncio.run(story())
 
 
 def test_an_ended_session_is_ended_at_the_servers_too(tmp_path: Path) -> None:
-    minds: list[Learner] = []
+    planes: list[Learner] = []
 
     async def story() -> None:
-        kept = keeping(tmp_path, minds)
-        await kept.asked("end_session", ("one", 60.0))
-        assert minds[0].over == [("one", 60.0)]
-        assert [session for session, _ in kept.ended()] == ["one"]
+        kept = keeping(tmp_path, planes)
+        await kept.handlers["end_session"](worker(1), "one", 60.0)
+        assert planes[0].over == ["one"]
+        assert [session for session, _ in kept._ended.live(time.time())] == ["one"]
 
     asyncio.run(story())
 

@@ -1,4 +1,4 @@
-"""A whole gateway process with a trivial gateway and mind: `python -m tests.processes.trivial FILE`, FILE being JSON.
+"""A whole gateway process, its gateway and control plane trivial: `python -m tests.processes.trivial FILE` (JSON).
 
 Paths: `/` says pid, generation and what it knows, `/slow?s` waits, `/stream` sends until the drain, `/end?id` ends a
 session, `/usage?n` writes n events, `/die` kills nobody but raises.
@@ -16,8 +16,7 @@ from typing import Any
 
 from fastgw.errors import Fault, Kind
 from fastgw.ports import Controller, UpstreamSession
-from fastgw.processes.lifecycle import Lifecycle
-from fastgw.processes.plan import Factories, Plan, StoreAccess
+from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.tasks import BackgroundTasks
@@ -56,6 +55,12 @@ class Trivial:
 
     def freshened(self, until: dict[str, float]) -> None:
         pass
+
+    def instance_status(self, key: str, era: str, version: str) -> None:
+        """Not looked at."""
+
+    def suspected(self, key: tuple[str, str], session: str) -> None:
+        """Not looked at."""
 
     def leveled(self, session: str, level: str) -> None:
         """Not looked at."""
@@ -107,38 +112,38 @@ class Trivial:
         return said
 
     async def stream(self, send: Any) -> None:
-        over = asyncio.Event()
-        forget = self.life.on_drain(over.set)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
-        try:
-            await over.wait()
-        finally:
-            forget()
+        while not self.life.draining:
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": b": bye\n\n"})
 
 
-class Mind:
+class FakeControlPlane:
     """Compiles whatever word stands in the file."""
 
     def __init__(self, plan: Plan) -> None:
         self.word = plan.settings["word"]
+        self.questions = {"open_session": self.open_session, "end_session": lambda session: None}
 
     def compile(self, generation: int) -> Any:
         if self.word == "broken":
             raise ValueError("cannot compile")
         return {"generation": generation, "word": self.word}
 
-    def begin(self, changed: Callable[[], None], fresh: Callable[[dict[str, float]], None]) -> None:
+    def begin(self, *calls: Callable[..., None]) -> None:
         pass
+
+    def instance_statuses(self) -> dict[str, tuple[str, str]]:
+        return {}
 
     def reload(self, settings: Any) -> None:
         self.word = settings["word"]
 
-    async def asked(self, verb: str, args: tuple[Any, ...]) -> Any:
-        if args[1] == "nobody":
+    async def open_session(self, _: str, identity: str, dead: Any = None) -> UpstreamSession:
+        if identity == "nobody":
             raise Fault(Kind.NO_SERVER, detail="no such server", retry_after=3)
-        return UpstreamSession(f"{verb} {args[1]} {os.getpid()}", "2025-11-25")
+        return UpstreamSession(f"open_session {identity} {os.getpid()}", "2025-11-25")
 
     def touched(self, sessions: list[tuple[str, str]]) -> None:
         pass
@@ -177,7 +182,9 @@ def parts(path: Path) -> Factories:
         made = Trivial(*args)
         return made, made.app
 
-    return Factories(read=lambda: read(path), gateway=gateway, control_plane=lambda plan, keys, tasks: Mind(plan))
+    return Factories(
+        read=lambda: read(path), gateway=gateway, control_plane=lambda plan, keys, tasks: FakeControlPlane(plan)
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class World:
             lambda _: RpcClient(self.transport, watched.backend, spawn, PATIENT), spawn, OURS, lambda: self.now
         )
         self.sessions = UpstreamSessions(clients)
-        self.known = EraProbe(clients, self.sessions, lambda: self.eras.append(self.status.era[0]))
+        self.known = EraProbe(clients, self.sessions, lambda _: self.eras.append(self.status.era[0]))
         self.server = ServerStatus(watched)
         self.status = self.server.instances["shop|http://a/mcp"] = InstanceStatus("shop|http://a/mcp", self.server)
 

@@ -62,7 +62,7 @@ class CatalogueFetcher:
 
     Args:
         data: folder of what outlives a restart; the last catalogues go to `catalogue` in it.
-        on_change: called whenever catalogues or eras are others than before.
+        on_change: called whenever catalogues are others than before.
         on_fresh: called whenever only `freshness` is another than before.
     """
 
@@ -75,10 +75,12 @@ class CatalogueFetcher:
         on_fresh: Callable[[], None],
     ) -> None:
         self._clients = clients
-        self._era_probe = EraProbe(clients, sessions, on_change)
+        self._era_probe = EraProbe(clients, sessions, lambda key: self.on_era(key))
         self._folder = data / "catalogue"
         self._on_change = on_change
         self._on_fresh = on_fresh
+        self.on_era: Callable[[str], object] = lambda _: on_change()
+        """Called with the key of an instance that speaks otherwise than before."""
         self._servers: dict[str, ServerStatus] = {}
 
     # -- for the controller -----------------------------------------------------------------------------------------

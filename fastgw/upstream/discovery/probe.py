@@ -84,13 +84,13 @@ class EraProbe:
     """Finds out what instances speak and declare, and listens at each as it is spoken to.
 
     Args:
-        on_change: called whenever an instance speaks otherwise than before.
+        on_era: called with the key of an instance that speaks otherwise than before.
     """
 
-    def __init__(self, clients: RpcClients, sessions: UpstreamSessions, on_change: Callable[[], None]) -> None:
+    def __init__(self, clients: RpcClients, sessions: UpstreamSessions, on_era: Callable[[str], object]) -> None:
         self._clients = clients
         self._sessions = sessions
-        self._on_change = on_change
+        self._on_era = on_era
 
     def is_due(self, status: InstanceStatus) -> bool:
         """Whether its era is to be found out, or looked at again."""
@@ -195,7 +195,7 @@ class EraProbe:
         old, status.found = status.found, found
         if status.era != (era := (found.spoken, found.version)):
             status.era = era
-            self._on_change()
+            self._on_era(status.key)
         if old is None or (old.era, old.declared.announces) != (found.era, found.declared.announces):
             if status.listen is not None:
                 status.listen.cancel()

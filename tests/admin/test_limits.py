@@ -13,16 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fastgw.admin.app import serve_admin
-from fastgw.admin.status import Status
+from fastgw.admin.app import AdminData, serve_admin
+from fastgw.admin.limits import MOST, OperatorLimits
 from fastgw.config.schema.rules import LimitSettings
-from fastgw.processes.ipc_server import IpcServer
-from fastgw.processes.limits import MOST, OperatorLimits
-from fastgw.processes.plan import Plan
-from fastgw.telemetry.metrics import Sums
-from fastgw.upstream.tasks import BackgroundTasks
 from tests.e2e.http import Asked, Reply, connected, exchange
-from tests.processes.trivial import Mind
 
 T = TypeVar("T")
 TOKEN = "right"
@@ -44,15 +38,16 @@ class Face:
         return []
 
 
+async def never_asked() -> dict[str, Any]:
+    return {}
+
+
 def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable[T]]) -> T:
     async def main() -> T:
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
-        plan = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), folder, settings={"word": "w"})
         limits = OperatorLimits(face.ask, lambda: [LIMIT], face.audit)
-        runner = await serve_admin(
-            listener, Status(IpcServer(BackgroundTasks()), Mind(plan), Sums(), dict), token, limits
-        )
+        runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits), token)
         try:
             return await story(face)
         finally:

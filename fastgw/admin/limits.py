@@ -1,4 +1,4 @@
-"""`/limits` on the admin face: the fullest buckets of all workers, and resets, which need the admin token.
+"""`/limits` on the admin port: the fullest buckets of all workers, and resets, which need the admin token.
 
 A browser sends a form anywhere, with whatever credential it has; `Origin` and the content type keep such forms out.
 """
@@ -133,11 +133,8 @@ def _most(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 # -- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-def add_limits(app: web.Application, limits: OperatorLimits, token: str | None) -> None:
-    """Serve `/limits` and `/limits/reset`."""
-
-    async def report(_: web.Request) -> web.StreamResponse:
-        return answer(await limits.report())
+def resetting(limits: OperatorLimits, token: str | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler of `/limits/reset`."""
 
     async def reset(request: web.Request) -> web.StreamResponse:
         try:
@@ -151,8 +148,7 @@ def add_limits(app: web.Application, limits: OperatorLimits, token: str | None) 
         except OSError as wrong:
             return answer({"error": f"It cannot be written down, so it was not done: {wrong.strerror}"}, 500)
 
-    app.router.add_get("/limits", report)
-    app.router.add_post("/limits/reset", reset)
+    return reset
 
 
 def answer(said: Any, status: int = 200) -> web.Response:
