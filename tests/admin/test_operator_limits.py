@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from fastgw.admin.limits import BadReset, OperatorLimits
 from fastgw.config.limitchecks import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.gateway.limiter import Reset
-from fastgw.admin.limits import BadReset, OperatorLimits
 
 LIMITS = [
     LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "100/minute"}),
