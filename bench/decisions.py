@@ -24,7 +24,7 @@ from fastgw.gateway.limiter import Limiter
 from fastgw.limits.leases import Leases
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.policy.verdict import Bucket, BucketCharge, LimitVerdict
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
@@ -121,7 +121,8 @@ class Scene:
         learned = Learned(catalogues={"server-00": catalogue("server-00", lists)}, seal_keys=(bytes(32),))
         self._snapshot = compile_snapshot(settings, learned, 1)[0]
         self._endpoint = self._snapshot.endpoints["/mcp"]
-        view = self._endpoint.views[self._endpoint.view_of["agent"]]
+        view = self._endpoint.view_for(Principal("agent"))
+        assert view is not None
         self._tool = lists["tools/list"][-1]["name"]
         self._grant = view.grants[self._tool]
 

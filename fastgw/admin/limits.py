@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from fastgw.config.limitchecks import FAILED_CREDENTIALS
+from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.gateway.limiter import REPORTED, Reset
 

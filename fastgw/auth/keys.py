@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Set
 
 from fastgw.errors import Fault, Kind
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.snapshot.model import KeyEntry
 
 PREFIX = "fgw_"

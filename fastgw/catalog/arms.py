@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fastgw.catalog.route import Arm
-from fastgw.policy.match import Match
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Match, Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
 
 Pairs = tuple[tuple[str, bytes], ...]

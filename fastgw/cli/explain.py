@@ -15,9 +15,9 @@ from fastgw.cli.check import kept
 from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 from fastgw.gateway.arguments import sendable
-from fastgw.policy.principal import Claim
+from fastgw.policy.match import Claim
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members
-from fastgw.snapshot.trace import NoSuch, Part, Trace, TracedCall, trace
+from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace
 
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
@@ -81,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(found: Trace) -> Iterator[str]:
     pairs = [f"{name}={one if isinstance(one, str) else '|'.join(one)}" for name, one in found.claims.items()]
-    claims = f" ({', '.join(pairs)})" if pairs else ""
     yield f"{found.kind} {found.name} on {found.endpoint}"
-    yield f"agent {found.agent}{claims}"
+    yield f"agent {found.agent} ({', '.join(pairs)})" if pairs else f"agent {found.agent}"
     yield f"verdict: {found.verdict}"
     yield from (f"  {line}" for line in found.absence)
     if found.led:
@@ -100,15 +99,14 @@ def _lines(found: Trace) -> Iterator[str]:
         yield "policies: none are written, so everything is allowed"
     yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
     yield from _goals(found)
-    if found.limits:
-        yield "limits that count it:"
-    yield from (f"  {_limit(one)}" for one in found.limits)
-    if found.quotas:
-        yield "quotas that would count it, not active in this release:"
-    yield from (f"  {_limit(one)}" for one in found.quotas)
+    quotas = "quotas that would count it, not active in this release:"
+    for words, counting in (("limits that count it:", found.limits), (quotas, found.quotas)):
+        if counting:
+            yield words
+        yield from (f"  {_limit(one)}" for one in counting)
 
 
-def _policy(one: Part) -> str:
+def _policy(one: Record) -> str:
     if one["applies"] is False:
         return f"does not apply: {'; '.join(one['why'])}"
     words = []
@@ -143,7 +141,7 @@ def _goals(found: Trace) -> Iterator[str]:
         yield f"validated: {', '.join(found.validates) or 'nothing'}"
 
 
-def _limit(one: Part) -> str:
+def _limit(one: Record) -> str:
     pairs = zip(one["by"], one["bucket"], strict=True)
     values = [f"no {key}" if value is None else f"{key} {value}" for key, value in pairs]
     words = []

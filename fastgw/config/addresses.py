@@ -7,13 +7,12 @@ Streamable HTTP, Security Warning).
 from __future__ import annotations
 
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
+from fastgw.config.instance_urls import DEFAULT_PORTS, place
 from fastgw.config.schema.settings import Settings
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "[::]")
-_DEFAULT = {"http": 80, "https": 443}
 
 
 def authority(host: str, port: int | str) -> str:
@@ -26,7 +25,7 @@ def hosts(settings: Settings) -> frozenset[str]:
     bound, _, port = settings.listen.rpartition(":")
     names = [*LOOPBACK, *([] if bound in ANY else _spellings(bound.lower()))]
     found = {*names, *(f"{name}:{port}" for name in names)}
-    for _, host, own in map(_parts, settings.public_url):
+    for host, _, own in (place(url.lower()).rpartition(":") for url in settings.public_url):
         for name in _spellings(host):
             found |= {name, f"{name}:{own}", f"{name}:{port}"}
     return frozenset(found)
@@ -35,18 +34,12 @@ def hosts(settings: Settings) -> frozenset[str]:
 def origins(settings: Settings) -> frozenset[str]:
     """Allowed values of `Origin` in lower case: the public ones, and this machine's with and without the port."""
     port = settings.listen.rpartition(":")[2]
-    found = {f"{scheme}://{name}{end}" for scheme in _DEFAULT for name in LOOPBACK for end in ("", f":{port}")}
-    for scheme, host, own in map(_parts, settings.public_url):
-        end = "" if own == _DEFAULT[scheme] else f":{own}"
+    found = {f"{scheme}://{name}{end}" for scheme in DEFAULT_PORTS for name in LOOPBACK for end in ("", f":{port}")}
+    for url in settings.public_url:
+        scheme, (host, _, own) = url.lower().partition(":")[0], place(url.lower()).rpartition(":")
+        end = "" if own == str(DEFAULT_PORTS[scheme]) else f":{own}"
         found |= {f"{scheme}://{name}{end}" for name in _spellings(host)}
     return frozenset(found)
-
-
-def _parts(url: str) -> tuple[str, str, int]:
-    """Scheme, host (an IPv6 one in brackets) and port."""
-    parts = urlsplit(url.lower())
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return parts.scheme, name, parts.port or _DEFAULT[parts.scheme]
 
 
 def _spellings(host: str) -> tuple[str, ...]:

@@ -96,11 +96,8 @@ def _fields(model: Any) -> dict[str, Any] | None:
 
 def _bare(annotation: Any) -> Any:
     """The annotation without `Annotated` and `| None`."""
-    while True:
-        origin = get_origin(annotation)
-        if hasattr(annotation, "__metadata__"):
-            annotation = annotation.__origin__
-        elif origin in (Union, types.UnionType):
-            annotation = next((one for one in get_args(annotation) if one is not type(None)), None)
-        else:
-            return annotation
+    if hasattr(annotation, "__metadata__"):
+        return _bare(annotation.__origin__)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next((one for one in get_args(annotation) if one is not type(None)), None))
+    return annotation

@@ -29,75 +29,76 @@ class InactiveSetting:
         return f"{self.position}: {self.key} is not active in this release: {self.why}"
 
 
+When = Callable[[YamlEntry], bool]
+
+
 def _written(entry: YamlEntry) -> bool:
     return entry.content not in ([], {})
-
-
-def _other_way_in(entry: YamlEntry) -> bool:
-    return isinstance(entry.content, str) and entry.content not in ("keys", "none")
 
 
 def _several(entry: YamlEntry) -> bool:
     return isinstance(entry.content, list) and len(entry.content) > 1
 
 
-def _says(*words: str) -> Callable[[YamlEntry], bool]:
-    return lambda entry: isinstance(entry.content, str) and entry.content.startswith(words)
+def _text(test: Callable[[str], bool]) -> When:
+    return lambda entry: isinstance(entry.content, str) and test(entry.content)
 
 
-def _foreign_sink(entry: YamlEntry) -> bool:
-    return isinstance(entry.content, str) and entry.content != "stdout" and not entry.content.startswith("file:")
+def _says(word: str) -> When:
+    return _text(lambda text: text.startswith(word))
+
+
+_OTHER_WAY_IN = _text(lambda text: text not in ("keys", "none"))
+_FOREIGN_SINK = _text(lambda text: text != "stdout" and not text.startswith("file:"))
 
 
 @dataclass(frozen=True, slots=True)
 class InactiveRow:
     """One kind of inactive key: its path without positions in lists, `*` for any name."""
 
-    path: tuple[str, ...]
+    path: str
     why: str
-    when: Callable[[YamlEntry], bool] = _written
+    when: When = _written
 
 
 RESTRICTING = (
-    InactiveRow(("quotas",), "nothing is counted against a quota"),
-    InactiveRow(("identity",), "agents come in by API key only"),
-    InactiveRow(("tls",), "agents would be served plain HTTP"),
-    InactiveRow(("servers", "*", "command"), "the server is not started, so its tools are missing"),
-    InactiveRow(("servers", "*", "max_in_flight"), "calls at the same time are not limited"),
-    InactiveRow(("servers", "*", "on_change"), "changed tools are not held back", _says("hold")),
-    InactiveRow(("servers", "*", "credential", "oauth"), "no token is fetched, so the server refuses calls"),
-    InactiveRow(("servers", "*", "credential", "match"), "one credential is sent for all agents"),
-    InactiveRow(("servers", "*", "credential"), "one credential is sent for all agents", _several),
-    InactiveRow(("endpoints", "*", "auth"), "agents come in by API key only", _other_way_in),
-    InactiveRow(("tools", "*", "scopes"), "no scope is asked for"),
+    InactiveRow("quotas", "nothing is counted against a quota"),
+    InactiveRow("identity", "agents come in by API key only"),
+    InactiveRow("tls", "agents would be served plain HTTP"),
+    InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
+    InactiveRow("servers.*.max_in_flight", "calls at the same time are not limited"),
+    InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
+    InactiveRow("servers.*.credential.oauth", "no token is fetched, so the server refuses calls"),
+    InactiveRow("servers.*.credential.match", "one credential is sent for all agents"),
+    InactiveRow("servers.*.credential", "one credential is sent for all agents", _several),
+    InactiveRow("endpoints.*.auth", "agents come in by API key only", _OTHER_WAY_IN),
+    InactiveRow("tools.*.scopes", "no scope is asked for"),
 )
 HARMLESS = (
-    InactiveRow(("policies", "mode"), "what it would do is neither counted nor logged", _says("shadow")),
-    InactiveRow(("health",), "servers are not probed"),
-    InactiveRow(("breaker",), "a failing server is still called"),
-    InactiveRow(("alerts",), "no alert is sent"),
-    InactiveRow(("traces",), "no span is sent"),
-    InactiveRow(("usage", "keep"), "no event is kept under data"),
-    InactiveRow(("usage", "users"), "events name no users"),
-    InactiveRow(("usage", "sinks"), "this sink gets no events", _foreign_sink),
-    InactiveRow(("usage", "sinks", "url"), "this sink gets no events", _foreign_sink),
-    InactiveRow(
-        ("servers", "*", "transport"), "there is one way to speak with servers; the key goes with the next release"
-    ),
-    InactiveRow(("servers", "*", "url", "share"), "the instance gets its even part of the calls"),
-    InactiveRow(("servers", "*", "backup"), "calls are not sent to a backup"),
-    InactiveRow(("servers", "*", "queue"), "calls do not queue"),
-    InactiveRow(("servers", "*", "on_change"), "changed tools are not reported", _says("warn")),
-    InactiveRow(("servers", "*", "health"), "the server is not probed"),
-    InactiveRow(("servers", "*", "breaker"), "the server is called while it fails"),
-    InactiveRow(("endpoints", "*", "refusals"), "refusals are JSON-RPC errors", _says("result")),
-    InactiveRow(("tools", "*", "failover_on"), "only the first target is called"),
-    InactiveRow(("tools", "*", "tool_error"), "error results are passed on"),
-    InactiveRow(("tools", "*", "repeatable"), "no call is repeated"),
-    InactiveRow(("tools", "*", "cache"), "every call goes to its server"),
-    InactiveRow(("tools", "*", "tokens"), "no tokens are counted"),
-    InactiveRow(("tools", "*", "price"), "no cost is computed"),
-    InactiveRow(("tools", "*", "reserve"), "there are no quotas to reserve in"),
+    InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
+    InactiveRow("health", "servers are not probed"),
+    InactiveRow("breaker", "a failing server is still called"),
+    InactiveRow("alerts", "no alert is sent"),
+    InactiveRow("traces", "no span is sent"),
+    InactiveRow("usage.keep", "no event is kept under data"),
+    InactiveRow("usage.users", "events name no users"),
+    InactiveRow("usage.sinks", "this sink gets no events", _FOREIGN_SINK),
+    InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),
+    InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
+    InactiveRow("servers.*.url.share", "the instance gets its even part of the calls"),
+    InactiveRow("servers.*.backup", "calls are not sent to a backup"),
+    InactiveRow("servers.*.queue", "calls do not queue"),
+    InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
+    InactiveRow("servers.*.health", "the server is not probed"),
+    InactiveRow("servers.*.breaker", "the server is called while it fails"),
+    InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
+    InactiveRow("tools.*.failover_on", "only the first target is called"),
+    InactiveRow("tools.*.tool_error", "error results are passed on"),
+    InactiveRow("tools.*.repeatable", "no call is repeated"),
+    InactiveRow("tools.*.cache", "every call goes to its server"),
+    InactiveRow("tools.*.tokens", "no tokens are counted"),
+    InactiveRow("tools.*.price", "no cost is computed"),
+    InactiveRow("tools.*.reserve", "there are no quotas to reserve in"),
 )
 
 
@@ -115,6 +116,6 @@ def inactive(settings: Settings, root: YamlEntry) -> list[InactiveSetting]:
         in_list = bool(path) and isinstance(path[-1], int)
         for row, restricts in rows:
             # A list and its items have the same keys: conditions tell them apart, plain rows take the outer one.
-            if not (in_list and row.when is _written) and fits(keys, row.path) and row.when(entry):
+            if not (in_list and row.when is _written) and fits(keys, row.path.split(".")) and row.when(entry):
                 found.append(InactiveSetting(locate(root, path), ".".join(keys), restricts, row.why))
     return sorted(found, key=lambda one: (one.position, one.key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
-_DEFAULT = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _MOST_SHOWN = 200
 """Characters of an address."""
 
@@ -26,7 +26,7 @@ def place(url: str) -> str:
     """`host:port` of a URL, an IPv6 host in brackets."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port or _DEFAULT.get(parts.scheme)}"
+    return f"{host}:{parts.port or DEFAULT_PORTS.get(parts.scheme)}"
 
 
 def origin(url: str) -> str:

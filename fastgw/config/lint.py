@@ -1,40 +1,33 @@
-"""What a configuration may say and hardly means: it is told by `check`, some of it at start, and refused nowhere.
-
-No message repeats what may be a
-secret: neither an address nor a credential.
+"""What a configuration may say and hardly means: `check` tells it, some of it `run` too, and nothing refuses it. No
+message repeats what may be a secret: neither an address nor a credential.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from fastgw.config.addresses import ANY
+from fastgw.config.checks import matches
 from fastgw.config.complaint import KEY, ConfigProblem, Finding, nearest, placed
-from fastgw.config.conditions import match_of
-from fastgw.config.crosschecks import matches
+from fastgw.config.rules import match_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import Path, YamlEntry
+from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
-from fastgw.policy.principal import ANONYMOUS, Principal
 
-Rule = Callable[[Settings, YamlEntry], Iterator[Finding]]
+
+def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
+    """Those of the remarks without which nobody would come far, in the order of their places."""
+    return sorted({one for rule in AT_START for one in placed(rule(settings, root), root)})
 
 
 def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
-    return _told((*AT_START, *RULES), settings, root)
-
-
-def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
-    """Those of the remarks without which nobody would come far."""
-    return _told(AT_START, settings, root)
-
-
-def _told(rules: Iterable[Rule], settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
-    return sorted({one for rule in rules for one in placed(rule(settings, root), root)})
+    findings = (*_nobody(settings), *_servers(settings))
+    return sorted({*at_start(settings, root), *placed(findings, root)})
 
 
 def _listen(settings: Settings, root: YamlEntry) -> Iterator[Finding]:
@@ -54,22 +47,18 @@ def _agents(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
         yield ("agents",), f"{why}: nobody can call. `fastgw keys new --agent NAME` prints a key and its entry", None
 
 
-_BARE = "has no path: the usual path is /mcp; a / at the end says that none is meant"
-_OLD = (
-    "ends in /sse, the usual path of the older HTTP+SSE transport, which is not supported: the same server usually"
-    " speaks Streamable HTTP at /mcp"
-)
-
-
 def _urls(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+    old = (
+        "ends in /sse, the usual path of the older HTTP+SSE transport, which is not supported: the same server usually"
+        " speaks Streamable HTTP at /mcp"
+    )
     for name, server in settings.servers.items():
         for place, instance in enumerate(server.url):
-            where: Path = ("servers", name, "url", place)
-            path = urlsplit(instance.url).path.removesuffix("/")
-            if path.endswith("/sse"):
-                yield (*where, "url"), _OLD, None
-            elif not urlsplit(instance.url).path:
-                yield (*where, "url"), _BARE, None
+            where, path = ("servers", name, "url", place, "url"), urlsplit(instance.url).path
+            if path.removesuffix("/").endswith("/sse"):
+                yield where, old, None
+            elif not path:
+                yield where, "has no path: the usual path is /mcp; a / at the end says that none is meant", None
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------
@@ -115,36 +104,29 @@ def _of_header(path: Path, header: str, value: str) -> Iterator[tuple[Path, str,
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _nobody(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+def _nobody(settings: Settings) -> Iterator[Finding]:
     """Conditions that no agent fulfils. Whom an issuer brings is not known."""
     if settings.identity:
         return
     agents = {name: Principal(name, dict(agent.claims)) for name, agent in settings.agents.items()}
     agents[ANONYMOUS.agent] = ANONYMOUS
-    claims = _claims(agents.values())
+    claims: dict[str, set[str]] = {}
+    for claim, value in (pair for agent in agents.values() for pair in agent.claims.items()):
+        claims.setdefault(claim, set()).update((value,) if isinstance(value, str) else value)
     for path, match in matches(settings):
-        found = [*_unknown_agents(path, match, agents), *_unknown_claims(path, match, claims)]
+        found = list(_unknown(path, match, agents, claims))
         if not found and not _anybody(match, agents):
             found = [(path, "is about nobody: no agent has all of this", None)]
         yield from found
 
 
-def _claims(agents: Iterable[Principal]) -> dict[str, set[str]]:
-    """Every value that some agent has, by claim."""
-    found: dict[str, set[str]] = {}
-    for agent in agents:
-        for claim, value in agent.claims.items():
-            found.setdefault(claim, set()).update((value,) if isinstance(value, str) else value)
-    return found
-
-
-def _unknown_agents(path: Path, match: MatchSettings, agents: Collection[str]) -> Iterator[Finding]:
+def _unknown(
+    path: Path, match: MatchSettings, agents: Collection[str], claims: dict[str, set[str]]
+) -> Iterator[Finding]:
+    """Agents and claims that nobody is or has."""
     for at, text in enumerate(match.agent):
         if not _fits(text, agents):
             yield (*path, "agent", at), f'no agent is called "{text}"', nearest(text, agents)
-
-
-def _unknown_claims(path: Path, match: MatchSettings, claims: dict[str, set[str]]) -> Iterator[Finding]:
     for claim, texts in match.claims.items():
         known = claims.get(claim)
         if known is None:
@@ -169,7 +151,7 @@ def _fits(pattern: str, names: Collection[str]) -> bool:
     return Patterns([pattern]).fit_any(names) if is_wild(pattern) else pattern in names
 
 
-def _servers(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+def _servers(settings: Settings) -> Iterator[Finding]:
     """Patterns over `server/name` of servers that are not there: they fit nothing."""
     for path, texts in _patterns(settings):
         for place, text in enumerate(texts):
@@ -188,5 +170,4 @@ def _patterns(settings: Settings) -> Iterator[tuple[Path, Sequence[str]]]:
         yield ("endpoints", path, "tools"), endpoint.tools or ()
 
 
-AT_START: tuple[Rule, ...] = (_listen, _agents, _urls, _secrets)
-RULES: tuple[Rule, ...] = (_nobody, _servers)
+AT_START: tuple[Callable[[Settings, YamlEntry], Iterator[Finding]], ...] = (_listen, _agents, _urls, _secrets)

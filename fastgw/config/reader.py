@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fastgw.config.checks import crosscheck
 from fastgw.config.complaint import ConfigError, ConfigProblem, complaint_at
 from fastgw.config.composer import compose
-from fastgw.config.crosschecks import crosscheck
 from fastgw.config.error_messages import complaints_of
 from fastgw.config.foreign import foreign
 from fastgw.config.references import fill, resolve

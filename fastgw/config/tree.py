@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class YamlEntry:
                 yield from entry.walk((*path, place))
 
 
-def fits(keys: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+def fits(keys: Sequence[str], pattern: Sequence[str]) -> bool:
     """Whether keys (positions in lists left out) fit a pattern in which `*` is any one key."""
     return len(keys) == len(pattern) and all(want in ("*", key) for key, want in zip(keys, pattern, strict=True))
 

@@ -17,7 +17,7 @@ from mcp_types import INVALID_PARAMS, EmbeddedResource, TextResourceContents, To
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from fastgw.demo.pages import Found, Page, build, pages, search
+from fastgw.demo.pages import Found, ProjectPage, build, pages, search
 from fastgw.demo.serving import DemoServer, serve
 
 MARKDOWN = "text/markdown"
@@ -76,7 +76,7 @@ def knowledge(state: Path) -> MCPServer:
     return server
 
 
-def _offer_pages(server: DemoServer, known: dict[str, Page]) -> None:
+def _offer_pages(server: DemoServer, known: dict[str, ProjectPage]) -> None:
     for page in known.values():
         server.add_resource(
             TextResource(

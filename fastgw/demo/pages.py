@@ -21,7 +21,7 @@ DESCRIPTION_LIMIT = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ProjectPage:
     """One page as readers know it.
 
     Args:
@@ -62,20 +62,20 @@ def sections(text: str) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def pages() -> dict[str, Page]:
+def pages() -> dict[str, ProjectPage]:
     """Every page by its key, read once."""
     read = (_page(file.stem.lower(), file.read_text(encoding="utf-8")) for file in files())
     return {page.key: page for page in read}
 
 
-def _page(key: str, text: str) -> Page:
+def _page(key: str, text: str) -> ProjectPage:
     cut = list(sections(text))
     title, first = cut[0] if cut else (key, "")
     description = " ".join(first.split("\n\n")[0].split())
     by_heading: dict[str, str] = {}
     for heading, body in cut:
         by_heading.setdefault(re.sub(r"\W+", "-", heading.lower()).strip("-"), f"# {heading}\n\n{body}\n")
-    return Page(key, title, description[:DESCRIPTION_LIMIT], text, by_heading)
+    return ProjectPage(key, title, description[:DESCRIPTION_LIMIT], text, by_heading)
 
 
 def build(file: Path) -> Path:

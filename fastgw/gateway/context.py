@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgw.catalog.route import Arm
 from fastgw.limits.batch import AwaitedAdmission
-from fastgw.policy.principal import ANONYMOUS, Principal
+from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.verdict import LimitVerdict
 from fastgw.protocol.call import Call
 from fastgw.protocol.headers import VERSION

@@ -23,7 +23,7 @@ from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.recorder import Recorder
 from fastgw.gateway.refusal_log import RefusalLog
 from fastgw.gateway.sweep import DeadlineSweep
-from fastgw.policy.principal import ANONYMOUS
+from fastgw.policy.match import ANONYMOUS
 from fastgw.ports import Controller, UpstreamSession
 from fastgw.protocol import headers, rounds, sessions
 from fastgw.protocol.sealing import Sealer
@@ -133,9 +133,10 @@ class Gateway:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
         listed = self._listed
         endpoint = listed.endpoints.get(context.endpoint.path) if listed is not None else None
-        if endpoint is None or context.principal.agent not in endpoint.view_of:
-            endpoint = context.endpoint
-        return endpoint.views[endpoint.view_of[context.principal.agent]]
+        view = endpoint.view_for(context.principal) if endpoint is not None else None
+        view = view or context.endpoint.view_for(context.principal)
+        assert view is not None, "who has no view is refused before"
+        return view
 
     # -- one request --------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from fastgw.config.limitchecks import FAILED_CREDENTIALS
+from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
 from fastgw.limits.batch import AwaitedAdmission
@@ -34,7 +34,7 @@ from fastgw.policy.limits import (
     override_table,
     shown,
 )
-from fastgw.policy.principal import Claim
+from fastgw.policy.match import Claim
 from fastgw.policy.verdict import BucketCharge, BucketState, LimitVerdict
 from fastgw.protocol import names
 from fastgw.protocol.call import Call

@@ -55,7 +55,7 @@ from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.paths import EntryPoint
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
-from fastgw.policy.principal import ANONYMOUS
+from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import names, params
 from fastgw.snapshot.model import Backend
 from fastgw.upstream.call_context import remaining
@@ -137,11 +137,11 @@ def identify(context: RequestContext) -> None:
         context.principal = ANONYMOUS
     else:
         context.principal = authenticate(context.headers, context.twice, context.snapshot.keys, time.time())
-    at = endpoint.view_of.get(context.principal.agent)
-    if at is None:  # a credential of ours, but of a kind that this endpoint does not take
+    view = endpoint.view_for(context.principal)
+    if view is None:  # a credential of ours, but of a kind that this endpoint does not take
         raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
     context.identified = True
-    context.view = endpoint.views[at]
+    context.view = view
 
 
 def check_verb(context: RequestContext, entry_point: EntryPoint, verb: str) -> None:

@@ -58,7 +58,7 @@ def initialize(context: RequestContext, view: View, version: str) -> bytes:
 
 
 def _instruct(context: RequestContext, found: dict[str, Any]) -> None:
-    guide = context.endpoint.guide(context.principal.agent)
+    guide = context.endpoint.guide(context.principal)
     if guide:
         found["instructions"] = guide
 

@@ -15,9 +15,8 @@ from functools import reduce
 from operator import and_
 from typing import Protocol
 
-from fastgw.policy.match import ANYONE, Match
-from fastgw.policy.patterns import PROMPT, RESOURCE, Masks, Patterns
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import ANYONE, Match, Principal
+from fastgw.policy.patterns import RESOURCE, Masks, Patterns, of_kind
 from fastgw.policy.uris import ANY_URI, UriRules
 
 
@@ -115,11 +114,11 @@ class Rules:
     def __init__(self, policies: Sequence[Policy] | None, kind: str = "") -> None:
         self.policies = policies
         rows = [(1 << at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
-        allows = [(text, bit) for bit, policy in rows for text in _of_kind(kind, policy.allow)]
+        allows = [(text, bit) for bit, policy in rows for text in of_kind(kind, policy.allow)]
         self._names = Masks(row for row in allows if "/" not in row[0])
         self._sources = Masks(row for row in allows if "/" in row[0])
-        self._denies = Masks((text, bit) for bit, policy in rows for text in _of_kind(kind, policy.deny))
-        about = ((bit, _of_kind(RESOURCE, policy.allow), _of_kind(RESOURCE, policy.deny)) for bit, policy in rows)
+        self._denies = Masks((text, bit) for bit, policy in rows for text in of_kind(kind, policy.deny))
+        about = ((bit, of_kind(RESOURCE, policy.allow), of_kind(RESOURCE, policy.deny)) for bit, policy in rows)
         self._about_uris = [(bit, allow, deny) for bit, allow, deny in about if allow or deny]
         self._uri_rules: dict[tuple[Patterns, Patterns], UriRules] = {}
 
@@ -222,10 +221,3 @@ def refused_by(grant: Granted, arguments: bytes) -> str | None:
             allowed = allowed or condition.match.judge(arguments) is True
             missing = missing or condition.policy
     return None if allowed else missing
-
-
-def _of_kind(kind: str, patterns: Sequence[str]) -> list[str]:
-    """The patterns of one kind, without what they begin with."""
-    if kind:
-        return [text.removeprefix(kind) for text in patterns if text.startswith(kind)]
-    return [text for text in patterns if not text.startswith((PROMPT, RESOURCE))]

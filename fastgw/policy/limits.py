@@ -12,9 +12,8 @@ from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from fastgw.policy.bucket import BucketRate
-from fastgw.policy.match import Match
+from fastgw.policy.match import Claim, Match, Principal
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Claim, Principal
 from fastgw.policy.uris import ANY_URI, NONE, UriRules
 
 Part = str | None

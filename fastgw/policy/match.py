@@ -1,4 +1,4 @@
-"""Whose call a policy, route or limit is about: agent, claims, endpoint, arguments.
+"""Who calls, and whose call a policy, route or limit is about: agent, claims, endpoint, arguments.
 
 Keys are joined by and, the values of one key by or. A judgement has three values: True, False, and None for *cannot be
 told*: arguments that are no object, a member that stands twice or imitates a looked-at one in case, a list where a
@@ -9,12 +9,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Claim, Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
+
+Claim = str | tuple[str, ...]
+"""A claim's value: text, or several texts. Numbers and booleans are compared as text and kept as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls.
+
+    Args:
+        agent: the agent's name, as it stands in policies and usage events.
+        claims: claim name to value; what a credential says about the agent.
+        credential: which credential it showed: `key:` and the first 8 hex digits of its SHA-256; None if anonymous.
+        user: the person behind the agent, where the credential names one.
+    """
+
+    agent: str
+    claims: dict[str, Claim] = field(default_factory=dict, hash=False)
+    credential: str | None = None
+    user: str | None = None
+
+
+ANONYMOUS = Principal("anonymous")
 
 NOTHING = Patterns(())
 _TAKEN_OUT = "except takes it out"
@@ -141,22 +163,21 @@ class Match:
 
     def _judge_own(self, arguments: bytes, trace: list[str] | None) -> bool | None:
         found: bool | None = True
+        why = [] if trace is None else trace
         if not self.arguments:
             return found
         try:
             given = members(arguments or b"{}", frozenset(name for name, _ in self.arguments))
             for name, test in self.arguments:
                 judgement = test.judge(given.get(name, b"null"))
-                if judgement is not True:
-                    found = judgement
-                    if trace is not None:
-                        words = "cannot be judged" if judgement is None else "does not match, or is missing"
-                        trace.append(f"arguments.{name}: {words}")
                 if judgement is False:
-                    break
+                    why.append(f"arguments.{name}: does not match, or is missing")
+                    return False
+                if judgement is None:
+                    why.append(f"arguments.{name}: cannot be judged")
+                    found = None
         except (NotJson, NotAMessage, UnicodeDecodeError):
-            if trace is not None:
-                trace.append("arguments: cannot be judged")
+            why.append("arguments: cannot be judged")
             return None
         return found
 
@@ -169,7 +190,7 @@ def _or(patterns: Patterns) -> str:
     return " or ".join(patterns.texts)
 
 
-AgentClass = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
+AgentTraits = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
 
 
 class Traits:
@@ -187,7 +208,7 @@ class Traits:
         self._agents: tuple[Patterns, ...] = tuple(dict.fromkeys(match.agent for match in every if match.agent))
         self._claims = tuple(dict.fromkeys(claim for match in every for claim, _ in match.claims))
 
-    def of(self, principal: Principal) -> AgentClass:
+    def of(self, principal: Principal) -> AgentTraits:
         """The agent's traits; agents with equal ones are equal to every match."""
         fits = tuple([patterns.fits(principal.agent) for patterns in self._agents])
         return fits, tuple([principal.claims.get(claim) for claim in self._claims])

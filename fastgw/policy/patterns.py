@@ -24,6 +24,19 @@ def is_wild(pattern: str) -> bool:
     return not WILD.isdisjoint(pattern)
 
 
+def of_kind(kind: str, patterns: Iterable[str]) -> list[str]:
+    """The patterns of one kind, without what they begin with: `prompt:`, `resource:`, or nothing for tools."""
+    if kind:
+        return [text.removeprefix(kind) for text in patterns if text.startswith(kind)]
+    return [text for text in patterns if not text.startswith((PROMPT, RESOURCE))]
+
+
+def by_slash(texts: Iterable[str]) -> tuple[Patterns, Patterns]:
+    """Patterns over names, and those with a slash, over `server/name`."""
+    every = tuple(texts)
+    return Patterns(text for text in every if "/" not in text), Patterns(text for text in every if "/" in text)
+
+
 def expression(pattern: str) -> str:
     """The pattern as a regular expression for `fullmatch` with DOTALL."""
     parts = [re.escape(part).replace(r"\?", ".") for part in pattern.split("*")]

@@ -10,18 +10,17 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instance_urls import instance_key
-from fastgw.config.limits import failed_credentials_of, limits_of
+from fastgw.config.rules import failed_credentials_of, limits_of
 from fastgw.config.schema.servers import InstanceUrl, ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
-from fastgw.policy.principal import ANONYMOUS, Principal
+from fastgw.policy.match import ANONYMOUS, Principal
+from fastgw.protocol import names
 from fastgw.protocol.names import MODERN_VERSION, Era
-from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.cache import CompileCache, ServerCatalogues
 from fastgw.snapshot.endpoint_builder import EndpointBuilder, builder_of
 from fastgw.snapshot.model import Address, Backend, Endpoint, KeyEntry, Snapshot, fresh_until
-from fastgw.snapshot.prompts import prompt_sections
 from fastgw.snapshot.resources import reading_of
-from fastgw.snapshot.server_catalogues import ServerCatalogues
-from fastgw.snapshot.tools import tool_sections
+from fastgw.snapshot.tools import Prompts, Tools
 from fastgw.snapshot.views import EndpointSections, Views
 
 DEFAULT_ENDPOINT = "/mcp"
@@ -64,13 +63,15 @@ def compile_snapshot(
         settings: the file as read.
         learned: what is known beside it.
         generation: of the snapshot.
-        workshop: of the compile before, for the same settings: what has not changed since is not made again.
+        cache: of the compile before, for the same settings: what has not changed since is not made again.
     """
     if cache is None or cache.settings is not settings:
         cache = CompileCache(settings)
     catalogues, agents = cache.catalogues, cache.agents
     catalogues.take(learned.catalogues)
-    made = [_endpoint(builder_of(cache, path, one), learned) for path, one in _endpoints(settings).items()]
+    fresh = {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
+    endpoints = endpoints_of(settings).items()
+    made = [_endpoint(builder_of(cache, path, endpoint), fresh) for path, endpoint in endpoints]
     notices = [*catalogues.notices, *(notice for offer in catalogues.offer.values() for notice in offer.notices)]
     notices.extend(notice for _, found in made for notice in found)
     snapshot = Snapshot(
@@ -96,25 +97,32 @@ def compile_snapshot(
     return snapshot, tuple(notices)
 
 
-def _endpoints(settings: Settings) -> Mapping[str, EndpointSettings]:
+def endpoints_of(settings: Settings) -> Mapping[str, EndpointSettings]:
+    """The endpoints by path: where none are written, the usual one."""
     return {DEFAULT_ENDPOINT: EndpointSettings()} if settings.endpoints is None else settings.endpoints
 
 
-def _endpoint(builder: EndpointBuilder, learned: Learned) -> tuple[Endpoint, list[Notice]]:
+def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[Endpoint, list[Notice]]:
     """One endpoint, and what the operator should hear about it."""
     reading = reading_of(builder)
-    tools, prompts = tool_sections(builder), list(prompt_sections(builder))
-    views = Views(builder, EndpointSections(tools, prompts, reading.resources, reading.templates))
+    tools = Tools(builder).sections()
+    sections: EndpointSections = {
+        names.TOOLS_LIST: tools,
+        names.PROMPTS_LIST: Prompts(builder).sections(),
+        names.RESOURCES_LIST: reading.resources,
+        names.TEMPLATES_LIST: reading.templates,
+    }
+    views = Views(builder, sections)
     settings, agents = builder.endpoint, builder.cache.agents
     # Where API keys are no way in, their agents have no view: they are strangers here.
     known = agents if settings.auth is None or not {"keys", "none"}.isdisjoint(settings.auth) else ()
     endpoint = Endpoint(
         path=builder.path,
-        routes={name: route for block in tools for name, route in block.routes.items()},
+        routes={name: row.route for section in tools for name, row in section.rows.items()},
         view_of={agent: views.index(agent) for agent in (ANONYMOUS.agent, *known)},
         views=tuple(views.built),
         anonymous=settings.auth == ("none",),
-        fresh_until=fresh_until(builder.servers, _freshness(learned)),
+        fresh_until=fresh_until(builder.servers, fresh),
         servers=builder.servers,
         instructions=settings.instructions,
         uris=reading.uris,
@@ -123,7 +131,7 @@ def _endpoint(builder: EndpointBuilder, learned: Learned) -> tuple[Endpoint, lis
         origins=None if settings.origins is None else frozenset(settings.origins),
         guides=views.guides(),
     )
-    return endpoint, [*builder.notices, *(notice for block in tools for notice in block.notices)]
+    return endpoint, [*builder.notices, *(notice for section in tools for notice in section.notices)]
 
 
 def _longest(settings: Settings) -> float:
@@ -132,10 +140,6 @@ def _longest(settings: Settings) -> float:
     for group in (settings.servers, settings.endpoints, settings.tools):
         places.extend((group or {}).values())
     return max(max(place.timeout or 0.0, place.max_timeout or 0.0) for place in places)
-
-
-def _freshness(learned: Learned) -> dict[str, float]:
-    return {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
 
 
 def _keys(settings: Settings, agents: Mapping[str, Principal]) -> dict[str, KeyEntry]:

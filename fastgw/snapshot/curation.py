@@ -1,28 +1,56 @@
-"""What the operator settles about a tool's arguments and answers: fixed and default arguments, and what is
-validated.
+"""What agents are shown of a tool (its server's definition, under the exposed name and with the operator's words), and
+what the operator settles about its arguments and answers: fixed and default arguments, and what is validated.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from fastgw.catalog.listing import ListEntry, entry
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Checks
-from fastgw.catalog.tools import ToolDefinition
+from fastgw.catalog.tools import ToolDefinition, tails
 from fastgw.catalog.validation import UnusableSchema, objection
 from fastgw.config.tree import Digits, Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.protocol.params import ParamHeader
 
 Pairs = tuple[tuple[str, bytes], ...]
 """Arguments by our name, each with its JSON text."""
 
 _TEXTS = msgspec.json.Decoder(list[str]).decode
 _POINT = re.compile(r"([+-]?)(\d*)(?:(\.)(\d*))?([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTool:
+    """A tool as agents see it.
+
+    Args:
+        entry: as it is listed.
+        param_headers: the headers its callers must mirror, by the schema they see.
+        schema: the input schema they see, JSON text; empty for what has none.
+    """
+
+    entry: ListEntry
+    param_headers: tuple[ParamHeader, ...]
+    schema: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledArm:
+    """An arm as the settings of its first target say, what those are shown who take it (None: it has no target here),
+    and remarks.
+    """
+
+    arm: Arm
+    shown: ShownTool | None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,71 +71,101 @@ UNTOUCHED = Curation()
 
 
 def curation_of(chain: Sequence[Given]) -> Curation:
-    """What the settings say, each key found by itself.
-
-    Args:
-        chain: the settings that speak of the tool, nearest first.
-    """
-    fixed: Mapping[str, Any] | None = first(chain, "fixed", None)
-    defaults: Mapping[str, Any] | None = first(chain, "defaults", None)
+    """What the settings that speak of a tool, nearest first, say of its arguments: each key is found by itself."""
+    fixed: Mapping[str, Any] = first(chain, "fixed", {})
+    defaults: Mapping[str, Any] = first(chain, "defaults", {})
     if not fixed and not defaults:
         return UNTOUCHED
-    left = {name: value for name, value in (defaults or {}).items() if name not in (fixed or {})}
-    return Curation(_texts(fixed or {}), _texts(left))
+    return Curation(_texts(fixed), _texts({name: value for name, value in defaults.items() if name not in fixed}))
 
 
-def curated(arm: Arm, chain: Sequence[Given], definition: ToolDefinition, shown: bytes) -> tuple[Arm, tuple[str, ...]]:
-    """The arm with what its calls send and must fit, and what the operator should hear about it.
+def curated(
+    name: str, arm: Arm, chain: Sequence[Given], definition: ToolDefinition, renamed: Sequence[tuple[str, str]]
+) -> SettledArm:
+    """The arm with what its calls send and must fit, and the tool as agents see it.
 
     Args:
+        name: the exposed name.
         arm: as it is otherwise.
         chain: the settings that speak of its first target, nearest first.
         definition: of the target whose definition agents are shown.
-        shown: that tool's input schema as agents see it, `Face.schema`.
+        renamed: that target's arguments, ours and theirs: agents are shown ours.
 
     Raises:
-        Unusable: the tool must be left out: something is asked for that cannot be done for it. The text says why.
+        UnusableSchema: the tool must be left out: something is asked for that cannot be done for it. The text says why.
     """
     curation = curation_of(chain)
-    checks, remarks = _checks(chain, definition, shown)
+    shown = _shown_tool(name, definition, chain, curation, {theirs: our for our, theirs in renamed})
+    checks, remarks = _checks(chain, definition, shown.schema)
     if curation is UNTOUCHED and checks is None:
-        return arm, remarks
+        return SettledArm(arm, shown, remarks)
     _refuse_their_names(curation, arm)
     arm = replace(arm, fixed=curation.fixed, defaults=curation.defaults, checks=checks)
-    return arm, (*_strangers(curation, arm, definition), *remarks)
+    return SettledArm(arm, shown, (*_strangers(curation, arm, definition), *remarks))
 
 
-def shown_schema(schema: bytes, curation: Curation) -> bytes:
-    """An input schema, already under our names, as agents see it.
+def _shown_tool(
+    name: str, definition: ToolDefinition, chain: Sequence[Given], curation: Curation, ours: Mapping[str, str]
+) -> ShownTool:
+    changed = _overrides(definition.members, chain)
+    schema, headers = definition.members["inputSchema"], definition.param_headers
+    if ours or curation is not UNTOUCHED:
+        # The server's own arguments whose names are ours for others: nothing reaches them any more.
+        covered = set(ours.values()) - set(ours)
+        fixed = dict(curation.fixed)
 
-    A fixed argument is taken out of `properties` and `required`; a default one is not required, and shows its value.
+        def shown(own: str) -> str | None:
+            name = ours.get(own, own)
+            return None if own in covered or name in fixed else name
+
+        try:
+            schema = changed["inputSchema"] = _shown_schema(schema, shown, dict(curation.defaults))
+        except (NotJson, NotAMessage, msgspec.MsgspecError) as wrong:
+            if curation is not UNTOUCHED:
+                text = f"fixed and default arguments cannot be told from its inputSchema: {wrong}"
+                raise UnusableSchema(text) from None
+        moved = [(header, shown(header.path[0])) for header in headers]
+        headers = tuple(replace(one, path=(name, *one.path[1:])) for one, name in moved if name is not None)
+    ends = tails({**definition.members, **changed}) if changed else definition.tails
+    return ShownTool(entry(quote(name), ends), headers, schema)
+
+
+def _overrides(written: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str, bytes]:
+    """Members that the configuration replaces; of `annotations` only the hints it names."""
+    texts = {member: first(chain, member, None) for member in ("title", "description")}
+    changed = {member: quote(text) for member, text in texts.items() if text is not None}
+    hints: Mapping[str, Any] | None = first(chain, "annotations", None)
+    if hints is not None:
+        theirs = members(written.get("annotations", b"{}"))
+        changed["annotations"] = emit({**theirs, **{hint: msgspec.json.encode(value) for hint, value in hints.items()}})
+    return changed
+
+
+def _shown_schema(schema: bytes, shown: Callable[[str], str | None], defaults: Mapping[str, bytes]) -> bytes:
+    """An input schema as agents see it: a default argument is not required, and shows its value.
+
+    Args:
+        shown: the server's name of an argument to ours; None for one that agents do not see.
 
     Raises:
-        Unusable: the schema has a member twice, or members of wrong types, so that nothing can be taken out surely.
+        NotJson, NotAMessage, MsgspecError: it has a member twice, or members of wrong types, so that nothing can be
+            taken out surely.
     """
-    if curation is UNTOUCHED:
-        return schema
-    fixed, defaults = dict(curation.fixed), dict(curation.defaults)
-    try:
-        found = members(schema)
-        if "properties" in found:
-            found["properties"] = _properties(members(found["properties"]), fixed, defaults)
-        if "required" in found:
-            needed = [name for name in _TEXTS(found["required"]) if name not in fixed and name not in defaults]
-            found["required"] = msgspec.json.encode(needed)
-    except (NotJson, NotAMessage, msgspec.MsgspecError) as wrong:
-        raise UnusableSchema(f"fixed and default arguments cannot be told from its inputSchema: {wrong}") from None
+    found = members(schema)
+    if "properties" in found:
+        properties = members(found["properties"])
+        found["properties"] = emit(
+            {
+                name: _with_default(value, defaults[name]) if name in defaults else value
+                for own, value in properties.items()
+                if (name := shown(own)) is not None
+            }
+        )
+    if "required" in found:
+        needed = [shown(own) for own in _TEXTS(found["required"])]
+        left = [name for name in needed if name is not None and name not in defaults]
+        found["required"] = msgspec.json.encode(left)
     return emit(found)
-
-
-def _properties(properties: Mapping[str, bytes], fixed: Mapping[str, bytes], defaults: Mapping[str, bytes]) -> bytes:
-    return emit(
-        {
-            name: _with_default(schema, defaults[name]) if name in defaults else schema
-            for name, schema in properties.items()
-            if name not in fixed
-        }
-    )
 
 
 def _with_default(schema: bytes, value: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""One endpoint in the making: its servers, what its parts are made from, and what the operator should hear."""
+"""One endpoint in the making: its servers, what its lists are made from, and what the operator should hear."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import ToolDefinition
 from fastgw.config.schema.settings import EndpointSettings
 from fastgw.policy.patterns import Patterns
-from fastgw.snapshot.cache import CompileCache
-from fastgw.snapshot.filters import Filter
-from fastgw.snapshot.server_catalogues import NOTHING, ServerCatalogues, ServerOffer
+from fastgw.snapshot.cache import NOTHING, CompileCache, Filter, ServerCatalogues, ServerOffer
 
 Definitions = Mapping[str, ToolDefinition]
 """A server's tools by own name, with URIs as this endpoint exposes them. The same object while nothing has changed."""
@@ -41,11 +39,11 @@ class EndpointBuilder:
         return self.cache.catalogues
 
     def offer(self, server: str) -> ServerOffer:
-        """What a server brings."""
+        """What a server offers."""
         return self.catalogues.offer[server]
 
     def answered(self, server: str) -> bool:
-        """Whether it has ever said what it brings."""
+        """Whether it has ever said what it offers."""
         return self.catalogues.offer[server] is not NOTHING
 
     def note(self, subject: str, text: str) -> Notice:
@@ -58,8 +56,9 @@ class EndpointBuilder:
             self.cache.missing.append(self.note(subject, why))
 
     def hides(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
-        """Whether an entry of `tools:` hides a tool, see `Places.hidden`."""
-        if not self.catalogues.can_hide or not self.catalogues.places.hidden(name, sources, known_as):
+        """Whether an entry of `tools:` hides a tool, see `Precedence.hidden`."""
+        places = self.catalogues.places
+        if not places.can_hide or not places.hidden(name, sources, known_as):
             return False
         if self.cache.missing is not None:
             tools = self.cache.settings.tools.items()

@@ -4,7 +4,7 @@ took down and the tables it made. For the operator; no agent is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastgw.catalog.notice import Notice
@@ -12,8 +12,8 @@ from fastgw.catalog.route import Route
 from fastgw.catalog.templates import Marks, compiled
 from fastgw.catalog.uris import Owned, Uris
 from fastgw.policy.patterns import PROMPT
+from fastgw.snapshot.cache import NOTHING, ServerCatalogues
 from fastgw.snapshot.model import Endpoint
-from fastgw.snapshot.server_catalogues import NOTHING, ServerCatalogues
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,20 @@ def why_missing(here: Compiled, kind: str, name: str, routes: Mapping[str, Route
         routes: of that kind, by exposed name.
     """
     prefix = PROMPT if kind == "prompt" else ""
+    led_to = {
+        shown: {(target.server, target.tool) for arm in route.arms for target in arm.targets}
+        for shown, route in routes.items()
+    }
     found = here.said(prefix + name)
-    for server, goods in here.catalogues.offer.items():
-        for own in goods.tools if kind == "tool" else goods.prompts:
+    for server, offer in here.catalogues.offer.items():
+        for own in offer.tools if kind == "tool" else offer.prompts:
             names = here.catalogues.known_as("", [(server, own)])
             if name not in names:
                 continue
-            exposed = [name for name, route in routes.items() if (server, own) in _targets(route)]
-            if exposed:
+            if exposed := [shown for shown, targets in led_to.items() if (server, own) in targets]:
                 found.append(f"{server}/{own} is called {', '.join(exposed)} here")
             elif server not in here.endpoint.servers:
-                found.append(f"{server}/{own} is not on this endpoint: {server} is not among its servers")
+                found.append(_elsewhere(server, own))
             else:
                 found += [line for one in names for line in here.said(prefix + one)]
     return tuple(dict.fromkeys(found)) or here.nothing(f"no server of this endpoint brings a {kind} of that name")
@@ -70,8 +73,8 @@ def why_uri_missing(here: Compiled, uri: str) -> tuple[str, ...]:
     Args:
         uri: as an agent would name it, or the text of a template.
     """
-    goods = here.catalogues.offer.items()
-    listing = [server for server, one in goods if uri in one.resources or uri in one.templates]
+    offers = here.catalogues.offer.items()
+    listing = [server for server, one in offers if uri in one.resources or uri in one.templates]
     found = [line for server in listing for line in _uri_missing(here, server, uri)]
     return tuple(found) or here.nothing("no server of this endpoint lists it, and no template or alias leads to one")
 
@@ -100,7 +103,7 @@ def _uri_missing(here: Compiled, server: str, uri: str) -> list[str]:
     source, uris = f"{server}/{uri}", here.endpoint.uris
     shown = uris.layout.resources.get((server, uri)) or uris.layout.templates.get((server, uri))
     if server not in here.endpoint.servers:
-        return [f"{source} is not on this endpoint: {server} is not among its servers"]
+        return [_elsewhere(server, uri)]
     if shown is not None and uris.owner(shown) is None:
         return [f"{source} is left out: it is not among `tools` of this endpoint"]
     if shown is not None and shown != uri:
@@ -108,5 +111,5 @@ def _uri_missing(here: Compiled, server: str, uri: str) -> list[str]:
     return here.said(source) or [f"{source} is left out: it is not among `tools` of the server"]
 
 
-def _targets(route: Route) -> Iterator[tuple[str, str]]:
-    return ((target.server, target.tool) for arm in route.arms for target in arm.targets)
+def _elsewhere(server: str, own: str) -> str:
+    return f"{server}/{own} is not on this endpoint: {server} is not among its servers"

@@ -14,7 +14,7 @@ from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Condition
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.policy.uris import ANY_URI, UriRules
 
 
@@ -177,9 +177,18 @@ class Endpoint:
     origins: frozenset[str] | None = None
     guides: tuple[str, ...] = ()
 
-    def guide(self, agent: str) -> str:
-        """`instructions` for this agent; empty for none."""
-        return self.guides[self.view_of[agent]] if self.guides else self.instructions
+    def view_for(self, principal: Principal) -> View | None:
+        """What this agent has here; None where its credential is no way in.
+
+        Every agent of the configuration has its view from the compile on. Whoever is known by claims alone will be put
+        in a class when it first comes: ask here, not `view_of`.
+        """
+        place = self.view_of.get(principal.agent)
+        return None if place is None else self.views[place]
+
+    def guide(self, principal: Principal) -> str:
+        """`instructions` for an agent that has a view; empty for none."""
+        return self.guides[self.view_of[principal.agent]] if self.guides else self.instructions
 
 
 @dataclass(frozen=True, slots=True)

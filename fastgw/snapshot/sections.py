@@ -1,60 +1,72 @@
-"""What stands together in a list (entries of `tools:`, or one server's part), and what each class of agents has of
-it.
-"""
+"""The sections of a list (entries of `tools:`, or one server's offer), and what each class of agents has of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fastgw.catalog.listing import ListEntry
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.route import Arm, Route
 from fastgw.policy.authorise import FREE, ApplyingPolicies, Bits, Decision, Rules
 from fastgw.policy.uris import UriRules
+from fastgw.snapshot.curation import ShownTool
 from fastgw.snapshot.model import Grant
-from fastgw.snapshot.shown_tools import ShownTool
 
 Arms = Mapping[str, tuple[Arm, ...]]
 """Exposed name to the arms that a class could take, for every route that tells agents apart."""
 _UNKNOWN = Decision(False)
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One tool or prompt of an endpoint.
+@dataclass(slots=True, eq=False)
+class SectionRow:
+    """One tool or prompt of an endpoint; never changed.
 
     Args:
         sources: for each arm of the route, `server/tool` of every target.
-        faces: for each arm, how the tool looks to those whose first arm it is; None for an arm without a target here.
-    """
-
-    route: Route
-    sources: tuple[tuple[str, ...], ...]
-    faces: tuple[ShownTool | None, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SectionRow:
-    """An offer, the policies that speak of it, and what it is to all alike (None: that depends on who asks).
-
-    Args:
-        like: equal for rows of which policies say the same to everyone.
+        shown: for each arm, what those are shown whose first arm it is; None for an arm without a target here.
+        bits: the policies that speak of it.
         origin: the definition it was made of; None where it was made of several things.
         notices: what the operator should hear of it.
     """
 
-    offer: Offer
+    route: Route
+    sources: tuple[tuple[str, ...], ...]
+    shown: tuple[ShownTool | None, ...]
     bits: Bits
-    grant: Grant | None
-    like: object
     origin: object = None
     notices: tuple[Notice, ...] = ()
+    grant: Grant | None = field(init=False)
+    """What it is to all alike whom no policy looks at more closely; None where that depends on who asks."""
+    like: object = field(init=False)
+    """Equal for rows of which policies say the same to everyone."""
+
+    def __post_init__(self) -> None:
+        arms, sources, bits = self.route.arms, self.sources[0], self.bits
+        alike = len(arms) == 1 and arms[0].match is None and self.shown[0] is not None
+        self.grant = Grant(self.route, arms, True, ()) if alike else None
+        # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
+        one = len(sources) == 1
+        self.like = (bits.by_name, bits.by_source.get(sources[0], 0), bits.deny) if one else id(bits)
+
+    def shown_to(self, taken: Arm) -> ShownTool:
+        """What those are shown whose first arm this is; arms left over for a class keep their targets."""
+        pairs = zip(self.route.arms, self.shown, strict=True)
+        return next(shown for arm, shown in pairs if shown is not None and arm.targets is taken.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentClass:
+    """Agents that no policy and no route tells apart, and the arms that they could take."""
+
+    applying: ApplyingPolicies
+    uri_rules: UriRules
+    arms: Arms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SectionView:
-    """What one class of agents has of a block. Of one block, two parts with the same content are one object.
+    """What one class of agents has of a section. Of one section, two views with the same content are one object.
 
     Args:
         names: exposed names or URIs, in the order of the list.
@@ -80,62 +92,54 @@ class Section:
 
     def __init__(self, rules: Rules, rows: Sequence[SectionRow], notices: Sequence[Notice] = ()) -> None:
         self.notices = (*notices, *(notice for row in rows for notice in row.notices))
-        self.rows = {row.offer.route.name: row for row in rows}
-        self.routes = {name: row.offer.route for name, row in self.rows.items()}
-        self.split = [row.offer for row in rows if row.grant is None]
+        self.rows = {row.route.name: row for row in rows}
+        self.split = [row.route for row in rows if row.grant is None]
         self._rules = rules
-        self._parts: dict[object, SectionView] = {}
+        self._views: dict[object, SectionView] = {}
         self._by_grants: dict[tuple[int, ...], SectionView] = {}
-        self._made: dict[object, tuple[Grant, ShownTool]] = {}
+        self._granted: dict[object, tuple[Grant, ShownTool]] = {}
 
-    def part(self, applying: ApplyingPolicies, arms: Arms) -> SectionView:
-        """What a class has of it.
-
-        Args:
-            applying: the policies that apply to the class.
-            arms: of every route of `split`, the arms that the class could take.
-        """
-        key = applying, tuple([arms[offer.route.name] for offer in self.split])
-        found = self._parts.get(key)
+    def view(self, agents: AgentClass) -> SectionView:
+        """What a class has of it; its `arms` must know every route of `split`."""
+        key = agents.applying, tuple([agents.arms[route.name] for route in self.split])
+        found = self._views.get(key)
         if found is None:
-            found = self._parts[key] = self._interned(list(self._shown(applying, arms)))
+            given = list(self._given(agents.applying, agents.arms))
+            same = tuple([id(grant) for grant, _ in given])
+            found = self._by_grants.get(same)
+            if found is None:
+                grants = {grant.route.name: grant for grant, _ in given}
+                found = SectionView(tuple(grants), tuple([shown.entry for _, shown in given]), grants)
+            self._views[key] = self._by_grants[same] = found
         return found
 
-    def _interned(self, shown: Sequence[tuple[Grant, ShownTool]]) -> SectionView:
-        key = tuple([id(grant) for grant, _ in shown])
-        found = self._by_grants.get(key)
-        if found is None:
-            grants = {grant.route.name: grant for grant, _ in shown}
-            found = self._by_grants[key] = SectionView(tuple(grants), tuple([face.entry for _, face in shown]), grants)
-        return found
-
-    def _shown(self, applying: ApplyingPolicies, arms: Arms) -> Iterator[tuple[Grant, ShownTool]]:
+    def _given(self, applying: ApplyingPolicies, arms: Arms) -> Iterator[tuple[Grant, ShownTool]]:
         judge = self._rules.judge
         known: dict[object, Decision | None] = {}
-        for row in self.rows.values():
-            offer, grant = row.offer, row.grant
-            if grant is not None:
+        for name, row in self.rows.items():
+            if row.grant is not None:
                 decision = known.get(row.like, _UNKNOWN)
                 if decision is _UNKNOWN:
-                    decision = known[row.like] = judge(row.bits, offer.sources[0], applying)
-                if decision is FREE:
-                    yield grant, _only(offer)
+                    decision = known[row.like] = judge(row.bits, row.sources[0], applying)
+                if decision is FREE and (shown := row.shown[0]) is not None:
+                    yield row.grant, shown
                 elif decision is not None:
-                    yield self._grant(offer, offer.route.arms, decision)
-            elif own := arms[offer.route.name]:
-                decision = judge(row.bits, _sources(own), applying)
+                    yield self._grant(row, row.route.arms, decision)
+            elif own := arms[name]:
+                sources = [f"{target.server}/{target.tool}" for arm in own for target in arm.targets]
+                decision = judge(row.bits, sources, applying)
                 if decision is not None:
-                    yield self._grant(offer, own, decision)
+                    yield self._grant(row, own, decision)
 
-    def _grant(self, offer: Offer, arms: tuple[Arm, ...], decision: Decision) -> tuple[Grant, ShownTool]:
-        key = offer.route.name, arms, decision
-        found = self._made.get(key)
+    def _grant(self, row: SectionRow, arms: tuple[Arm, ...], decision: Decision) -> tuple[Grant, ShownTool]:
+        route = row.route
+        key = route.name, arms, decision
+        found = self._granted.get(key)
         if found is None:
-            face = _face(offer, arms[0])
-            route = offer.route
-            if face.param_headers != route.param_headers:
-                route = replace(route, param_headers=face.param_headers)
-            found = self._made[key] = Grant(route, arms, decision.allowed, decision.conditions), face
+            shown = row.shown_to(arms[0])
+            if shown.param_headers != route.param_headers:
+                route = replace(route, param_headers=shown.param_headers)
+            found = self._granted[key] = Grant(route, arms, decision.allowed, decision.conditions), shown
         return found
 
 
@@ -170,29 +174,3 @@ class UriSection:
             part = SectionView(names, tuple([row.entry for row in shown]), {}, server)
             found = self._parts[rules] = self._by_names.setdefault(names, part)
         return found
-
-
-def row_of(offer: Offer, bits: Bits, origin: object = None, notices: tuple[Notice, ...] = ()) -> SectionRow:
-    """The offer as a row; what is the same for everyone is made here."""
-    arms = offer.route.arms
-    alike = len(arms) == 1 and arms[0].match is None and offer.faces[0] is not None
-    sources = offer.sources[0]
-    # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
-    like = (bits.by_name, bits.by_source.get(sources[0], 0), bits.deny) if len(sources) == 1 else id(bits)
-    return SectionRow(offer, bits, Grant(offer.route, arms, True, ()) if alike else None, like, origin, notices)
-
-
-def _only(offer: Offer) -> ShownTool:
-    face = offer.faces[0]
-    assert face is not None
-    return face
-
-
-def _sources(arms: Iterable[Arm]) -> list[str]:
-    return [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
-
-
-def _face(offer: Offer, taken: Arm) -> ShownTool:
-    """How the tool looks to those whose first arm this is; arms left over for a class keep their targets."""
-    pairs = zip(offer.route.arms, offer.faces, strict=True)
-    return next(face for arm, face in pairs if face is not None and arm.targets is taken.targets)

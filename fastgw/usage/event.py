@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fastgw.policy.principal import Claim, Principal
+from fastgw.policy.match import Claim, Principal
 
 
 class UsageEvent(msgspec.Struct, kw_only=True, rename="camel"):

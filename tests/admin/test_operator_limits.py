@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fastgw.admin.limits import BadReset, OperatorLimits
-from fastgw.config.limitchecks import FAILED_CREDENTIALS
+from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.gateway.limiter import Reset
 

@@ -6,7 +6,7 @@ import pytest
 
 from fastgw.auth.keys import authenticate, digest
 from fastgw.errors import Fault, Kind
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.snapshot.model import KeyEntry
 
 BOT, OLD = Principal("bot", {}, "key:00000000"), Principal("old", {}, "key:11111111")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fastgw.catalog.arms import arm_for, arms_for
 from fastgw.catalog.route import Arm, Target
-from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.match import ArgumentTest, Match, Principal
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Principal
 
 FAST, SAFE, REST = ((Target(name, "query", b'"query"'),) for name in ("fast", "safe", "rest"))
 INTERNAL = Match(claims=(("tier", Patterns(["internal"])),))

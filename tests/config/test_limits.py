@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fastgw.config.limits import failed_credentials_of, limits_of
+from fastgw.config.rules import failed_credentials_of, limits_of
 from fastgw.config.schema.settings import Settings
 from fastgw.policy.bucket import figures_of
 from fastgw.policy.limits import CallSubject, Limit, ToolPatterns, applying
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.snapshot.codec import EncodedSnapshot, SnapshotDecoder
 from fastgw.snapshot.model import Snapshot
 from tests.snapshot.compiling import compiled, prompts, view

@@ -12,7 +12,7 @@ from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import era
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.protocol import sessions
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 

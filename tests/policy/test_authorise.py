@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from fastgw.policy.authorise import FREE, Decision, Policy, Rules, refused_by
-from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.match import ArgumentTest, Match, Principal
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Principal
 from fastgw.policy.uris import ANY_URI
 
 ANN = Principal("ann", {"team": "qa"})

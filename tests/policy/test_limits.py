@@ -19,9 +19,8 @@ from fastgw.policy.limits import (
     override_table,
     shown,
 )
-from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.match import ArgumentTest, Claim, Match, Principal
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Claim, Principal
 from fastgw.policy.uris import UriRules
 
 BOT = Principal("bot", {"team": "qa"}, user="ann")

@@ -6,9 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.match import ArgumentTest, Match, Principal
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.principal import Principal
 
 BOT = Principal("login:bot-1", {"team": "qa", "groups": ("a", "b"), "level": "5"})
 

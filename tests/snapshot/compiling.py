@@ -10,6 +10,7 @@ from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.notice import Notice
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.schema.settings import Settings
+from fastgw.policy.match import Principal
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.snapshot.model import Grant, Listing, Page, Snapshot, View
 
@@ -72,8 +73,9 @@ def compiled(bring: Mapping[str, Any], **keys: Any) -> Snapshot:
 
 
 def view(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> View:
-    endpoint = snapshot.endpoints[path]
-    return endpoint.views[endpoint.view_of[agent]]
+    found = snapshot.endpoints[path].view_for(Principal(agent))
+    assert found is not None
+    return found
 
 
 def pages(shown: View) -> tuple[Page, ...]:

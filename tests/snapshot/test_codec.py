@@ -57,7 +57,7 @@ class Line:
 
     def __init__(self, **bring: Any) -> None:
         self.settings = settings(bring, **TWO_CLASSES)
-        self.workshop = CompileCache(self.settings)
+        self.cache = CompileCache(self.settings)
         self.catalogues = {name: brought(name, what) for name, what in bring.items()}
         self.worker = Worker()
         self.packed: EncodedSnapshot | None = None
@@ -66,7 +66,7 @@ class Line:
     def compile(self, generation: int) -> Snapshot:
         """As the controller does it."""
         learned = Learned(catalogues=dict(self.catalogues))
-        return compile_snapshot(self.settings, learned, generation, self.workshop)[0]
+        return compile_snapshot(self.settings, learned, generation, self.cache)[0]
 
     def send(self, **bring: Any) -> tuple[Any, Any]:
         """These servers list something else: the snapshot as it was sent, and as it has arrived."""

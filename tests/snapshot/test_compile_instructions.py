@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fastgw.policy.match import Principal
 from fastgw.snapshot.model import Snapshot
 from tests.snapshot.compiling import HASH, compiled
 
@@ -18,7 +19,7 @@ def bringing(text: str, **more: Any) -> dict[str, Any]:
 
 
 def guide(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> str:
-    return snapshot.endpoints[path].guide(agent)
+    return snapshot.endpoints[path].guide(Principal(agent))
 
 
 def policies(only_a: str, only_b: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastgw.policy.principal import Principal
+from fastgw.policy.match import Principal
 from fastgw.usage.event import UsageEvent, attribution, encode, millis, stamp
 
 FIELDS = [

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, field_validator, model_validator
 
 from fastgw.config.schema.units import STRICT, Flag, Many, Secret, Short, text_of
-from fastgw.policy.principal import Claim
+from fastgw.policy.match import Claim
 
 
 def key_hash(value: str) -> str:
@@ -58,13 +58,14 @@ class KeySettings(BaseModel):
 
 
 def claim_value(value: object) -> Claim:
-    """A claim's value as text, a list as a tuple of texts.
+    """A claim's value as text, a list of several as a tuple of texts.
 
     Raises:
         ValueError: maps, lists in lists, and lists without a value.
     """
     if isinstance(value, list | tuple) and value:
-        return tuple(text_of(one) for one in value)
+        texts = tuple(text_of(one) for one in value)
+        return texts[0] if len(texts) == 1 else texts
     return text_of(value)
 
 

@@ -1,0 +1,112 @@
+"""From the words of the configuration to conditions, policies and limits that can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+from fastgw.config.schema.rules import LimitSettings, MatchSettings, OverrideSettings, PolicySettings
+from fastgw.config.schema.settings import Settings
+from fastgw.config.schema.units import RateSetting
+from fastgw.policy.authorise import Policy
+from fastgw.policy.bucket import BucketRate, figures_of
+from fastgw.policy.limits import Limit, Override, ToolPatterns
+from fastgw.policy.match import ArgumentTest, Match
+from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, of_kind
+from fastgw.policy.uris import UriRules
+
+FAILED_CREDENTIALS = "failed-credentials"
+"""By this name the limit of wrong credentials is counted and logged."""
+
+
+def match_of(match: MatchSettings | None, unless: MatchSettings | None) -> Match | None:
+    """Both keys as one condition; None where neither is written: it holds for every call.
+
+    Args:
+        match: the key `match`.
+        unless: the key `except`.
+    """
+    found = _plain(match) if match else None
+    if unless is None:
+        return found
+    return replace(found or Match(), unless=_plain(unless))
+
+
+def _plain(match: MatchSettings) -> Match:
+    return Match(
+        agent=Patterns(match.agent) if match.agent else None,
+        claims=tuple((claim, Patterns(values)) for claim, values in match.claims.items()),
+        endpoint=Patterns(match.endpoint) if match.endpoint else None,
+        arguments=tuple(
+            (name, ArgumentTest(Patterns(test.values), test.less_than, test.more_than))
+            for name, test in match.arguments.items()
+        ),
+    )
+
+
+def policies_of(policies: Sequence[PolicySettings] | None) -> tuple[Policy, ...] | None:
+    """The key `policies`; None where it is not written."""
+    if policies is None:
+        return None
+    return tuple(
+        Policy(one.name, match_of(one.match, one.except_), one.allow, one.deny, one.mode == "shadow")
+        for one in policies
+    )
+
+
+def limits_of(settings: Settings) -> tuple[Limit, ...]:
+    """The key `limits`, in its order.
+
+    Raises:
+        ValueError: figures beyond what a bucket counts; `checks` refuses them with their place.
+    """
+    return tuple(_limit(one) for one in settings.limits)
+
+
+def failed_credentials_of(settings: Settings) -> BucketRate | None:
+    """How many wrong credentials an address may show; None where that is not limited."""
+    rate = settings.failed_credentials
+    return None if rate is None else figures(rate, None)
+
+
+def figures(rate: RateSetting, burst: int | None) -> BucketRate:
+    """The figures of a rate.
+
+    Args:
+        burst: calls at once; None: as many as the rate names.
+
+    Raises:
+        ValueError: they limit nothing.
+    """
+    return figures_of(rate.calls, rate.seconds, rate.calls if burst is None else burst)
+
+
+def tools_of(texts: Sequence[str] | None) -> ToolPatterns | None:
+    """The key `tools` of a limit; None where it is not written: all calls."""
+    if texts is None:
+        return None
+    names, prompts = by_slash(of_kind("", texts)), by_slash(of_kind(PROMPT, texts))
+    return ToolPatterns(*names, *prompts, uris=UriRules(None, Patterns(of_kind(RESOURCE, texts))))
+
+
+def _limit(one: LimitSettings) -> Limit:
+    return Limit(
+        name=one.name,
+        by=one.by,
+        match=match_of(one.match, one.except_),
+        tools=tools_of(one.tools),
+        figures=None if one.rate is None else figures(one.rate, one.burst),
+        in_flight=one.in_flight,
+        overrides=() if one.rate is None else tuple(_override(one.rate, each) for each in one.overrides),
+        exact=one.exact,
+        on_failure=one.on_store_failure,
+        shadow=one.mode == "shadow",
+    )
+
+
+def _override(rate: RateSetting, override: OverrideSettings) -> Override:
+    """A rate of its own brings its own burst, a burst alone stands beside the limit's rate."""
+    key = sha256(override.match.model_dump_json().encode()).hexdigest()[:12]
+    found = figures(override.rate or rate, override.burst)
+    return Override(match_of(override.match, None) or Match(), found, key)
