@@ -6,29 +6,21 @@ import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from fastgw.config.importer import Imported, NotAClientsFile, imported
+from fastgw.cli.terminal import FAILED, line, say
+from fastgw.config.importer import NotImportable, imported
 
-LARGEST = 16 * 2**20
-"""Bytes of the file."""
-_BESIDE = re.compile(r'("(?:[^"\\]|\\.)*+")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_TRAILING = re.compile(r'("(?:[^"\\]|\\.)*+")|,(?=\s*[}\]])', re.DOTALL)
-
-
-class NotReadable(ValueError):
-    """The file cannot be read; the text says why."""
+_BESIDE = re.compile(r'("(?:[^"\\]|\\.)*+")|//[^\n]*|/\*.*?\*/|,(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[}\]])', re.DOTALL)
+"""A text, to be kept; or a comment or a comma at the end of a list, which editors let people write."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
     parser = subparsers.add_parser("import", help="turn an mcpServers file into a configuration")
     parser.add_argument("file", metavar="FILE", type=Path, help="the client's file, such as .mcp.json")
-    parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="where to write it; it must not exist (default: stdout)"
-    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it, a new file (default: stdout)")
     parser.set_defaults(run=run)
 
 
@@ -36,70 +28,28 @@ def run(args: argparse.Namespace) -> int:
     """Import; exit status 0, or 1 where the file is none or the result cannot be written."""
     try:
         found = imported(_document(args.file))
-    except (NotReadable, NotAClientsFile) as wrong:
-        print(f"fastgw import: {args.file}: {wrong}", file=sys.stderr)
-        return 1
+        if args.out is not None:
+            with open(args.out, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
+                out.write(found.text)
+    except OSError as wrong:
+        say(f"fastgw import: {wrong.filename}: {wrong.strerror}")
+        return FAILED
+    except (NotImportable, RecursionError) as wrong:
+        say(f"fastgw import: {args.file}: {wrong}")
+        return FAILED
     if args.out is None:
         print(found.text, end="")
-    elif (wrong_path := _write(args.out, found.text)) is not None:
-        print(f"fastgw import: {args.out}: {wrong_path}", file=sys.stderr)
-        return 1
-    _tell(found)
+    for note in found.notes:
+        say(f"note: {line(note)}")
+    if found.variables:
+        say("\n  ".join(["set these variables before `fastgw check` and `fastgw run`:", *found.variables]))
     return 0
 
 
 def _document(path: Path) -> Any:
-    """The file decoded; comments and commas at the end of a list, which editors let people write, are left out.
-
-    Raises:
-        NotReadable: no file, too large, or no JSON.
-    """
     try:
-        with path.open("rb") as source:
-            raw = source.read(LARGEST + 1)
-    except OSError as wrong:
-        raise NotReadable(f"cannot be read: {wrong.strerror}") from None
-    if len(raw) > LARGEST:
-        raise NotReadable("is larger than 16 MiB")
-    try:
-        text = raw.decode("utf-8-sig")
-        text = _TRAILING.sub(lambda found: found[1] or "", _BESIDE.sub(lambda found: found[1] or " ", text))
-        return json.loads(text, object_pairs_hook=_once)
-    except RecursionError:
-        raise NotReadable("is nested too deep") from None
-    except json.JSONDecodeError as wrong:
-        raise NotReadable(f"is no JSON: {wrong.msg}, line {wrong.lineno}") from None
+        found = json.loads(_BESIDE.sub(lambda found: found[1] or " ", path.read_text(encoding="utf-8-sig")))
+        json.dumps(found, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
     except ValueError as wrong:
-        raise NotReadable(f"is no JSON: {_without_content(wrong)}") from None
-
-
-def _without_content(wrong: ValueError) -> str:
-    """What is wrong, without a piece of the file: that may be a secret."""
-    return "it is not UTF-8" if isinstance(wrong, UnicodeDecodeError) else str(wrong)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one map")
+        raise NotImportable(f"is no JSON: {wrong}") from None
     return found
-
-
-def _write(path: Path, text: str) -> str | None:
-    """Write a new file, readable by its owner only; what went wrong, None where nothing did."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError:
-        return "exists already; it is left as it is"
-    except OSError as wrong:
-        return f"cannot be written: {wrong.strerror}"
-    return None
-
-
-def _tell(found: Imported) -> None:
-    for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if found.variables:
-        print("set these variables before `fastgw check` and `fastgw run`:", file=sys.stderr)
-        print("\n".join(f"  {name}" for name in found.variables), file=sys.stderr)

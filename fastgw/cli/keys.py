@@ -9,6 +9,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fastgw.auth.keys import PREFIX, digest
 from fastgw.cli import terminal
 from fastgw.cli.snippets import CLIENTS, URL, snippet
@@ -51,26 +53,18 @@ def _url(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Print a key, its entry and the client's snippet; exit status 0, or 1 where the configuration cannot be read."""
-    try:
-        url = args.url if args.config is None else _endpoint(args.config)
-    except ConfigError as wrong:
-        terminal.say(terminal.plain(str(wrong)))
-        return terminal.FAILED
+    url = args.url
+    if args.config is not None:
+        try:
+            settings = read_settings(args.config, os.environ)
+        except ConfigError as wrong:
+            terminal.say(terminal.plain(str(wrong)))
+            return terminal.FAILED
+        paths = [USUAL] if settings.endpoints is None else list(settings.endpoints)
+        url = settings.public_url[0] + (USUAL if USUAL in paths or not paths else paths[0])
     key = PREFIX + secrets.token_urlsafe(BYTES)
-    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", args.agent)
-    name = args.agent if plain else "'" + args.agent.replace("'", "''") + "'"
-    print(f"# the key, shown this once:\n# {key}\nagents:\n  {name}:\n    key: sha256:{digest(key)}")
+    agents = {"agents": {args.agent: {"key": f"sha256:{digest(key)}"}}}
+    print(f"# the key, shown this once:\n# {key}\n{yaml.safe_dump(agents, allow_unicode=True)}", end="")
     if args.client is not None:
         print(f"\n{snippet(args.client, url, key)}")
     return 0
-
-
-def _endpoint(config: Path) -> str:
-    """The first public URL, and the usual endpoint, or the first where there is none.
-
-    Raises:
-        ConfigError: the file cannot be used.
-    """
-    settings = read_settings(config, os.environ)
-    paths = [USUAL] if settings.endpoints is None else list(settings.endpoints)
-    return settings.public_url[0] + (USUAL if USUAL in paths or not paths else paths[0])

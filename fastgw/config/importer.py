@@ -1,319 +1,242 @@
-"""An `mcpServers` file of a client as a configuration of ours, as text.
-
-A value that could be a secret is never written: a reference to a variable stands in its place. In doubt it is one.
+"""A client's `mcpServers` file as a configuration. A value that could be a secret is never written or told: a
+reference to a variable stands in its place, and in doubt it is one.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from itertools import count, pairwise
+from typing import Any, NamedTuple
 
-from fastgw.config.importer_mcp_remote import unwrapped
-from fastgw.config.importer_secrets import SECRET_NAME, Variables, is_secret_url, looks_secret, shouted, texts
-from fastgw.config.references import REFERENCE
-from fastgw.config.schema.servers import header_name, header_value, http_url
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-HTTP = ("http", "streamable-http", "streamableHttp", "streamable_http")
-_KNOWN = frozenset(
-    ("type", "transport", "url", "serverUrl", "httpUrl", "headers", "command", "args", "env", "disabled", "enabled")
+from fastgw.config.error_messages import WORDS
+from fastgw.config.foreign import HTTP
+from fastgw.config.references import REFERENCE, TELLING
+from fastgw.config.schema.servers import FORBIDDEN_HEADERS, ServerSettings
+
+_SECRET_NAME = re.compile(TELLING.pattern + r"|key|auth|session|credential|signature|jwt|\b(pat|sig)\b", re.IGNORECASE)
+"""Names of options, headers and parameters that carry secrets."""
+_KEY = re.compile(
+    r"\b(sk|pk|rk|ghp|gho|ghs|github_pat|glpat|xox[a-z]|fgw|AKIA|ya29|eyJ)[-_.A-Za-z0-9]{8,}"
+    r"|://[^/]*@|^(?i:bearer|basic|token|api-?key) "
 )
+_NAME_PART = re.compile(r"[A-Za-z]{0,11}[0-9]{0,4}|[0-9]{1,8}")
+"""Packages are called so, with a number here and there: `server-postgres-v2`."""
+_CLIENTS_REFERENCE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-[^{}]*)?\}|\$\{input:([^{}]+)\}")
+"""`${NAME}`, `${env:NAME}`, `${NAME:-default}`, `${input:id}`."""
+_SCHEME = re.compile(r"((?i:bearer|basic|token|api-?key) )? *(.*)", re.DOTALL)
+_LABEL = re.compile(r"(-*[A-Za-z][\w-]*(?:=(?=[^=])|:(?!/) ?))?(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?[A-Za-z][A-Za-z0-9_-]*")
-_ALONE = r"\$\{env:[A-Za-z0-9_]+\}"
-_SCHEME = re.compile(r"((?:(?i:bearer|basic|token)|[A-Za-z]*(?i:api-?key)) )?(.*)", re.DOTALL)
-"""A word that may stand before a credential, and the credential; fits any text."""
-_HEAD = """\
-# Made by `fastgw import`. Who may call: `fastgw keys new --agent NAME` prints a key, once, and its entry for `agents`.
-# Until then nobody may. Every setting is explained in config/fastgw.yaml of the project; `fastgw check` says what is
-# wrong, and what this release leaves out.
-"""
+_MCP_REMOTE = re.compile(r"(.*[/\\])?mcp-remote(\.cmd|@.*)?")
+_TRANSPORTS = {"http-only": "http", "http-first": "http", "sse-only": "sse"}
+_IGNORED = ("--header", "--transport", "--allow-http", "--debug", "--silent")  # taken over, or nothing is lost
 
 
-class NotAClientsFile(ValueError):
-    """The document holds no `mcpServers`; the text says what is missing."""
+class NotImportable(ValueError):
+    """A document, or an entry of it, that cannot be taken over; the text says why, without a value."""
 
 
-@dataclass(slots=True)
-class Imported:
-    """What became of the file.
+class Imported(NamedTuple):
+    """The configuration (YAML), the variables to set in the order of their use, and what was left out or changed."""
 
-    Args:
-        text: the configuration: YAML.
-        variables: names of the variables to set, in the order of their first use.
-        notes: what was left out and why, for the operator; never a value.
-    """
-
-    text: str = ""
-    variables: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    text: str
+    variables: list[str]
+    notes: list[str]
 
 
-class _LeftOut(Exception):
-    """This entry cannot be a server here; the text says why."""
+class ClientEntry(BaseModel):
+    """A server as clients write it, under every name that they have for a setting."""
+
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    url: str = Field("", validation_alias=AliasChoices("url", "httpUrl", "serverUrl"))
+    type: str = Field("", validation_alias=AliasChoices("type", "transport"))
+    headers: dict[str, str] = {}
+    command: str = ""
+    args: list[str] = []
+    env: dict[str, str] = {}
+    disabled: bool = False
+    enabled: bool = True
 
 
 def imported(document: Any) -> Imported:
-    """The configuration for a client's file.
-
-    Args:
-        document: the file, its JSON decoded.
+    """The configuration for a client's file, its JSON decoded.
 
     Raises:
-        NotAClientsFile: it is something else.
+        NotImportable: it holds no servers.
     """
-    variables = Variables(document)
-    found = Imported()
-    names: set[str] = set()
-    blocks = [_block(one, _legal(one.name, names), variables, found) for one in _entries(document)]
-    active = any(re.search(r"^  [^ #]", block, re.MULTILINE) for block in blocks)
-    servers = "servers:\n" if active else "servers: {}\n"
-    found.text = _HEAD + servers + "".join(blocks)
-    found.variables = list(variables.active)
-    return found
+    variables, notes, servers = _Variables(document), [], dict[str, Any]()
+    for given, raw, project in _entries(document):
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", given).strip("-")[:60] or "server"
+        names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+        name = next(one for one in names if one not in servers)
+        try:
+            servers[name], remarks = _server(name, raw, variables)
+        except NotImportable as why:
+            notes.append(f"{name}: left out: {why}")
+            continue
+        remarks += [f"it was called {given}"] if name != given else []
+        remarks += [f"of the project {project}"] if project else []
+        notes += [f"{name}: {remark}" for remark in remarks]
+    text = yaml.safe_dump({"servers": servers}, sort_keys=False, width=10_000)
+    used = dict.fromkeys(found[1].removeprefix("env:") for found in REFERENCE.finditer(text) if found[1])
+    return Imported(text, list(used), notes)
 
 
-def quoted(text: str) -> str:
-    """Text as a double-quoted YAML scalar on one line, in ASCII: it can be nothing but text (YAML 1.2, 7.3.1)."""
-    return '"' + "".join(map(_letter, text)) + '"'
-
-
-def _letter(letter: str) -> str:
-    if letter in '"\\':
-        return "\\" + letter
-    if " " <= letter <= "~":
-        return letter
-    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """An entry as it stands in the file; `project` is the folder that it is for, empty where it is for all."""
-
-    name: str
-    entry: Any
-    project: str = ""
-
-
-def _entries(document: Any) -> list[_Given]:
-    """In the order of the file; what several projects of Claude Code have alike, once."""
+def _entries(document: Any) -> list[tuple[str, Any, str]]:
+    """Name, entry and project (empty where it is for all) in the order of the file; what projects have alike, once."""
     found = document if isinstance(document, dict) else {}
-    projects = found.get("projects")
     places = [("", found, "mcpServers"), ("", found, "servers"), ("", found.get("mcp"), "servers")]
-    places += [(path, one, "mcpServers") for path, one in projects.items()] if isinstance(projects, dict) else []
+    if isinstance(projects := found.get("projects"), dict):
+        places += [(path, one, "mcpServers") for path, one in projects.items()]
     maps = [(path, where[key]) for path, where, key in places if isinstance(where, dict) and key in where]
-    maps = [(path, entries) for path, entries in maps if isinstance(entries, dict)]
+    maps = [(path, servers) for path, servers in maps if isinstance(servers, dict)]
     if not maps:
-        raise NotAClientsFile("there is no mcpServers (or servers) map in it")
-    entries: list[_Given] = []
-    seen: dict[str, list[Any]] = {}
-    for path, given in maps:
-        for name, entry in given.items():
-            if entry not in seen.setdefault(name, []):
-                seen[name].append(entry)
-                entries.append(_Given(name, entry, path))
+        raise NotImportable("there is no mcpServers (or servers) map in it")
+    entries: list[tuple[str, Any, str]] = []
+    for path, servers in maps:
+        given = [(name, entry, path) for name, entry in servers.items()]
+        entries += [one for one in given if not any(one[:2] == known[:2] for known in entries)]
     return entries
 
 
-def _legal(given: str, names: set[str]) -> str:
-    """A server's name like the given one: letters, digits, _ and -, and no other server's."""
-    name = stem = re.sub(r"[^A-Za-z0-9_-]+", "-", given).strip("-")[:64] or "server"
-    number = 1
-    while name in names:
-        number += 1
-        name = f"{stem}-{number}"
-    names.add(name)
-    return name
+def _server(name: str, raw: Any, variables: _Variables) -> tuple[dict[str, Any], list[str]]:
+    """The settings of one server, and what to tell of it.
 
-
-def _block(given: _Given, name: str, variables: Variables, found: Imported) -> str:
-    """The lines of one server; as comments where it cannot be used."""
-    lines = [f"# it was called {quoted(given.name)}"] if name != given.name else []
-    lines += [f"# of the project {quoted(given.project)}"] if given.project else []
-    scratch = variables.trial()
-    entry, remarks = unwrapped(given.entry)
+    Raises:
+        NotImportable: it cannot be one here.
+    """
     try:
-        words = [*(f"# {remark}" for remark in remarks), *_server(name, entry, scratch)]
-    except _LeftOut as why:
-        found.notes.append(f"{name}: left out: {why}")
-        return "".join(f"  # {line}\n" for line in [*lines, f"{name}: left out: {why}"])
-    found.notes.extend(f"{name}: {line.removeprefix('# ')}" for line in words if line.startswith("# "))
-    settings = [f"{name}:", *(f"  {line}" for line in words)]
-    if reason := _switched_off(entry):
-        found.notes.append(f"{name}: left out: {reason}")
-        return "".join(f"  # {line}\n" for line in [*lines, f"left out: {reason}", *settings])
-    variables.keep(scratch)
-    return "".join(f"  {line}\n" for line in [*lines, *settings])
+        entry, remarks = _unwrapped(ClientEntry.model_validate(raw))
+        remarks += [f"not taken over: {', '.join(entry.model_extra)}"] if entry.model_extra else []
+        settings = (_command if _is_command(entry) else _remote)(name, entry, variables, remarks)
+        filled = re.sub(r"\$\{env:\w+\}", "x", re.sub(r"^\$\{env:\w+\}", "http://x", settings.get("url", "")))
+        ServerSettings.model_validate(settings | ({"url": filled} if filled else {}))
+    except ValidationError as wrong:
+        detail = wrong.errors(include_url=False, include_input=False)[0]
+        words = WORDS.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
+        raise NotImportable(": ".join([*map(str, detail["loc"][:1]), words])) from None
+    return settings, remarks
 
 
-def _switched_off(entry: Mapping[str, Any]) -> str:
-    if entry.get("disabled") is True or entry.get("enabled") is False:
-        return "it was disabled"
-    kind = _kind(entry)
-    if kind == "sse" and "type" not in entry:
-        return 'its address ends in /sse, a transport that is not supported; with "type": "http" it is taken'
-    return "" if kind in HTTP or kind == "stdio" else f"the transport {quoted(kind)} is not supported"
+def _unwrapped(entry: ClientEntry) -> tuple[ClientEntry, list[str]]:
+    """The entry of the server that `npx mcp-remote URL` would ask, and what to tell of it; any other as it is."""
+    words = [entry.command, *entry.args]
+    options = words[next((at for at, word in enumerate(words, 1) if _MCP_REMOTE.fullmatch(word)), len(words)) :]
+    url = next((word for word in options if re.match(r"https?://|\$\{", word)), "")
+    if not url:
+        return entry, []
+    kind = _TRANSPORTS.get(dict(pairwise(options)).get("--transport", ""), "")
+    headers = dict[str, str]()
+    for key, _, text in (value.partition(":") for option, value in pairwise(options) if option == "--header"):
+        headers[key] = re.sub(r"\$\{(\w+)\}", lambda found: entry.env.get(found[1], found[0]), text.strip())
+    left = [word.partition("=")[0] for word in options if word.startswith("--") and word not in _IGNORED]
+    left += [key for key in entry.env if f"${{{key}}}" not in "".join(options)]
+    remarks = ["mcp-remote is not needed: fastgw asks its server itself"]
+    remarks += [f"not taken over: {', '.join(left)}"] if left else []
+    if not headers:
+        remarks.append("no credential: where one is needed, mcp-remote signs a person in, and fastgw does not")
+    changed = {"url": url, "type": kind, "headers": headers, "command": "", "args": [], "env": {}}
+    return entry.model_copy(update=changed), remarks
 
 
-def _kind(entry: Mapping[str, Any]) -> str:
-    """The transport: as it is said, else as what is there tells."""
-    said = entry.get("type", entry.get("transport"))
-    if isinstance(said, str) and said:
-        return said
-    if "command" in entry:
-        return "stdio"
-    path = urlsplit(_address(entry)).path
-    return "sse" if path.rstrip("/").endswith("/sse") and "httpUrl" not in entry else "http"
+def _is_command(entry: ClientEntry) -> bool:
+    """Whether it is a program to start: as its transport says, else as what is there tells.
+
+    Raises:
+        NotImportable: it is disabled, or neither a program nor a server with Streamable HTTP.
+    """
+    if entry.disabled or not entry.enabled:
+        raise NotImportable("it was disabled")
+    kind = entry.type.lower() or ("stdio" if entry.command else "http")
+    if not (entry.command if kind == "stdio" else entry.url):
+        raise NotImportable("it has neither a url nor a command")
+    if kind != "stdio" and kind not in HTTP:
+        raise NotImportable(f"the transport {entry.type} is not supported")
+    if not entry.type and not entry.command and re.search(r"/sse/?($|\?)", entry.url):
+        raise NotImportable('the transport of /sse is not supported; with "type": "http" the address is taken')
+    return kind == "stdio"
 
 
-def _address(entry: Mapping[str, Any]) -> str:
-    found = next((entry[key] for key in ("url", "httpUrl", "serverUrl") if key in entry), None)
-    if not isinstance(found, str):
-        raise _LeftOut("it has neither a url nor a command")
-    try:
-        urlsplit(found)
-    except ValueError:
-        raise _LeftOut("its url is none") from None
-    return found
-
-
-def _server(name: str, entry: Any, variables: Variables) -> Iterator[str]:
-    """The lines of one server, less its name; comments begin with `#`."""
-    if not isinstance(entry, dict):
-        raise _LeftOut("it is no map")
-    _demand_unicode(entry)
-    if extra := [key for key in entry if key not in _KNOWN]:
-        yield f"# not taken over: {', '.join(map(quoted, extra))}"
-    if _kind(entry) == "stdio":
-        yield from _command(name, entry, variables)
-    else:
-        yield from _remote(name, entry, variables)
-
-
-def _command(name: str, entry: Mapping[str, Any], variables: Variables) -> Iterator[str]:
-    command, args, env = entry.get("command"), entry.get("args", []), entry.get("env", {})
-    if not isinstance(command, str) or not command or not _is_texts(args):
-        raise _LeftOut("it has neither a url nor a command")
-    words = [variables.taken_over(command), *_arguments(name, args, variables)]
-    yield f"command: [{', '.join(map(quoted, words))}]"
-    if not isinstance(env, dict):
-        raise _LeftOut("its env is no map")
-    if env:
-        yield "env:"
-    for key, value in env.items():
-        wanted = key if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) else shouted(name, key)
-        yield f"  {quoted(key)}: {quoted(variables.reference(_text(value), wanted, name))}"
-
-
-def _arguments(name: str, args: list[str], variables: Variables) -> Iterator[str]:
-    """The arguments of a command; one that could be a secret, or follows an option that announces one, by reference."""
-    announced = ""
-    for word in args:
-        option, equals, value = word.partition("=")
-        if announced and not _OPTION.fullmatch(word):
-            yield variables.reference(word, shouted(name, announced), name)
-        elif equals and _OPTION.fullmatch(option) and (SECRET_NAME.search(option) or looks_secret(value)):
-            yield variables.taken_over(option) + "=" + variables.reference(value, shouted(name, option), name)
-        elif looks_secret(word) or (SECRET_NAME.search(word) and ":" in word and not word.startswith("http")):
-            yield variables.reference(word, shouted(name, "argument"), name)
+def _command(name: str, entry: ClientEntry, variables: _Variables, _: list[str]) -> dict[str, Any]:
+    """A command with its arguments; what could be a secret, or follows an option that announces one, by reference."""
+    words = [variables.taken_over(entry.command)]
+    for before, word in pairwise(["", *entry.args]):
+        prefix, value = _LABEL.fullmatch(word).groups("")  # type: ignore[union-attr]
+        if _looks_secret(prefix.strip("-:= ")):
+            prefix, value = "", word
+        label = prefix or (before if _OPTION.fullmatch(before) else "")
+        if _looks_secret(value) or (_SECRET_NAME.search(label) and not _OPTION.fullmatch(value)):
+            words.append(prefix + variables.reference(value, _upper(name, label or "argument")))
         else:
-            yield variables.taken_over(word)
-        is_header = word in ("--header", "-H")
-        announced = word if _OPTION.fullmatch(word) and (SECRET_NAME.search(word) or is_header) else ""
+            words.append(prefix + variables.taken_over(value))
+    env = {key: variables.reference(value, key, _upper(name, key)) for key, value in entry.env.items()}
+    return {"command": words} | ({"env": env} if env else {})
 
 
-def _remote(name: str, entry: Mapping[str, Any], variables: Variables) -> Iterator[str]:
-    url, credential = _address(entry), {}
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        user, _, host = parts.netloc.rpartition("@")
-        url, credential = parts._replace(netloc=host).geturl(), {"userinfo": user}
-    if is_secret_url(url):
-        yield "# its address may hold a secret"
-        url = variables.reference(url, shouted(name, "url"), name)
-    else:
-        url = _good_url(variables.taken_over(url))
-    yield f"url: {quoted(url)}"
-    headers = entry.get("headers", {})
-    if not isinstance(headers, dict):
-        raise _LeftOut("its headers are no map")
-    yield from _headers(name, headers, credential, variables)
+def _remote(name: str, entry: ClientEntry, variables: _Variables, remarks: list[str]) -> dict[str, Any]:
+    """A server with a `url`: what of its headers could be a secret goes into `credential`."""
+    url = re.sub(r"^(\w+://)[^/?#]*@", r"\1", entry.url)
+    if url != entry.url:
+        remarks.append("the user and password of its address are left out: `credential: {basic: ...}` takes them")
+    by_reference = variables.reference if _looks_secret(url) else variables.taken_over
+    plain, secret = dict[str, str](), dict[str, str]()
+    for key, value in entry.headers.items():
+        if key.lower() in FORBIDDEN_HEADERS:
+            remarks.append(f"the header {key} is left out: fastgw writes it itself")
+        elif _SECRET_NAME.search(key) or _looks_secret(value) or "${" in value:
+            secret[key] = value
+        else:
+            plain[key] = value
+    settings: dict[str, Any] = {"url": by_reference(url, _upper(name, "url"))}
+    if list(secret) == ["Authorization"] and (bearer := re.fullmatch(r"(?i:bearer) +(.+)", secret["Authorization"])):
+        settings["credential"] = {"bearer": variables.reference(bearer[1], _upper(name, "token"))}
+    elif secret:
+        parts = [(key, *_SCHEME.fullmatch(text).groups("")) for key, text in secret.items()]  # type: ignore[union-attr]
+        by_name = {key: scheme + variables.reference(value, _upper(name, key)) for key, scheme, value in parts}
+        settings["credential"] = {"header": by_name}
+    return settings | ({"headers": plain} if plain else {})
 
 
-def _good_url(url: str) -> str:
-    """The address, if it is one whatever its references hold; they may stand for its beginning."""
-    try:
-        begun = re.sub(rf"^{_ALONE}", "http://x", url)
-        http_url(re.sub(_ALONE, "x", begun))
-    except ValueError:
-        raise _LeftOut("its url is no http or https address") from None
-    return url
+class _Variables:
+    """The variables that stand for values, each for one value only."""
+
+    def __init__(self, document: Any) -> None:
+        found = _CLIENTS_REFERENCE.finditer(json.dumps(document, ensure_ascii=False))
+        self._values: dict[str, str | None] = dict.fromkeys(map(_variable, found))
+
+    def reference(self, text: str, *wanted: str) -> str:
+        """What stands for a value: its own reference, or one to the first `wanted` name that has no other value."""
+        if found := _CLIENTS_REFERENCE.fullmatch(text):
+            return f"${{env:{_variable(found)}}}"
+        names = [name for name in wanted if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)]
+        names += [f"{wanted[-1]}_{number}" for number in range(2, len(self._values) + 3)]
+        return f"${{env:{next(name for name in names if self._values.setdefault(name, text) == text)}}}"
+
+    def taken_over(self, text: str, *_: str) -> str:
+        """A plain value: its references in our form, any other `${` as text."""
+        form = rf"{_CLIENTS_REFERENCE.pattern}|\$\{{"
+        return re.sub(form, lambda found: f"${{env:{_variable(found)}}}" if found.lastindex else "$${", text)
 
 
-def _headers(name: str, headers: Mapping[str, Any], credential: dict[str, str], variables: Variables) -> Iterator[str]:
-    """`credential` and `headers`: what could be a secret goes into the first."""
-    plain: dict[str, str] = {}
-    secret: dict[str, str] = {}
-    for key, value in headers.items():
-        text = _text(value)
-        try:
-            header_name(key)
-            header_value(text)
-            if key.lower() in {one.lower() for one in (*plain, *secret)}:
-                raise ValueError("the same header twice")
-        except ValueError as wrong:
-            yield f"# the header {quoted(key)} is left out: {wrong}"
-            continue
-        is_secret = SECRET_NAME.search(key) or looks_secret(text) or REFERENCE.search(text)
-        (secret if is_secret else plain)[key] = text
-    yield from _credential(name, secret, credential, variables)
-    if plain:
-        yield "headers:"
-        yield from (f"  {quoted(key)}: {quoted(variables.taken_over(text))}" for key, text in plain.items())
+def _variable(found: re.Match[str]) -> str:
+    return found[1] or _upper(found[2])
 
 
-def _credential(
-    name: str, secret: Mapping[str, str], userinfo: Mapping[str, str], variables: Variables
-) -> Iterator[str]:
-    if userinfo and not secret:
-        user, colon, password = map(unquote, userinfo["userinfo"].partition(":"))
-        is_plain = colon and not looks_secret(user) and re.fullmatch(r"[^:\x00-\x1f\x7f]*", user)
-        username = variables.taken_over(user) if is_plain else variables.reference(user, shouted(name, "user"), name)
-        yield "credential:"
-        yield "  basic:"
-        yield f"    username: {quoted(username)}"
-        yield f"    password: {quoted(variables.reference(password, shouted(name, 'password'), name))}"
-        return
-    if userinfo:
-        yield "# the user and password of its address are left out: it has a header with a credential, too"
-    bearer = re.fullmatch(r"(?i:authorization): (?i:bearer) +(.+)", ": ".join(next(iter(secret.items()), ())))
-    if bearer and len(secret) == 1:
-        yield f"credential: {{bearer: {quoted(variables.reference(bearer[1], shouted(name, 'token'), name))}}}"
-        return
-    if secret:
-        yield "credential:"
-        yield "  header:"
-    for key, text in secret.items():
-        scheme, value = _SCHEME.fullmatch(text).groups(default="")  # type: ignore[union-attr]
-        yield f"    {quoted(key)}: {quoted(scheme + variables.reference(value, shouted(name, key), name))}"
+def _upper(*words: str) -> str:
+    """The words as the name of a variable: `GITHUB_TOKEN`."""
+    name = "_".join(re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_") for word in words).upper()[:100]
+    return name if re.match(r"[A-Z]", name) else f"_{name}"
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise _LeftOut("a value that must be text is none")
-
-
-def _demand_unicode(entry: Any) -> None:
-    for text in texts(entry):
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise _LeftOut("it holds text that is no Unicode")
-        if "\x00" in text:
-            raise _LeftOut("it holds a null character")
+def _looks_secret(text: str) -> bool:
+    """Whether it begins as keys do, has a part named as one, or letters and digits mixed, 16 and more."""
+    rest = re.sub(r"^\w+://[^/?]*", "", _CLIENTS_REFERENCE.sub("", text))
+    words = re.findall(r"[A-Za-z0-9+_=-]{16,}", rest)
+    mixed = [word for word in words if re.search(r"[0-9]", word) and re.search(r"[A-Za-z]", word)]
+    parts = (part for word in mixed for part in re.split(r"[-_+=]", word))
+    is_named = re.search(rf"({_SECRET_NAME.pattern})[^:=&?]*[:=][^&]", rest, re.IGNORECASE)
+    return bool(_KEY.search(text) or is_named) or not all(map(_NAME_PART.fullmatch, parts))

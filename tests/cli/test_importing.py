@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastgw.cli.main import main
-from fastgw.config.importer import imported, quoted
+from fastgw.config.importer import imported
 from fastgw.config.inactive import inactive
 from fastgw.config.reader import ReadConfig, read
 
@@ -56,7 +56,7 @@ def test_what_it_writes_passes_check(tmp_path: Path, capsys: Said, monkeypatch: 
     monkeypatch.setenv("A_X_API_KEY", "v")
     assert main(["check", "--config", str(out)]) == 0
     assert run({"mcpServers": {}}, tmp_path, "--out", str(out)) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "File exists" in capsys.readouterr().err
     assert "A_X_API_KEY" in out.read_text(encoding="utf-8")
 
 
@@ -65,7 +65,7 @@ def test_a_command_is_taken_over_and_told_to_be_inactive(tmp_path: Path) -> None
     entry = {"command": "npx", "args": args, "env": {"API_KEY": "jkl", "LOG": "debug", "not-a-name": "m"}}
     found = imported({"mcpServers": {"files": entry}})
     assert not [one for one in ("abc", "def", "ghi", "jkl", '"debug"') if one in found.text]
-    assert {"FILES_TOKEN", "FILES_API_KEY", "FILES_HEADER", "API_KEY", "LOG"} < set(found.variables)
+    assert {"FILES_TOKEN", "FILES_API_KEY", "FILES_AUTHORIZATION", "API_KEY", "LOG"} < set(found.variables)
     reading = read_back(found.text, found.variables, tmp_path)
     server = reading.settings.servers["files"]
     assert server.command[:3] == ("npx", "-y", "server-files") and server.command[3] == "--token=set-later"
@@ -74,7 +74,7 @@ def test_a_command_is_taken_over_and_told_to_be_inactive(tmp_path: Path) -> None
     assert [one.key for one in inactive(reading.settings, reading.root)] == ["servers.files.command"]
 
 
-def test_what_cannot_be_a_server_is_kept_as_a_comment(tmp_path: Path) -> None:
+def test_what_cannot_be_a_server_is_left_out_and_told(tmp_path: Path) -> None:
     document = {
         "sse": {"type": "sse", "url": "http://h/x", "headers": {"X-Key": "se-cret"}},
         "sse-by-path": {"url": "http://h/sse"},
@@ -83,14 +83,41 @@ def test_what_cannot_be_a_server_is_kept_as_a_comment(tmp_path: Path) -> None:
         "off-too": {"url": "http://h/off", "enabled": False},
         "empty": {},
         "list": [],
-        "half": {"url": "http://h/\ud800"},
+        "no-address": {"url": "se-cret"},
+        "two-ways": {"url": "http://h/x", "headers": {"X-A": "se-cret", "x-a": "se-cret"}},
+        "no-map": {"command": "x", "env": "se-cret"},
     }
     found = imported({"mcpServers": document})
-    assert (found.variables, "se-cret" in found.text) == ([], False)
+    assert (found.variables, "se-cret" in found.text + "".join(found.notes)) == ([], False)
     assert read_back(found.text, [], tmp_path).settings.servers == {}
     for name in document:
-        assert re.search(rf"^  # .*\b{name}: ?", found.text, re.MULTILINE), name
         assert any(note.startswith(f"{name}: left out: ") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("postgresql://me:pw0rd@h/db", "${env:A_ARGUMENT}"),
+        ("c2VjcmV0dG9rZW4=", "${env:A_ARGUMENT}"),
+        ("API_KEY=pw0rd", "API_KEY=${env:A_API_KEY}"),
+        ("Authorization: Bearer pw0rd", "Authorization: ${env:A_AUTHORIZATION}"),
+        ("https://h/mcp?token=pw0rd", "${env:A_ARGUMENT}"),
+        ("https://auth.example/keys", "https://auth.example/keys"),
+        ("@scope/server-postgres@2025.11.25", "@scope/server-postgres@2025.11.25"),
+        ("--port=8080", "--port=8080"),
+        ("${workspaceFolder}/${", "${env:workspaceFolder}/$${"),
+    ],
+)
+def test_arguments_that_could_be_secrets(word: str, written: str) -> None:
+    found = imported({"mcpServers": {"a": {"command": "x", "args": [word]}}})
+    assert yaml.safe_load(found.text)["servers"]["a"]["command"] == ["x", written]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Cookie": "a=pw0rd"}, {"X-Odd": "Bearer pw0rd"}, {"X-Odd": "token=pw0rd"}, {"Host": "pw0rd"}]
+)
+def test_headers_that_could_be_secrets(headers: dict[str, str]) -> None:
+    assert "pw0rd" not in str(imported({"mcpServers": {"a": {"url": "http://h/mcp", "headers": headers}}}))
 
 
 def test_names_are_made_legal_and_stay_apart(tmp_path: Path) -> None:
@@ -133,7 +160,7 @@ def test_one_variable_never_stands_for_two_values(tmp_path: Path) -> None:
 def test_files_of_editors(tmp_path: Path, capsys: Said) -> None:
     text = '{ // a comment\n "servers": {"a": {"type": "http", "url": "http://h//x",},}, /* , } */ }'
     assert run(text, tmp_path) == 0
-    assert 'url: "http://h//x"' in capsys.readouterr().out
+    assert "url: http://h//x\n" in capsys.readouterr().out
     assert run({"mcp": {"servers": {"b": {"url": "http://h"}}}}, tmp_path) == 0
     assert "\n  b:\n" in capsys.readouterr().out
 
@@ -147,15 +174,18 @@ def test_the_projects_of_claude_code(tmp_path: Path, capsys: Said) -> None:
         "odd": 7,
     }
     assert run({"numStartups": 3, "mcpServers": {"docs": plain}, "projects": projects}, tmp_path) == 0
-    text = capsys.readouterr().out
-    found = read_back(text, [], tmp_path).settings.servers
+    said = capsys.readouterr()
+    found = read_back(said.out, [], tmp_path).settings.servers
     assert {name: one.url[0].url for name, one in found.items()} == {
         "docs": plain["url"],
         "tickets": plain["url"],
         "docs-2": other["url"],
     }
-    assert '# it was called "docs"\n  # of the project "/home/me/b"\n  docs-2:\n' in text
-    assert text.count("# of the project") == 2
+    assert said.err.splitlines() == [
+        "note: tickets: of the project /home/me/a",
+        "note: docs-2: it was called docs",
+        "note: docs-2: of the project /home/me/b",
+    ]
 
 
 def test_the_forms_of_windsurf_cursor_and_vscode(tmp_path: Path, capsys: Said) -> None:
@@ -171,8 +201,8 @@ def test_the_forms_of_windsurf_cursor_and_vscode(tmp_path: Path, capsys: Said) -
     assert run(document, tmp_path) == 0
     said = capsys.readouterr()
     assert [line.strip() for line in said.err.splitlines()] == [
-        'note: cursor: not taken over: "envFile"',
-        'note: gemini: not taken over: "trust"',
+        "note: cursor: not taken over: envFile",
+        "note: gemini: not taken over: trust",
         "set these variables before `fastgw check` and `fastgw run`:",
         "W_TOKEN",
         "C_KEY",
@@ -236,8 +266,8 @@ def test_what_of_mcp_remote_is_not_taken_over(tmp_path: Path) -> None:
     assert read_back(found.text, [], tmp_path).settings.servers["a"].url[0].url == URL
     assert found.notes == [
         "a: mcp-remote is not needed: fastgw asks its server itself",
-        "a: not taken over: '--ignore-tool', '--header-file', 'HTTPS_PROXY'",
-        "a: no credential: where the server asks for one, mcp-remote signs a person in, and fastgw does not",
+        "a: not taken over: --ignore-tool, --header-file, HTTPS_PROXY",
+        "a: no credential: where one is needed, mcp-remote signs a person in, and fastgw does not",
     ]
 
 
@@ -261,13 +291,12 @@ def test_its_transport(tmp_path: Path, args: list[str], taken: bool) -> None:
     [
         {"command": "npx", "args": ["-y", "mcp-remote-client", URL]},
         {"command": "npx", "args": ["-y", "mcp-remote"]},
-        {"command": "npx", "args": ["-y", "mcp-remote", "--debug", URL]},
-        {"command": "uvx", "args": ["mcp-remote", URL]},
         {"command": "npx", "args": ["-y"]},
     ],
 )
 def test_what_is_not_mcp_remote_stays_a_command(entry: dict[str, Any]) -> None:
-    assert f'command: ["{entry["command"]}"' in imported({"mcpServers": {"a": entry}}).text
+    text = imported({"mcpServers": {"a": entry}}).text
+    assert yaml.safe_load(text)["servers"]["a"]["command"] == [entry["command"], *entry["args"]]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +308,7 @@ def test_what_is_not_mcp_remote_stays_a_command(entry: dict[str, Any]) -> None:
         "null",
         '{"mcpServers": 1}',
         '{"projects": {"/a": {"mcpServers": 1}}}',
-        '{"mcpServers": {"a": {}, "a": {}}}',
+        '{"mcpServers": {"a": {"url": "http://h/\\ud800"}}}',
         "[" * 100_000,
     ],
 )
@@ -327,13 +356,3 @@ def test_no_name_and_no_value_breaks_out(tmp_path: Path) -> None:
         for name, server in settings.servers.items():
             if server.command and "${" not in document.get(name, {}).get("command", "${"):
                 assert server.command[0] == document[name]["command"]
-
-
-def test_quoted_text_comes_back_whole(tmp_path: Path) -> None:
-    for text in [*HOSTILE, "".join(HOSTILE)]:
-        if "${" not in text:
-            file = tmp_path / "f.yaml"
-            file.write_text(
-                f"x-a: {quoted(text)}\nservers: {{a: {{url: http://h, maintenance: {quoted('m' + text)}}}}}"
-            )
-            assert read(file, {}).settings.servers["a"].maintenance == "m" + text
