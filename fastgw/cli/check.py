@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.catalog.tools import Catalogue
-from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
 from fastgw.config.reader import read
-from fastgw.config.schema.json_schema import schema
-from fastgw.config.schema.settings import Settings
+from fastgw.config.schema.settings import Settings, json_schema
+from fastgw.config.tree import ConfigError
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.kept import recall
 
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_schema(_args: argparse.Namespace) -> int:
     """Print the schema; exit status 0."""
-    print(json.dumps(schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))
     return 0
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from fastgw.cli import terminal
 from fastgw.cli.check import kept
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
+from fastgw.config.tree import ConfigError
 from fastgw.gateway.arguments import sendable
 from fastgw.policy.match import Claim
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members

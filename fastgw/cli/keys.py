@@ -14,9 +14,9 @@ import yaml
 from fastgw.auth.keys import PREFIX, digest
 from fastgw.cli import terminal
 from fastgw.cli.snippets import CLIENTS, URL, snippet
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.servers import http_url
+from fastgw.config.tree import ConfigError
 
 BYTES = 32
 """Random bytes of a key: 256 bits."""

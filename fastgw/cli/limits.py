@@ -15,8 +15,8 @@ import msgspec
 from fastgw.cli import terminal
 from fastgw.cli.client import LARGEST, Place, decoded
 from fastgw.cli.terminal import FAILED, USAGE, CommandFailed, line
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
+from fastgw.config.tree import ConfigError
 from fastgw.policy.verdict import BucketState
 
 TOKEN_ENV = "FASTGW_ADMIN_TOKEN"

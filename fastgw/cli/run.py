@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastgw.config.complaint import ConfigError
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import at_start
 from fastgw.config.reader import read
+from fastgw.config.tree import ConfigError
 from fastgw.processes.plan import Plan, plan_of
 
 

@@ -44,9 +44,7 @@ def origins(settings: Settings) -> frozenset[str]:
 
 def _spellings(host: str) -> tuple[str, ...]:
     """The host as written, and an IPv6 one as clients write it (RFC 5952): they do not send what was typed."""
-    if not host.startswith("["):
-        return (host,)
     try:
-        return host, f"[{ip_address(host[1:-1]).compressed}]"
+        return (host, f"[{ip_address(host[1:-1]).compressed}]") if host.startswith("[") else (host,)
     except ValueError:
         return (host,)

@@ -8,14 +8,14 @@ import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path as FilePath
 
-from fastgw.config.complaint import KEY, ConfigProblem, Finding, nearest, placed
+from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.rules import FAILED_CREDENTIALS, figures, tools_of
 from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings
 from fastgw.config.schema.servers import ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.config.schema.tools import ArmSettings, TargetSettings
 from fastgw.config.schema.units import RateSetting
-from fastgw.config.tree import Path, YamlEntry
+from fastgw.config.tree import ConfigProblem, Path, YamlEntry
 from fastgw.policy.bucket import MOST_BURST
 from fastgw.policy.patterns import PROMPT, RESOURCE, is_wild
 

@@ -1,30 +1,50 @@
-"""YAML text as a tree of entries."""
+"""YAML text as a tree of entries: the core schema of YAML 1.2 with anchors and merge keys."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from math import isinf
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.reader import Reader
 
-from fastgw.config.complaint import ConfigError, complaint_at
-from fastgw.config.tree import Digits, Number, Position, Scalar, YamlEntry
+from fastgw.config.tree import ConfigError, ConfigProblem, Number, Position, Scalar, YamlEntry
 
 DEEPEST = 64
 """Levels of nesting; our own form needs 8."""
-LONGEST = 400
-"""Characters of a number; anything longer is text."""
 HEAVIEST = 100_000
 """Values in one file with aliases written out: what an alias bomb runs into."""
 
-UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufeff\uff00-\ufffd\U00010000-\U0010ffff]")
-"""What YAML 1.2, section 5.1 does not allow; a byte order mark inside the text is let through."""
-INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-TEXT_TAG = "tag:yaml.org,2002:str"
-LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+CORE = "tag:yaml.org,2002:"
+SCALARS: dict[str, tuple[re.Pattern[str], Callable[[str], Scalar]]] = {
+    f"{CORE}null": (re.compile(r"~|null|Null|NULL|"), lambda _: None),
+    f"{CORE}bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text.lower() == "true"),
+    f"{CORE}int": (re.compile(r"[-+]?(0|[1-9][0-9]{0,17})"), int),
+    f"{CORE}float": (re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), Number),
+    f"{CORE}merge": (re.compile("<<"), str),
+    f"{CORE}str": (re.compile(".*", re.DOTALL), str),
+}
+"""By tag: what a plain scalar of it looks like, and its value; the first that fits."""
+
+# The parser of libyaml is fast; its composer would overflow the stack where nesting is deep.
+_BASES: tuple[Any, ...] = (Composer, yaml.CSafeLoader) if yaml.__with_libyaml__ else (yaml.SafeLoader,)
+
+
+class YamlLoader(*_BASES):  # type: ignore[misc]
+    """PyYAML's loader, which knows scalars of YAML 1.1 (`no` is False), with those of YAML 1.2."""
+
+    def __init__(self, text: str) -> None:
+        _BASES[-1].__init__(self, text)
+        self.anchors: dict[str, yaml.Node] = {}
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of a node that has none."""
+        if kind is yaml.ScalarNode and implicit[0]:
+            return next(tag for tag, (pattern, _) in SCALARS.items() if pattern.fullmatch(value))
+        return str(super().resolve(kind, value, implicit))
 
 
 def compose(text: str, file: str) -> YamlEntry:
@@ -37,161 +57,79 @@ def compose(text: str, file: str) -> YamlEntry:
     Raises:
         ConfigError: no YAML, no or more than one document, a duplicate key, nesting or aliases beyond the bounds.
     """
-    if found := UNPRINTABLE.search(text):
-        raise _refused(_offset(text, found.start(), file), f"character U+{ord(found[0]):04X} is not allowed")
+    top = Position(file, 1, 1)
+    if found := Reader.NON_PRINTABLE.search(text):
+        before = text[: found.start()]
+        place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise ConfigError(ConfigProblem(place, f"character U+{ord(found[0]):04X} is not allowed"))
     try:
-        events = yaml.parse(text, Loader=LOADER)
-        return _document(_Composer(file, events))
+        node = YamlLoader(text).get_single_node()
+        root = _Entries(file).entry(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
-        mark = _mark(error, text)
-        place = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
-        raise _refused(place, _syntax(error, text, place)) from None
+        raise ConfigError(_syntax(error, text, file)) from None
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise _refused(Position(file, 1, 1), "is not YAML") from None
+        raise ConfigError(ConfigProblem(top, "is not YAML, or nested too deep")) from None
+    if root is None or root.content is None:
+        raise ConfigError(ConfigProblem(top, "the file is empty"))
+    return root
 
 
-def _mark(error: yaml.MarkedYAMLError, text: str) -> yaml.Mark | None:
-    """Where the error is; what the end of the file finds open is told where it was opened."""
-    if error.problem_mark and error.context_mark and error.problem_mark.index >= len(text.rstrip()):
-        return error.context_mark
-    return error.problem_mark or error.context_mark
-
-
-def _syntax(error: yaml.MarkedYAMLError, text: str, place: Position) -> str:
-    lines = text.split("\n")
-    line = lines[place.line - 1] if place.line <= len(lines) else ""
-    if "\t" in line[: len(line) - len(line.lstrip())] or line[place.column - 1 : place.column] == "\t":
-        return "a tab cannot indent: use spaces"
-    where = f" {error.context}" if error.context else ""
-    return f"not YAML: {error.problem or 'cannot be read'}{where}"
-
-
-def _offset(text: str, offset: int, file: str) -> Position:
-    before = text[:offset]
-    return Position(file, before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
-
-
-def _refused(place: Position, message: str) -> ConfigError:
-    return ConfigError([complaint_at(place, message)])
-
-
-def _document(composer: _Composer) -> YamlEntry:
-    top: YamlEntry | None = None
-    for event in composer.events:
-        if isinstance(event, yaml.DocumentStartEvent):
-            if top is not None:
-                raise _refused(composer.place(event), "only one document may stand in the file")
-            top = composer.value(next(composer.events), 0)
-    if top is None or top.content is None:
-        raise _refused(Position(composer.file, 1, 1), "the file is empty")
-    return top
+def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigProblem:
+    mark = error.problem_mark or error.context_mark
+    if mark and mark.index >= len(text.rstrip()):
+        mark = error.context_mark or mark  # what the end of the file finds open is shown where it was opened
+    place = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1)
+    if "".join(text.split("\n")[place.line - 1 : place.line]).lstrip(" ").startswith("\t"):
+        return ConfigProblem(place, "a tab cannot indent: use spaces")
+    return ConfigProblem(place, "not YAML: " + ", ".join(filter(None, (error.context, error.problem))))
 
 
 @dataclass(slots=True)
-class _Composer:
+class _Entries:
+    """Makes the entries of a file from PyYAML's nodes; `left` is how many more there may be."""
+
     file: str
-    events: Iterator[yaml.Event]
-    anchors: dict[str, YamlEntry] = field(default_factory=dict)
-    spent: int = 0
+    left: int = HEAVIEST
 
-    def place(self, event: yaml.Event) -> Position:
-        mark = event.start_mark
-        return Position(self.file, mark.line + 1, mark.column + 1) if mark else Position(self.file, 1, 1)
-
-    def value(self, event: yaml.Event, depth: int) -> YamlEntry:
-        place = self.place(event)
+    def entry(self, node: yaml.Node, key: Position | None = None, depth: int = 0) -> YamlEntry:
+        self.left -= 1
+        if self.left < 0:
+            raise self._refused(node, f"more than {HEAVIEST} values, aliases written out")
         if depth > DEEPEST:
-            raise _refused(place, f"nested more than {DEEPEST} levels deep")
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, place)
-        if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            raise _refused(place, "a value is missing")
-        if event.tag not in (None, "!", TEXT_TAG):
-            raise _refused(place, f"the tag {event.tag} is not supported")
-        if isinstance(event, yaml.ScalarEvent):
-            entry = YamlEntry(place, _scalar(event), {}, 1, event.value)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            entry = self._list(place, depth)
-        else:
-            entry = self._map(place, depth)
-        self._spend(1, place)
-        if event.anchor:
-            self.anchors[event.anchor] = entry
-        return entry
+            raise self._refused(node, f"nested more than {DEEPEST} levels deep")
+        if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
+            pattern, value = SCALARS[node.tag]
+            if pattern.fullmatch(node.value):
+                return YamlEntry(self._place(node), value(node.value), key, node.value)
+        elif isinstance(node, yaml.SequenceNode) and node.tag == f"{CORE}seq":
+            return YamlEntry(self._place(node), [self.entry(one, None, depth + 1) for one in node.value], key)
+        elif isinstance(node, yaml.MappingNode) and node.tag == f"{CORE}map":
+            pairs = self._pairs(node).items()
+            content = {name: self.entry(one, self._place(where), depth + 1) for name, (where, one) in pairs}
+            return YamlEntry(self._place(node), content, key)
+        raise self._refused(node, f"the tag {node.tag} is not supported")
 
-    def _spend(self, weight: int, place: Position) -> None:
-        self.spent += weight
-        if self.spent > HEAVIEST:
-            raise _refused(place, f"more than {HEAVIEST} values, aliases written out")
-
-    def _alias(self, event: yaml.AliasEvent, place: Position) -> YamlEntry:
-        entry = self.anchors.get(event.anchor or "")
-        if entry is None:
-            raise _refused(place, f"there is no finished anchor &{event.anchor} above")
-        self._spend(entry.weight, place)
-        return entry
-
-    def _list(self, place: Position, depth: int) -> YamlEntry:
-        entries: list[YamlEntry] = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            entries.append(self.value(event, depth + 1))
-        return YamlEntry(place, entries, {}, 1 + sum(entry.weight for entry in entries))
-
-    def _map(self, place: Position, depth: int) -> YamlEntry:
-        content: dict[str, YamlEntry] = {}
-        keys: dict[str, Position] = {}
-        merged: YamlEntry | None = None
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            key, where, merges = self._key(event)
-            if key in keys:
-                raise _refused(where, f'"{key}" stands twice; first at {keys[key]}')
-            keys[key] = where
-            entry = self.value(next(self.events), depth + 1)
-            if merges:
-                merged = entry
+    def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Key and value by name; what `<<` names stands behind the map's own, of several maps the first wins."""
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == f"{CORE}merge":
+                for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if not isinstance(one, yaml.MappingNode):
+                        raise self._refused(key, "<< takes a map or a list of maps")
+                    merged = self._pairs(one) | merged
+            elif not isinstance(key, yaml.ScalarNode):
+                raise self._refused(key, "a key must be text")
+            elif key.value in own:
+                first = self._place(own[key.value][0])
+                raise self._refused(key, f'"{key.value}" stands twice; first at {first}')
             else:
-                content[key] = entry
-        if merged is not None:
-            _merge(merged, content, keys)
-        return YamlEntry(place, content, keys, 1 + sum(entry.weight for entry in content.values()))
+                own[key.value] = (key, value)
+        return merged | own
 
-    def _key(self, event: yaml.Event) -> tuple[str, Position, bool]:
-        place = self.place(event)
-        if isinstance(event, yaml.AliasEvent):
-            entry = self._alias(event, place)
-            if not isinstance(entry.content, dict | list):
-                return entry.written, place, False
-        elif isinstance(event, yaml.ScalarEvent):
-            if event.anchor:
-                self.anchors[event.anchor] = YamlEntry(place, event.value, {}, 1, event.value)
-            return event.value, place, not event.style and event.value == "<<"
-        raise _refused(place, "a key must be text")
+    def _place(self, node: yaml.Node) -> Position:
+        return Position(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
-
-def _merge(source: YamlEntry, content: dict[str, YamlEntry], keys: dict[str, Position]) -> None:
-    """Put what `<<` names behind what stands in the map itself; of several maps the first wins."""
-    for one in source.content if isinstance(source.content, list) else [source]:
-        if not isinstance(one.content, dict):
-            raise _refused(keys["<<"], "<< takes a map or a list of maps")
-        for key, entry in one.content.items():
-            if key not in content:
-                content[key] = entry
-                keys[key] = one.keys[key]
-    del keys["<<"]
-
-
-def _scalar(event: yaml.ScalarEvent) -> Scalar:
-    text: str = event.value
-    if event.style or event.tag is not None:  # a plain scalar: None of one parser, "" of the other
-        return text
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
-        return text.lower() == "true"
-    if INTEGER.fullmatch(text):
-        return int(text)
-    if len(text) <= LONGEST and NUMBER.fullmatch(text):
-        number = Number(text)
-        digits = len(text) >= 40 or isinf(number) or re.fullmatch(r"[-+]?\d+", text)
-        return Digits(text) if digits else number
-    return text
+    def _refused(self, node: yaml.Node, message: str) -> ConfigError:
+        return ConfigError(ConfigProblem(self._place(node), message))

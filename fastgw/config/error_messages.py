@@ -5,15 +5,19 @@ valid name.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fastgw.config.complaint import KEY, ConfigProblem, complaint_at, nearest
 from fastgw.config.schema.settings import Settings
-from fastgw.config.tree import YamlEntry, locate, locate_key, value_at
+from fastgw.config.tree import ConfigProblem, Path, YamlEntry, entry_at, locate, locate_key
+
+Finding = tuple[Path, str, str | None]
+"""Where in the settings, what, and the name that was probably meant. A path that ends in `KEY` is of the key itself."""
+KEY = "[key]"
 
 WORDS = {
     "string_type": "must be text (in quotes, if it looks like a number)",
@@ -39,6 +43,20 @@ NAMES = {
 }
 
 
+def placed(findings: Iterable[Finding], root: YamlEntry) -> Iterator[ConfigProblem]:
+    """Findings with their places in the file."""
+    for path, message, meant in findings:
+        yield ConfigProblem(locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path), message, meant)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like `name`, None where none is much like it."""
+    names = sorted(valid)
+    folded = name.casefold().replace("-", "_")
+    same = [one for one in names if one.casefold().replace("-", "_") == folded and one != name]
+    return next(iter(same or get_close_matches(name, names, n=1, cutoff=0.6)), None)
+
+
 def complaints_of(error: ValidationError, root: YamlEntry) -> Iterator[ConfigProblem]:
     """One complaint for each error of the models.
 
@@ -46,8 +64,7 @@ def complaints_of(error: ValidationError, root: YamlEntry) -> Iterator[ConfigPro
         error: of `Settings.model_validate`.
         root: the tree that was validated.
     """
-    for detail in error.errors(include_url=False, include_input=False):
-        yield _complaint(detail, root)
+    return (_complaint(detail, root) for detail in error.errors(include_url=False, include_input=False))
 
 
 def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
@@ -55,9 +72,9 @@ def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
     if kind == "extra_forbidden":
         name = str(path[-1])
         meant = nearest(name, valid_keys(path[:-1]))
-        return complaint_at(locate_key(root, path), f'unknown key "{name}"', meant)
+        return ConfigProblem(locate_key(root, path), f'unknown key "{name}"', meant)
     if kind == "missing":
-        return complaint_at(locate(root, path[:-1]), f'the key "{path[-1]}" is needed here')
+        return ConfigProblem(locate(root, path[:-1]), f'the key "{path[-1]}" is needed here')
     message = WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
     if kind == "greater_than_equal":
         message = f"is too small: the least is {context['ge']}"
@@ -65,13 +82,14 @@ def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
         message = f"is too large: the most is {context['le']}"
     if path and path[-1] == KEY:
         words = message if kind == "value_error" else NAMES.get(str(path[0]), "is not a valid name")
-        return complaint_at(locate_key(root, path[:-1]), words)
+        return ConfigProblem(locate_key(root, path[:-1]), words)
     if kind == "literal_error":
-        entry, expected = value_at(root, path), str(context["expected"]).replace("'", "")
+        expected = str(context["expected"]).replace("'", "")
         choices = [word.strip() for word in expected.replace(" or ", ",").split(",")]
-        meant = nearest(str(entry.content), choices) if entry is not None else None
-        return complaint_at(locate(root, path), f"must be {expected}", meant)
-    return complaint_at(locate(root, path), message)
+        return ConfigProblem(
+            locate(root, path), f"must be {expected}", nearest(str(entry_at(root, path).content), choices)
+        )
+    return ConfigProblem(locate(root, path), message)
 
 
 def valid_keys(path: tuple[str | int, ...]) -> list[str]:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastgw.config.complaint import ConfigProblem, complaint_at
-from fastgw.config.tree import YamlEntry
+from fastgw.config.tree import ConfigProblem, YamlEntry, locate_key
 
 HTTP = ("http", "streamable-http", "streamablehttp", "streamable_http")
 _SERVERS = "is the map of clients' files: here it is called `servers`, and `fastgw import FILE` makes one of it"
@@ -34,10 +33,12 @@ def foreign(root: YamlEntry) -> Iterator[ConfigProblem]:
     found = root.child("servers")
     servers = list(found.content.values()) if found and isinstance(found.content, dict) else []
     for entry, rows in ((root, TOP), *((server, SERVER) for server in servers)):
-        yield from (complaint_at(place, f"`{key}` {rows[key]}") for key, place in entry.keys.items() if key in rows)
+        for key in entry.content if isinstance(entry.content, dict) else ():
+            if key in rows:
+                yield ConfigProblem(locate_key(entry, (key,)), f"`{key}` {rows[key]}")
     for server in servers:
         transport, command = server.child("transport"), server.child("command")
         if transport and str(transport.content).lower() in (*HTTP, "sse", "stdio"):
-            yield complaint_at(transport.position, f"`transport` {_TRANSPORT}")
+            yield ConfigProblem(transport.position, f"`transport` {_TRANSPORT}")
         if command and isinstance(command.content, str) and len(command.content.split()) > 1:
-            yield complaint_at(command.position, _ONE_WORD)
+            yield ConfigProblem(command.position, _ONE_WORD)

@@ -185,7 +185,7 @@ def _remote(name: str, entry: ClientEntry, variables: _Variables, remarks: list[
     by_reference = variables.reference if _looks_secret(url) else variables.taken_over
     plain, secret = dict[str, str](), dict[str, str]()
     for key, value in entry.headers.items():
-        if key.lower() in FORBIDDEN_HEADERS:
+        if FORBIDDEN_HEADERS.fullmatch(key):
             remarks.append(f"the header {key} is left out: fastgw writes it itself")
         elif _SECRET_NAME.search(key) or _looks_secret(value) or "${" in value:
             secret[key] = value

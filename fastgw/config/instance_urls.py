@@ -35,11 +35,7 @@ def origin(url: str) -> str:
 
 
 def shown_url(written: str) -> str:
-    """A URL as operators may see it: as it stands in the file, its references not filled in, without a query.
-
-    Args:
-        written: as it stands in the file.
-    """
+    """A URL as operators may see it: as it stands in the file, its references not filled in, without a query."""
     return written.partition("?")[0].partition("#")[0]
 
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from fastgw.config.addresses import ANY
 from fastgw.config.checks import matches
-from fastgw.config.complaint import KEY, ConfigProblem, Finding, nearest, placed
+from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.rules import match_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
-from fastgw.config.tree import Path, YamlEntry
+from fastgw.config.tree import ConfigProblem, Path, YamlEntry
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 

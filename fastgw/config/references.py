@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
+from pathlib import Path
 
-from fastgw.config.complaint import ConfigProblem, complaint_at
-from fastgw.config.tree import Path, YamlEntry, fits
+from fastgw.config.tree import ConfigProblem, YamlEntry, fits
 
 SECRETS: tuple[tuple[str, ...], ...] = (
     ("secret",),
@@ -44,27 +43,22 @@ WHOLE = re.compile(rf"(?:{_ALONE})+")
 LED = re.compile(rf"{_LED}(?:[;,] ?{_LED})*")
 """In a header: references, a word before each at most. It has no digits: half a secret must not pass for a word."""
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
-LARGEST = 2**20
-"""Bytes of a file that a value is read from."""
 
 
 def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Fill in every reference of the tree in place, make paths absolute, refuse secrets that are written out."""
-    done: set[int] = set()
     for path, entry in root.walk():
         if (path and str(path[0]).startswith("x-")) or isinstance(entry.content, dict | list):
             continue
         keys = tuple(step for step in path if isinstance(step, str))
         if _is_secret(keys) and (message := _written_out(entry.written, keys)):
-            yield complaint_at(entry.position, message)
-        if id(entry) in done or not isinstance(entry.content, str):
+            yield ConfigProblem(entry.position, message)
+        if not isinstance(entry.content, str):
             continue
-        done.add(id(entry))
         try:
-            entry.content = fill(entry.content, entry.position.file, environ)
+            entry.content = _absolute(fill(entry.content, entry.position.file, environ), entry.position.file, keys)
         except ValueError as error:
-            yield complaint_at(entry.position, str(error))
-        _make_absolute(entry, keys)
+            yield ConfigProblem(entry.position, str(error))
 
 
 def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
@@ -88,25 +82,19 @@ def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
                 raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         if kind == "file" and name:
-            return _file(FilePath(file).parent / name)
+            return _file(Path(file).parent / name)
         raise ValueError("a reference is ${env:NAME} or ${file:path}; a plain ${ is written $${")
 
     return REFERENCE.sub(one, text) if "${" in text else text
 
 
-def _file(path: FilePath) -> str:
+def _file(path: Path) -> str:
     try:
-        with path.open("rb") as source:
-            raw = source.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    if len(raw) > LARGEST:
-        raise ValueError(f"the file {path} is larger than 1 MiB")
-    try:
-        text = raw.decode("utf-8")
+        return path.read_bytes().decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError(f"the file {path} is not UTF-8") from None
-    return text.removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def _is_secret(keys: tuple[str, ...]) -> bool:
@@ -126,12 +114,11 @@ def _written_out(text: str, keys: tuple[str, ...]) -> str | None:
     return f"a part of a secret must not be written out: use ${{env:NAME}} or ${{file:path}}; {beside}"
 
 
-def _make_absolute(entry: YamlEntry, keys: Path) -> None:
-    names = tuple(str(key) for key in keys)
-    folder = FilePath(entry.position.file).absolute().parent
-    if not isinstance(entry.content, str) or not entry.content:
-        return
-    if any(fits(names, pattern) for pattern in PATHS):
-        entry.content = str(folder / entry.content)
-    elif names in SINKS and entry.content.startswith("file:"):
-        entry.content = f"file:{folder / entry.content.removeprefix('file:')}"
+def _absolute(text: str, file: str, keys: tuple[str, ...]) -> str:
+    """A value that is a path, from the folder of the file that it stands in; any other as it is."""
+    folder = Path(file).absolute().parent
+    if text and any(fits(keys, pattern) for pattern in PATHS):
+        return str(folder / text)
+    if keys in SINKS and text.startswith("file:"):
+        return f"file:{folder / text.removeprefix('file:')}"
+    return text

@@ -1,9 +1,9 @@
-"""What a configuration file says, value by value, with the place of each."""
+"""What a configuration file says, value by value with the place of each, and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -22,26 +22,43 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ConfigProblem:
+    """One thing to change; `nearest` is the valid name that was probably meant."""
+
+    position: Position
+    message: str
+    nearest: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        meant = f' (did you mean "{self.nearest}"?)' if self.nearest else ""
+        return f"{self.position}: {self.message}{meant}"
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; `complaints` has at least one, in the order of their places."""
+
+    def __init__(self, *complaints: ConfigProblem) -> None:
+        self.complaints = tuple(sorted(set(complaints)))
+        super().__init__(self.complaints)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.complaints))
+
+
 class Number(float):
-    """A number that is no integer and still knows how it was written, `1.10`: claims compare as text."""
+    """A number that knows how it was written, `1.10`: claims compare as text, arguments go out digit for digit."""
 
     __slots__ = ("written",)
+    written: str
 
     def __new__(cls, written: str) -> Number:
         number = super().__new__(cls, written)
         number.written = written
         return number
 
-    written: str
-
     def __str__(self) -> str:
         return self.written
-
-
-class Digits(str):
-    """A plain number that no machine number holds: text everywhere, but known to have been written as a number."""
-
-    __slots__ = ()
 
 
 Scalar = str | int | Number | bool | None
@@ -54,15 +71,13 @@ class YamlEntry:
     Args:
         position: where it begins.
         content: a map of entries, a list of entries, or a scalar.
-        keys: of a map: where each key stands.
-        weight: how many values it holds, itself included, aliases written out.
+        key: where its key stands, if it has one.
         written: of a scalar: its text before references were filled in.
     """
 
     position: Position
     content: dict[str, YamlEntry] | list[YamlEntry] | Scalar
-    keys: dict[str, Position]
-    weight: int = 1
+    key: Position | None = None
     written: str = ""
 
     def child(self, step: str | int) -> YamlEntry | None:
@@ -77,19 +92,14 @@ class YamlEntry:
         """The value without its places."""
         if isinstance(self.content, dict):
             return {key: entry.plain() for key, entry in self.content.items()}
-        if isinstance(self.content, list):
-            return [entry.plain() for entry in self.content]
-        return self.content
+        return [entry.plain() for entry in self.content] if isinstance(self.content, list) else self.content
 
     def walk(self, path: Path = ()) -> Iterator[tuple[Path, YamlEntry]]:
         """Every value with its path, parents first."""
         yield path, self
-        if isinstance(self.content, dict):
-            for key, entry in self.content.items():
-                yield from entry.walk((*path, key))
-        elif isinstance(self.content, list):
-            for place, entry in enumerate(self.content):
-                yield from entry.walk((*path, place))
+        below = self.content.items() if isinstance(self.content, dict) else ()
+        for step, entry in enumerate(self.content) if isinstance(self.content, list) else below:
+            yield from entry.walk((*path, step))
 
 
 def fits(keys: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -97,35 +107,21 @@ def fits(keys: Sequence[str], pattern: Sequence[str]) -> bool:
     return len(keys) == len(pattern) and all(want in ("*", key) for key, want in zip(keys, pattern, strict=True))
 
 
-def locate(root: YamlEntry, path: Path) -> Position:
-    """Where the value at `path` stands: a scalar itself, a map or list by its key where it has one.
-
-    Steps that the file leaves out (a list written as one value, a short form) are passed over.
-    """
-    entry, place = root, root.position
+def entry_at(root: YamlEntry, path: Path) -> YamlEntry:
+    """The entry at `path`; steps that the file leaves out (a list of one value, a short form) are passed over."""
     for step in path:
-        if (below := entry.child(step)) is None:
-            continue
-        simple = not isinstance(below.content, dict | list)
-        place = below.position if simple else entry.keys.get(str(step), below.position)
-        entry = below
-    return place
+        root = root.child(step) or root
+    return root
+
+
+def locate(root: YamlEntry, path: Path) -> Position:
+    """Where the value at `path` stands: a scalar itself, a map or list by its key where it has one."""
+    entry = entry_at(root, path)
+    return entry.key if entry.key and isinstance(entry.content, dict | list) else entry.position
 
 
 def locate_key(root: YamlEntry, path: Path) -> Position:
     """Where the last key of `path` stands."""
-    entry = root
-    for step in path[:-1]:
-        entry = entry.child(step) or entry
-    return entry.keys.get(str(path[-1]), entry.position)
-
-
-def value_at(root: YamlEntry, path: Path) -> YamlEntry | None:
-    """The entry that `locate` gives the place of, None where a key is not written."""
-    entry = root
-    for step in path:
-        if (below := entry.child(step)) is not None:
-            entry = below
-        elif isinstance(entry.content, dict) and isinstance(step, str):
-            return None
-    return entry
+    parent = entry_at(root, path[:-1])
+    entry = parent.child(path[-1])
+    return entry.key if entry and entry.key else parent.position

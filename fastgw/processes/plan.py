@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from fastgw.config.schema.store import StorePlace, place_of
+from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings
@@ -206,7 +206,7 @@ def plan_of(settings: Any) -> Plan:
         sinks=tuple(sink.url for sink in settings.usage.sinks),
         log_level=settings.log.level,
         log_form=settings.log.format,
-        store=place_of(settings.store, workers),
+        store=settings.store.place(workers),
         settings=settings,
     )
 

@@ -16,7 +16,7 @@ from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Checks
 from fastgw.catalog.tools import ToolDefinition, tails
 from fastgw.catalog.validation import UnusableSchema, objection
-from fastgw.config.tree import Digits, Number
+from fastgw.config.tree import Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.params import ParamHeader
 
@@ -231,7 +231,7 @@ def json_text(value: Any) -> bytes:
         return emit({name: json_text(below) for name, below in value.items()})
     if isinstance(value, list):
         return b"[" + b",".join([json_text(below) for below in value]) + b"]"
-    if isinstance(value, Number | Digits):
+    if isinstance(value, Number):
         return _number(str(value))
     return quote(value) if isinstance(value, str) else msgspec.json.encode(value)
 

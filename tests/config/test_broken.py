@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
+from fastgw.config.tree import ConfigError
 
 FILES = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
 ENVIRON = {"TOKEN": "t", "LONG": "sixteen letters.", "EMPTY": "", "TWO_LINES": "a\r\nX-Evil: b"}
@@ -24,7 +24,7 @@ def test_one_complaint_at_the_right_place(file: Path) -> None:
         read_settings(file, ENVIRON)
     assert len(refused.value.complaints) == 1, str(refused.value)
     found = refused.value.complaints[0]
-    assert (found.file, f"{found.line}:{found.column}") == (str(file), place), str(found)
+    assert (found.position.file, f"{found.position.line}:{found.position.column}") == (str(file), place), str(found)
     assert fragment in found.message
     assert (found.nearest or "-") == nearest
     assert "hunter2" not in str(found)

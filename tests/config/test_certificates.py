@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
+from fastgw.config.tree import ConfigError
 from tests.upstream.test_tls import Authority
 
 

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from fastgw.config.composer import compose
-from fastgw.config.schema.json_schema import schema
+from fastgw.config.schema.settings import json_schema
 
-VALIDATOR = jsonschema.Draft202012Validator(schema())
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,7 +21,7 @@ def plain(text: str) -> Any:
 
 
 def test_it_is_a_schema() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
 @pytest.mark.parametrize("file", ["config/fastgw.yaml", "tests/config/contract.yaml"])

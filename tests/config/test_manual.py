@@ -11,11 +11,11 @@ import pytest
 
 from fastgw.config.inactive import inactive
 from fastgw.config.reader import read
-from fastgw.config.schema.json_schema import schema
+from fastgw.config.schema.settings import json_schema
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "fastgw.yaml"
 ENVIRON = {"FASTGW_SECRET": "sixteen letters.", "DEPLOYMENT_TOKEN": "d", "DATA_PASSWORD": "p", "KNOWLEDGE_KEY": "k"}
-SCHEMA = schema()
+SCHEMA = json_schema()
 DEFINITIONS: dict[str, Any] = SCHEMA["$defs"]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.settings import Settings
+from fastgw.config.tree import ConfigError
 
 SERVER = "servers:\n  data: {url: http://127.0.0.1:9002/mcp, credential: {bearer: '${env:TOKEN}'}}\n"
 
@@ -181,6 +181,18 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         "n": "5",
         "l": ("1", "true"),
     }
+
+
+def test_what_a_tag_says_holds_and_arguments_keep_their_digits(tmp_path: Path) -> None:
+    text = "tools:\n  t:\n    fixed: {a: !!str 5, b: 5, c: 123456789012345678901234567890, d: 1.10, e: !!str null}\n"
+    fixed = load(tmp_path, text).tools["t"].fixed or {}
+    assert (fixed["a"], fixed["b"], fixed["e"]) == ("5", 5, "null")
+    assert (str(fixed["c"]), str(fixed["d"])) == ("123456789012345678901234567890", "1.10")
+
+
+@pytest.mark.parametrize("value", ["!!bool yes", "!!int x", "!!binary aGk=", "!own 5", "!!set {a}"])
+def test_other_tags_are_refused(tmp_path: Path, value: str) -> None:
+    assert "is not supported" in refused(tmp_path, f"data: {value}\n")[0]
 
 
 def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:

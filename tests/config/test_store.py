@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fastgw.config.complaint import ConfigError
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.settings import Settings
-from fastgw.config.schema.store import StorePlace, StoreSettings, place_of
+from fastgw.config.schema.store import StorePlace, StoreSettings
+from fastgw.config.tree import ConfigError
 from fastgw.processes.plan import FIXED, Plan, plan_of
 from tests.upstream.test_tls import Authority
 
@@ -17,7 +17,7 @@ ENVIRON = {"SECRET": "sixteen letters.", "PASSWORD": "hush-1", "OTHER": "hush-2"
 
 
 def place(url: str, workers: int = 1) -> StorePlace:
-    return place_of(StoreSettings(url=url), workers)
+    return StoreSettings(url=url).place(workers)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ def test_the_plan_has_it_and_a_reload_does_not_change_it() -> None:
 
 def test_a_password_goes_without_a_name() -> None:
     store = StoreSettings(url="redis://h", password="hush")
-    assert place_of(store, 1) == StorePlace("single", (("h", 6379),), password="hush")
-    assert "hush" not in repr(place_of(store, 1))
+    assert store.place(1) == StorePlace("single", (("h", 6379),), password="hush")
+    assert "hush" not in repr(store.place(1))

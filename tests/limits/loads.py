@@ -19,7 +19,7 @@ from typing import Any
 import redis
 import uvloop
 
-from fastgw.config.schema.store import StorePlace, StoreSettings, place_of
+from fastgw.config.schema.store import StorePlace, StoreSettings
 from fastgw.limits.script import StoreKeys
 from fastgw.policy.bucket import figures_of
 from fastgw.policy.limits import Limit
@@ -153,7 +153,7 @@ def _open_files() -> int:
 
 
 def place_at(url: str, **more: str) -> StorePlace:
-    return place_of(StoreSettings(url=url, **more), COUNT)
+    return StoreSettings(url=url, **more).place(COUNT)
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from fastgw.config.schema.store import StorePlace, StoreSettings, place_of
+from fastgw.config.schema.store import StorePlace, StoreSettings
 from fastgw.limits.batcher import StoreAway
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import ScriptRequest, StoreKeys, decode, encode
@@ -165,13 +165,13 @@ def test_nobody_there() -> None:
 def test_a_password_is_needed_and_given() -> None:
     with Valkey(requirepass="right") as server:
         url = f"redis://{HOST}:{server.port}"
-        assert asked(place_of(StoreSettings(url=url), 1)) == "refused"
-        assert asked(place_of(StoreSettings(url=url, password="wrong"), 1)) == "refused"
-        assert asked(place_of(StoreSettings(url=url, password="right"), 1)) == "first"
+        assert asked(StoreSettings(url=url).place(1)) == "refused"
+        assert asked(StoreSettings(url=url, password="wrong").place(1)) == "refused"
+        assert asked(StoreSettings(url=url, password="right").place(1)) == "first"
 
 
 def test_a_certificate_of_another_authority_is_refused() -> None:
     with Valkey() as server, TlsProxy(server.port) as proxy, TlsProxy(server.port) as other:
-        assert asked(place_of(StoreSettings(url=proxy.url, ca=str(proxy.ca)), 1)) == "first"
-        assert asked(place_of(StoreSettings(url=proxy.url, ca=str(other.ca)), 1)) == "connection"
-        assert asked(place_of(StoreSettings(url=proxy.url), 1)) == "connection"
+        assert asked(StoreSettings(url=proxy.url, ca=str(proxy.ca)).place(1)) == "first"
+        assert asked(StoreSettings(url=proxy.url, ca=str(other.ca)).place(1)) == "connection"
+        assert asked(StoreSettings(url=proxy.url).place(1)) == "connection"

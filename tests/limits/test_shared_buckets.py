@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from fastgw.config.schema.store import StorePlace, StoreSettings, place_of
+from fastgw.config.schema.store import StorePlace, StoreSettings
 from tests.limits.processes import Crowd, Together
 from tests.limits.tls_proxy import TlsProxy
 from tests.limits.valkeys import Cluster, Sentinels, Valkey
@@ -36,7 +36,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def place_at(url: str, **more: str) -> StorePlace:
-    return place_of(StoreSettings(url=url, **more), COUNT)
+    return StoreSettings(url=url, **more).place(COUNT)
 
 
 def assert_shared(together: Together) -> None:

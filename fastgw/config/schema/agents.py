@@ -7,18 +7,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
-from fastgw.config.schema.units import STRICT, Flag, Many, Secret, Short, text_of
+from fastgw.config.schema.units import Flag, Many, Secret, StrictModel, short, some, text_of
 from fastgw.policy.match import Claim
 
 
 def key_hash(value: str) -> str:
-    """`sha256:` and 64 hex digits as the digits alone, in lower case.
-
-    Raises:
-        ValueError: anything else; a key itself, too, which must not stand in the file.
-    """
+    """`sha256:` and 64 hex digits as the digits alone, in lower case; ValueError otherwise, for a key itself too."""
     digits = value.removeprefix("sha256:").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise ValueError("must be sha256: and 64 hex digits, as `fastgw keys new` prints it; never the key itself")
@@ -26,11 +22,7 @@ def key_hash(value: str) -> str:
 
 
 def moment(value: object) -> float:
-    """`2036-01-31` (to the end of that day, UTC) or an RFC 3339 time, as Unix seconds.
-
-    Raises:
-        ValueError: anything else, and times without a zone.
-    """
+    """`2036-01-31` (to the end of that day, UTC) or an RFC 3339 time with a zone, as Unix seconds; else ValueError."""
     text = value if isinstance(value, str) else ""
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9][0-9]-[0-9][0-9]", text):
@@ -43,26 +35,18 @@ def moment(value: object) -> float:
     return when.timestamp()
 
 
-class KeySettings(BaseModel):
+class KeySettings(StrictModel):
     """One API key of an agent, by its hash.
 
     `sha256` is kept as 64 hex digits in lower case; `expires` as Unix seconds.
     """
 
-    model_config = STRICT
-
-    sha256: str
+    sha256: Annotated[str, AfterValidator(key_hash)]
     expires: Annotated[float | None, BeforeValidator(moment, json_schema_input_type=str)] = None
-
-    _form = field_validator("sha256")(key_hash)
 
 
 def claim_value(value: object) -> Claim:
-    """A claim's value as text, a list of several as a tuple of texts.
-
-    Raises:
-        ValueError: maps, lists in lists, and lists without a value.
-    """
+    """A claim's value as text, a list as a tuple of texts; ValueError for maps, lists in lists and empty lists."""
     if isinstance(value, list | tuple) and value:
         texts = tuple(text_of(one) for one in value)
         return texts[0] if len(texts) == 1 else texts
@@ -74,21 +58,12 @@ ClaimValue = Annotated[
 ]
 
 
-class AgentSettings(BaseModel):
+class AgentSettings(StrictModel):
     """One agent with API keys; which key is in use does not change who it is."""
 
-    model_config = STRICT
-
-    key: Many[Annotated[KeySettings, Short("sha256")]]
+    key: Annotated[Many[Annotated[KeySettings, short("sha256")]], AfterValidator(some)]
     claims: dict[str, ClaimValue] = {}
     disabled: Flag = False
-
-    @field_validator("key")
-    @classmethod
-    def _some(cls, value: tuple[KeySettings, ...]) -> tuple[KeySettings, ...]:
-        if not value:
-            raise ValueError("an agent needs a key")
-        return value
 
 
 def claim_path(value: object) -> object:
@@ -99,50 +74,38 @@ def claim_path(value: object) -> object:
 ClaimPath = Annotated[tuple[str, ...], BeforeValidator(claim_path, json_schema_input_type=str | list[str])]
 
 
-class Introspection(BaseModel):
+class Introspection(StrictModel):
     """Where opaque tokens are asked about (RFC 7662)."""
-
-    model_config = STRICT
 
     url: str
     client_id: str
     client_secret: Secret = Field(repr=False)
 
 
-class Certificate(BaseModel):
+class Certificate(StrictModel):
     """Agents known by their TLS certificate."""
-
-    model_config = STRICT
 
     ca: str
     agent_id: Literal["subject", "san_uri"] = "subject"
 
 
-class TrustedHeader(BaseModel):
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError:
+        raise ValueError("must be a network such as 10.0.0.0/8") from None
+    return value
+
+
+class TrustedHeader(StrictModel):
     """Agents named by a header of a trusted proxy."""
 
-    model_config = STRICT
-
     name: str
-    from_: Many[str] = Field(alias="from")
-
-    @field_validator("from_")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            try:
-                ip_network(network)
-            except ValueError:
-                raise ValueError("must be networks such as 10.0.0.0/8") from None
-        if not value:
-            raise ValueError("names no network")
-        return value
+    from_: Annotated[Many[Annotated[str, AfterValidator(_network)]], AfterValidator(some)] = Field(alias="from")
 
 
-class IssuerSettings(BaseModel):
+class IssuerSettings(StrictModel):
     """One source of agents beside API keys: access tokens, certificates or a trusted header."""
-
-    model_config = STRICT
 
     issuer: str | None = None
     certificate: Certificate | None = None

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     Field,
     GetJsonSchemaHandler,
     ValidationInfo,
@@ -18,20 +17,18 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Money, PerTime, Share, Text
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, PerTime, Share, StrictModel, Text
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Mode = Literal["enforce", "shadow"]
 StoreFailure = Literal["local", "allow", "deny"]
 
 
-class ArgumentTestSettings(BaseModel):
+class ArgumentTestSettings(StrictModel):
     """What one argument of a call must be: a value, a list of values, or a map of bounds.
 
     `values` are patterns, any of them; empty where bounds stand instead. Bounds are exclusive; both must hold.
     """
-
-    model_config = STRICT
 
     values: Many[Text] = ()
     less_than: Decimal | None = None
@@ -56,10 +53,8 @@ class ArgumentTestSettings(BaseModel):
         return self
 
 
-class MatchSettings(BaseModel):
+class MatchSettings(StrictModel):
     """Whose call: all keys must hold, of a list one value. An empty map is refused."""
-
-    model_config = STRICT
 
     agent: Many[Text] = ()
     """Names or patterns of agents."""
@@ -82,9 +77,7 @@ class MatchSettings(BaseModel):
         return self
 
 
-class _RuleSettings(BaseModel):
-    model_config = STRICT
-
+class _RuleSettings(StrictModel):
     name: Name
     match: MatchSettings | None = None
     except_: MatchSettings | None = Field(default=None, alias="except")
@@ -127,10 +120,8 @@ By = Annotated[Many[Annotated[str, AfterValidator(_by_word)]], AfterValidator(_b
 """What buckets are told apart by: never anything of which an agent has as many as it likes."""
 
 
-class OverrideSettings(BaseModel):
+class OverrideSettings(StrictModel):
     """Another rate for some of the agents of a limit."""
-
-    model_config = STRICT
 
     match: MatchSettings
     rate: PerTime | None = None

@@ -6,44 +6,22 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from fastgw.config.instance_urls import shown_url
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Secret, Share, Short, Text
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Secret, Share, StrictModel, Text, short
 
-FORBIDDEN_HEADERS = frozenset(
-    [
-        "host",
-        "content-length",
-        "content-type",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "te",
-        "trailer",
-        "upgrade",
-        "accept",
-        "accept-encoding",
-        "expect",
-        "proxy-authorization",
-        "proxy-connection",
-        "mcp-session-id",
-        "mcp-protocol-version",
-        "mcp-method",
-        "mcp-name",
-        "last-event-id",
-    ]
+FORBIDDEN_HEADERS = re.compile(
+    "host|content-(length|type)|transfer-encoding|connection|keep-alive|te|trailer|upgrade|accept(-encoding)?|expect"
+    "|proxy-(authorization|connection)|mcp-(session-id|protocol-version|method|name|param-.*)|last-event-id",
+    re.IGNORECASE,
 )
 """Headers that the exchange writes itself, or that would change its framing."""
 
 
 def http_url(value: str) -> str:
-    """An http or https address without user, password and fragment.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """An http or https address without user, password and fragment; ValueError for anything else."""
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -61,11 +39,7 @@ def http_url(value: str) -> str:
 
 
 def header_value(value: str) -> str:
-    """A value that fits on one header line.
-
-    Raises:
-        ValueError: line breaks, other control characters, letters beyond Latin-1 (RFC 9110, section 5.5).
-    """
+    """A value that fits on one header line (RFC 9110, section 5.5); ValueError otherwise."""
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
         raise ValueError("must not contain line breaks or control characters")
     if any(ord(letter) > 255 for letter in value):
@@ -76,81 +50,61 @@ def header_value(value: str) -> str:
 
 
 def header_name(value: str) -> str:
-    """The name of a header that we may add to a request.
-
-    Raises:
-        ValueError: no token (RFC 9110, section 5.6.2), or a header that fastgw writes itself.
-    """
+    """The name of a header that we may add (RFC 9110, section 5.6.2); ValueError for others and our own."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
         raise ValueError("is not the name of a header")
-    if value.lower() in FORBIDDEN_HEADERS or value.lower().startswith("mcp-param-"):
+    if FORBIDDEN_HEADERS.fullmatch(value):
         raise ValueError("this header is written by fastgw itself")
     return value
 
 
 def distinct(value: dict[str, str]) -> dict[str, str]:
-    """Headers by name, no name twice in different case.
-
-    Raises:
-        ValueError: the same name twice.
-    """
+    """Headers by name; ValueError for the same name twice, in whatever case."""
     if len({name.lower() for name in value}) < len(value):
         raise ValueError("the same header twice")
     return value
 
 
 def plain_name(value: str) -> str:
-    """The name of a header that is no credential: `Host` is one, for servers that are reached by another name.
-
-    Raises:
-        ValueError: as `header_name`.
-    """
+    """`header_name`, but `Host` too: there are servers that are reached by another name."""
     return value if value.lower() == "host" else header_name(value)
 
 
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
+SecretLine = Annotated[Secret, AfterValidator(header_value)]
 Headers = Annotated[dict[PlainName, Annotated[Text, AfterValidator(header_value)]], AfterValidator(distinct)]
-SecretHeaders = Annotated[dict[HeaderName, Annotated[Secret, AfterValidator(header_value)]], AfterValidator(distinct)]
+SecretHeaders = Annotated[dict[HeaderName, SecretLine], AfterValidator(distinct)]
 
 
-class InstanceUrl(BaseModel):
+class InstanceUrl(StrictModel):
     """One address of a server."""
 
-    model_config = STRICT
-
-    url: str
+    url: HttpUrl
     share: Share | None = None
     """Part of the calls that this instance gets, for a canary."""
     _written: str = PrivateAttr(default="")
 
     @property
     def shown(self) -> str:
-        """The address as operators may see it, see `instances.shown_url`."""
+        """The address as operators may see it: as written, references not filled in, without a query."""
         return shown_url(self._written or self.url)
 
     def note(self, written: str) -> None:
         """Remember how the address stands in the file, references not filled in."""
         self._written = written
 
-    _form = field_validator("url")(http_url)
 
-
-class Basic(BaseModel):
+class Basic(StrictModel):
     """User name and password (RFC 7617)."""
 
-    model_config = STRICT
-
     username: str = Field(pattern=r"^[^:\x00-\x1f\x7f]*$")
-    password: Secret = Field(repr=False)
-
-    _one_line = field_validator("password")(header_value)
+    password: SecretLine = Field(repr=False)
 
 
-class OAuth(BaseModel):
+class OAuth(StrictModel):
     """How fastgw gets a token for this server."""
-
-    model_config = STRICT
 
     grant: Literal["client_credentials", "token_exchange", "id_jag", "authorization_code"] = "client_credentials"
     token_url: str | None = None
@@ -161,21 +115,14 @@ class OAuth(BaseModel):
     audience: str | None = None
 
 
-class CredentialSettings(BaseModel):
+class CredentialSettings(StrictModel):
     """What fastgw shows a server: exactly one of the four ways, for the calls that `match`."""
 
-    model_config = STRICT
-
-    bearer: Secret | None = Field(default=None, repr=False)
+    bearer: SecretLine | None = Field(default=None, repr=False)
     basic: Basic | None = None
     header: SecretHeaders | None = Field(default=None, repr=False, min_length=1)
     oauth: OAuth | None = None
     match: MatchSettings | None = None
-
-    @field_validator("bearer")
-    @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
-        return None if value is None else header_value(value)
 
     @model_validator(mode="after")
     def _one_way(self) -> CredentialSettings:
@@ -185,10 +132,8 @@ class CredentialSettings(BaseModel):
         return self
 
 
-class ServerTlsSettings(BaseModel):
+class ServerTlsSettings(StrictModel):
     """Files for the connection to a server: whom to trust, and who we are."""
-
-    model_config = STRICT
 
     ca: str | None = None
     cert: str | None = None
@@ -203,10 +148,8 @@ class ServerTlsSettings(BaseModel):
         return self
 
 
-class HealthSettings(BaseModel):
+class HealthSettings(StrictModel):
     """When a server counts as dead, and as alive again."""
-
-    model_config = STRICT
 
     interval: Duration = 10.0
     timeout: Duration = 2.0
@@ -214,21 +157,17 @@ class HealthSettings(BaseModel):
     healthy_after: Count = 2
 
 
-class BreakerSettings(BaseModel):
+class BreakerSettings(StrictModel):
     """When calls stop going to an instance that fails."""
-
-    model_config = STRICT
 
     failures: Count = 5
     open_for: Duration = 30.0
 
 
-class ServerSettings(BaseModel):
+class ServerSettings(StrictModel):
     """One MCP server: `url` or `command`."""
 
-    model_config = STRICT
-
-    url: Many[Annotated[InstanceUrl, Short("url")]] = ()
+    url: Many[Annotated[InstanceUrl, short("url")]] = ()
     command: Many[str] = ()
     env: dict[str, Text] = Field(default={}, repr=False)
     credential: Many[CredentialSettings] = ()

@@ -8,40 +8,31 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
 from fastgw.config.schema.agents import AgentSettings, IssuerSettings
 from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
-from fastgw.config.schema.servers import BreakerSettings, HealthSettings, ServerSettings, http_url
+from fastgw.config.schema.servers import BreakerSettings, HealthSettings, HttpUrl, ServerSettings, http_url
 from fastgw.config.schema.store import StoreSettings
 from fastgw.config.schema.tools import ToolSettings
-from fastgw.config.schema.units import STRICT, Duration, Many, Pause, PerTimeOrOff, RateSetting, Secret, Short, Size
-
-__all__ = [
-    "AdminSettings",
-    "EndpointSettings",
-    "LogSettings",
-    "Settings",
-    "SinkSettings",
-    "StoreSettings",
-    "TlsSettings",
-    "TraceSettings",
-    "UsageSettings",
-    "host_of",
-    "is_loopback",
-]
-
+from fastgw.config.schema.units import (
+    Duration,
+    Many,
+    Pause,
+    PerTimeOrOff,
+    RateSetting,
+    Secret,
+    Size,
+    StrictModel,
+    short,
+)
 
 _UNWRITTEN = {"http": ":80", "https": ":443"}
 """Ports that browsers leave out."""
 
 
 def address(value: str) -> str:
-    """`host:port`, an IPv6 host in brackets.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """`host:port`, an IPv6 host in brackets; ValueError for anything else."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", value)
     if not found or int(found[2]) > 65535:
         raise ValueError("must be host:port, such as 127.0.0.1:8080 or [::1]:8080")
@@ -51,6 +42,9 @@ def address(value: str) -> str:
         except ValueError:
             raise ValueError("is not an IPv6 address in brackets") from None
     return value
+
+
+HostPort = Annotated[str, AfterValidator(address)]
 
 
 def host_of(listen: str) -> str:
@@ -68,11 +62,7 @@ def is_loopback(listen: str) -> bool:
 
 
 def public(value: str) -> str:
-    """Scheme, host and port as agents type them, without a slash at the end.
-
-    Raises:
-        ValueError: a path, query or anything else that is no such address.
-    """
+    """Scheme, host and port as agents type them, without a slash at the end; ValueError for anything else."""
     parts = urlsplit(http_url(value))
     if parts.path not in ("", "/") or parts.query:
         raise ValueError("must be scheme, host and port only, such as https://mcp.example.com")
@@ -80,11 +70,7 @@ def public(value: str) -> str:
 
 
 def origin(value: str) -> str:
-    """Scheme, host and port as browsers write them in `Origin` (RFC 6454, section 6.2), lower case.
-
-    Raises:
-        ValueError: a path, a pattern, or anything else that no browser sends.
-    """
+    """Scheme, host and port as browsers write them in `Origin` (RFC 6454, section 6.2); ValueError otherwise."""
     found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", value.lower())
     if not found:
         raise ValueError("must be scheme, host and port only, such as https://app.example.com or http://localhost:5173")
@@ -102,21 +88,15 @@ def _workers(value: object) -> int | Literal["auto"]:
     raise ValueError("must be auto or a number from 1 to 1024")
 
 
-class AdminSettings(BaseModel):
+class AdminSettings(StrictModel):
     """The operators' port."""
 
-    model_config = STRICT
-
-    listen: str = "127.0.0.1:8081"
+    listen: HostPort = "127.0.0.1:8081"
     token: Secret | None = Field(default=None, repr=False)
 
-    _form = field_validator("listen")(address)
 
-
-class EndpointSettings(BaseModel):
+class EndpointSettings(StrictModel):
     """One path agents connect to. `servers` None means all."""
-
-    model_config = STRICT
 
     servers: Many[str] | None = None
     tools: Many[str] | None = None
@@ -143,10 +123,8 @@ class EndpointSettings(BaseModel):
 SINK_FORMS = re.compile(r"stdout|file:.+|rediss?://.+/.+|otlps?://.+|clickhouses?://.+|https?://.+")
 
 
-class SinkSettings(BaseModel):
+class SinkSettings(StrictModel):
     """Where usage events go, beside `data/usage`."""
-
-    model_config = STRICT
 
     url: str
     username: str | None = None
@@ -164,10 +142,8 @@ class SinkSettings(BaseModel):
         return value
 
 
-class UsageSettings(BaseModel):
+class UsageSettings(StrictModel):
     """One event per request: how long kept, what it carries, where it goes."""
-
-    model_config = STRICT
 
     keep: Duration = 400 * 86400.0
     currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
@@ -175,45 +151,35 @@ class UsageSettings(BaseModel):
     gateway: str | None = Field(default=None, min_length=1)
     """Which fastgw this is; None: the host's name."""
     users: Literal["hashed", "plain"] = "hashed"
-    sinks: Many[Annotated[SinkSettings, Short("url")]] = ()
+    sinks: Many[Annotated[SinkSettings, short("url")]] = ()
 
 
-class TlsSettings(BaseModel):
+class TlsSettings(StrictModel):
     """HTTPS towards agents: certificate, key, and who may be let in by certificate."""
-
-    model_config = STRICT
 
     cert: str
     key: str
     client_ca: str | None = None
 
 
-class AlertSettings(BaseModel):
+class AlertSettings(StrictModel):
     """Where warnings for operators are sent."""
-
-    model_config = STRICT
 
     webhook: str = Field(repr=False, min_length=1)
 
 
-class LogSettings(BaseModel):
+class LogSettings(StrictModel):
     """What goes to stderr."""
-
-    model_config = STRICT
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "text"
 
 
-class TraceSettings(BaseModel):
+class TraceSettings(StrictModel):
     """Where spans go (OTLP), and for which part of the calls."""
 
-    model_config = STRICT
-
-    url: str
+    url: HttpUrl
     sample: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)
-
-    _form = field_validator("url")(http_url)
 
 
 ServerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -237,17 +203,15 @@ def _derived(listen: object, scheme: str) -> str:
     return f"{scheme}://{'localhost' if host in ('0.0.0.0', '[::]') else host}:{port}"
 
 
-class Settings(BaseModel):
+class Settings(StrictModel):
     """The whole file. Times are seconds, sizes bytes, money decimals; `x-...` keys are the user's own."""
 
-    model_config = STRICT
-
-    listen: str = "127.0.0.1:8080"
-    admin: Annotated[AdminSettings, Short("listen")] = AdminSettings()
+    listen: HostPort = "127.0.0.1:8080"
+    admin: Annotated[AdminSettings, short("listen")] = AdminSettings()
     public_url: Many[Annotated[str, AfterValidator(public)]] = ()
     """What agents type, at least one; derived from `listen` where it is not written."""
     workers: Workers = 1
-    store: Annotated[StoreSettings, Short("url")] = StoreSettings()
+    store: Annotated[StoreSettings, short("url")] = StoreSettings()
     secret: Many[Secret] = Field(default=(), repr=False)
     data: str = "data"
     include: Many[str] = ()
@@ -285,11 +249,21 @@ class Settings(BaseModel):
         kept.setdefault("public_url", _derived(kept.get("listen"), "https" if kept.get("tls") else "http"))
         return kept
 
-    _listen_form = field_validator("listen")(address)
-
     @field_validator("public_url")
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("names nothing: leave it out for the address of `listen`")
         return value
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the whole file; values by reference (`${env:NAME}`) fit wherever text does."""
+    made = Settings.model_json_schema(by_alias=True, mode="validation")
+    made.pop("description", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **made,
+        "title": "fastgw configuration",
+        "patternProperties": {"^x-": True},
+    }

@@ -5,38 +5,25 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import STRICT, Count, Duration, Flag, Many, Money
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, Shorthand, StrictModel, some
 from fastgw.policy.bucket import MOST_BURST
 
 
-class _Pointer:
-    """A target that may be written `server/tool`: split at the first slash, since server names have none."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._expanded, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "pattern": "^[^/]+/.+$"}, handler(schema)]}
-
-    @staticmethod
-    def _expanded(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        server, slash, tool = value.partition("/")
-        if not (server and slash and tool):
-            raise ValueError("must be server/tool")
-        return {"server": server, "tool": tool}
+def _target(value: object) -> object:
+    """`server/tool` as the map it stands for, split at the first slash, since server names have none."""
+    if not isinstance(value, str):
+        return value
+    server, slash, tool = value.partition("/")
+    if not (server and slash and tool):
+        raise ValueError("must be server/tool")
+    return {"server": server, "tool": tool}
 
 
-class TargetSettings(BaseModel):
+class TargetSettings(StrictModel):
     """One tool of one server."""
-
-    model_config = STRICT
 
     server: str = Field(min_length=1)
     tool: str = Field(min_length=1)
@@ -51,49 +38,34 @@ class TargetSettings(BaseModel):
         return value
 
 
-Targets = Many[Annotated[TargetSettings, _Pointer()]]
+Targets = Many[Annotated[TargetSettings, Shorthand(_target, lambda _: {"type": "string", "pattern": "^[^/]+/.+$"})]]
 
 
-class ArmSettings(BaseModel):
+class ArmSettings(StrictModel):
     """One case of a route: whose calls, and where they go."""
-
-    model_config = STRICT
 
     match: MatchSettings | None = None
     except_: MatchSettings | None = Field(default=None, alias="except")
-    to: Targets
-
-    @field_validator("to")
-    @classmethod
-    def _some(cls, value: tuple[TargetSettings, ...]) -> tuple[TargetSettings, ...]:
-        if not value:
-            raise ValueError("names no target")
-        return value
+    to: Annotated[Targets, AfterValidator(some)]
 
 
-class Tokens(BaseModel):
+class Tokens(StrictModel):
     """Where in the result the numbers of tokens stand."""
-
-    model_config = STRICT
 
     in_: str | None = Field(default=None, alias="in")
     out: str | None = None
 
 
-class PriceSettings(BaseModel):
+class PriceSettings(StrictModel):
     """What a call costs, in `usage.currency`."""
-
-    model_config = STRICT
 
     per_call: Money | None = None
     per_million_tokens_in: Money | None = None
     per_million_tokens_out: Money | None = None
 
 
-class Reserve(BaseModel):
+class Reserve(StrictModel):
     """What a call reserves in quotas before it, in place of the largest recent one."""
-
-    model_config = STRICT
 
     tokens: Count | None = None
     tokens_in: Count | None = None
@@ -104,13 +76,11 @@ class Reserve(BaseModel):
 Failure = Literal["unavailable", "timeout", "throttled", "tool_error"]
 
 
-class ToolSettings(BaseModel):
+class ToolSettings(StrictModel):
     """What differs from the default for one tool, for the tools of a pattern, or for a server's own tool."""
 
-    model_config = STRICT
-
-    to: Targets = ()
-    route: tuple[ArmSettings, ...] = ()
+    to: Annotated[Targets, AfterValidator(some)] = ()
+    route: Annotated[tuple[ArmSettings, ...], AfterValidator(some)] = ()
     description: str | None = None
     title: str | None = None
     annotations: dict[str, bool | str] | None = None
@@ -133,13 +103,6 @@ class ToolSettings(BaseModel):
     reserve: Reserve | None = None
     validate_: Many[Literal["arguments", "results"]] = Field(default=(), alias="validate")
     weight: Annotated[int, Field(ge=0, le=MOST_BURST)] = 1
-
-    @field_validator("to", "route")
-    @classmethod
-    def _some(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not value:
-            raise ValueError("names no target")
-        return value
 
     @field_validator("tool_error")
     @classmethod
