@@ -19,7 +19,7 @@ from bench.compile import catalogue
 from bench.messages import Target, template
 from fastgw.config.schema.settings import Settings
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import modern, reading
+from fastgw.gateway.dialects import dialect, modern
 from fastgw.gateway.limiter import Limiter
 from fastgw.limits.leases import Leases
 from fastgw.limits.memory_buckets import MemoryBuckets
@@ -156,9 +156,9 @@ def now() -> int:
 
 
 def envelope() -> Callable[[], object]:
-    """The reference: reading the envelope of a call of 390 bytes (`gateway.lift.reading`)."""
+    """The reference: reading the envelope of a call of 390 bytes (`gateway.dialects.dialect`)."""
     body = template(Target(1)).fill(1_234_567_890, "f" * 16).split(b"\r\n\r\n", 1)[1]
-    return lambda: reading.opened(reading.message(body))
+    return lambda: dialect.open_message(dialect.read_message(body), b"1")
 
 
 class Line:

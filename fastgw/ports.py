@@ -152,7 +152,7 @@ class Controller(Protocol):
         """Fetch a server's catalogue anew, because it calls our headers wrong; what the tool wants now.
 
         Returns:
-            (header, path, kind) of each header, as in `protocol.params.ParamHeader`; empty for a tool that is gone.
+            (header, path, kind) of each header, as in `protocol.headers.ParamHeader`; empty for a tool that is gone.
 
         Raises:
             Fault: NO_SERVER where the catalogue cannot be had.

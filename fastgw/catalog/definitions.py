@@ -14,8 +14,7 @@ from typing import Final
 
 import msgspec
 
-from fastgw.catalog.elements import UnfitElement, misfit, parse_each, read, tail
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice, UnfitElement, misfit, parse_each, read, tail
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 

@@ -1,14 +1,14 @@
-"""The elements of a server's lists: read with suspicion, kept word for word, one bad one left out alone."""
+"""The elements of a server's lists: read with suspicion, kept word for word, one bad one left out with a notice."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
 
-from fastgw.catalog.notice import Notice
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, emit, members
 
 MODERN: Final = "modern"
@@ -29,8 +29,34 @@ _OBJECTS, _LISTS = ("annotations", "execution"), ("icons", "arguments")
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 """One escape of a JSON text, a surrogate pair at once; the group is half a pair alone."""
+_MOVED = re.compile(r"is called .* here|hidden: its (name|URI) is taken.*", re.DOTALL)
+"""The words of `naming` and `uri_layout` for a name or URI that several servers want, or that is too long."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One remark.
+
+    Args:
+        subject: what it is about: `server/tool`, a name, an endpoint.
+        text: what happened, in plain words.
+        endpoint: path of the endpoint where it happened; empty where it holds everywhere.
+    """
+
+    subject: str
+    text: str
+    endpoint: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is about a name or URI that is another one here, or hidden, because it is taken or too long."""
+        return _MOVED.fullmatch(self.text) is not None
+
+    def __str__(self) -> str:
+        where = f"{self.endpoint}: " if self.endpoint else ""
+        return f"{where}{self.subject}: {self.text}"
 
 
 class UnfitElement(ValueError):
@@ -57,7 +83,7 @@ def parse_each(
         server: the server's name.
         array: JSON text of the array.
         what: the member of the result that it is.
-        parse: reads one element, given the server's name and the element; raises Unfit.
+        parse: reads one element, given the server's name and the element; raises UnfitElement.
 
     Raises:
         ValueError: not a JSON array.

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.protocol.names import MAX_NAME
 
 SEPARATOR = "__"
@@ -55,62 +55,59 @@ def shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME else _hashed(name, name, 8)
 
 
-def assign(mode: str, shelves: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
+def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
     """Names for the tools of one endpoint.
 
     Args:
         mode: `none`, `on_collision` or `always`.
-        shelves: in the order of the configuration, without the targets of entries in `tools:`.
+        servers: in the order of the configuration, without the targets of entries in `tools:`.
         reserved: names of those entries.
     """
-    naming = Naming()
-    kept = set(reserved)
-    tools = list(_tools(shelves, naming))
+    naming, kept = Naming(), frozenset(reserved)
+    tools = [
+        (server, tool) for server in servers for tool in dict.fromkeys(server.tools) if _shows(server, tool, naming)
+    ]
     brought = Counter(tool for _, tool in tools)
-    made: list[tuple[ServerNames, str, str]] = []
+    made: list[tuple[str, str, str]] = []
     taken = set(kept)
-    for shelf, tool in tools:
-        alone = brought[tool] == 1 and tool not in kept
+    for server, tool in tools:
+        collides = brought[tool] > 1 or tool in kept
         if mode == "none" and tool in taken:
-            naming.notices.append(Notice(f"{shelf.server}/{tool}", "hidden: its name is taken, and naming is none"))
-        elif mode == "always" or (mode == "on_collision" and not alone):
-            made.append((shelf, tool, prefixed(shelf.alias, tool)))
-        elif len(tool) > MAX_NAME:
-            taken.add(tool)
-            made.append((shelf, tool, shortened(tool)))
+            naming.notices.append(Notice(f"{server.server}/{tool}", "hidden: its name is taken, and naming is none"))
+        elif mode == "always" or (mode == "on_collision" and collides):
+            made.append((server.server, tool, prefixed(server.alias, tool)))
         else:
             taken.add(tool)
-            naming.names[shelf.server, tool] = tool
+            if len(tool) > MAX_NAME:
+                made.append((server.server, tool, shortened(tool)))
+            else:
+                naming.names[server.server, tool] = tool
     _place(made, taken, naming)
     if mode != "always":
-        moved = ((shelf.server, tool) for shelf, tool, _ in made)
-        naming.notices.extend(Notice("/".join(own), f"is called {naming.names[own]} here") for own in moved)
+        for name, tool, _ in made:
+            naming.notices.append(Notice(f"{name}/{tool}", f"is called {naming.names[name, tool]} here"))
     return naming
 
 
-def _tools(shelves: Sequence[ServerNames], naming: Naming) -> Iterable[tuple[ServerNames, str]]:
-    """Every tool once; those with a name that cannot be shown leave a notice instead."""
-    for shelf in shelves:
-        for tool in dict.fromkeys(shelf.tools):
-            if is_visible(tool):
-                yield shelf, tool
-            else:
-                subject = f"{shelf.server}/{tool[:LONGEST_OWN]!r}"
-                naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
+def _shows(server: ServerNames, tool: str, naming: Naming) -> bool:
+    """Whether the tool's name can be shown; else a notice says so."""
+    if not is_visible(tool):
+        subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
+        naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
+    return is_visible(tool)
 
 
-def _place(made: Sequence[tuple[ServerNames, str, str]], taken: set[str], naming: Naming) -> None:
+def _place(made: Sequence[tuple[str, str, str]], taken: set[str], naming: Naming) -> None:
     """Give out the made-up names. Those wanted twice all end in a hash, so that the order of servers moves none."""
     wanted = Counter(name for _, _, name in made)
     clear = taken | set(wanted)
-    for shelf, tool, name in made:
-        own = f"{shelf.server}/{tool}"
+    for server, tool, name in made:
+        free = name
         if wanted[name] > 1 or name in taken:
+            own = f"{server}/{tool}"
             free = next(cut for digits in range(8, 62) if (cut := _hashed(name, own, digits)) not in clear)
             clear.add(free)
-            naming.names[shelf.server, tool] = free
-        else:
-            naming.names[shelf.server, tool] = name
+        naming.names[server, tool] = free
 
 
 def _hashed(name: str, whole: str, digits: int) -> str:

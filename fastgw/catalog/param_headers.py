@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 
 ANNOTATION = "x-mcp-header"
 PREFIX = "mcp-param-"

@@ -70,8 +70,7 @@ class Precedence:
         shown = self._names.of(name)
         for source in sources:
             shown |= self._sources.of(source)
-        told = (given["hidden"] for given in self._fitting(shown | hiding) if given.get("hidden") is not None)
-        return bool(next(told, False))
+        return bool(first(self._fitting(shown | hiding), "hidden", False))
 
     def _says(self, key: str) -> bool:
         return key in self._exact and self._exact[key].get("hidden") is not None

@@ -1,12 +1,19 @@
-"""Where a call goes: the immutable rows that requests look up."""
+"""Where a call goes: the immutable rows that requests look up, and which arm of a route a call takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from fastgw.policy.match import Match
+from fastgw.policy.match import Match, Principal
 from fastgw.ports import Deadlines
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
+from fastgw.protocol.headers import ParamHeader
+
+Pairs = tuple[tuple[str, bytes], ...]
+"""Argument names and the JSON text of each value."""
+WhyNot = list[list[str]]
+"""For each arm that was looked at, in order: why it is not taken. Nothing where it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,8 @@ class Arm:
     match: Match | None
     targets: tuple[Target, ...]
     deadlines: Deadlines = field(default_factory=Deadlines)
-    fixed: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
-    defaults: tuple[tuple[str, bytes], ...] = ()
+    fixed: Pairs = field(default=(), repr=False)
+    defaults: Pairs = ()
     checks: Checks | None = None
     weight: int = 1
 
@@ -84,3 +91,94 @@ class Route:
     arms: tuple[Arm, ...]
     known_as: tuple[str, ...]
     param_headers: tuple[ParamHeader, ...]
+
+
+def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str, trace: WhyNot | None = None) -> tuple[Arm, ...]:
+    """The arms an agent's calls can take, each with what is left to ask of the arguments.
+
+    Empty where none can be: then the tool does not exist for that agent. Nothing follows an arm that takes every call,
+    nor one without a target here: whoever it was written for must not fall through to what was written for others.
+
+    Args:
+        trace: takes down why arms cannot be taken.
+    """
+    left: list[Arm] = []
+    for arm in arms:
+        why = _noted(trace)
+        match = arm.match.for_class(principal, endpoint, why) if arm.match else None
+        if match is None and arm.match is not None:
+            continue
+        if not arm.targets:
+            if why is not None:
+                why.append("it leads to no server of this endpoint, and whom it is for takes no later arm")
+            break
+        if match is None:
+            return (*left, arm)
+        if not match.looks_at_arguments:
+            return (*left, replace(arm, match=None))
+        left.append(replace(arm, match=match))
+    return tuple(left)
+
+
+def arm_for(arms: Sequence[Arm], arguments: bytes, trace: WhyNot | None = None) -> Arm | None:
+    """The arm that a call takes; None where none does, and the tool does not exist for this call.
+
+    Arguments that cannot be judged take no arm, not even a later one: whoever splits calls by their arguments must not
+    be deceived by a member that stands twice. An arm looks at what it would send: its fixed and default arguments too.
+
+    Args:
+        arms: of the grant, from `arms_for`.
+        arguments: JSON text of `params.arguments`; empty where the call has none.
+        trace: takes down why arms are not taken.
+    """
+    for arm in arms:
+        why = None if trace is None else _noted(trace)
+        judgement = True if arm.match is None else _judged(arm, arm.match, arguments, why)
+        if judgement is None:
+            return None
+        if judgement:
+            return arm
+    return None
+
+
+def _judged(arm: Arm, match: Match, arguments: bytes, why: list[str] | None) -> bool | None:
+    if arm.fixed or arm.defaults:
+        try:
+            arguments = filled(arguments, arm.fixed, arm.defaults)
+        except (NotAMessage, NotJson) as wrong:
+            if why is not None:
+                why.append(f"the arguments cannot be judged: {wrong}")
+            return None
+    return match.judge(arguments, why)
+
+
+def _noted(trace: WhyNot | None) -> list[str] | None:
+    """A new entry of the trace, where there is one."""
+    if trace is None:
+        return None
+    trace.append([])
+    return trace[-1]
+
+
+def filled(arguments: bytes, fixed: Pairs, defaults: Pairs) -> bytes:
+    """The arguments that are sent: the agent's own byte for byte in its order, then what is filled in.
+
+    A `null` is a value: a default takes its place no more than any other's.
+
+    Args:
+        arguments: JSON text of `params.arguments`; empty or `null` where the call has none.
+        fixed: sent always; the agent must not name them, nor imitate them in another case.
+        defaults: sent where the agent does not name them.
+
+    Raises:
+        NotAMessage: no object, a member twice, or a fixed argument: agents do not see those, so it is one that there
+            is not.
+        NotJson: not JSON.
+    """
+    found = {} if arguments in (b"", b"null") else members(arguments)
+    taken = {name.casefold() for name, _ in fixed}
+    for name in found if fixed else ():
+        if name.casefold() in taken:
+            raise NotAMessage(f"there is no argument {name[:64]!r}")
+    filled_in = {name: value for name, value in defaults if name not in found}
+    return emit({**found, **filled_in, **dict(fixed)})

@@ -13,11 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from fastgw.catalog.definitions import Definition, DefinitionKind, parse_definitions
-from fastgw.catalog.elements import UnfitElement, misfit, parse_each, read, tail
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice, UnfitElement, misfit, parse_each, read, tail
 from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, emit, members, quote, string
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 
 _KNOWN: Final = frozenset(
     ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "icons", "_meta")
@@ -72,7 +71,7 @@ class Catalogue:
         notices: what was left out.
         prompts, resources, templates: in the server's order.
         capabilities: names of the capabilities the server declares: `tools`, `prompts`, `completions`, `logging`...
-        instructions: what it tells those who use it; empty for nothing.
+        instructions: for those who use it; empty for none.
     """
 
     server: str
@@ -88,15 +87,7 @@ class Catalogue:
 
 
 def parse_tools(server: str, array: bytes) -> tuple[tuple[ToolDefinition, ...], tuple[Notice, ...]]:
-    """The tools of one page.
-
-    Args:
-        server: the server's name.
-        array: JSON text of `result.tools`.
-
-    Raises:
-        ValueError: not a JSON array.
-    """
+    """The tools of one page, given the JSON text of `result.tools`. Raises ValueError: not a JSON array."""
     return parse_each(server, array, "tools", parse_tool)
 
 
@@ -208,8 +199,8 @@ def _describes_object(schema: bytes) -> bool:
 
 
 def joined_instructions(own: str, servers: Iterable[tuple[str, str]], *, named: bool) -> str:
-    """What servers tell those who use them, as one text for agents: the operator's, then theirs; what is too long is
-    cut, each server's to an even share.
+    """One text of instructions for agents: the operator's, then the servers'; what is too long is cut, each server's to
+    an even share.
 
     Args:
         own: the endpoint's own text; empty for none.

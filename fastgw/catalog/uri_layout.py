@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastgw.catalog.aliases import Aliases
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.templates import Marks, Template, compiled, unused
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import LONGEST, UriRules

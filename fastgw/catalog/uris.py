@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.uri_layout import Layout, Owned, ServerUris
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import UriRules

@@ -1,6 +1,6 @@
 """Arguments and results against JSON Schemas, where the operator asks for it: 2020-12, or the draft `$schema` names.
 
-A schema that refers to anything outside itself is not used. What does not fit is told by its place, never by its value.
+A schema that refers to anything outside itself is not used. What does not fit is named by its place, not its value.
 Bounded: schemas by their size and by what work they make (`effort`), values by size, depth and the same measure.
 Patterns run on a linear-time engine, so those with look-around or back-references cannot be used. `format` is an
 annotation and is not checked (2020-12, Validation, section 7). Integers keep every digit; a number beyond a double's
@@ -22,16 +22,16 @@ from fastgw.catalog.effort import BUDGET, DEEPEST, TooMuch, effort
 LARGEST_SCHEMA = 256 * 2**10
 LARGEST_VALUE = 2**20
 """Bytes of JSON text."""
-LARGEST_TOLD = 64 * 2**10
-"""Bytes of a value of which the place of what is wrong is told: under `anyOf` and its like, the validator writes down
-what is wrong in each alternative at every level, which takes 25 times as long as to say that it does not fit.
+LARGEST_PLACED = 64 * 2**10
+"""Bytes of a value in which what is wrong is looked for: under `anyOf` and its like, the validator writes down what is
+wrong in each alternative at every level, which takes 25 times as long as to say that it does not fit.
 """
 MOST_LONG = 100
 """Integers of 19 digits and more in one value: the validator compares them pair by pair."""
 SMALL = 16 * 2**10
 """Bytes of the schemas of which many are kept; a large one may take some megabytes when it is compiled."""
 KEPT, KEPT_LARGE = 1_000, 50
-MOST_TOLD = 16_000
+MOST_REMEMBERED = 16_000
 """Schemas of which it is remembered whether they can be used: servers may change theirs without end."""
 LONGEST_WORDS = 200
 
@@ -64,7 +64,7 @@ def objection(schema: bytes) -> str | None:
     """Why nothing can be validated against this schema, in plain words; None where that can be done."""
     key = sha256(schema).digest()  # the schemas themselves would take gigabytes
     if key not in _objections:
-        if len(_objections) >= MOST_TOLD:
+        if len(_objections) >= MOST_REMEMBERED:
             _objections.clear()
         try:
             _built(schema)
@@ -132,8 +132,8 @@ def _wrong(by: Validator, text: bytes, what: str) -> str | None:
         value = _decoded(text)
         _check_effort(by, text, value)
         if not by.rules.is_valid(value):
-            if len(text) > LARGEST_TOLD:
-                return _words(what, "", f"{_VALUE} does not fit; where is told up to {LARGEST_TOLD // 1024} KiB only")
+            if len(text) > LARGEST_PLACED:
+                return _words(what, "", f"{_VALUE} does not fit; where is told up to {LARGEST_PLACED // 1024} KiB only")
             by.rules.validate(value)
     except InvalidValue as unfit:
         return _words(what, "", str(unfit))

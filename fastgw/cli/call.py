@@ -16,7 +16,7 @@ from fastgw.cli.snippets import KEY_ENV, URL
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, encoded, line
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members, quote
-from fastgw.protocol.params import lines
+from fastgw.protocol.headers import lines
 
 _TOOLS, _PROMPTS = {names.TOOLS_LIST: "name"}, {names.PROMPTS_LIST: "name"}
 _RESOURCES = {names.RESOURCES_LIST: "uri", names.TEMPLATES_LIST: "uriTemplate"}

@@ -17,7 +17,7 @@ from fastgw.cli import terminal
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed
 from fastgw.protocol import names
 from fastgw.protocol.envelope import emit, quote
-from fastgw.protocol.params import encode_name
+from fastgw.protocol.headers import encode_name
 from fastgw.protocol.sse import EventParser
 
 LARGEST = 64 * 2**20

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from math import ceil
+from typing import Any
 
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import rate_headers
 from fastgw.gateway.context import RequestContext
+from fastgw.policy.verdict import LimitVerdict
 from fastgw.protocol import headers, sse
 from fastgw.upstream.tasks import BackgroundTasks
 
@@ -21,7 +22,7 @@ Fields = list[tuple[bytes, bytes]]
 
 FREE = 64 * 1024
 """Bytes of a body that do not count against a worker's budget: nearly every call is smaller."""
-_THROWN_AWAY = 1024 * 1024
+_DISCARDED = 1024 * 1024
 """Bytes read and dropped after a refusal for size, so that the agent gets to read the refusal before a reset."""
 
 JSON = (b"content-type", b"application/json")
@@ -98,12 +99,12 @@ class AgentConnection:
             raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
         return b"".join(parts)
 
-    async def throw_away(self, seconds: float) -> None:
+    async def discard_body(self, seconds: float) -> None:
         """Read on a little after a refusal for size and drop it; ends when the agent does, or in `seconds`."""
         dropped = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while dropped < _THROWN_AWAY:
+                while dropped < _DISCARDED:
                     message = await self._receive()
                     dropped += len(message.get("body", b""))
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
@@ -148,42 +149,38 @@ class AgentConnection:
         future.add_done_callback(woken)
 
 
-class ResponseWriter(Protocol):
-    """What the path needs to answer one call."""
+class ResponseWriter:
+    """What the pipeline needs to answer one call; by itself it has room for nothing but the response."""
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """The last word, whole; on a stream that has begun it is the last event."""
-        ...
+        """The final response, whole; on a stream that has begun it is the last event."""
+        raise NotImplementedError
 
     async def event(self, data: bytes) -> None:
-        """One notification before the last word."""
-        ...
+        """One notification before the response."""
 
-    async def silence(self) -> None:
-        """End without a last word: the agent has cancelled the call and must not be answered."""
-        ...
+    async def close_unanswered(self) -> None:
+        """End without a response: the agent has cancelled the call and must not be answered."""
 
-    def expect_events(self) -> None:
+    def keep_alive(self) -> None:
         """The server streams: from now on silence is filled with comments."""
-        ...
 
 
-class HttpResponse:
-    """An HTTP answer: JSON if the last word comes first, else an event stream."""
+class HttpResponse(ResponseWriter):
+    """An HTTP answer: JSON if the response comes first, else an event stream."""
 
     def __init__(self, agent: AgentConnection, context: RequestContext, common: Fields, tasks: BackgroundTasks) -> None:
         self._agent = agent
         self._context = context
         self._common = common
         self._tasks = tasks
-        self._streams = context.dialect.streams and headers.accepts(
-            context.headers.get(b"accept"), b"text/event-stream"
-        )
+        accept = context.headers.get(b"accept")
+        self._streams = context.dialect.streams and headers.accepts(accept, b"text/event-stream")
         self._turn = asyncio.Lock()
-        self._pulse: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        self._still()
+        self._stop_timer()
         self._context.bytes_out += len(body)
         if not self._agent.started:
             await self._agent.answer(status, [*self._head(), *fields, JSON], body)
@@ -199,16 +196,16 @@ class HttpResponse:
         self._context.bytes_out += len(data)
         await self._push(sse.encode(data))
 
-    async def silence(self) -> None:
-        self._still()
+    async def close_unanswered(self) -> None:
+        self._stop_timer()
         if not self._agent.started:
             await self._agent.open([*self._head(), *_STREAM] if self._streams else self._head())
         async with self._turn:
             await self._agent.close()
 
-    def expect_events(self) -> None:
+    def keep_alive(self) -> None:
         if self._streams:
-            self._pulse = asyncio.get_running_loop().call_later(KEEP_ALIVE, self._beat)
+            self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self._comment)
 
     async def _push(self, data: bytes) -> None:
         async with self._turn:
@@ -217,24 +214,49 @@ class HttpResponse:
             if not self._agent.started:
                 await self._agent.open([*self._head(), *_STREAM])
             await self._agent.push(data)
-        if self._pulse is not None:
-            self._pulse.cancel()
-            self.expect_events()
+        if self._timer is not None:
+            self._timer.cancel()
+            self.keep_alive()
 
     def _head(self) -> Fields:
         """The headers of every answer, and how the limits stand that counted this one."""
-        return [*self._common, *rate_headers.fields(self._context.verdict)] if self._context.verdict else self._common
+        return [*self._common, *rate_limit_headers(self._context.verdict)] if self._context.verdict else self._common
 
-    def _beat(self) -> None:
+    def _comment(self) -> None:
         self._tasks.spawn(self._push(sse.KEEP_ALIVE), "keep-alive")
 
-    def _still(self) -> None:
-        if self._pulse is not None:
-            self._pulse.cancel()
-            self._pulse = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
-class BatchResponse:
+def rate_limit_headers(verdict: LimitVerdict | None) -> Fields:
+    """`RateLimit` and `RateLimit-Policy` for the tightest rate that counted a call.
+
+    `q` calls in `w` seconds: a bucket, and how long it takes to fill. `r` calls are left; in `t` seconds it is full.
+    """
+    charge = verdict.tightest if verdict is not None else None
+    if verdict is None or charge is None or charge.figures is None:
+        return []
+    figures = charge.figures
+    # A String of structured fields (RFC 9651, section 3.3.3): printable ASCII, two letters escaped.
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in charge.limit.name)
+    name = b'"%s"' % plain.replace("\\", "\\\\").replace('"', '\\"').encode()
+    window = max(1, ceil(figures.seconds(figures.cap)))
+    return [
+        (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, figures.burst, window)),
+        (b"ratelimit", b"%s;r=%d;t=%d" % (name, verdict.left, ceil(verdict.full_in))),
+    ]
+
+
+def tightest(verdicts: Iterable[LimitVerdict | None]) -> LimitVerdict | None:
+    """The one of several calls' verdicts whose bucket has the fewest calls left."""
+    counted = [verdict for verdict in verdicts if verdict is not None and verdict.tightest is not None]
+    return min(counted, key=lambda verdict: verdict.left, default=None)
+
+
+class BatchResponse(ResponseWriter):
     """The place of one answer in a batch; notifications have none, since a batch is one JSON array."""
 
     def __init__(self, context: RequestContext, room: Budget) -> None:
@@ -249,12 +271,3 @@ class BatchResponse:
             body = self.context.dialect.refusal(fault, self.context.reply_to, self.context.request_id)
         self.context.bytes_out += len(body)
         self.reply = body
-
-    async def event(self, data: bytes) -> None:
-        pass
-
-    async def silence(self) -> None:
-        pass
-
-    def expect_events(self) -> None:
-        pass

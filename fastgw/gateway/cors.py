@@ -1,4 +1,4 @@
-"""Browsers: which pages may call, and what their browser must be told before it lets them (Fetch, CORS protocol)."""
+"""Browsers: which pages may call, and what their browser asks before it lets them (Fetch, CORS protocol)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MAX_AGE = b"600"
 _ASKED_VERB, _ASKED_HEADERS = b"access-control-request-method", b"access-control-request-headers"
 
 
-def admitted(context: RequestContext, endpoint: Endpoint | None) -> Fields:
+def check_origin(context: RequestContext, endpoint: Endpoint | None) -> Fields:
     """What every answer to this page's request carries. Call it only where there is an `Origin`.
 
     Args:
-        endpoint: None where the path leads nowhere; that too is told to whom it may be.
+        endpoint: None where the path leads nowhere.
 
     Raises:
         Fault: BAD_ORIGIN.
@@ -51,13 +51,13 @@ def admitted(context: RequestContext, endpoint: Endpoint | None) -> Fields:
     ]
 
 
-def asks_first(context: RequestContext, verb: str) -> bool:
-    """Whether a browser asks on behalf of a page, and of no agent yet (Fetch, CORS-preflight request)."""
-    return verb == "OPTIONS" and b"origin" in context.headers and _ASKED_VERB in context.headers
+def is_preflight(context: RequestContext) -> bool:
+    """Whether this OPTIONS is a browser's, on behalf of a page, and of no agent yet (Fetch, CORS-preflight request)."""
+    return b"origin" in context.headers and _ASKED_VERB in context.headers
 
 
-def permission(context: RequestContext, verbs: Iterable[str]) -> Fields:
-    """The answer to a browser that asks first, beside what every answer carries."""
+def preflight_headers(context: RequestContext, verbs: Iterable[str]) -> Fields:
+    """The headers of the answer to a preflight, beside those of every answer."""
     asked = context.headers.get(_ASKED_HEADERS, b"").decode("latin-1").lower().split(",")[:_MOST_ASKED]
     more = [name for name in map(str.strip, asked) if name not in _USUAL and _MORE.fullmatch(name)]
     return [

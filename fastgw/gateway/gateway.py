@@ -14,37 +14,34 @@ import orjson
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.connection import Budget, Fields
-from fastgw.gateway.context import RequestContext
+from fastgw.gateway.context import DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
-from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
+from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.gates import AdmissionGate, CapacityGate, MaintenanceGate
 from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
-from fastgw.gateway.recorder import Recorder
-from fastgw.gateway.refusal_log import RefusalLog
-from fastgw.gateway.sweep import DeadlineSweep
+from fastgw.gateway.refusals import RefusalLog
 from fastgw.policy.match import ANONYMOUS
 from fastgw.ports import Controller, UpstreamSession
-from fastgw.protocol import headers, rounds, sessions
+from fastgw.protocol import headers, rounds
 from fastgw.protocol.sealing import Sealer
 from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot, View
+from fastgw.telemetry.counters import Counters
 from fastgw.upstream.caller import UpstreamCaller
 from fastgw.upstream.pools import ConnectionPools
 from fastgw.upstream.tasks import BackgroundTasks
-
-MOST_IN_FLIGHT = 10_000
-"""Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
 
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
 
 class Draining(Protocol):
-    """How far this worker's life is, as far as answers tell."""
+    """How far this worker's life is, as far as answers show it."""
 
     @property
     def draining(self) -> bool:
         """Whether connections are to end with the answer they wait for."""
-        ...
 
 
 class Gateway:
@@ -52,22 +49,19 @@ class Gateway:
 
     Args:
         controller: the port to what must be one in the whole gateway.
-        ledger: counts and events of finished requests.
-        registry: background work.
+        counters: of this worker.
+        tasks: background work.
         life: state of the worker.
         limiter: holds calls to the limits.
     """
 
-    most_in_flight = MOST_IN_FLIGHT
-
     def __init__(
-        self, controller: Controller, recorder: Recorder, tasks: BackgroundTasks, life: Draining, limiter: Limiter
+        self, controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Draining, limiter: Limiter
     ) -> None:
         self.controller = controller
         self.limiter = limiter
         self.tasks = tasks
         self.refusal_log = RefusalLog()
-        self._recorder = recorder
         self._life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
@@ -76,6 +70,10 @@ class Gateway:
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
         self._running: set[RequestContext] = set()
+        self.gates: list[AdmissionGate] = [CapacityGate(self._running), MaintenanceGate(), limiter]
+        """What a call passes, in order, before it goes to its server; and back when it is over."""
+        self.observers: list[Observer] = [RequestMetrics(counters), UsageEvents(controller)]
+        """What observes every request that is over, in order."""
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
         self._sweep = DeadlineSweep()
@@ -152,23 +150,20 @@ class Gateway:
         self._sweep.add(context)
         return context
 
-    def element(self, whole: RequestContext, found: ParsedRequest | RefusedMessage) -> RequestContext:
+    def batch_context(self, whole: RequestContext, found: ParsedRequest) -> RequestContext:
         """The context of one message of a batch."""
         name = f"req_{self._boot}{next(self._numbers):06x}"
-        element = RequestContext(
+        return RequestContext(
             name, whole.snapshot, whole.endpoint, whole.dialect, whole.headers, whole.twice, whole.started,
             timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
-            method=found.method, bytes_in=found.size,
+            method=found.call.method, bytes_in=found.size, reply_to=found.call.id,
         )  # fmt: skip
-        element.reply_to = found.id if isinstance(found, RefusedMessage) else found.call.id
-        return element
 
     def hold(self, context: RequestContext, count: int) -> bool:
         """Take room for `count` bytes of the body of this request, besides what it has; given back by `release`."""
-        if not self._bodies.take(count):
-            return False
-        context.held += count
-        return True
+        is_free = self._bodies.take(count)
+        context.held += count if is_free else 0
+        return is_free
 
     def release(self, context: RequestContext) -> None:
         """The request is over: its body is no more."""
@@ -177,11 +172,9 @@ class Gateway:
 
     def common(self, context: RequestContext) -> Fields:
         """The headers of every answer."""
-        found = [(b"x-request-id", context.request_id.encode())]
+        found = [(b"x-request-id", context.request_id.encode()), *context.cors]
         if self._life.draining:
             found.append((b"connection", b"close"))
-        if context.cors:
-            found += context.cors
         return found
 
     def track(self, context: RequestContext) -> None:
@@ -199,17 +192,19 @@ class Gateway:
             del self._calls[call.session, call.id]
 
     def expire(self) -> None:
-        """The worker ends before these calls do: each is told so, rather than cut off."""
+        """The worker ends before these calls do: each is answered so, rather than cut off."""
         for context in self._running:
             context.expire()
 
     def record(self, context: RequestContext) -> None:
-        """Count the request; write a usage event where it was a call and its agent is known."""
-        self._recorder.record(context, self.controller)
+        """The request is over, answered or refused: let the observers know."""
+        context.latency = time.monotonic() - context.started
+        for observer in self.observers:
+            observer.observe(context)
 
     # -- sessions and cancels -----------------------------------------------------------------------------------
 
-    def heed(self, context: RequestContext, found: ParsedRequest) -> None:
+    def handle_notification(self, found: ParsedRequest) -> None:
         """Take note of a notification; a cancel is carried to whichever worker has the call."""
         call = found.call
         if found.kind is RequestKind.CANCEL and call.session is not None and not self.cancelled(call.session, call.id):
@@ -224,14 +219,10 @@ class Gateway:
         return True
 
     async def end_session(self, context: RequestContext) -> None:
-        """End the session a DELETE names, on every worker.
-
-        Raises:
-            Fault: NOT_ONE_MESSAGE, SESSION_UNKNOWN.
-        """
+        """End the session a DELETE names, on every worker. Raises a Fault: NOT_ONE_MESSAGE, SESSION_UNKNOWN."""
         session = legacy.session_of(context, self.agent_sessions)
-        self.agent_sessions.end(session.id, sessions.LIFETIME)
-        await self.controller.end_session(session.id, sessions.LIFETIME)
+        self.agent_sessions.end(session.id, LIFETIME)
+        await self.controller.end_session(session.id, LIFETIME)
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """(instance, identity, session) of the sessions at servers that this worker uses."""

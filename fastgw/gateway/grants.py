@@ -46,11 +46,7 @@ def completes(endpoint: Endpoint, view: View) -> bool:
 
 
 def resolve(context: RequestContext, call: Call) -> bytes | None:
-    """As the verb of the same name, for every call but one of a tool.
-
-    Raises:
-        Fault: as `grant_of`.
-    """
+    """As the step of the same name, for every call but one of a tool. Raises a Fault: as `grant_of`."""
     view, dialect = context.view, context.dialect
     assert view is not None
     grant = context.grant = grant_of(call, context.endpoint, view)
@@ -88,10 +84,10 @@ def _owned(uri: str, endpoint: Endpoint, view: View) -> tuple[str, str]:
     owned = endpoint.uris.owner(uri) if len(uri) <= _LONGEST_URI else None
     if owned is None or owned.server not in endpoint.readers:
         raise unknown_resource(uri)
-    server, own = owned.server, owned.uri
-    if not view.uri_rules.permit(uri, server, own, endpoint.uris.known_as(server, own)):
+    known_as = endpoint.uris.known_as(owned.server, owned.uri)
+    if not view.uri_rules.permit(uri, owned.server, owned.uri, known_as):
         raise unknown_resource(uri)
-    return server, own
+    return owned.server, owned.uri
 
 
 def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
@@ -104,24 +100,19 @@ def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
     except (KeyError, NotJson, NotAMessage) as wrong:
         raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
     if kind == "ref/prompt":
-        grant = _prompt(call.method, named, view)
-        arm, target = grant.arms[0], grant.arms[0].targets[0]
-        own = _reference(ref, "name", target)
+        arm = _prompt(call.method, named, view).arms[0]
+        target, member = arm.targets[0], "name"
     elif kind == "ref/resource":
         server, uri = _owned(named, endpoint, view)
         if not endpoint.uris.lists(server, uri):  # its server would refuse it in other words than we what is hidden
             raise unknown_resource(named)
-        arm, target = endpoint.readers[server], Target(server, uri, quote(uri))
-        own = _reference(ref, "uri", target)
+        arm, target, member = endpoint.readers[server], Target(server, uri, quote(uri)), "uri"
     else:
         raise Fault(Kind.BAD_PARAMS, "Invalid params: ref.type must be ref/prompt or ref/resource")
-    call.params["ref"] = emit(own)
+    # The member that names another kind, which nobody has checked, goes no further.
+    rest = {name: value for name, value in ref.items() if name not in _NAMING}
+    call.params["ref"] = emit({**rest, member: target.name_json})
     return _made(named, arm, replace(target, member=""))
-
-
-def _reference(ref: dict[str, bytes], member: str, target: Target) -> dict[str, bytes]:
-    """The server's own reference; the member that names another kind, which nobody has checked, goes no further."""
-    return {**{name: value for name, value in ref.items() if name not in _NAMING}, member: target.name_json}
 
 
 def _made(name: str, arm: Arm, target: Target) -> Grant:

@@ -1,4 +1,4 @@
-"""Rate limits, and calls at the same time: what a call counts in, what it hears when it is one too many.
+"""Rate limits, and calls at the same time: what a call counts in, and its refusal when it is one too many.
 
 Where buckets are kept, and how they are decided, is in `limits/` and `policy/bucket.py`.
 """
@@ -22,6 +22,7 @@ import msgspec
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.gates import AdmissionGate
 from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.shared_buckets import SharedBuckets
@@ -52,7 +53,7 @@ MOST_RESETS = 1000
 NETWORK = 64
 """Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 SOON = 1
-"""Seconds after which a call is told to come back where nobody can tell when another one ends."""
+"""`Retry-After` where nobody can say when another call ends, in seconds."""
 BEAT = 0.5
 """Seconds between two looks at what is idle, and two signs of life to a store."""
 READY_WITHIN = 1.0
@@ -70,7 +71,7 @@ class Reset(msgspec.Struct, frozen=True, tag_field="do", tag="reset"):
     """An operator makes buckets of a limit full.
 
     Args:
-        number: of no other reset: each is heeded once, whoever repeats it.
+        number: of no other reset: each is obeyed once, whoever repeats it.
         subject: values of the limit's `by`, in order; None for all of its buckets.
     """
 
@@ -104,7 +105,7 @@ class Selection(NamedTuple):
     of: dict[tuple[str, ...], Sequence[Counting]]
 
 
-class Limiter:
+class Limiter(AdmissionGate):
     """Holds one worker's calls to the limits.
 
     Args:
@@ -119,14 +120,14 @@ class Limiter:
         self._known: dict[tuple[str, str], tuple[Mapping[str, Claim], Selection]] = {}
         """By endpoint and agent. Its claims are looked at again where they are another object."""
         self._selections: dict[tuple[str, tuple[ApplyingLimits, ...]], Selection] = {}
-        self._strangers = Limit(FAILED_CREDENTIALS, ("address",))
+        self._failed_logins = Limit(FAILED_CREDENTIALS, ("address",))
         self._resets: dict[int, None] = {}
         self.refused: Top[tuple[str, str]] = Top()
         """(limit, subject) of those who are refused most."""
 
     def load(self, snapshot: Snapshot) -> None:
         """Go by the limits of this snapshot. Buckets stay as they are: they are known by name."""
-        self._strangers = replace(self._strangers, figures=snapshot.failed_credentials)
+        self._failed_logins = replace(self._failed_logins, figures=snapshot.failed_credentials)
         if snapshot.limits != self._limits:
             self._limits = snapshot.limits
             self._known.clear()
@@ -262,7 +263,7 @@ class Limiter:
         if reset.subject is None:
             self._buckets.reset_all(reset.limit, reset.number)
             return
-        limit = next((one for one in (*self._limits, self._strangers) if one.name == reset.limit), None)
+        limit = next((one for one in (*self._limits, self._failed_logins) if one.name == reset.limit), None)
         if limit is None:
             return
         tables = [(limit.name, limit.figures)]
@@ -273,14 +274,14 @@ class Limiter:
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand here, fit for JSON: fullest buckets, who is refused most."""
-        standings: list[BucketState] = []
+        states: list[BucketState] = []
         for at, one in enumerate(self._buckets.standings(int(monotonic() * 1e6))):
             if at % SLICE == SLICE - 1:
-                standings = nlargest(REPORTED, standings, key=attrgetter("used"))
+                states = nlargest(REPORTED, states, key=attrgetter("used"))
                 await asyncio.sleep(0)  # calls go on meanwhile
-            standings.append(one)
+            states.append(one)
         return {
-            "buckets": [asdict(one) for one in nlargest(REPORTED, standings, key=attrgetter("used"))],
+            "buckets": [asdict(one) for one in nlargest(REPORTED, states, key=attrgetter("used"))],
             "refused": [
                 {"limit": limit, "subject": subject, "calls": calls}
                 for (limit, subject), calls in islice(self.refused, REPORTED)
@@ -288,11 +289,11 @@ class Limiter:
             "store": self._buckets.state,
         }
 
-    # -- strangers ---------------------------------------------------------------------------------------------------
+    # -- failed logins -----------------------------------------------------------------------------------------------
 
     async def throttle_failed_login(self, context: RequestContext, fault: Fault) -> Fault:
-        """What a wrong credential hears: `fault`, or, from an address that has shown too many, RATE_LIMITED."""
-        limit = self._strangers
+        """The refusal of a wrong credential: `fault`, or RATE_LIMITED for an address that has shown too many."""
+        limit = self._failed_logins
         if limit.figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
         bucket = limit.name, _address(context.client)
@@ -300,9 +301,7 @@ class Limiter:
             verdict = await self._verdict(context, [BucketCharge(limit, bucket, limit.figures)])
         finally:
             self.settle(context)
-        if verdict.refused is None:
-            return fault
-        return self._refusal(context, verdict, verdict.refused)
+        return self._refusal(context, verdict, verdict.refused) if verdict.refused is not None else fault
 
 
 def _address(client: Sequence[object] | None) -> str | None:
@@ -326,14 +325,14 @@ def _speaking(selection: Selection, context: RequestContext) -> Sequence[Countin
     known = selection.of.get(key)
     if known is not None:
         return known
-    matter = CallSubject(_kind(call), *key[1:])
+    subject = CallSubject(_kind(call), *key[1:])
     tools = [one.limit.tools for one in selection.limits]
-    if matter.kind == "resource" and not all(one is None or one.uris.free for one in tools):
-        matter = matter._replace(known_as=endpoint.uris.known_as(target.server, target.tool))
+    if subject.kind == "resource" and not all(one is None or one.uris.free for one in tools):
+        subject = subject._replace(known_as=endpoint.uris.known_as(target.server, target.tool))
     found = [
-        (one, one.limit.subject_reader(endpoint.path, matter))
+        (one, one.limit.subject_reader(endpoint.path, subject))
         for one in selection.limits
-        if one.limit.tools is None or one.limit.tools.take(matter)
+        if one.limit.tools is None or one.limit.tools.take(subject)
     ]
     if call.method in (names.TOOLS_CALL, names.PROMPTS_GET):  # agents can write as many URIs as they like
         if len(selection.of) >= MOST_NAMES:

@@ -28,29 +28,26 @@ MOST_KEPT = 32 * 2**20
 STEP = 100
 """Tools described before other requests get their turn."""
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_OBJECT = {"type": "object"}
+_OBJECT, _TEXT = {"type": "object"}, {"type": "string"}
 _RESULT = {
-    "type": "object",
-    "properties": {
-        "content": {"type": "array", "items": _OBJECT},
-        "structuredContent": {},
-        "isError": {"type": "boolean", "description": "The tool itself failed."},
-        "_meta": _OBJECT,
-    },
+    "content": {"type": "array", "items": _OBJECT},
+    "structuredContent": {},
+    "isError": {"type": "boolean", "description": "The tool itself failed."},
+    "_meta": _OBJECT,
 }
 _ERROR = {
-    "type": "object",
-    "required": ["error", "code", "requestId", "mayHaveRun"],
-    "properties": {
-        "error": {"type": "string"},
-        "code": {"type": "integer"},
-        "requestId": {"type": "string"},
-        "mayHaveRun": {"type": "boolean", "description": "Whether the call may have taken effect."},
-        "retryAfter": {"type": "integer", "description": "Seconds."},
-    },
+    "error": _TEXT,
+    "code": {"type": "integer"},
+    "requestId": _TEXT,
+    "mayHaveRun": {"type": "boolean", "description": "Whether the call may have taken effect."},
+    "retryAfter": {"type": "integer", "description": "Seconds."},
 }
-_SHARED_SCHEMAS = orjson.dumps({"Result": _RESULT, "Error": _ERROR})[1:-1]
+_SHARED_SCHEMAS = orjson.dumps(
+    {
+        "Result": {**_OBJECT, "properties": _RESULT},
+        "Error": {**_OBJECT, "required": ["error", "code", "requestId", "mayHaveRun"], "properties": _ERROR},
+    }
+)[1:-1]
 _RESPONSES = (
     b'"responses":{"Error":{"description":"The call failed or was refused.",'
     b'"content":{"application/json":{"schema":{"$ref":"#/components/schemas/Error"}}}}}'
@@ -114,8 +111,21 @@ class Descriptions:
 
 
 async def _document(context: RequestContext, listing: Listing) -> bytes:
+    endpoint, snapshot = context.endpoint, context.snapshot
+    info = {"title": f"{snapshot.server_name} {endpoint.path}", "version": snapshot.server_version}
+    if endpoint.instructions:
+        info["description"] = endpoint.instructions
+    head = orjson.dumps(
+        {
+            "openapi": "3.1.1",
+            "info": info,
+            "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+            "servers": [{"url": endpoint.path}],
+            "security": [] if endpoint.anonymous else [{"bearer": []}],
+        }
+    )
     paths: list[bytes] = []
-    schemas = [_SHARED_SCHEMAS]
+    schemas = [head[:-1], b',"components":{"schemas":{', _SHARED_SCHEMAS]
     for page in listing.pages:
         tools = _TOOLS(page.items[MODERN])
         await asyncio.sleep(0)
@@ -125,28 +135,10 @@ async def _document(context: RequestContext, listing: Listing) -> bytes:
             paths += [b"," if paths else b"", b",".join([path for path, _ in made])]
             schemas += [b",", b",".join([schema for _, schema in made])]
             await asyncio.sleep(0)
-    head = _head(context)[:-1] + b',"components":{"schemas":{'
-    middle = b"},%s%s" % (_RESPONSES, b"}" if context.endpoint.anonymous else _SCHEMES)
-    document = b"".join((head, *schemas, middle, b',"paths":{', *paths, b"}}"))
+    middle = b"},%s%s" % (_RESPONSES, b"}" if endpoint.anonymous else _SCHEMES)
+    document = b"".join((*schemas, middle, b',"paths":{', *paths, b"}}"))
     await asyncio.sleep(0)  # to send it takes another 16 ms
     return document
-
-
-def _head(context: RequestContext) -> bytes:
-    """The document without what its tools make of it."""
-    endpoint, snapshot = context.endpoint, context.snapshot
-    info = {"title": f"{snapshot.server_name} {endpoint.path}", "version": snapshot.server_version}
-    if endpoint.instructions:
-        info["description"] = endpoint.instructions
-    return orjson.dumps(
-        {
-            "openapi": "3.1.1",
-            "info": info,
-            "jsonSchemaDialect": _DIALECT,
-            "servers": [{"url": endpoint.path}],
-            "security": [] if endpoint.anonymous else [{"bearer": []}],
-        }
-    )
 
 
 def _described(tool: _Tool) -> tuple[bytes, bytes]:
@@ -159,9 +151,9 @@ def _described(tool: _Tool) -> tuple[bytes, bytes]:
         there = b"#/components/schemas/%s.result" % key.encode()
         schemas += b',"%s.result":%s' % (key.encode(), _moved(output, there))
         result = b'{"allOf":[%s],"properties":{"structuredContent":{"$ref":"%s"}}}' % (_RESULT_REF, there)
-    about = ((b"summary", bytes(tool.title)), (b"description", bytes(tool.description)))
-    told = b"".join([b'"%s":%s,' % (member, text) for member, text in about if text])
-    return _PATH % (encoded(tool.name, safe="").encode(), quote(tool.name), told, place, result), schemas
+    texts = ((b"summary", bytes(tool.title)), (b"description", bytes(tool.description)))
+    about = b"".join([b'"%s":%s,' % (member, text) for member, text in texts if text])
+    return _PATH % (encoded(tool.name, safe="").encode(), quote(tool.name), about, place, result), schemas
 
 
 def _moved(schema: bytes, place: bytes) -> bytes:
@@ -180,10 +172,10 @@ def _moved(schema: bytes, place: bytes) -> bytes:
         if b'"$id"' in (text := emit(found)):
             return schema
         schema = text
-    return _ROOTED.sub(lambda found: _leading(found, place), schema)
 
+    def leading(found: re.Match[bytes]) -> bytes:
+        """A text that ends like a reference stays."""
+        at = found.start()
+        return found[0][:-1] + place if schema[at - 1 : at] in _BEFORE else found[0]
 
-def _leading(found: re.Match[bytes], place: bytes) -> bytes:
-    """The reference from the root made to begin at `place`; a text that ends like one stays."""
-    at = found.start()
-    return found[0][:-1] + place if found.string[at - 1 : at] in _BEFORE else found[0]
+    return _ROOTED.sub(leading, schema)

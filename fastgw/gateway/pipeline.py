@@ -1,15 +1,15 @@
-"""The path of a request: ten verbs, from top to bottom.
+"""The path of a request: ten steps, from top to bottom.
 
 accept      path, Host, Origin; the snapshot is taken once
 identify    credential -> Principal, before a stranger's method is looked at and its body read
 read        the body, up to its limit and deadline
-recognise   era, version, envelope -> Call; headers must mirror the body
+parse       era, version, envelope -> Call; headers must agree with the body
 resolve     name -> Grant, one dictionary look-up; or an answer made here
 authorise   what policies say about these very arguments
-admit       whether the gateway takes the call now
+admit       the gates: whether the gateway takes the call now
 forward     one instance of one server, with that server's own credential
 relay       one JSON reply, or events until done
-settle      always runs: count, record, forget
+settle      always runs: the gates again, then the observers
 """
 
 from __future__ import annotations
@@ -22,22 +22,10 @@ from functools import partial
 from typing import Any
 
 from fastgw.auth.keys import authenticate
-from fastgw.catalog.arms import arm_for
-from fastgw.catalog.route import Arm
+from fastgw.catalog.route import Arm, arm_for
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import (
-    arguments as curation,
-)
-from fastgw.gateway import (
-    cors as origins,
-)
-from fastgw.gateway import (
-    grants,
-    paths,
-    prepared,
-    rate_headers,
-    refusals,
-)
+from fastgw.gateway import cors, entry_points, grants, prepared, refusals
+from fastgw.gateway.arguments import prepare_arguments
 from fastgw.gateway.connection import (
     JSON,
     AgentConnection,
@@ -47,16 +35,17 @@ from fastgw.gateway.connection import (
     Receive,
     ResponseWriter,
     Send,
+    rate_limit_headers,
+    tightest,
 )
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
-from fastgw.gateway.dialects.era import MESSAGES
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.entry_points import MESSAGES, EntryPoint
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.paths import EntryPoint
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
 from fastgw.policy.match import ANONYMOUS
-from fastgw.protocol import names, params
+from fastgw.protocol import headers, names
 from fastgw.snapshot.model import Backend
 from fastgw.upstream.call_context import remaining
 from fastgw.upstream.reply import UpstreamReply
@@ -72,8 +61,8 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     context = gateway.begin(scope)
     try:
         entry_point, verb = accept(context, scope), scope["method"]
-        if origins.asks_first(context, verb):
-            fields = [*gateway.common(context), *origins.permission(context, entry_point.verbs(context))]
+        if verb == "OPTIONS" and cors.is_preflight(context):
+            fields = [*gateway.common(context), *cors.preflight_headers(context, entry_point.verbs(context))]
             await agent.answer(204, fields, b"")
             return
         identify(context)
@@ -84,11 +73,11 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             await agent.answer(200, gateway.common(context), b"")
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
-        found = recognise(gateway, context, entry_point, body)
+        found = entry_point.parse(context, body, gateway.agent_sessions)
         if isinstance(found, list):
-            await batch(gateway, context, found, agent)
+            await answer_batch(gateway, context, found, agent)
         else:
-            await one(gateway, context, found, agent)
+            await answer_message(gateway, context, found, agent)
     except Fault as fault:
         await refuse(gateway, context, await gateway.limiter.throttle_failed_login(context, fault), agent)
     except asyncio.CancelledError:
@@ -103,7 +92,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
 
 
 def accept(context: RequestContext, scope: Scope) -> EntryPoint:
-    """Find the endpoint and the way in, and check what the head of the request says before all else.
+    """Find the endpoint and its entry point, and check what the head of the request says before all else.
 
     Raises:
         Fault: BAD_HOST, BAD_ORIGIN, NO_ENDPOINT.
@@ -113,25 +102,21 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     endpoint = snapshot.endpoints.get(path)
     # Of another length than what it stands for: part of it was percent-encoded.
     if endpoint is None or len(scope.get("raw_path") or path) != len(path):
-        endpoint, entry_point = paths.find(snapshot.endpoints, scope)
+        endpoint, entry_point = entry_points.find(snapshot.endpoints, scope)
         context.dialect = entry_point.dialect
     host = found.get(b"host", b"").decode("latin-1").lower()
     if b"host" in context.twice or not host or (snapshot.hosts and host not in snapshot.hosts):
         raise Fault(Kind.BAD_HOST)
     if b"origin" in found:
-        context.cors = origins.admitted(context, endpoint)
+        context.cors = cors.check_origin(context, endpoint)
     if endpoint is None:
-        raise Fault(Kind.NO_ENDPOINT, paths.meant(path))
+        raise entry_points.no_endpoint(path)
     context.endpoint = endpoint
     return entry_point
 
 
 def identify(context: RequestContext) -> None:
-    """Find out who calls.
-
-    Raises:
-        Fault: UNAUTHENTICATED, WRONG_CREDENTIAL.
-    """
+    """Find out who calls. Raises a Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
     endpoint = context.endpoint
     if endpoint.anonymous:
         context.principal = ANONYMOUS
@@ -145,11 +130,7 @@ def identify(context: RequestContext) -> None:
 
 
 def check_verb(context: RequestContext, entry_point: EntryPoint, verb: str) -> None:
-    """Refuse a method that is not taken here; only now, because clients show 405 where the key is what is wrong.
-
-    Raises:
-        Fault: BAD_VERB.
-    """
+    """Raises a Fault, BAD_VERB. Only now, because clients show 405 where the key is what is wrong."""
     verbs = entry_point.verbs(context)
     if verb not in verbs:
         raise Fault(Kind.BAD_VERB, headers=((b"allow", ", ".join(verbs).encode()),))
@@ -181,66 +162,70 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
     return body
 
 
-def recognise(
-    gateway: Gateway, context: RequestContext, entry_point: EntryPoint, body: bytes
-) -> ParsedRequest | list[ParsedRequest | RefusedMessage]:
-    """Whatever the agent speaks, from here on there are only calls: one, or a batch of them.
-
-    Raises:
-        Fault: the body as a whole is refused.
-    """
-    return entry_point.parse(context, body, gateway.agent_sessions)
-
-
-async def one(gateway: Gateway, context: RequestContext, found: ParsedRequest, agent: AgentConnection) -> None:
+async def answer_message(
+    gateway: Gateway, context: RequestContext, found: ParsedRequest, agent: AgentConnection
+) -> None:
     """The usual case: one message, answered over HTTP by itself."""
     if found.kind in (RequestKind.NOTHING, RequestKind.CANCEL):
-        gateway.heed(context, found)
+        gateway.handle_notification(found)
         await agent.answer(202, gateway.common(context), b"")
         return
     context.dialect = found.dialect
     if found.kind is RequestKind.CALL and found.dialect.leaving_cancels:
-        context.when_old = partial(agent.watch, context.leave, gateway.tasks)
+        context.on_slow = partial(agent.watch, context.leave, gateway.tasks)
     response = HttpResponse(agent, context, gateway.common(context), gateway.tasks)
-    await carry_out(gateway, context, found, response)
+    await handle_request(gateway, context, found, response)
 
 
-async def batch(
-    gateway: Gateway, context: RequestContext, found: list[ParsedRequest | RefusedMessage], agent: AgentConnection
+async def answer_batch(
+    gateway: Gateway, context: RequestContext, found: list[ParsedRequest], agent: AgentConnection
 ) -> None:
     """Every message of a batch goes the whole path by itself; the answers leave as one array."""
     replies: list[BatchResponse] = []
     work = []
     room = Budget(context.snapshot.max_reply)
     for item in found:
-        if isinstance(item, ParsedRequest) and item.kind in (RequestKind.NOTHING, RequestKind.CANCEL):
-            gateway.heed(context, item)
+        if item.kind in (RequestKind.NOTHING, RequestKind.CANCEL):
+            gateway.handle_notification(item)
             continue
-        element = gateway.element(context, item)
-        response = BatchResponse(element, room)
+        own = gateway.batch_context(context, item)
+        response = BatchResponse(own, room)
         replies.append(response)
-        if isinstance(item, RefusedMessage):
-            await _answer_fault(element, item.fault, response)
-            gateway.record(element)
+        if item.fault is not None:
+            await _answer_fault(own, item.fault, response)
+            gateway.record(own)
         else:
-            work.append(gateway.tasks.spawn(carry_out(gateway, element, item, response), "batch element"))
+            work.append(gateway.tasks.spawn(handle_request(gateway, own, item, response), "message of a batch"))
     await asyncio.gather(*work)
     answers = [response.reply for response in replies if response.reply is not None]
     if answers:
-        told = rate_headers.fields(rate_headers.tightest(response.context.verdict for response in replies))
-        await agent.answer(200, [*gateway.common(context), *told, JSON], b"[%s]" % b",".join(answers))
+        rates = rate_limit_headers(tightest(response.context.verdict for response in replies))
+        await agent.answer(200, [*gateway.common(context), *rates, JSON], b"[%s]" % b",".join(answers))
     else:
         await agent.answer(202, gateway.common(context), b"")
 
 
-async def carry_out(gateway: Gateway, context: RequestContext, found: ParsedRequest, response: ResponseWriter) -> None:
+async def handle_request(
+    gateway: Gateway, context: RequestContext, found: ParsedRequest, response: ResponseWriter
+) -> None:
     """Resolve to settle, for one message; a fault becomes its answer."""
     context.call, context.dialect, context.reply_to = found.call, found.dialect, found.call.id
     if context.task is None:
         context.task = asyncio.current_task()
     gateway.track(context)
     try:
-        await _carry_out(gateway, context, found, response)
+        answer = await resolve(gateway, context, found)
+        if answer is not None:
+            context.outcome, context.status = "ok", 200
+            await response.answer(200, found.headers, found.dialect.reply(found.call.id, answer))
+            return
+        arm = authorise(gateway, context)
+        backend = await admit(gateway, context, arm)
+        upstream = await forward(gateway, context, arm, backend)
+        try:
+            await relay(context, upstream, response, gateway.states)
+        finally:
+            upstream.close()
     except Fault as fault:
         await _answer_fault(context, fault, response)
     except asyncio.CancelledError:
@@ -248,10 +233,10 @@ async def carry_out(gateway: Gateway, context: RequestContext, found: ParsedRequ
             kind = Kind.LOST if context.attempts else Kind.FULL
             await _answer_fault(context, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), response)
         elif context.withdrawn:
-            await response.silence()
+            await response.close_unanswered()
         elif not context.left:
             raise
-    except Exception as wrong:  # the last line: whatever it is, the agent hears an id that stands in the log
+    except Exception as wrong:  # whatever it is, the agent gets an id that stands in the log
         log.exception("%s failed: %r", context.request_id, wrong)
         await _answer_fault(context, Fault(Kind.INTERNAL, sent=context.attempts > 0), response)
     finally:
@@ -265,29 +250,7 @@ async def _answer_fault(context: RequestContext, fault: Fault, response: Respons
     await response.answer(status, refusals.headers(fault, status), body)
 
 
-async def _carry_out(gateway: Gateway, context: RequestContext, found: ParsedRequest, response: ResponseWriter) -> None:
-    if found.kind is RequestKind.LEVEL:
-        await gateway.set_level(found.call.session or "", found.call.log_level or "")
-    if found.kind is RequestKind.DESCRIBE:
-        prepared_answer: bytes | tuple[bytes, ...] | None = await gateway.descriptions.of(
-            context, gateway.listed(context)
-        )
-    else:
-        prepared_answer = resolve(gateway, context, found)
-    if prepared_answer is not None:
-        context.outcome, context.status = "ok", 200
-        await response.answer(200, found.headers, found.dialect.reply(found.call.id, prepared_answer))
-        return
-    arm = authorise(gateway, context)
-    backend = await admit(gateway, context, arm)
-    upstream = await forward(gateway, context, arm, backend)
-    try:
-        await relay(context, upstream, response, gateway.states)
-    finally:
-        upstream.close()
-
-
-def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> bytes | tuple[bytes, ...] | None:
+async def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> bytes | tuple[bytes, ...] | None:
     """An answer made here, as JSON text or the pieces of it; or None, and the call's grant stands in `context.grant`.
 
     A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
@@ -295,23 +258,27 @@ def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> 
     Raises:
         Fault: UNKNOWN_NAME, UNKNOWN_RESOURCE, UNKNOWN_METHOD, BAD_PARAMS.
     """
-    view = context.view
+    view, call, kind = context.view, found.call, found.kind
     assert view is not None
-    if found.kind is RequestKind.CALL:
-        name = found.call.name or ""
-        if found.call.method != names.TOOLS_CALL:
-            return grants.resolve(context, found.call)
-        grant = view.grants.get(name)
-        if grant is None:
-            raise grants.unknown(found.call.method, name)
-        context.grant, context.tool = grant, name
+    if kind is RequestKind.CALL:
+        if call.method != names.TOOLS_CALL:
+            return grants.resolve(context, call)
+        context.grant = view.grants.get(call.name or "")
+        if context.grant is None:
+            raise grants.unknown(call.method, call.name or "")
+        context.tool = call.name
         return None
-    if found.kind is RequestKind.LIST:
-        return prepared.listed(context, found, gateway.listed(context), gateway.cursors)
-    if found.kind is RequestKind.DISCOVER:
-        return prepared.discover(context, gateway.listed(context))
-    if found.kind is RequestKind.INITIALIZE:
-        return prepared.initialize(context, gateway.listed(context), found.call.version)
+    listed = gateway.listed(context)
+    if kind is RequestKind.LIST:
+        return prepared.list_page(context, found, listed, gateway.cursors)
+    if kind is RequestKind.DESCRIBE:
+        return await gateway.descriptions.of(context, listed)
+    if kind is RequestKind.DISCOVER:
+        return prepared.discover(context, listed)
+    if kind is RequestKind.INITIALIZE:
+        return prepared.initialize(context, listed, call.version)
+    if kind is RequestKind.LEVEL:
+        await gateway.set_level(call.session or "", call.log_level or "")
     return b"{}"
 
 
@@ -326,10 +293,12 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     assert grant is not None and call is not None
     arguments = call.params.get("arguments", b"{}")
     if grant.route.param_headers and context.dialect.mirrors:
-        _compare(context, grant.route.param_headers, arguments)
+        wrong = headers.check(grant.route.param_headers, arguments, context.headers, context.twice)
+        if wrong is not None:
+            raise Fault(Kind.HEADER_MISMATCH, wrong)
     arm = context.arm = arm_for(grant.arms, arguments)
     if arm is not None and (arm.fixed or arm.defaults or arm.checks):
-        arguments = curation.settled(arm, arguments)
+        arguments = prepare_arguments(arm, arguments)
         if arm.fixed or arm.defaults:
             call.params["arguments"] = arguments
     if grant.conditions:
@@ -343,15 +312,6 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     return arm
 
 
-def _compare(context: RequestContext, wanted: tuple[params.ParamHeader, ...], arguments: bytes) -> None:
-    """The `Mcp-Param-*` headers must repeat the arguments (2026-07-28, Custom Headers from Tool Parameters)."""
-    wrong = params.check(wanted, arguments, context.headers)
-    if wrong is None and any(item.header.encode() in context.twice for item in wanted):
-        wrong = "An Mcp-Param header came twice."
-    if wrong is not None:
-        raise Fault(Kind.HEADER_MISMATCH, wrong)
-
-
 async def admit(gateway: Gateway, context: RequestContext, arm: Arm) -> Backend:
     """Whether the call may go to its server now. The limits come last: what is refused otherwise counts in none.
 
@@ -359,13 +319,9 @@ async def admit(gateway: Gateway, context: RequestContext, arm: Arm) -> Backend:
         Fault: FULL where this worker carries all it can, or cannot check a limit that must hold; NO_SERVER while the
             server is under maintenance; RATE_LIMITED.
     """
-    if gateway.in_flight > gateway.most_in_flight:
-        raise Fault(Kind.FULL, retry_after=1)
-    backend = context.snapshot.backends[arm.targets[0].server]
-    if backend.maintenance is not None:
-        raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)
-    await gateway.limiter.admit(context)
-    return backend
+    for gate in gateway.gates:
+        await gate.admit(context)
+    return context.snapshot.backends[arm.targets[0].server]
 
 
 async def forward(gateway: Gateway, context: RequestContext, arm: Arm, backend: Backend) -> UpstreamReply:
@@ -399,7 +355,8 @@ async def forward(gateway: Gateway, context: RequestContext, arm: Arm, backend: 
 
 def settle(gateway: Gateway, context: RequestContext) -> None:
     """Give back what was taken and write down what happened. Without a better word it was *cancelled*."""
-    gateway.limiter.settle(context)
+    for gate in reversed(gateway.gates):
+        gate.settle(context)
     gateway.untrack(context)
     gateway.record(context)
 
@@ -417,4 +374,4 @@ async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent:
         fields.append((b"connection", b"close"))
     await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))
     if fault.kind is Kind.BODY_TOO_LARGE:
-        await agent.throw_away(context.snapshot.body_deadline)
+        await agent.discard_body(context.snapshot.body_deadline)

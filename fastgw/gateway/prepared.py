@@ -12,7 +12,7 @@ from fastgw.catalog.listing import PAGE, page_at
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects.dialect import ParsedRequest, ShownPage
+from fastgw.gateway.dialects.dialect import ParsedRequest
 from fastgw.gateway.dialects.modern import SUPPORTED
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, string
@@ -23,13 +23,8 @@ from fastgw.snapshot.model import NOTHING, Endpoint, Listing, Page, View
 def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
     """What is offered to whoever has this view. No `listChanged` and no `subscribe`: nobody could listen for it yet."""
     found: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
-    if view.prompts:
-        found["prompts"] = {}
-    if grants.reads(view):
-        found["resources"] = {}
-    if grants.completes(endpoint, view):
-        found["completions"] = {}
-    return found
+    more = {"prompts": view.prompts, "resources": grants.reads(view), "completions": grants.completes(endpoint, view)}
+    return found | {name: {} for name, offers in more.items() if offers}
 
 
 def discover(context: RequestContext, view: View) -> bytes:
@@ -42,7 +37,7 @@ def discover(context: RequestContext, view: View) -> bytes:
         "cacheScope": "private",
         "_meta": {names.META_SERVER: orjson.Fragment(context.snapshot.server_info)},
     }
-    _instruct(context, found)
+    _add_instructions(context, found)
     return orjson.dumps(found)
 
 
@@ -53,31 +48,33 @@ def initialize(context: RequestContext, view: View, version: str) -> bytes:
         "capabilities": capabilities(context.endpoint, view),
         "serverInfo": orjson.Fragment(context.snapshot.server_info),
     }
-    _instruct(context, found)
+    _add_instructions(context, found)
     return orjson.dumps(found)
 
 
-def _instruct(context: RequestContext, found: dict[str, Any]) -> None:
+def _add_instructions(context: RequestContext, found: dict[str, Any]) -> None:
     guide = context.endpoint.guide(context.principal)
     if guide:
         found["instructions"] = guide
 
 
-def listed(context: RequestContext, recognised: ParsedRequest, view: View, sealer: Sealer) -> tuple[bytes, ...]:
-    """The result of a list in pieces: one page, encoded when the snapshot was compiled.
+def list_page(context: RequestContext, request: ParsedRequest, view: View, sealer: Sealer) -> tuple[bytes, ...]:
+    """The result of a list as JSON text in pieces, for it can be large: a page that was encoded with the snapshot.
 
     Raises:
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
     """
-    call, dialect = recognised.call, recognised.dialect
-    listing, bond = view.lists.get(call.method, NOTHING), _bond(context, call.method)
+    call, dialect = request.call, request.dialect
+    listing = view.lists.get(call.method, NOTHING)
+    bond = f"{context.endpoint.path}\n{context.principal.agent}\n{call.method}".encode()
     page = _page(listing, call.params.get("cursor"), bond, sealer)
-    following = None
+    following = b""
     if page.more:
         plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
-        following = sealer.seal(plain, bond, os.urandom(NONCE))
-    shown = ShownPage(names.LISTS[call.method], page.items[dialect.list_form], following, _ttl_ms(context.endpoint))
-    return dialect.page(shown, context.snapshot.server_info)
+        following = b',"nextCursor":"%s"' % sealer.seal(plain, bond, os.urandom(NONCE)).encode()
+    tail = dialect.list_tail(_ttl_ms(context.endpoint), context.snapshot.server_info)
+    member = names.LISTS[call.method].encode()
+    return b'{"', member, b'":', page.items[dialect.list_form], following, tail, b"}"
 
 
 def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> Page:
@@ -93,11 +90,6 @@ def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -
         if page is not None:
             return page
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
-
-
-def _bond(context: RequestContext, method: str) -> bytes:
-    """Whom and what a cursor is for."""
-    return f"{context.endpoint.path}\n{context.principal.agent}\n{method}".encode()
 
 
 def _ttl_ms(endpoint: Endpoint) -> int:

@@ -1,20 +1,42 @@
-"""A refusal: what is written down of it, and the headers of its answer."""
+"""A refusal: what is written down and logged of it, and the headers of its answer."""
 
 from __future__ import annotations
 
 import logging
+import re
 
-from fastgw.errors import Fault
+from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
 
 log = logging.getLogger("fastgw")
 
 _SERVERS_FAULT = 500
 """The lowest `statusCode` that is not the agent's doing."""
-_SHOWN = 200
-"""Characters of a name that the log shows."""
+_LONGEST_NAME = 200
+"""Letters of a name that the log shows."""
 _LONGEST_WAIT = 3600
 """Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
+QUIET = 60.0
+"""Seconds in which the same value is logged once."""
+MOST = 20
+"""Values that are remembered, and so logged within `QUIET`."""
+LONGEST = 100
+"""Letters of a value that are shown."""
+
+_FORMS = {
+    Kind.BAD_HOST: (
+        b"host",
+        re.compile(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?"),
+        "421: the Host %s is not served here",
+        "; if it is one of yours, add it: public_url: http://%s (or https://, as agents write it)",
+    ),
+    Kind.BAD_ORIGIN: (
+        b"origin",
+        re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+"),
+        "403: pages of the Origin %s may not call",
+        "; if it is one of yours, add it to the endpoint: origins: [%s]",
+    ),
+}
 
 
 def note(context: RequestContext, fault: Fault) -> None:
@@ -23,10 +45,10 @@ def note(context: RequestContext, fault: Fault) -> None:
     context.outcome, context.status = kind.outcome, kind.rest
     context.error_code = context.dialect.code(fault)
     if fault.detail:
-        # What agents do wrong is theirs to mend; it must not fill the log that tells of servers.
+        # What agents do wrong is theirs to mend; it must not fill the log.
         level = logging.WARNING if kind.rest >= _SERVERS_FAULT else logging.DEBUG
         name = context.call.name if context.call is not None else None
-        log.log(level, "%s %s %s: %s", context.request_id, context.method, (name or "")[:_SHOWN], fault)
+        log.log(level, "%s %s %s: %s", context.request_id, context.method, (name or "")[:_LONGEST_NAME], fault)
 
 
 def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:
@@ -35,3 +57,42 @@ def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:
     if http_status in (429, 503) and fault.retry_after is not None and fault.retry_after <= _LONGEST_WAIT:
         found.append((b"retry-after", b"%d" % max(1, fault.retry_after)))
     return found
+
+
+class RefusalLog:
+    """Refused `Host`s and `Origin`s of one worker, each with what to add to the configuration, if it is a good one."""
+
+    def __init__(self) -> None:
+        self._logged: dict[tuple[Kind, str], float] = {}
+        self._more = -QUIET
+
+    def note(self, kind: Kind, context: RequestContext) -> None:
+        """Log a refusal, unless the same was logged within a minute or too many others were.
+
+        Args:
+            kind: others than BAD_HOST and BAD_ORIGIN are left alone.
+        """
+        if kind not in _FORMS:
+            return
+        header, form, refused, advice = _FORMS[kind]
+        value = context.headers.get(header, b"")[: LONGEST + 1].decode("latin-1").lower()
+        shown = ascii(value[:LONGEST]) if value else "(none)"
+        if header in context.twice:
+            value, shown = "", "(more than one)"
+        if self._is_new((kind, shown), context.started):
+            text = refused % shown
+            log.warning("%s", text + advice % value if len(value) <= LONGEST and form.fullmatch(value) else text)
+
+    def _is_new(self, key: tuple[Kind, str], now: float) -> bool:
+        logged = self._logged
+        if key in logged and now - logged[key] < QUIET:
+            return False
+        if len(logged) >= MOST:
+            self._logged = logged = {one: when for one, when in logged.items() if now - when < QUIET}
+        if len(logged) < MOST:
+            logged[key] = now
+            return True
+        if now - self._more >= QUIET:
+            self._more = now
+            log.warning("more Hosts and Origins are refused than are worth a line each; some are not logged")
+        return False

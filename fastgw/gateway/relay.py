@@ -1,16 +1,14 @@
-"""Relay: the server's messages about one call become the agent's, one at a time, until the last word."""
+"""Relay: the server's messages about one call become the agent's, one at a time, until the response."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import arguments, grants
 from fastgw.gateway.connection import ResponseWriter
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects.dialect import Dialect, reaches
 from fastgw.protocol import envelope, links, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
@@ -25,27 +23,26 @@ _ERROR = frozenset(("code", "message", "data"))
 _ASKING = {names.TOOLS_CALL: "tool", names.PROMPTS_GET: "prompt", names.RESOURCES_READ: "resource"}
 _LARGEST_CODE = 2**53 - 1
 """Beyond it most readers of JSON see another number, and a usage event cannot hold it (RFC 8259, section 6)."""
-_NOT_HERE = "which cannot be asked for here."
 
 
 async def relay(context: RequestContext, upstream: UpstreamReply, response: ResponseWriter, states: Sealer) -> None:
-    """Hand on every message of the server, the final one as the answer.
+    """Hand on every message of the server, the final one as the response.
 
     Args:
         states: seals the `requestState` of results that ask for input.
 
     Raises:
         Fault: whatever `UpstreamReply.next` raises; LOST for a result that breaks the protocol; INTERNAL for one that
-        is
-            not the last word, where that cannot be handed on; UNKNOWN_RESOURCE where a server does not know what was
-            to be read.
+            asks for input where that cannot be handed on; UNKNOWN_RESOURCE where a server does not know what was to be
+            read.
     """
-    assert context.call is not None
+    call = context.call
+    assert call is not None
     if upstream.streams:
-        response.expect_events()
+        response.keep_alive()
     message = await _next(context, upstream)
     while message.method is not None:
-        event = _notification(context, context.call, message)
+        event = _notification(call, message)
         if event is not None:
             if message.method == names.PROGRESS:
                 upstream.renew()
@@ -53,18 +50,18 @@ async def relay(context: RequestContext, upstream: UpstreamReply, response: Resp
         # The next one is asked for only now: a slow agent slows the server, not our memory.
         message = await _next(context, upstream)
     if message.error is not None:
-        await _failure(context, context.call, message.error, response)
+        await _server_error(context, call, message.error, response)
         return
     try:
         result = results.read(message.result or b"")
         if result.kind == results.COMPLETE:
-            _complete(context, context.call, result)
+            _complete(context, call, result)
         else:
-            _ask(context, context.call, result, states if upstream.may_ask else None)
+            _input_required(context, call, result, states if upstream.may_ask else None)
     except results.UnusableResult as wrong:
         raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
     context.status = 200
-    await response.answer(200, [], context.dialect.reply(context.call.id, _told(context, context.dialect, result)))
+    await response.answer(200, [], context.dialect.reply(call.id, _adapted(context, result)))
 
 
 async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
@@ -76,26 +73,22 @@ async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
 
 
 def _complete(context: RequestContext, call: Call, result: Result) -> None:
-    """Look at a server's last word.
-
-    Raises:
-        Fault: LOST for a result that is not what its tool promises, where the operator wants that checked.
-    """
+    """Raises a Fault, LOST, for a result that is not what its tool promises, where the operator wants that checked."""
     if context.arm is not None and context.arm.checks is not None:
-        arguments.checked(context.arm, result)
+        arguments.check_result(context.arm.checks, result)
     if call.method == names.RESOURCES_READ:
         results.keep_private(result)
     context.outcome = "tool_error" if result.is_error else "ok"
 
 
-def _told(context: RequestContext, dialect: Dialect, result: Result) -> bytes:
+def _adapted(context: RequestContext, result: Result) -> bytes:
     """The result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
     uris, server = context.endpoint.uris, _server(context)
     if uris.rewrites(server):
         exposed = uris.exposing(server)
         result.members = links.rewritten(result.members, exposed)
         result.meta = links.meta(result.meta, exposed)
-    return dialect.result(result, context.snapshot.server_info)
+    return context.dialect.result(result, context.snapshot.server_info)
 
 
 def _server(context: RequestContext) -> str:
@@ -104,15 +97,12 @@ def _server(context: RequestContext) -> str:
     return context.instance.server
 
 
-# -- a result that asks for input -----------------------------------------------------------------------------------
-
-
-def _ask(context: RequestContext, call: Call, result: Result, states: Sealer | None) -> None:
-    """Make a result that is not the last word the agent's: it may be asked this, and carries the state sealed.
+def _input_required(context: RequestContext, call: Call, result: Result, states: Sealer | None) -> None:
+    """Make a result that asks for input the agent's: it may be asked this, and carries the state sealed.
 
     Raises:
         Fault: INTERNAL where agent, server or method know no such results, or the agent has not declared what it asks.
-        Unusable: it breaks the protocol.
+        UnusableResult: it breaks the protocol.
     """
     assert context.instance is not None
     kind = result.kind
@@ -135,92 +125,78 @@ def _ask(context: RequestContext, call: Call, result: Result, states: Sealer | N
 
 
 def _not_offered(call: Call, detail: str) -> Fault:
-    words = f"The {_ASKING.get(call.method, 'server')} needs input from the user in the middle of a call, {_NOT_HERE}"
-    return Fault(Kind.INTERNAL, words, detail=detail, sent=True)
+    asks = f"The {_ASKING.get(call.method, 'server')} needs input from the user in the middle of a call"
+    return Fault(Kind.INTERNAL, f"{asks}, which cannot be asked for here.", detail=detail, sent=True)
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------
-
-
-async def _failure(context: RequestContext, call: Call, error: bytes, response: ResponseWriter) -> None:
-    if call.method == names.RESOURCES_READ and _not_found(error):
-        raise grants.unknown_resource(call.name or "")
-    code = _relayable(error, call, context.dialect)
-    # What an agent's arguments are to blame for is no failure of the server's.
-    outcome = "invalid" if code == names.INVALID_PARAMS else "server_error"
-    context.outcome, context.status, context.error_code = outcome, 502, code
-    uris, server = context.endpoint.uris, _server(context)
-    if uris.rewrites(server):
-        error = _with_our_uri(error, uris.exposing(server))
-    failure = context.dialect.failure(call.id, error, context.request_id)
-    await response.answer(context.dialect.failed(code), [], failure)
-
-
-def _not_found(error: bytes) -> bool:
-    """Whether a server says that it has no such resource: -32002, from 2026-07-28 on -32602 with the URI."""
-    code = _error_code(error)
-    return code == names.RESOURCE_NOT_FOUND or (code == names.INVALID_PARAMS and _uri_in(error) is not None)
-
-
-def _uri_in(error: bytes) -> str | None:
-    """`data.uri` of an error object."""
-    try:
-        data = envelope.members(envelope.members(error).get("data", b"{}"))
-        return envelope.string(data["uri"], "uri")
-    except (NotAMessage, NotJson, KeyError):
-        return None
-
-
-def _with_our_uri(error: bytes, exposed: Callable[[str], str]) -> bytes:
-    """The error object with `data.uri` as agents know it; everything else byte for byte."""
-    found = envelope.members(error)
-    data = found.get("data", b"")
-    found["data"] = links.error_data(data, exposed)
-    return error if found["data"] is data else envelope.emit(found)
-
-
-def _relayable(error: bytes, call: Call, dialect: Dialect) -> int:
-    """The code of a server's error, if it is the agent's to hear.
+async def _server_error(context: RequestContext, call: Call, error: bytes, response: ResponseWriter) -> None:
+    """Hand on a server's error, if it is the agent's to hear.
 
     Raises:
-        Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone.
+        Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone;
+            UNKNOWN_RESOURCE.
     """
-    code = _error_code(error)
+    found, code = _opened_error(error)
+    # There is no such resource: -32002, from 2026-07-28 on -32602 with the URI.
+    says_not_found = code == names.RESOURCE_NOT_FOUND or (code == names.INVALID_PARAMS and _names_uri(found))
+    if call.method == names.RESOURCES_READ and says_not_found:
+        raise grants.unknown_resource(call.name or "")
     detail = f"the server answered {code}: {error[:200]!r}"
-    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in dialect.unheard:
+    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in context.dialect.abolished_codes:
         raise Fault(Kind.INTERNAL, detail=detail, sent=True)
     if code == names.MISSING_CAPABILITY and not agent_lacks(error, call.capabilities):
         raise not_offered(detail)
-    return code
+    # What an agent's arguments are to blame for is no failure of the server's.
+    context.outcome = "invalid" if code == names.INVALID_PARAMS else "server_error"
+    context.status, context.error_code = 502, code
+    uris, server = context.endpoint.uris, _server(context)
+    if "data" in found and uris.rewrites(server):
+        data = links.error_data(found["data"], uris.exposing(server))
+        if data is not found["data"]:
+            error = envelope.emit({**found, "data": data})
+    body = context.dialect.server_error(call.id, error, context.request_id)
+    await response.answer(context.dialect.error_status(code), [], body)
 
 
-def _error_code(error: bytes) -> int:
+def _opened_error(error: bytes) -> tuple[dict[str, bytes], int]:
+    """Members and code of an error object."""
     try:
         found = envelope.members(error, _ERROR)
         envelope.string(found.get("message", b"null"), "message")
         code = int(found.get("code", b""))
-        if abs(code) > _LARGEST_CODE:
-            raise ValueError
-        return code
+        if abs(code) <= _LARGEST_CODE:
+            return found, code
     except (NotAMessage, NotJson, ValueError):
-        raise Fault(Kind.LOST, detail="an error without code and message", sent=True) from None
+        pass
+    raise Fault(Kind.LOST, detail="an error without code and message", sent=True)
 
 
-def _notification(context: RequestContext, call: Call, message: Message) -> bytes | None:
+def _names_uri(found: dict[str, bytes]) -> bool:
+    try:
+        envelope.string(envelope.members(found["data"])["uri"], "uri")
+    except (NotAMessage, NotJson, KeyError):
+        return False
+    return True
+
+
+def _notification(call: Call, message: Message) -> bytes | None:
     """The notification as the agent gets it; None where it is not the agent's."""
     try:
         if message.method == names.PROGRESS and call.token is not None:
             found = envelope.members(message.params or b"{}", _PROGRESS)
             found["progressToken"] = call.token
-            return _notice(names.PROGRESS, envelope.emit(found))
-        if message.method == names.LOG_MESSAGE:
+        elif message.method == names.LOG_MESSAGE:
             found = envelope.members(message.params or b"{}", _LOG)
-            level = envelope.string(found.get("level", b"null"), "level")
-            return _notice(names.LOG_MESSAGE, envelope.emit(found)) if reaches(level, call.log_level) else None
+            if not _reaches(envelope.string(found.get("level", b"null"), "level"), call.log_level):
+                return None
+        else:
+            return None
     except (NotAMessage, NotJson):
         return None  # a broken notification is dropped; the answer may still be good
-    return None
+    return b'{"jsonrpc":"2.0","method":"%s","params":%s}' % (message.method.encode(), envelope.emit(found))
 
 
-def _notice(method: str, params: bytes) -> bytes:
-    return b'{"jsonrpc":"2.0","method":"%s","params":%s}' % (method.encode(), params)
+def _reaches(level: str, wanted: str | None) -> bool:
+    """Whether a log message of `level` is at or above the level `wanted`; None wants none."""
+    levels = names.LOG_LEVELS
+    return wanted is not None and level in levels and levels.index(level) >= levels.index(wanted)

@@ -11,7 +11,6 @@ from typing import Any
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Buckets, Limiter
 from fastgw.gateway.pipeline import serve
-from fastgw.gateway.recorder import Recorder
 from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
@@ -44,7 +43,7 @@ def _gateway(
     limiter = Limiter(buckets, counters)
     if isinstance(buckets, SharedBuckets):
         buckets.heard = limiter.heard
-    gateway = Gateway(controller, Recorder(counters), tasks, life, limiter)
+    gateway = Gateway(controller, counters, tasks, life, limiter)
     return gateway, partial(serve, gateway)
 
 

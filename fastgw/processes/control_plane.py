@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from fastgw import __version__
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.uris import Uris
 from fastgw.config.instance_urls import label
 from fastgw.config.schema.settings import Settings, is_loopback

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Call:
-    """A request of an agent, lifted.
+    """A request of an agent.
 
     Args:
         id: the JSON-RPC id as JSON text, type kept (`1` is not `"1"`).
@@ -21,8 +21,8 @@ class Call:
         capabilities: the agent's `ClientCapabilities` as JSON text.
         client: the agent's `clientInfo` as JSON text; None if it gave none.
         passed: `Mcp-Param-*` headers as they came; those that a server's tool does not name are handed on unread.
-        log_level_set: how often the agent has named another level than before, as far as this worker heard; 1 where
-            the call itself names it. 0: the level is only assumed, and such a one is never told to a server's session.
+        log_level_set: how often the agent has named another level than before, as far as this worker knows; 1 where
+            the call itself names it. 0: the level is only assumed, and such a one is never sent to a server's session.
         offered: the part of `capabilities` that may be offered to a server on this call, as JSON text.
         request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
         instance: key of the instance that gave that state; None where any will do.

@@ -1,13 +1,33 @@
-"""The request headers the protocol gives a meaning to, and what a repeated one means."""
+"""The request headers of the protocol: what a repeated one means, and those that repeat parts of the body.
+
+Values are taken from the JSON text, so an integer of any length keeps all its digits.
+"""
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+
+from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 VERSION = b"mcp-protocol-version"
 METHOD = b"mcp-method"
 NAME = b"mcp-name"
 SESSION = b"mcp-session-id"
+
+_OPEN, _CLOSE = "=?base64?", "?="
+_PLAIN = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_PREFIX = b"mcp-param-"
+_MOST_PASSED = 16
+_MOST_BYTES = 4096
+_VISIBLE = re.compile(rb"[\t -~]*")
+_DIGITS = re.compile(r"-?[0-9]{1,400}")
+_NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def index(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
@@ -17,17 +37,11 @@ def index(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], frozen
     """
     found = dict(fields)
     if len(found) == len(fields):
-        return found, _NONE
-    seen: set[bytes] = set()
-    twice: set[bytes] = set()
-    for name, _ in fields:
-        (twice if name in seen else seen).add(name)
+        return found, frozenset()
+    twice = frozenset(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
     if b"accept" in twice:
         found[b"accept"] = b",".join(value for name, value in fields if name == b"accept")
-    return found, frozenset(twice)
-
-
-_NONE: frozenset[bytes] = frozenset()
+    return found, twice
 
 
 def media_type(value: bytes) -> bytes:
@@ -44,12 +58,161 @@ def accepts(accept: bytes | None, wanted: bytes) -> bool:
     if accept is None:
         return True
     family = wanted.partition(b"/")[0] + b"/*"
-    best, verdict = -1, False
+    best, admits = -1, False
     for part in accept.lower().split(b","):
         name, _, rest = part.partition(b";")
         name = name.strip()
         rank = 2 if name == wanted else 1 if name == family else 0 if name == b"*/*" else -1
         if rank > best:
             weight = rest.replace(b" ", b"").partition(b"q=")[2].partition(b";")[0]
-            best, verdict = rank, weight not in (b"0", b"0.0", b"0.00", b"0.000")
-    return verdict
+            best, admits = rank, weight not in (b"0", b"0.0", b"0.00", b"0.000")
+    return admits
+
+
+@dataclass(frozen=True, slots=True)
+class ParamHeader:
+    """One argument that travels in a header as well (2026-07-28, Transports, Custom Headers).
+
+    Args:
+        header: lower-case header name, `mcp-param-region`.
+        path: where the value stands in the arguments, outermost member first.
+        kind: the property's JSON Schema type: string, integer, number or boolean.
+    """
+
+    header: str
+    path: tuple[str, ...]
+    kind: str
+
+
+def encode_name(value: str) -> bytes:
+    """A header value that carries any text: plain where it is safe, else in the Base64 sentinel."""
+    if _PLAIN.fullmatch(value) is not None and not _is_sentinel(value):
+        return value.encode("ascii")
+    return (_OPEN + b64encode(value.encode()).decode("ascii") + _CLOSE).encode("ascii")
+
+
+def decode_name(value: bytes) -> str:
+    """The text that a header value carries.
+
+    Raises:
+        ValueError: characters no header may hold, a sentinel whose content is not Base64 or not UTF-8.
+    """
+    value = value.strip(b" \t")
+    if _VISIBLE.fullmatch(value) is None:
+        raise ValueError("holds characters that a header must not hold")
+    text = value.decode("ascii")
+    if not _is_sentinel(text):
+        return text
+    try:
+        return b64decode(text[len(_OPEN) : -len(_CLOSE)], validate=True).decode()
+    except ValueError:
+        raise ValueError("is not Base64 of UTF-8 text") from None
+
+
+def _value_at(arguments: bytes, path: tuple[str, ...]) -> bytes | None:
+    """JSON text of the value at this exact path of the arguments; None where it is absent, null or no single value."""
+    text = arguments
+    for name in path:
+        if text[:1] != b"{":
+            return None
+        text = members(text).get(name, b"null")
+    return None if text == b"null" or text[:1] in b"{[" else text
+
+
+def lines(wanted: Iterable[ParamHeader], arguments: bytes) -> bytes:
+    """The `Mcp-Param-*` header lines of a call, each ended by CRLF.
+
+    Args:
+        wanted: the headers by the server's own definition of the tool.
+        arguments: JSON text of the arguments as the server gets them.
+
+    Raises:
+        NotAMessage, NotJson: a member of the arguments on the way to a value stands twice; they are no JSON.
+    """
+    values = [(item, _value_at(arguments, item.path)) for item in wanted]
+    return b"".join(
+        b"%s: %s\r\n" % (item.header.encode(), encode_name(_plain(value, item.kind)))
+        for item, value in values
+        if value is not None
+    )
+
+
+def passable(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The `Mcp-Param-*` headers of a request that may travel on: intermediaries MUST forward those they do not know
+    (2026-07-28, Custom Headers from Tool Parameters). Bounded, since nothing has compared them with the body.
+    """
+    found = [(name, value) for name, value in headers.items() if name.startswith(_PREFIX)]
+    if not found:
+        return ()
+    fit = [(name, value) for name, value in found if _VISIBLE.fullmatch(value) is not None]
+    return tuple(fit[:_MOST_PASSED]) if sum(len(name) + len(value) for name, value in fit) <= _MOST_BYTES else ()
+
+
+def others(passed: Iterable[tuple[bytes, bytes]], wanted: Iterable[ParamHeader]) -> bytes:
+    """The header lines of those in `passed` that `wanted` does not name, each ended by CRLF."""
+    known = {item.header.encode("ascii") for item in wanted}
+    return b"".join(b"%s: %s\r\n" % (name, value) for name, value in passed if name not in known)
+
+
+def check(
+    wanted: Iterable[ParamHeader], arguments: bytes, headers: Mapping[bytes, bytes], twice: Set[bytes] = frozenset()
+) -> str | None:
+    """What is wrong with the `Mcp-Param-*` headers of a request; None if they agree with its body.
+
+    Args:
+        wanted: the headers by the definition that the agent was shown.
+        arguments: JSON text of the arguments.
+        headers: by lower-case name; `twice`: names that came more than once.
+    """
+    for item in wanted:
+        try:
+            wrong = _compare(_value_at(arguments, item.path), headers.get(item.header.encode("ascii")), item.kind)
+        except (NotAMessage, NotJson) as strange:
+            return f"The arguments cannot be compared with {item.header}: {strange}"
+        if wrong is not None:
+            return f"{item.header} {wrong}"
+        if item.header.encode("ascii") in twice:
+            return "An Mcp-Param header came twice."
+    return None
+
+
+def _compare(value: bytes | None, header: bytes | None, kind: str) -> str | None:
+    if value is None:
+        return None if header is None else "must be left out, for the argument has no value"
+    if header is None:
+        return "is missing"
+    try:
+        text = decode_name(header)
+    except ValueError as wrong:
+        return str(wrong)
+    if text == _plain(value, kind):
+        return None
+    if value[:1] != b'"' and _same_number(text, value.decode("utf-8", "replace")):
+        return None
+    return "does not match the argument"
+
+
+def _plain(value: bytes, kind: str) -> str:
+    """The value as text, before encoding: strings as they are, `42.0` as `42` where the schema says integer."""
+    if value[:1] == b'"':
+        return string(value, "argument")
+    text = value.decode("ascii")
+    if kind == "integer" and _DIGITS.fullmatch(text) is None and _NUMBER.fullmatch(text) is not None:
+        number = Decimal(text)
+        if number == number.to_integral_value():
+            return str(int(number))
+    return text
+
+
+def _same_number(left: str, right: str) -> bool:
+    """Numeric equality without rounding (2026-07-28, Streamable HTTP, Server Validation)."""
+    if _NUMBER.fullmatch(left) is None or _NUMBER.fullmatch(right) is None:
+        return False
+    try:
+        return Decimal(left) == Decimal(right)
+    except InvalidOperation:
+        return False
+
+
+def _is_sentinel(text: str) -> bool:
+    return text.startswith(_OPEN) and text.endswith(_CLOSE) and len(text) >= len(_OPEN) + len(_CLOSE)

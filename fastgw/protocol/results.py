@@ -14,12 +14,12 @@ from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, string
 from fastgw.protocol.links import is_handy
 
+COMPLETE = "complete"
+"""The `resultType` of a result that asks for nothing more."""
 _RESULT = frozenset(("resultType", "_meta", "isError", "content", "structuredContent", "ttlMs", "cacheScope"))
 _OPTIONAL = ("_meta", "isError", "resultType")
 """Null in place of these counts as left out, as with every client."""
 _META = frozenset((names.META_SERVER,))
-COMPLETE = "complete"
-"""The `resultType` of a server's last word."""
 _NO_LINKS = "2025-03-26"
 """The revision before structured content and resource links."""
 
@@ -42,11 +42,7 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """`resultType`; a server of an older revision has only complete results.
-
-        Raises:
-            Unusable: it is no string.
-        """
+        """`resultType`; older revisions have only complete results. Raises UnusableResult: it is no string."""
         found = self.members.get("resultType")
         if found is None or found == b'"complete"':
             return COMPLETE
@@ -57,11 +53,7 @@ class Result:
 
 
 def read(text: bytes) -> Result:
-    """Take a `result` apart.
-
-    Raises:
-        Unusable: not an object, or a protocol member stands twice.
-    """
+    """Take a `result` apart. Raises UnusableResult: not an object, or a protocol member stands twice."""
     try:
         found = members(text, _RESULT)
         for name in _OPTIONAL:
@@ -93,10 +85,9 @@ def legacy(result: Result, version: str) -> bytes:
     if structured is not None and (version <= _NO_LINKS or not structured.startswith(b"{")):
         del found["structuredContent"]
     if version <= _NO_LINKS:
-        if b"resource_link" in found.get("content", b""):
-            found["content"] = _each(found["content"], _link_as_text)
-        if b"resource_link" in found.get("messages", b""):
-            found["messages"] = _each(found["messages"], _message_without_link)
+        for name, change in (("content", _link_as_text), ("messages", _message_without_link)):
+            if b"resource_link" in found.get(name, b""):
+                found[name] = _each(found[name], change)
     return emit(found)
 
 
@@ -139,11 +130,8 @@ def _each(array: bytes, change: Callable[[bytes], bytes]) -> bytes:
 
 
 def _message_without_link(message: bytes) -> bytes:
-    """A prompt's message, its content told without a `resource_link`."""
-    try:
-        found = members(message)
-    except (NotJson, NotAMessage):
-        return message
+    """A prompt's message, with its content as text where it is a `resource_link`."""
+    found = _opened(message)
     if b"resource_link" not in found.get("content", b""):
         return message
     return emit({**found, "content": _link_as_text(found["content"])})
@@ -151,10 +139,15 @@ def _message_without_link(message: bytes) -> bytes:
 
 def _link_as_text(item: bytes) -> bytes:
     """A `resource_link` as text holding its URI; other content byte for byte."""
-    try:
-        found = members(item)
-    except (NotJson, NotAMessage):
-        return item
+    found = _opened(item)
     if found.get("type") != b'"resource_link"' or "uri" not in found:
         return item
     return b'{"type":"text","text":' + found["uri"] + b"}"
+
+
+def _opened(item: bytes) -> dict[str, bytes]:
+    """The members of an item; none of what is no object."""
+    try:
+        return members(item)
+    except (NotJson, NotAMessage):
+        return {}

@@ -106,7 +106,7 @@ def check(found: dict[str, bytes], capabilities: bytes) -> None:
 
     Raises:
         NotOffered: it asks for something that was not.
-        Unusable: it breaks the protocol, or is larger than is carried.
+        UnusableResult: it breaks the protocol, or is larger than is carried.
     """
     requests, state = found.get(REQUESTS), found.get(STATE)
     if requests is None and state is None:
@@ -115,29 +115,22 @@ def check(found: dict[str, bytes], capabilities: bytes) -> None:
         raise UnusableResult("requestState must be a string")
     if len(state or b"") > LARGEST_STATE or len(requests or b"") > _LARGEST_REQUESTS or not is_handy(requests or b""):
         raise UnusableResult("requestState or inputRequests is too large")
-    if requests is None:
-        return
     try:
-        asked = members(requests)
+        asked = members(requests) if requests is not None else {}
         declared = {name: members(value) for name, value in members(capabilities).items()}
     except (NotJson, NotAMessage) as wrong:
         raise UnusableResult(str(wrong)) from None
     if len(asked) > _MOST_REQUESTS or any(len(key) > _LONGEST_KEY for key in asked):
         raise UnusableResult("too many inputRequests, or a key that is too long")
     for request in asked.values():
-        _check_one(request, declared)
-
-
-def _check_one(request: bytes, declared: dict[str, dict[str, bytes]]) -> None:
-    try:
-        found = members(request, _REQUEST)
-        method = string(found.get("method", b"null"), "method")
-        params = members(found.get("params", b"{}"), _PARAMS)
-        missing = _missing(method, params, declared)
-    except (NotJson, NotAMessage) as wrong:
-        raise NotOffered(f"an input request that is none: {wrong}") from None
-    if missing:
-        raise NotOffered(f"{method[:64]} without {missing}")
+        try:
+            request_members = members(request, _REQUEST)
+            method = string(request_members.get("method", b"null"), "method")
+            missing = _missing(method, members(request_members.get("params", b"{}"), _PARAMS), declared)
+        except (NotJson, NotAMessage) as wrong:
+            raise NotOffered(f"an input request that is none: {wrong}") from None
+        if missing:
+            raise NotOffered(f"{method[:64]} without {missing}")
 
 
 def _missing(method: str, params: dict[str, bytes], declared: dict[str, dict[str, bytes]]) -> str:
@@ -152,25 +145,19 @@ def _missing(method: str, params: dict[str, bytes], declared: dict[str, dict[str
     ways = declared[need]
     if need == "elicitation":
         mode = string(params.get("mode", b'"form"'), "mode")
-        held = mode in ways and mode in _WAYS[need]
-        return "" if held or (mode == "form" and not ways) else f"elicitation.{mode[:32]}"
-    if need == "sampling":
-        if ("tools" in params or "toolChoice" in params) and "tools" not in ways:
-            return "sampling.tools"
-        if params.get("includeContext", b'"none"') != b'"none"' and "context" not in ways:
-            return "sampling.context"
+        has_it = (mode in ways and mode in _WAYS[need]) or (mode == "form" and not ways)
+        return "" if has_it else f"elicitation.{mode[:32]}"
+    if need == "sampling" and ("tools" in params or "toolChoice" in params) and "tools" not in ways:
+        return "sampling.tools"
+    if need == "sampling" and params.get("includeContext", b'"none"') != b'"none"' and "context" not in ways:
+        return "sampling.context"
     return ""
-
-
-# -- the state ------------------------------------------------------------------------------------------------------
 
 
 def bond(endpoint: str, agent: str, method: str, name: str) -> bytes:
     """What a state is bound to, so that it opens for the same agent asking for the same thing alone.
 
     Args:
-        endpoint: its path.
-        agent: the principal's agent.
         method, name: of the request: the name or URI by which the agent knows what it asks for.
     """
     return _PACK((endpoint, agent, method, name))

@@ -23,7 +23,9 @@ class Sealer:
     """
 
     def __init__(self, secrets: tuple[bytes, ...], purpose: str) -> None:
-        self._keys = [AESGCM(_derive(secret, purpose)) for secret in secrets]
+        info = b"fastgw:" + purpose.encode()
+        keys = (HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret) for secret in secrets)
+        self._keys = [AESGCM(key) for key in keys]
 
     def seal(self, plain: bytes, bound: bytes, nonce: bytes) -> str:
         """The token of `plain`, in the letters of base64url.
@@ -54,7 +56,3 @@ class Sealer:
 
 def _letters(sealed: bytes) -> str:
     return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
-
-
-def _derive(secret: bytes, purpose: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"fastgw:" + purpose.encode()).derive(secret)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastgw.catalog.definitions import Definition
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import SEPARATOR, shortened
-from fastgw.catalog.notice import Notice
 from fastgw.catalog.precedence import Given, Precedence
 from fastgw.catalog.tools import Catalogue, ToolDefinition
 from fastgw.config.rules import policies_of

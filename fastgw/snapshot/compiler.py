@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instance_urls import instance_key

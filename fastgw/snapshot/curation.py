@@ -18,7 +18,7 @@ from fastgw.catalog.tools import ToolDefinition, tails
 from fastgw.catalog.validation import UnusableSchema, objection
 from fastgw.config.tree import Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 
 Pairs = tuple[tuple[str, bytes], ...]
 """Arguments by our name, each with its JSON text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import ToolDefinition
 from fastgw.config.schema.settings import EndpointSettings
 from fastgw.policy.patterns import Patterns

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.route import Route
 from fastgw.catalog.templates import Marks, compiled
 from fastgw.catalog.uris import Owned, Uris

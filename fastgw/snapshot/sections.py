@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.listing import ListEntry
-from fastgw.catalog.notice import Notice
 from fastgw.catalog.route import Arm, Route
 from fastgw.policy.authorise import FREE, ApplyingPolicies, Bits, Decision, Rules
 from fastgw.policy.uris import UriRules

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fastgw.catalog.definitions import Definition, DefinitionKind
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.listing import entry
 from fastgw.catalog.naming import Naming, ServerNames, assign
-from fastgw.catalog.notice import Notice
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Route, Target
 from fastgw.catalog.tools import ToolDefinition, placeholder

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastgw.catalog.arms import arm_for, arms_for
-from fastgw.catalog.route import Arm, Route, Target
+from fastgw.catalog.route import Arm, Route, Target, arm_for, arms_for
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import place
 from fastgw.config.rules import limits_of, match_of, policies_of, tools_of

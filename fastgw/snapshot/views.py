@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fastgw.catalog.arms import arms_for
 from fastgw.catalog.listing import PAGE, ListEntry, encoded, fingerprint
+from fastgw.catalog.route import arms_for
 from fastgw.catalog.tools import joined_instructions
 from fastgw.policy.match import ANONYMOUS, AgentTraits, Traits
 from fastgw.policy.uris import UriRules

@@ -21,8 +21,8 @@ from fastgw.errors import Fault, Kind
 from fastgw.ports import Answer, Controller, Deadlines, Transport, UpstreamSession
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
+from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
-from fastgw.protocol.params import ParamHeader
 from fastgw.snapshot.model import BOTH, Address, Backend
 from fastgw.upstream import legacy, log_levels, modern
 from fastgw.upstream.call_context import NO_SESSION, CallContext, Spawn, remaining

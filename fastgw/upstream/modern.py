@@ -10,7 +10,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
-from fastgw.protocol.params import encode_name, lines, others
+from fastgw.protocol.headers import encode_name, lines, others
 from fastgw.snapshot.model import Backend
 
 _FIXED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastgw.catalog.arms import filled
+from fastgw.catalog.route import filled
 from fastgw.protocol.envelope import NotAMessage, NotJson
 
 EU = (("region", b'"eu"'),)

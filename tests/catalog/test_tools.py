@@ -10,7 +10,7 @@ from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.elements import UnfitElement
 from fastgw.catalog.listing import PAGE, encoded, entry, page_at
 from fastgw.catalog.tools import Catalogue, dump, load, parse_tool, parse_tools
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 
 SCHEMA = b'"inputSchema":{"type": "object"}'
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.arms import arm_for
 from fastgw.catalog.definitions import DefinitionKind, parse_definition
+from fastgw.catalog.route import arm_for
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.cli.main import main
 from fastgw.config.schema.settings import Settings

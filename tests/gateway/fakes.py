@@ -18,7 +18,6 @@ from fastgw.catalog.route import Arm, Route, Target
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.pipeline import serve
-from fastgw.gateway.recorder import Recorder
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.ports import Deadlines
 from fastgw.processes.plan import Lifecycle
@@ -148,7 +147,7 @@ async def staged(
     monkeypatch.setattr("fastgw.upstream.pools.open_transport", lambda *_, **__: wire)
     counters = Counters()
     limiter = Limiter(MemoryBuckets(), counters)
-    gateway = Gateway(controller, Recorder(counters), tasks, life, limiter)
+    gateway = Gateway(controller, counters, tasks, life, limiter)
     gateway.load(_snapshot(era))
     gateway.activate(1)
     try:

@@ -37,7 +37,7 @@ def test_a_comment_on_its_way_does_not_follow_the_answer(
             one = connection.HttpResponse(AgentConnection(agent.receive, agent.send), context, [], stage.tasks)
             if streaming:
                 await one.event(b"{}")
-            one.expect_events()
+            one.keep_alive()
             for _ in range(steps):
                 await asyncio.sleep(0)
             await one.answer(200, [], b'{"last":true}')
@@ -53,10 +53,10 @@ def test_a_comment_on_its_way_does_not_follow_the_answer(
 def test_an_outlet_of_a_batch_keeps_the_answer_alone() -> None:
     async def story() -> None:
         one = connection.BatchResponse(an_exchange(), Budget(100))
-        one.expect_events()
+        one.keep_alive()
         await one.event(b"{}")
         await one.answer(503, [(b"retry-after", b"1")], b"[]")
-        await one.silence()
+        await one.close_unanswered()
         assert one.reply == b"[]"
 
     run(story())

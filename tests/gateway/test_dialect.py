@@ -35,9 +35,12 @@ def test_an_unknown_resource(dialect: Dialect, code: int, status: int) -> None:
     [(modern.DIALECT, 400, 200), (legacy.LegacyDialect("2025-11-25"), 200, 200), (rest.DIALECT, 502, 502)],
 )
 def test_a_server_s_own_error(dialect: Dialect, missing: int, other: int) -> None:
-    assert (dialect.failed(names.MISSING_CAPABILITY), dialect.failed(-32050)) == (missing, other)
+    assert (dialect.error_status(names.MISSING_CAPABILITY), dialect.error_status(-32050)) == (
+        missing,
+        other,
+    )
     error = b'{"code": -32050, "message": "no", "data":[1.10]}'
-    told = dialect.failure(b"7", error, "req_1")
+    told = dialect.server_error(b"7", error, "req_1")
     if dialect is rest.DIALECT:
         assert told == b'{"error":"no","code":-32050,"data":[1.10],"requestId":"req_1","mayHaveRun":true}'
     else:

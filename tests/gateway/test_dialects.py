@@ -1,4 +1,4 @@
-"""The lift as a dialogue: what an agent sends, and what it becomes or how it is refused."""
+"""The dialects as a dialogue: what an agent sends, and what it becomes or how it is refused."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import era
-from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import ParsedRequest, RefusedMessage, RequestKind
+from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.entry_points import MESSAGES
 from fastgw.policy.match import Principal
-from fastgw.protocol import sessions
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 
 MODERN = "2026-07-28"
@@ -21,7 +20,7 @@ META = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {},
 }
-DOOR = AgentSessions((b"secret",))
+SESSIONS = AgentSessions((b"secret",))
 AGENT = Principal("agent-a")
 Fields = dict[str, str]
 
@@ -30,12 +29,12 @@ def context(fields: Fields, agent: Principal = AGENT, path: str = "/mcp") -> Req
     endpoint = Endpoint(path, {}, (View(),), {agent.agent: 0}, False, 0.0, (), "")
     snapshot = Snapshot(1, {}, {}, {}, frozenset(), frozenset(), 1 << 22, 1 << 26, (b"secret",), "fastgw", "0", "gw")
     found = {name.lower().encode(): value.encode() for name, value in fields.items()}
-    return RequestContext("req_1", snapshot, endpoint, era.MESSAGES.dialect, found, frozenset(), 0.0, principal=agent)
+    return RequestContext("req_1", snapshot, endpoint, MESSAGES.dialect, found, frozenset(), 0.0, principal=agent)
 
 
 def parse(fields: Fields, message: Any, **where: Any) -> ParsedRequest:
     body = message if isinstance(message, bytes) else orjson.dumps(message)
-    found = era.parse(context(fields, **where), body, DOOR)
+    found = MESSAGES.parse(context(fields, **where), body, SESSIONS)
     assert isinstance(found, ParsedRequest)
     return found
 
@@ -44,7 +43,7 @@ def refusal(fields: Fields, message: Any, **where: Any) -> tuple[Fault, RequestC
     body = message if isinstance(message, bytes) else orjson.dumps(message)
     one = context(fields, **where)
     with pytest.raises(Fault) as caught:
-        era.parse(one, body, DOOR)
+        MESSAGES.parse(one, body, SESSIONS)
     return caught.value, one
 
 
@@ -143,7 +142,7 @@ def test_a_routing_header_that_came_twice_is_refused() -> None:
     one = context(fields)
     one.twice = frozenset((b"mcp-name",))
     with pytest.raises(Fault) as caught:
-        era.parse(one, orjson.dumps(message), DOOR)
+        MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
     assert caught.value.kind is Kind.HEADER_MISMATCH
 
 
@@ -325,7 +324,7 @@ def test_a_revision_named_twice_does_not_keep_initialize_from_settling_on_one() 
     one = context({"MCP-Protocol-Version": MODERN})
     one.twice = frozenset((b"mcp-protocol-version",))
     message = request("initialize", protocolVersion="2024-11-05", capabilities={}, clientInfo={})
-    found = era.parse(one, orjson.dumps(message), DOOR)
+    found = MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
     assert isinstance(found, ParsedRequest)
     assert found.kind is RequestKind.INITIALIZE
 
@@ -361,7 +360,7 @@ def test_a_session_is_its_agents_at_its_endpoint_until_it_ends() -> None:
     assert refusal(fields, request("ping"), path="/mcp/ops")[0].kind is Kind.SESSION_UNKNOWN
     call = parse(fields, request("ping")).call
     assert call.session is not None
-    DOOR.end(call.session, sessions.LIFETIME)
+    SESSIONS.end(call.session, LIFETIME)
     assert refusal(fields, request("ping"))[0].kind is Kind.SESSION_UNKNOWN
 
 
@@ -387,7 +386,7 @@ def test_a_bad_notification_says_nothing_and_is_not_answered(params: bytes) -> N
 
 
 def test_bad_parameters_are_told_in_the_manner_of_the_era() -> None:
-    """The status of a refusal goes by its face, and bad parameters are found before the session is."""
+    """The status of a refusal goes by its dialect, and bad parameters are found before the session is."""
     for fields, spoken in (({}, "2025-03-26"), ({"MCP-Protocol-Version": "2025-06-18"}, "2025-06-18")):
         fault, one = refusal(fields, {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": []})
         assert one.dialect is not None
@@ -403,7 +402,7 @@ def test_a_revision_that_came_twice_belongs_to_no_session(last: str) -> None:
     one = context({**fields, "MCP-Protocol-Version": last})
     one.twice = frozenset((b"mcp-protocol-version",))
     with pytest.raises(Fault) as caught:
-        era.parse(one, orjson.dumps(message), DOOR)
+        MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
     assert caught.value.kind is Kind.HEADER_MISMATCH
 
 
@@ -421,11 +420,11 @@ def test_the_answer_to_a_request_nobody_made_is_taken_and_dropped() -> None:
 def test_batches_are_for_the_one_revision_that_has_them() -> None:
     items = [request("ping", id=1), request("nothing/known", id=2), {"jsonrpc": "2.0", "id": 3}]
     old = {"Mcp-Session-Id": initialize("2025-03-26")}
-    found = era.parse(context(old), orjson.dumps(items), DOOR)
+    found = MESSAGES.parse(context(old), orjson.dumps(items), SESSIONS)
     assert isinstance(found, list)
     assert isinstance(found[0], ParsedRequest) and found[0].kind is RequestKind.PING
-    assert isinstance(found[1], RefusedMessage) and (found[1].id, found[1].fault.kind) == (b"2", Kind.UNKNOWN_METHOD)
-    assert isinstance(found[2], RefusedMessage) and found[2].id == b"null"
+    assert found[1].fault is not None and (found[1].call.id, found[1].fault.kind) == (b"2", Kind.UNKNOWN_METHOD)
+    assert found[2].fault is not None and found[2].call.id == b"null"
     new = {"Mcp-Session-Id": initialize("2025-06-18")}
     assert refusal(new, items)[0].kind is Kind.NOT_ONE_MESSAGE
     assert refusal(old, [])[0].kind is Kind.NOT_ONE_MESSAGE
@@ -452,7 +451,7 @@ def test_a_session_gets_the_log_messages_it_asked_for() -> None:
     found = parse(fields, request("logging/setLevel", level="error"))
     assert (found.kind, found.call.log_level, found.call.session) == (RequestKind.LEVEL, "error", call.session)
     for level, times in (("error", 1), ("error", 1), ("debug", 2), ("error", 3)):
-        DOOR.set_level(call.session or "", level)
+        SESSIONS.set_level(call.session or "", level)
         again = parse(fields, request("tools/call", name="deploy")).call
         assert (again.log_level, again.log_level_set) == (level, times)
 

@@ -108,7 +108,7 @@ def test_who_leaves_withdraws_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
             while not server.asked:
                 await settle()
             for context in list(stage.gateway._running):
-                context.grow_old(0.0)
+                context.check_deadlines(0.0)
             agent.leaves()
             await task
             await settle()
@@ -271,7 +271,7 @@ def test_these_arguments_are_not_for_this_caller(monkeypatch: pytest.MonkeyPatch
 def test_a_worker_that_is_full_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
-            stage.gateway.most_in_flight = 0
+            stage.gateway.gates[0].most = 0
             agent = await ask(stage, INVOKE, b"{}")
             assert (agent.status, agent.json()["code"], agent.json()["retryAfter"]) == (503, -31004, 1)
             assert agent.headers[b"retry-after"] == b"1"

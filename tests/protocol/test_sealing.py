@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastgw.protocol import sessions
 from fastgw.protocol.sealing import NONCE, Sealer
-from fastgw.protocol.sessions import LIFETIME, Session
-
-SESSION = Session("ab12", "2025-11-25", 1_000_000, "{}", '{"name":"x","version":"1"}')
-BOUND = sessions.bond("agent-a", "/mcp")
 
 
 def sealer(*secrets: bytes, purpose: str = "session") -> Sealer:
@@ -48,19 +43,3 @@ def test_a_token_has_one_spelling(size: int) -> None:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     spellings = [token[:-1] + letter for letter in letters] + [token + "=", token + "=="]
     assert [one for one in spellings if sealer().open(one, b"") is not None] == [token]
-
-
-def test_a_session_opens_for_its_agent_at_its_endpoint_until_it_expires() -> None:
-    token = sessions.sealed(SESSION, sealer(), BOUND, bytes(NONCE))
-    now = float(SESSION.opened)
-    assert sessions.opened(token, sealer(), BOUND, now) == SESSION
-    assert sessions.opened(token, sealer(), sessions.bond("agent-b", "/mcp"), now) is None
-    assert sessions.opened(token, sealer(), sessions.bond("agent-a", "/mcp/ops"), now) is None
-    assert sessions.opened(token, sealer(), BOUND, now + LIFETIME - 1) == SESSION
-    assert sessions.opened(token, sealer(), BOUND, now + LIFETIME) is None
-
-
-def test_an_id_stays_short_however_much_the_agent_says_of_itself() -> None:
-    large = sessions.trimmed(b'{"x":"' + b"y" * 5_000 + b'"}')
-    token = sessions.sealed(Session("a", "2025-11-25", 0, large, large), sealer(), BOUND, bytes(NONCE))
-    assert len(token) < 4096

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.schema.settings import Settings
 from fastgw.policy.match import Principal

@@ -13,7 +13,7 @@ from fastgw.catalog.route import Arm
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import Number
 from fastgw.errors import Fault, Kind
-from fastgw.gateway.arguments import settled
+from fastgw.gateway.arguments import prepare_arguments
 from fastgw.snapshot.curation import json_text
 from tests.snapshot.compiling import compiled, names, noticed, settings, shown, view
 
@@ -164,11 +164,11 @@ def test_no_call_goes_unchecked_while_the_server_has_never_said_what_to_check(va
     [waiting] = view(compiled({"a": None}, tools=tools)).grants["find"].arms
     assert waiting.checks is not None and waiting.checks.pending
     with pytest.raises(Fault) as refused:
-        settled(waiting, b"{}")
+        prepare_arguments(waiting, b"{}")
     assert (refused.value.kind, refused.value.data, refused.value.sent) == (Kind.NO_SERVER, {"reason": "down"}, False)
     known = arm(tools)
     assert known.checks is not None and not known.checks.pending
-    assert settled(known, b'{"q":"","region":"","limit":1}') == b'{"q":"","region":"","limit":1}'
+    assert prepare_arguments(known, b'{"q":"","region":"","limit":1}') == b'{"q":"","region":"","limit":1}'
 
 
 def test_nothing_is_checked_unasked() -> None:

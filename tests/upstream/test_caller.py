@@ -10,7 +10,7 @@ import pytest
 from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
 from fastgw.ports import Deadlines, UpstreamSession
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 from fastgw.upstream.caller import UpstreamCaller
 from fastgw.upstream.reply import UpstreamReply
 from tests.upstream.fakes import (  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
 from fastgw.ports import UpstreamSession
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol.headers import ParamHeader
 from fastgw.upstream import legacy as lower_legacy
 from fastgw.upstream import modern as lower_modern
 from tests.upstream.fakes import OURS, TARGET, backend, call, head

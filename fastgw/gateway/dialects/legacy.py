@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import reading
-from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind, ShownPage, page_json
-from fastgw.gateway.dialects.reading import OpenedParams
-from fastgw.protocol import envelope, headers, names, results, sessions
+from fastgw.gateway.dialects import dialect as reading
+from fastgw.gateway.dialects.agent_sessions import AgentSessions, Session
+from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
+from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.results import Result
-from fastgw.protocol.sealing import NONCE
-from fastgw.protocol.sessions import Session
 
 _KINDS = {**reading.KINDS, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
+_ASSUMED = names.ASSUMED_VERSION.encode()
 
 
-class LegacyDialect(JsonRpc):
+class LegacyDialect(Dialect):
     """How an agent of one of the older revisions is spoken to."""
-
-    leaving_cancels = False
-    mirrors = False
-    rounds = False
-    unheard: frozenset[int] = frozenset()
 
     def __init__(self, version: str) -> None:
         self.list_form = self.version = version
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.legacy(result, self.list_form)
-
-    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
-        """These revisions know no freshness."""
-        return page_json(shown)
 
     def status(self, fault: Fault) -> int:
         """200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
@@ -52,26 +38,20 @@ _DIALECTS = {version: LegacyDialect(version) for version in names.LEGACY_VERSION
 
 def dialect_of(context: RequestContext) -> LegacyDialect:
     """The dialect by the headers alone, for what is refused before its session is known."""
-    return _DIALECTS[context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode()).decode("latin-1")]
+    return _DIALECTS[context.headers.get(headers.VERSION, _ASSUMED).decode("latin-1")]
 
 
-def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
+def parse(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentSessions) -> ParsedRequest:
     """The message as a `Call`.
 
     Raises:
         Fault: SESSION_UNKNOWN, NOT_ONE_MESSAGE (no session named), UNKNOWN_METHOD, BAD_PARAMS.
     """
-    message = opened.message
-    if message.method == names.INITIALIZE:
+    if opened.method == names.INITIALIZE:
         return _initialize(context, opened, agent_sessions)
     session = session_of(context, agent_sessions)
-    dialect = _DIALECTS[session.version]
-    context.dialect = dialect
-    call = Call(b"", message.method or "", session.version, session=session.id)
-    if message.method is None:
-        # The answer to a request of a server; none is outstanding, so there is nobody to give it to.
-        return ParsedRequest(RequestKind.NOTHING, call, dialect)
-    call.id = reading.request_id(message)
+    context.dialect = dialect = _DIALECTS[session.version]
+    call = Call(opened.id, opened.method or "", session.version, session=session.id)
     if not call.id:
         return _notification(call, opened, dialect)
     kind = _KINDS.get(call.method)
@@ -80,10 +60,10 @@ def parse(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSe
     call.capabilities = session.capabilities.encode()
     call.client = session.client.encode()
     if kind is RequestKind.LEVEL:
-        call.log_level = reading.log_level(opened.params.get("level"), "level")
+        call.log_level = reading.require_log_level(opened.params.get("level"), "level")
     else:
         call.log_level, call.log_level_set = agent_sessions.level(session.id)
-    return ParsedRequest(kind, reading.fill(call, opened), dialect)
+    return ParsedRequest(kind, reading.fill_call(call, opened), dialect)
 
 
 def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Session:
@@ -103,42 +83,32 @@ def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Sessio
 
 def takes_batches(context: RequestContext, agent_sessions: AgentSessions) -> bool:
     """Batches exist in 2025-03-26 alone."""
-    named = context.headers.get(headers.VERSION, names.ASSUMED_VERSION.encode())
     return (
-        named == names.ASSUMED_VERSION.encode()
+        context.headers.get(headers.VERSION, _ASSUMED) == _ASSUMED
         and headers.SESSION in context.headers
         and session_of(context, agent_sessions).version == names.ASSUMED_VERSION
     )
 
 
-def _initialize(context: RequestContext, opened: OpenedParams, agent_sessions: AgentSessions) -> ParsedRequest:
-    """Open a session. A second `initialize` opens a second session; the first stays what it is."""
-    call = Call(reading.request_id(opened.message), names.INITIALIZE, names.NEWEST_LEGACY)
+def _initialize(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentSessions) -> ParsedRequest:
+    """Open a session. A second `initialize` opens a second session; the first stays what it is.
+
+    Its revision is the newest that is not newer than the one asked for, so that an agent may know it.
+    """
+    call = Call(opened.id, names.INITIALIZE, names.NEWEST_LEGACY)
     context.dialect = _DIALECTS[names.NEWEST_LEGACY]
     if not call.id:
         raise Fault(Kind.NOT_ONE_MESSAGE, "initialize must be a request.")
-    asked = reading.text(opened.params.get("protocolVersion"), "protocolVersion")
-    call.capabilities = reading.an_object(opened.params.get("capabilities"), "capabilities")
-    call.client = reading.an_object(opened.params.get("clientInfo"), "clientInfo")
-    call.version = _settled(asked)
-    session = Session(
-        os.urandom(12).hex(),
-        call.version,
-        int(time.time()),
-        sessions.trimmed(call.capabilities),
-        sessions.trimmed(call.client),
-    )
-    bound = sessions.bond(context.principal.agent, context.endpoint.path)
-    token = sessions.sealed(session, agent_sessions.sealer, bound, os.urandom(NONCE))
+    asked = reading.require_string(opened.params.get("protocolVersion"), "protocolVersion")
+    call.capabilities = reading.require_object(opened.params.get("capabilities"), "capabilities")
+    call.client = reading.require_object(opened.params.get("clientInfo"), "clientInfo")
+    call.version = next((one for one in names.LEGACY_VERSIONS if one <= asked), names.LEGACY_VERSIONS[-1])
+    token = agent_sessions.begin(call, context.principal.agent, context.endpoint.path)
     return ParsedRequest(RequestKind.INITIALIZE, call, _DIALECTS[call.version], [(headers.SESSION, token.encode())])
 
 
-def _settled(asked: str) -> str:
-    """The revision of a session: the newest that is not newer than the one asked for, so that an agent may know it."""
-    return next((version for version in names.LEGACY_VERSIONS if version <= asked), names.LEGACY_VERSIONS[-1])
-
-
-def _notification(call: Call, opened: OpenedParams, dialect: LegacyDialect) -> ParsedRequest:
+def _notification(call: Call, opened: OpenedMessage, dialect: LegacyDialect) -> ParsedRequest:
+    """Or the answer to a request of a server; none is outstanding, so there is nobody to give it to."""
     request = opened.params.get("requestId")
     if call.method == names.CANCELLED and request is not None and envelope.is_id(request):
         call.id = request

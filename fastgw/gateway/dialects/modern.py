@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import reading
-from fastgw.gateway.dialects.dialect import JsonRpc, ParsedRequest, RequestKind, ShownPage, page_json
-from fastgw.gateway.dialects.reading import OpenedParams
-from fastgw.protocol import headers, names, params, results, rounds
+from fastgw.gateway.dialects import dialect as reading
+from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
+from fastgw.protocol import headers, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson
 from fastgw.protocol.results import Result
@@ -19,11 +18,11 @@ _KINDS = {**reading.KINDS, names.DISCOVER: RequestKind.DISCOVER}
 _NAMED = {names.TOOLS_CALL: "name", names.PROMPTS_GET: "name", names.RESOURCES_READ: "uri"}
 """Which member `Mcp-Name` repeats, per method (2026-07-28, Standard Request Headers)."""
 
-_BROUGHT = frozenset((rounds.RESPONSES, rounds.STATE))
+_ROUND = frozenset((rounds.RESPONSES, rounds.STATE))
 _ROUTING = frozenset((headers.VERSION, headers.METHOD, headers.NAME))
 
 
-class ModernDialect(JsonRpc):
+class ModernDialect(Dialect):
     """How an agent of 2026-07-28 is spoken to."""
 
     leaving_cancels = True
@@ -31,68 +30,57 @@ class ModernDialect(JsonRpc):
     rounds = True
     list_form = "modern"
     version = names.MODERN_VERSION
-    unheard = frozenset((names.URL_ELICITATION, names.RESOURCE_NOT_FOUND))
+    abolished_codes = frozenset((names.URL_ELICITATION, names.RESOURCE_NOT_FOUND))
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.modern(result, server_info)
 
-    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
+    def list_tail(self, ttl_ms: int, server_info: bytes) -> bytes:
         """Lists depend on who asks, so no cache may share them (`cacheScope`)."""
-        rest = b',"resultType":"complete","ttlMs":%d,"cacheScope":"private","_meta":{"%s":%s}' % (
-            shown.ttl_ms,
-            names.META_SERVER.encode(),
-            server_info,
-        )
-        return page_json(shown, rest)
+        meta = b'{"%s":%s}' % (names.META_SERVER.encode(), server_info)
+        return b',"resultType":"complete","ttlMs":%d,"cacheScope":"private","_meta":%s' % (ttl_ms, meta)
 
     def status(self, fault: Fault) -> int:
         return fault.kind.modern
 
-    def failed(self, code: int) -> int:
-        """A missing capability is the agent's to declare, so it is told by status too
-        (2026-07-28, Capabilities).
-        """
+    def error_status(self, code: int) -> int:
+        """A missing capability is the agent's to declare, so the status says so, too (2026-07-28, Capabilities)."""
         return self.status(Fault(Kind.MISSING_CAPABILITY)) if code == names.MISSING_CAPABILITY else 200
 
 
 DIALECT = ModernDialect()
 
 
-def parse(context: RequestContext, opened: OpenedParams) -> ParsedRequest:
-    """The message as a `Call`.
-
-    Raises:
-        Fault: each rung of the ladder has its kind.
-    """
-    message = opened.message
-    if message.method is None:
+def parse(context: RequestContext, opened: OpenedMessage) -> ParsedRequest:
+    """The message as a `Call`. Raises a Fault: each check has its kind."""
+    if opened.method is None:
         raise Fault(Kind.NOT_ONE_MESSAGE, "An agent sends requests and notifications only.")
-    call = Call(reading.request_id(message), message.method, names.MODERN_VERSION)
+    call = Call(opened.id, opened.method, names.MODERN_VERSION)
     if not call.id:
         return ParsedRequest(RequestKind.NOTHING, call, DIALECT)
     if context.twice & _ROUTING:
         raise Fault(Kind.HEADER_MISMATCH, "A routing header came twice.")
     if names.META_VERSION not in opened.meta:
         refuse_unknown(context)
-    version = reading.text(opened.meta.get(names.META_VERSION), names.META_VERSION)
-    call.capabilities = reading.an_object(opened.meta.get(names.META_CAPABILITIES), names.META_CAPABILITIES)
-    _mirror(context, opened, version)
+    version = reading.require_string(opened.meta.get(names.META_VERSION), names.META_VERSION)
+    call.capabilities = reading.require_object(opened.meta.get(names.META_CAPABILITIES), names.META_CAPABILITIES)
+    _compare_headers(context, opened, version)
     if version != names.MODERN_VERSION:
         raise unsupported(version)
     kind = _KINDS.get(call.method)
     if kind is None:
         raise Fault(Kind.UNKNOWN_METHOD)
-    call.passed = params.passable(context.headers)
+    call.passed = headers.passable(context.headers)
     call.client = opened.meta.get(names.META_CLIENT)
     level = opened.meta.get(names.META_LOG_LEVEL)
     if level is not None:
-        call.log_level, call.log_level_set = reading.log_level(level, names.META_LOG_LEVEL), 1
-    reading.fill(call, opened)
+        call.log_level, call.log_level_set = reading.require_log_level(level, names.META_LOG_LEVEL), 1
+    reading.fill_call(call, opened)
     if call.method in rounds.METHODS:
         if call.capabilities != b"{}":
-            _offer(call)
-        if not _BROUGHT.isdisjoint(opened.params):
-            _bring(call, opened.params)
+            _read_offered(call)
+        if not _ROUND.isdisjoint(opened.params):
+            _read_round(call, opened.params)
     return ParsedRequest(kind, call, DIALECT)
 
 
@@ -104,46 +92,38 @@ def unsupported(version: str) -> Fault:
 
 
 def refuse_unknown(context: RequestContext) -> None:
-    """Refuse a request whose header names a revision that is not served.
-
-    Raises:
-        Fault: UNSUPPORTED_VERSION.
-    """
+    """Refuse a request whose header names a revision that is not served. Raises a Fault: UNSUPPORTED_VERSION."""
     named = _plain(context.headers.get(headers.VERSION))
     if named is not None and named not in SUPPORTED:
         raise unsupported(named)
 
 
-def _mirror(context: RequestContext, opened: OpenedParams, version: str) -> None:
+def _compare_headers(context: RequestContext, opened: OpenedMessage, version: str) -> None:
     """Headers repeat the body for those who route without reading it; a lie would route past our checks."""
-    method = opened.message.method or ""
-    found = context.headers
-    _same(_plain(found.get(headers.VERSION)), version, "MCP-Protocol-Version")
-    _same(_plain(found.get(headers.METHOD)), method, "Mcp-Method")
+    method, found = opened.method or "", context.headers
+    _must_equal(_plain(found.get(headers.VERSION)), version, "MCP-Protocol-Version")
+    _must_equal(_plain(found.get(headers.METHOD)), method, "Mcp-Method")
     if method in _NAMED:
-        source = _NAMED[method]
-        _same(_name(found.get(headers.NAME)), reading.text(opened.params.get(source), source), "Mcp-Name")
+        named, source = found.get(headers.NAME), _NAMED[method]
+        try:
+            name = None if named is None else headers.decode_name(named)
+        except ValueError:
+            raise Fault(Kind.HEADER_MISMATCH, "The header Mcp-Name cannot be decoded.") from None
+        _must_equal(name, reading.require_string(opened.params.get(source), source), "Mcp-Name")
 
 
 def _plain(header: bytes | None) -> str | None:
     return None if header is None else header.strip(b" \t").decode("latin-1")
 
 
-def _name(header: bytes | None) -> str | None:
-    try:
-        return None if header is None else params.decode_name(header.strip(b" \t"))
-    except ValueError:
-        raise Fault(Kind.HEADER_MISMATCH, "The header Mcp-Name cannot be decoded.") from None
-
-
-def _same(said: str | None, value: str, name: str) -> None:
-    if said is None:
+def _must_equal(header: str | None, value: str, name: str) -> None:
+    if header is None:
         raise Fault(Kind.HEADER_MISMATCH, f"The header {name} is missing.")
-    if said != value:
+    if header != value:
         raise Fault(Kind.HEADER_MISMATCH, f"The header {name} does not match the body.")
 
 
-def _offer(call: Call) -> None:
+def _read_offered(call: Call) -> None:
     """What a server may ask this agent in the middle of the call."""
     try:
         call.offered = rounds.offered(call.capabilities)
@@ -151,11 +131,11 @@ def _offer(call: Call) -> None:
         raise Fault(Kind.BAD_PARAMS, f"Invalid params: {names.META_CAPABILITIES}: {wrong}") from None
 
 
-def _bring(call: Call, params: dict[str, bytes]) -> None:
+def _read_round(call: Call, params: dict[str, bytes]) -> None:
     """What the agent brings of an earlier round."""
     responses, state = params.get(rounds.RESPONSES), params.get(rounds.STATE)
     if responses is not None:
-        call.params[rounds.RESPONSES] = reading.an_object(responses, rounds.RESPONSES)
+        call.params[rounds.RESPONSES] = reading.require_object(responses, rounds.RESPONSES)
     if state is not None:
-        reading.text(state, rounds.STATE)
+        reading.require_string(state, rounds.STATE)
         call.request_state = state

@@ -1,6 +1,6 @@
 """The dialect of callers without an MCP client: a path names the tool, the body is its arguments.
 
-From here on it is a call as any other; its caller has no capabilities, and hears neither progress nor log messages.
+From here on it is a call as any other; its caller has no capabilities, and gets neither progress nor log messages.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import orjson
 from fastgw.catalog.elements import MODERN
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects import reading
 from fastgw.gateway.dialects.agent_sessions import AgentSessions
-from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, ShownPage, error_data, page_json
+from fastgw.gateway.dialects.dialect import Dialect, ParsedRequest, RequestKind, error_data, require_object
 from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotJson
@@ -34,46 +33,35 @@ _PRIVATE = (b"cache-control", b"private, no-cache")
 _VALUE = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class RestDialect:
+class RestDialect(Dialect):
     """How such a caller is spoken to: the bare result, or what went wrong as one flat object."""
 
     streams = False
     leaving_cancels = True
-    mirrors = False
-    rounds = False
     list_form = MODERN
     version = VERSION
-    unheard: frozenset[int] = frozenset()
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         """Less what belongs to the protocol."""
         return results.bare(result)
 
-    def page(self, shown: ShownPage, server_info: bytes) -> tuple[bytes, ...]:
-        return page_json(shown)
-
     def status(self, fault: Fault) -> int:
         return fault.kind.rest if fault.kind.rest != _GONE else fault.kind.modern
 
-    def code(self, fault: Fault) -> int:
-        return fault.kind.code
-
     def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
-        found = {"error": fault.message, "code": fault.kind.code, **error_data(fault, request_id)}
-        return orjson.dumps(found)
+        return orjson.dumps({"error": fault.message, "code": fault.kind.code, **error_data(fault, request_id)})
 
     def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
         return b"".join(result) if isinstance(result, tuple) else result
 
-    def failure(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
+    def server_error(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
         """The server's `data` keeps to itself: it could say anything in our name."""
         found = envelope.members(error)
-        told = {"error": found["message"], "code": found["code"]}
-        if "data" in found:
-            told["data"] = found["data"]
-        return envelope.emit({**told, "requestId": envelope.quote(request_id), "mayHaveRun": b"true"})
+        shown = {"error": found["message"], "code": found["code"], "data": found.get("data", b"")}
+        shown |= {"requestId": envelope.quote(request_id), "mayHaveRun": b"true"}
+        return envelope.emit({name: value for name, value in shown.items() if value})
 
-    def failed(self, code: int) -> int:
+    def error_status(self, code: int) -> int:
         return 502
 
 
@@ -107,11 +95,7 @@ class InvokeEntryPoint:
         return brings
 
     def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
-        """
-
-        Raises:
-            Fault: UNKNOWN_NAME where the name is no UTF-8; NOT_JSON, BAD_PARAMS.
-        """
+        """Raises a Fault: UNKNOWN_NAME where the name is no UTF-8; NOT_JSON, BAD_PARAMS."""
         context.method = names.TOOLS_CALL
         try:
             name = self._name.decode()
@@ -142,11 +126,7 @@ class ToolsEntryPoint:
         return False
 
     def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
-        """
-
-        Raises:
-            Fault: BAD_PARAMS.
-        """
+        """Raises a Fault, BAD_PARAMS, for a query that is no cursor."""
         context.method = self.method
         call = Call(_ID, self.method, names.MODERN_VERSION, params=_cursor(self._query))
         return ParsedRequest(self.kind, call, DIALECT, [_PRIVATE])
@@ -174,7 +154,7 @@ def arguments(body: bytes) -> bytes:
         raise Fault(Kind.NOT_JSON, "Parse error: nested too deep") from None
     except (NotJson, msgspec.DecodeError) as wrong:
         raise Fault(Kind.NOT_JSON, f"Parse error: {wrong}") from None
-    return reading.an_object(value, "the body")
+    return require_object(value, "the body")
 
 
 def _accepts_json(context: RequestContext) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
-from fastgw.catalog.notice import Notice
+from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import parse_tools
 from fastgw.errors import Fault, Kind
 from fastgw.protocol import names

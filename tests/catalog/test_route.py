@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fastgw.catalog.arms import arm_for, arms_for
-from fastgw.catalog.route import Arm, Target
+from fastgw.catalog.route import Arm, Target, arm_for, arms_for
 from fastgw.policy.match import ArgumentTest, Match, Principal
 from fastgw.policy.patterns import Patterns
 

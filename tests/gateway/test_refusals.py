@@ -9,7 +9,7 @@ import pytest
 
 from fastgw.errors import Kind
 from fastgw.gateway.pipeline import serve
-from fastgw.gateway.refusal_log import LONGEST, MOST, QUIET, RefusalLog
+from fastgw.gateway.refusals import LONGEST, MOST, QUIET, RefusalLog
 from tests.gateway.asking import sells
 from tests.gateway.fakes import FakeAgent, Stage, staged
 from tests.upstream.fakes import run

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from fastgw.gateway import paths
-from fastgw.gateway.dialects import era, rest
+from fastgw.gateway import entry_points
+from fastgw.gateway.dialects import rest
+from fastgw.gateway.entry_points import MESSAGES, MessageEntryPoint
 from tests.gateway.asking import ask, endpoints, load, newest, sells
 from tests.gateway.fakes import staged
 from tests.upstream.fakes import run
@@ -50,10 +51,10 @@ from tests.upstream.fakes import run
     ],
 )
 def test_paths_of_tools(path: str, endpoint: str | None, name: str) -> None:
-    found, entry_point = paths.find(endpoints("/mcp", "/mcp/ops"), {"raw_path": path.encode()})
+    found, entry_point = entry_points.find(endpoints("/mcp", "/mcp/ops"), {"raw_path": path.encode()})
     assert (found.path if found else None) == endpoint
     if endpoint is None:
-        assert entry_point is era.MESSAGES
+        assert entry_point is MESSAGES
     else:
         assert isinstance(entry_point, rest.InvokeEntryPoint)
         assert entry_point._name.decode() == name
@@ -62,16 +63,16 @@ def test_paths_of_tools(path: str, endpoint: str | None, name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "endpoint", "kind"),
     [
-        ("/mcp", "/mcp", era.MessageEntryPoint),
-        ("/%6Dcp", "/mcp", era.MessageEntryPoint),
-        ("/mcp/", "/mcp", era.MessageEntryPoint),
-        ("/%6Dcp/", "/mcp", era.MessageEntryPoint),
-        ("/mcp/tools/", "/mcp/tools", era.MessageEntryPoint),
-        ("/mcp%2F", None, era.MessageEntryPoint),
-        ("/mcp//", None, era.MessageEntryPoint),
-        ("//mcp/", None, era.MessageEntryPoint),
-        ("/mcp/tools", "/mcp/tools", era.MessageEntryPoint),
-        ("/mcp%2Ftools", None, era.MessageEntryPoint),
+        ("/mcp", "/mcp", MessageEntryPoint),
+        ("/%6Dcp", "/mcp", MessageEntryPoint),
+        ("/mcp/", "/mcp", MessageEntryPoint),
+        ("/%6Dcp/", "/mcp", MessageEntryPoint),
+        ("/mcp/tools/", "/mcp/tools", MessageEntryPoint),
+        ("/mcp%2F", None, MessageEntryPoint),
+        ("/mcp//", None, MessageEntryPoint),
+        ("//mcp/", None, MessageEntryPoint),
+        ("/mcp/tools", "/mcp/tools", MessageEntryPoint),
+        ("/mcp%2Ftools", None, MessageEntryPoint),
         ("/mcp/tools/tools", "/mcp/tools", rest.ToolsEntryPoint),
         ("/mcp/tools/x/invoke", "/mcp", rest.InvokeEntryPoint),
         ("/mcp/tools/tools/x/invoke", "/mcp/tools", rest.InvokeEntryPoint),
@@ -81,7 +82,7 @@ def test_paths_of_tools(path: str, endpoint: str | None, name: str) -> None:
 )
 def test_an_endpoint_s_own_path_wins(path: str, endpoint: str | None, kind: type) -> None:
     for own in (("/mcp", "/mcp/tools"), ("/mcp/tools", "/mcp")):
-        found, entry_point = paths.find(endpoints(*own), {"raw_path": path.encode()})
+        found, entry_point = entry_points.find(endpoints(*own), {"raw_path": path.encode()})
         assert (found.path if found else None, type(entry_point)) == (endpoint, kind)
 
 

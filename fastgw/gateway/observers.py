@@ -1,12 +1,12 @@
-"""Settle's book-keeping: every finished request counted, every call written down."""
+"""What observes every request that is over: counters and histograms, usage events."""
 
 from __future__ import annotations
 
-import time
+from typing import Protocol
 
 from fastgw.config.instance_urls import place
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.rate_headers import remaining
+from fastgw.policy.verdict import LimitVerdict
 from fastgw.ports import Controller
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
@@ -18,30 +18,43 @@ _METHODS = _CALLS | frozenset((*names.LISTS, names.DISCOVER, names.INITIALIZE, n
 """Methods that metrics name; all others are `other`, for agents write what they like."""
 
 
-class Recorder:
-    """Records requests in one worker's counters and hands events to the controller."""
+class Observer(Protocol):
+    """One of `Gateway.observers`."""
+
+    def observe(self, context: RequestContext) -> None:
+        """A request is over, answered or refused: all that is known of it stands in its context. Must not wait."""
+
+
+class RequestMetrics:
+    """Counts requests in one worker's counters."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
-    def record(self, context: RequestContext, controller: Controller) -> None:
-        """The request is over: count it, and write its event if it was a call and its agent is known."""
+    def observe(self, context: RequestContext) -> None:
         method = context.method if context.method in _METHODS else "other" if context.method else "none"
         counters = self._counters
         counters.inc("fastgw_requests_total", context.endpoint.path, method, context.outcome)
         if method not in _CALLS:
             return
-        latency = time.monotonic() - context.started
-        overhead = max(0.0, latency - context.waited)
-        counters.record(latency, "fastgw_request_seconds")
-        counters.record(overhead, "fastgw_overhead_seconds")
+        counters.record(context.latency, "fastgw_request_seconds")
+        counters.record(context.overhead, "fastgw_overhead_seconds")
         if context.instance is not None and context.attempts:
             counters.inc("fastgw_upstream_requests_total", context.instance.server, context.outcome)
-        if context.identified:
-            controller.usage(encode(_event(context, latency, overhead)))
 
 
-def _event(context: RequestContext, latency: float, overhead: float) -> UsageEvent:
+class UsageEvents:
+    """Hands an event to the controller for every call of an agent that is known."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def observe(self, context: RequestContext) -> None:
+        if context.identified and context.method in _CALLS:
+            self._controller.usage(encode(_event(context)))
+
+
+def _event(context: RequestContext) -> UsageEvent:
     instance = context.instance
     snapshot = context.snapshot
     return UsageEvent(
@@ -60,10 +73,17 @@ def _event(context: RequestContext, latency: float, overhead: float) -> UsageEve
         error_code=context.error_code,
         refused_by=context.refused_by,
         attempts=context.attempts,
-        latency_ms=millis(latency),
-        overhead_ms=millis(overhead),
+        latency_ms=millis(context.latency),
+        overhead_ms=millis(context.overhead),
         bytes_in=context.bytes_in,
         bytes_out=context.bytes_out,
         currency=snapshot.currency,
-        rate_limit_remaining=remaining(context.verdict),
+        rate_limit_remaining=_remaining(context.verdict),
     )
+
+
+def _remaining(verdict: LimitVerdict | None) -> int | None:
+    """Whole calls like this one that are left in the tightest rate that counted it; None where none did."""
+    if verdict is None or verdict.refused is not None or verdict.tightest is None:
+        return None
+    return verdict.left // max(1, verdict.tightest.cost)

@@ -1,4 +1,4 @@
-"""The patrol: quick requests cost it nothing, slow bodies end, watchers are set once."""
+"""The deadline sweep: quick requests cost it nothing, slow bodies end, watchers are set once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fastgw.gateway.context import RequestContext
+from fastgw.gateway.context import PERIOD, DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import modern
-from fastgw.gateway.sweep import PERIOD, DeadlineSweep
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 
 NOWHERE = Endpoint("", {}, (View(),), {}, False, 0.0, (), "")
@@ -30,11 +29,11 @@ def test_a_request_that_lasts_is_watched_once() -> None:
         sweep = DeadlineSweep()
         one = context(time.monotonic())
         watched: list[float] = []
-        one.when_old = lambda: watched.append(time.monotonic() - one.started)
+        one.on_slow = lambda: watched.append(time.monotonic() - one.started)
         sweep.add(one)
         await until(lambda: bool(watched))
         assert watched[0] >= PERIOD
-        assert one.when_old is None
+        assert one.on_slow is None
         one.over = True
         await until(lambda: sweep.at_rest)
         assert len(watched) == 1
@@ -47,8 +46,8 @@ def test_a_request_that_is_over_is_left_alone() -> None:
         sweep = DeadlineSweep()
         quick, slow = context(time.monotonic() - 1), context(time.monotonic() - 1)
         seen: list[str] = []
-        quick.when_old = lambda: seen.append("quick")
-        slow.when_old = lambda: seen.append("slow")
+        quick.on_slow = lambda: seen.append("quick")
+        slow.on_slow = lambda: seen.append("slow")
         quick.over = True
         sweep.add(quick)
         sweep.add(slow)

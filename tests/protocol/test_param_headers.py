@@ -4,8 +4,8 @@ from base64 import b64encode
 
 import pytest
 
-from fastgw.protocol import params
-from fastgw.protocol.params import ParamHeader
+from fastgw.protocol import headers as protocol_headers
+from fastgw.protocol.headers import ParamHeader
 
 REGION = ParamHeader("mcp-param-region", ("region",), "string")
 COUNT = ParamHeader("mcp-param-count", ("filter", "count"), "integer")
@@ -33,8 +33,8 @@ ENCODED = [
 
 @pytest.mark.parametrize(("text", "header"), ENCODED)
 def test_a_text_becomes_a_header_value_and_back(text: str, header: bytes) -> None:
-    assert params.encode_name(text) == header
-    assert params.decode_name(header) == text
+    assert protocol_headers.encode_name(text) == header
+    assert protocol_headers.decode_name(header) == text
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_a_text_becomes_a_header_value_and_back(text: str, header: bytes) -> Non
 )
 def test_a_value_that_cannot_be_decoded_is_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match=r"is not|holds"):
-        params.decode_name(header)
+        protocol_headers.decode_name(header)
 
 
 def test_spaces_around_a_header_value_do_not_count() -> None:
-    assert params.decode_name(b" \tus-west1 ") == "us-west1"
+    assert protocol_headers.decode_name(b" \tus-west1 ") == "us-west1"
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_spaces_around_a_header_value_do_not_count() -> None:
     ],
 )
 def test_headers_are_made_from_the_arguments(arguments: bytes, lines: bytes) -> None:
-    assert params.lines((REGION, COUNT, DRY), arguments) == lines
+    assert protocol_headers.lines((REGION, COUNT, DRY), arguments) == lines
 
 
 def test_an_argument_that_stands_twice_makes_no_header() -> None:
-    with pytest.raises(params.NotAMessage):
-        params.lines((REGION,), b'{"region":"a","region":"b"}')
+    with pytest.raises(protocol_headers.NotAMessage):
+        protocol_headers.lines((REGION,), b'{"region":"a","region":"b"}')
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_argument_that_stands_twice_makes_no_header() -> None:
     ],
 )
 def test_headers_that_agree_pass(arguments: bytes, headers: dict[bytes, bytes]) -> None:
-    assert params.check((REGION, COUNT, DRY), arguments, headers) is None
+    assert protocol_headers.check((REGION, COUNT, DRY), arguments, headers) is None
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_headers_that_agree_pass(arguments: bytes, headers: dict[bytes, bytes]) 
     ],
 )
 def test_headers_that_lie_are_named(arguments: bytes, headers: dict[bytes, bytes], said: str) -> None:
-    wrong = params.check((REGION, COUNT, DRY), arguments, headers)
+    wrong = protocol_headers.check((REGION, COUNT, DRY), arguments, headers)
     assert wrong is not None
     assert said in wrong
 
 
 def test_headers_nobody_knows_travel_on() -> None:
     headers = {b"mcp-param-region": b"eu", b"mcp-param-trace": b"7", b"host": b"x", b"mcp-param-bad": b"\xff"}
-    passed = params.passable(headers)
-    assert params.others(passed, (REGION,)) == b"mcp-param-trace: 7\r\n"
-    assert params.others(passed, ()) == b"mcp-param-region: eu\r\nmcp-param-trace: 7\r\n"
+    passed = protocol_headers.passable(headers)
+    assert protocol_headers.others(passed, (REGION,)) == b"mcp-param-trace: 7\r\n"
+    assert protocol_headers.others(passed, ()) == b"mcp-param-region: eu\r\nmcp-param-trace: 7\r\n"
 
 
 def test_too_many_of_them_do_not() -> None:
-    assert len(params.passable({b"mcp-param-%d" % number: b"x" for number in range(100)})) == 16
-    assert params.passable({b"mcp-param-long": b"x" * 5_000}) == ()
+    assert len(protocol_headers.passable({b"mcp-param-%d" % number: b"x" for number in range(100)})) == 16
+    assert protocol_headers.passable({b"mcp-param-long": b"x" * 5_000}) == ()
