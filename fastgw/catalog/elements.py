@@ -30,7 +30,7 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
 """One escape of a JSON text, a surrogate pair at once; the group is half a pair alone."""
 _MOVED = re.compile(r"is called .* here|hidden: its (name|URI) is taken.*", re.DOTALL)
-"""The words of `naming` and `uri_layout` for a name or URI that several servers want, or that is too long."""
+"""The words of `naming` and `uris` for a name or URI that several servers want, or that is too long."""
 
 T = TypeVar("T")
 

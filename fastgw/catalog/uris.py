@@ -1,130 +1,247 @@
 """Whose a URI is on one endpoint, and how agents see it: its server's own, or `alias+uri`.
 
-The law, for one endpoint:
 1. `none`: nothing is rewritten; of two servers with one URI the one written first keeps it, the other's is hidden.
 `on_collision`: what two servers list becomes `alias+uri` for both. `always`: everything does. `ui://x` becomes
 `ui://alias/x` (MCP Apps know their pages by the scheme); web addresses are never rewritten: the first keeps them.
-2. Except in `none`, `alias+rest` leads to that server, listed or not. So what a server names that would not lead back
-to it is shown with its alias, and every worker shows it alike.
-3. A URI leads where it is listed just so; else where its alias says; else to the first server with a template that
-agents see as it is and that it fits; else, where one server alone has resources, to that one.
-4. A template that may expand into any scheme, or into some server's alias, or into what an earlier server's template
-takes first, is shown with its own server's alias.
+2. A URI leads where its alias says; else where it is listed just so; else to the first server with a simple template
+that agents see as it is and that it fits; else, where one server alone has resources, to that one.
+3. What would not lead back to its server is shown with its alias: a link, a URI that looks like an alias, a template
+that is not simple or may expand into what an earlier server's takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from itertools import groupby
+from typing import NamedTuple
 
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.uri_layout import Layout, Owned, ServerUris
+from fastgw.catalog.templates import backwards
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.uris import UriRules
+from fastgw.policy.uris import LONGEST, UriRules
 
-MOST_EFFORT = 1_000_000
-"""Steps of templates that are tried on the URIs of one result: half a second at worst. Real ones take some thousand."""
+MOST_ROUTED = 100
+"""Templates of one server that are tried on URIs; those after them are shown with its alias."""
 
-__all__ = ["Owned", "UriNaming", "ServerUris", "Uris", "assign_uris"]
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_WEB = re.compile("https?:", re.IGNORECASE)
+_UI = re.compile("ui://", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+class Owned(NamedTuple):
+    """Where a URI leads: a server, and its own spelling of the URI there."""
+
+    server: str
+    uri: str
+
+
+class ServerUris(NamedTuple):
+    """What a server lists on an endpoint, in its order, the alias of what leads to it, and what the configuration
+    takes of it: tried on its own URIs and template texts; None for all.
+    """
+
+    server: str
+    alias: str
+    uris: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    only: Patterns | None = None
+
+
+@dataclass(slots=True)
+class UriTables:
+    """What is listed as what, and what leads where.
+
+    Args:
+        resources, templates: exposed URI or text; what is missing is hidden, or its server may not give it.
+        owners: by the URI or text that agents see as it is; None for what is shown with an alias alone.
+        routes: servers, and what fits any of their templates that agents see as they are.
+        asking, kept: how many servers want a URI, and who has one that nobody may rename.
+    """
+
+    resources: dict[tuple[str, str], str] = field(default_factory=dict)
+    templates: dict[tuple[str, str], str] = field(default_factory=dict)
+    owners: dict[str, Owned | None] = field(default_factory=dict)
+    routes: list[tuple[str, re.Pattern[str]]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    asking: Counter[str] = field(default_factory=Counter)
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def shown(self, own: tuple[str, str]) -> str | None:
+        """What a resource or template is listed as."""
+        return self.resources.get(own) or self.templates.get(own)
+
+    def note(self, own: Owned, remark: str) -> None:
+        self.notices.append(Notice("/".join(own), remark))
+
+
+@dataclass(frozen=True)
 class Uris:
     """The URIs of one endpoint. Immutable, pickled to the workers; what is derived is derived at its first use.
 
     Args:
         mode: `none`, `on_collision` or `always`.
-        shelves: of the servers that declare resources, in the order of the configuration.
+        servers: those that declare resources, in the order of the configuration.
         only: what the endpoint takes: tried on exposed URIs and on `server/own`; None for all.
     """
 
     mode: str = "on_collision"
-    shelves: Sequence[ServerUris] = field(default=())
+    servers: Sequence[ServerUris] = ()
     only: Patterns | None = None
-    _rewritten: frozenset[str] = field(init=False, compare=False, repr=False)
-    _laid: list[Layout] = field(init=False, compare=False, repr=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        moving = () if self.mode == "none" else [shelf.server for shelf in self.shelves]
-        object.__setattr__(self, "_rewritten", frozenset(moving))
 
     def __reduce__(self) -> tuple[type[Uris], tuple[str, Sequence[ServerUris], Patterns | None]]:
-        return Uris, (self.mode, self.shelves, self.only)
+        return Uris, (self.mode, self.servers, self.only)
 
     def owner(self, uri: str) -> Owned | None:
         """Where the URI that an agent names leads; None where it leads nowhere."""
-        return self.layout.owner(uri)
+        found = self._leads(uri)
+        return found if found is not None and self.permits(self._filters[""], uri, found) else None
 
     def exposed(self, server: str, uri: str) -> str:
         """The URI, or the text of a template, by which agents know what is `uri` at that server."""
-        return self.exposing(server)(uri)
+        if not self.rewrites(server):
+            return uri
+        own = Owned(server, uri)
+        if (listed := self.tables.shown(own)) is not None:
+            return listed
+        stays = _WEB.match(uri) is not None or not _is_visible(uri) or self._leads(uri) == own
+        return uri if stays else self._with_alias(own)
 
-    def exposing(self, server: str) -> Callable[[str], str]:
-        """`exposed` for all URIs of one result of that server.
-
-        Together they cost no more than `MOST_EFFORT`: 10,000 links against a server's worst templates would hold up a
-        worker for two minutes. From there on those that no list names are shown with their server's alias.
-        """
-        if server not in self._rewritten:
-            return str
-        left = MOST_EFFORT
-
-        def exposed(uri: str) -> str:
-            nonlocal left
-            shown, left = self.layout.exposed(server, uri, left)
-            return shown
-
-        return exposed
+    def listed(self, server: str, uri: str) -> str | None:
+        """What agents know a resource or template as; None where it is hidden or not taken here."""
+        own = Owned(server, uri)
+        shown = self.tables.shown(own)
+        return shown if shown is not None and self.permits(self._filters[""], shown, own) else None
 
     def known_as(self, server: str, uri: str) -> tuple[str, ...]:
         """What a URI of a server of this endpoint is called with its alias, whether it is shown so or not."""
-        return self.layout.known_as(server, uri)
+        return (self._with_alias(Owned(server, uri)),) if self.rewrites(server) else ()
 
-    def lists(self, server: str, uri: str) -> bool:
-        """Whether that server lists this URI of its own, or a template with this text, and it is taken here."""
-        own = server, uri
-        return own in self.layout.resources or own in self.layout.templates
+    def permits(self, rules: UriRules, exposed: str, owned: Owned) -> bool:
+        """Whether rules permit the URI that an agent names: one that its server lists so need not be canonical."""
+        permit = rules.permit if self.tables.shown(owned) is None else rules.permit_listed
+        return rules.free or permit(exposed, *owned, self.known_as(*owned))
 
     def rewrites(self, server: str) -> bool:
         """Whether any URI of this server may look different to agents."""
-        return server in self._rewritten
+        return server in self._aliases
 
-    @property
-    def layout(self) -> Layout:
+    @cached_property
+    def tables(self) -> UriTables:
         """The tables, worked out once."""
-        if not self._laid:
-            self._laid.append(Layout(self.mode, self.shelves, self.only))
-        return self._laid[0]
+        tables = UriTables()
+        resources = [own for one in self.servers for own in self._asking(tables, one, one.uris)]
+        templates = [own for one in self.servers for own in self._asking(tables, one, one.templates)]
+        patterns = {own: backwards(own.uri) for own in templates}
+        forms = {own: own.uri for own in resources} | {own: pattern or own.uri for own, pattern in patterns.items()}
+        tables.asking = Counter(form for form, _ in {(form, own.server) for own, form in forms.items()})
+        for own in resources:
+            if (shown := self._placed(tables, own, own.uri)) is not None:
+                tables.resources[own] = shown
+                tables.owners[own.uri] = own if shown == own.uri else None
+        for server, owns in groupby(templates, lambda own: own.server):
+            routed: list[str] = []
+            for own in owns:
+                pattern = patterns[own] if len(routed) < MOST_ROUTED else None
+                form = pattern or (own.uri if self._falls_back(own.uri) else None)
+                if (shown := self._placed(tables, own, form)) is not None:
+                    tables.templates[own] = shown
+                if shown == own.uri:
+                    tables.owners.setdefault(shown, own)  # completion names templates by their text
+                    routed += [pattern] if pattern else []
+            tables.routes += [(server, re.compile("|".join(routed)))] if routed else []
+        return tables
+
+    def _asking(self, tables: UriTables, one: ServerUris, texts: Sequence[str]) -> Iterator[Owned]:
+        """What of a server asks to be listed, each once."""
+        for text in dict.fromkeys(texts):
+            if not _is_visible(text):
+                tables.note(Owned(one.server, repr(text[:100])), f"left out: no URI of 1 to {LONGEST} characters")
+            elif self._filters[one.server].permit_listed(text, one.server, text):
+                yield Owned(one.server, text)
+
+    def _placed(self, tables: UriTables, own: Owned, form: str | None) -> str | None:
+        """What a resource or template is listed as; None where it is hidden.
+
+        Args:
+            form: equal ones want the same URIs; None where none leads to its server without an alias.
+        """
+        if self.mode == "none" or _WEB.match(own.uri):
+            if form is not None and tables.kept.setdefault(form, own.server) == own.server:
+                return own.uri
+            why = "naming is none" if self.mode == "none" else "web addresses are never renamed"
+            taken = f"its URI is taken, and {why}"
+            tables.note(own, f"hidden: {taken if form is not None else 'it leads nowhere without an alias'}")
+            return None
+        if form is not None and self.mode != "always" and tables.asking[form] < 2 and self._read(own.uri) is None:
+            expanded = re.sub("[{}]", "", own.uri)  # the names for values
+            if all(routed.fullmatch(expanded) is None for _, routed in tables.routes):
+                return own.uri
+        shown = self._with_alias(own)
+        if self.mode == "on_collision":
+            tables.note(own, f"is called {shown} here")
+        return shown
+
+    def _falls_back(self, text: str) -> bool:
+        """Whether it leads to the only server there is, unless something else is said of it."""
+        return len(self.servers) == 1 and (self.mode != "always" or _WEB.match(text) is not None)
+
+    def _leads(self, uri: str) -> Owned | None:
+        """Where it leads, before it is asked what the endpoint takes."""
+        if (read := self._read(uri)) is not None:
+            return self._given(read)
+        if uri in self.tables.owners or not _is_visible(uri):
+            return self.tables.owners.get(uri)
+        fitting = [server for server, routed in self.tables.routes if routed.fullmatch(uri)]
+        fitting += [self.servers[0].server] if self._falls_back(uri) else []
+        return next((own for server in fitting if (own := self._given(Owned(server, uri)))), None)
+
+    def _given(self, own: Owned) -> Owned | None:
+        return own if _is_visible(own.uri) and self.permits(self._filters[own.server], own.uri, own) else None
+
+    def _read(self, uri: str) -> Owned | None:
+        """Where the alias that stands before a URI leads; None without one."""
+        start = uri[: len("ui://")] if _UI.match(uri) else ""
+        alias, _, rest = uri[len(start) :].partition("/" if start else "+")
+        server = self._servers.get(alias)
+        return Owned(server, start + rest) if server is not None and rest else None
+
+    def _with_alias(self, own: Owned) -> str:
+        alias = self._aliases[own.server]
+        scheme, rest = own.uri[: len("ui://")], own.uri[len("ui://") :]
+        return f"{scheme}{alias}/{rest}" if _UI.match(scheme) and rest else f"{alias}+{own.uri}"
+
+    @cached_property
+    def _filters(self) -> dict[str, UriRules]:
+        """What each server gives, and what the endpoint takes: under an empty name."""
+        return {one.server: UriRules(one.only) for one in self.servers} | {"": UriRules(self.only)}
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        """What begins a URI that leads to a server, as a scheme can (RFC 3986, 3.1); nothing where none is rewritten.
+
+        Of two aliases that are alike then, one that had to change gets a hash.
+        """
+        plain = {one.server: re.sub("[^a-z0-9.-]", "-", one.alias.lower()) for one in self.servers}
+        names = {server: name if name[:1].isalpha() else f"s{name}" for server, name in plain.items()}
+        count = Counter(names.values())
+        for server, alias, *_ in self.servers:
+            if count[names[server]] > 1 and names[server] != alias:
+                names[server] += f"-{sha256(server.encode()).hexdigest()[:8]}"
+        return names if self.mode != "none" else {}
+
+    @cached_property
+    def _servers(self) -> dict[str, str]:
+        """The other way round."""
+        return {alias: server for server, alias in self._aliases.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class UriNaming:
-    """What an endpoint lists.
-
-    Args:
-        resources, templates: exposed URI or text by (server, its own one); what is missing is hidden or not taken.
-        notices: what the operator should hear.
+def _is_visible(uri: str) -> bool:
+    """Whether it may be asked for: 1 to 8,192 characters, none of them a control character, and no space at either end,
+    which most parsers drop (WHATWG URL, 4.4): to the server it would be another URI than to the policies.
     """
-
-    uris: Uris
-    resources: dict[tuple[str, str], str]
-    templates: dict[tuple[str, str], str]
-    notices: tuple[Notice, ...]
-
-
-def assign_uris(mode: str, shelves: Sequence[ServerUris], only: Patterns | None = None) -> UriNaming:
-    """The URIs of one endpoint, and what of it is listed.
-
-    Args:
-        mode, shelves, only: as of `Uris`.
-    """
-    uris = Uris(mode, tuple(shelves), only)
-    laid = uris.layout
-    rules = UriRules(only)
-    resources = {own: shown for own, shown in laid.resources.items() if rules.permit(shown, *own)}
-    taken = {own: shown for own, shown in laid.templates.items() if _is_taken(only, shown, "/".join(own))}
-    return UriNaming(uris, resources, taken, tuple(laid.notices))
-
-
-def _is_taken(only: Patterns | None, *names: str) -> bool:
-    return only is None or only.fit_any(names)
+    return 0 < len(uri) <= LONGEST and _CONTROL.search(uri) is None and uri == uri.strip()

@@ -81,11 +81,9 @@ def _prompt(method: str, name: str, view: View) -> Grant:
 
 def _owned(uri: str, endpoint: Endpoint, view: View) -> tuple[str, str]:
     """The server that a URI leads to, and its own spelling of it."""
-    owned = endpoint.uris.owner(uri) if len(uri) <= _LONGEST_URI else None
-    if owned is None or owned.server not in endpoint.readers:
-        raise unknown_resource(uri)
-    known_as = endpoint.uris.known_as(owned.server, owned.uri)
-    if not view.uri_rules.permit(uri, owned.server, owned.uri, known_as):
+    uris = endpoint.uris
+    owned = uris.owner(uri)
+    if owned is None or owned.server not in endpoint.readers or not uris.permits(view.uri_rules, uri, owned):
         raise unknown_resource(uri)
     return owned.server, owned.uri
 
@@ -104,7 +102,8 @@ def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
         target, member = arm.targets[0], "name"
     elif kind == "ref/resource":
         server, uri = _owned(named, endpoint, view)
-        if not endpoint.uris.lists(server, uri):  # its server would refuse it in other words than we what is hidden
+        if endpoint.uris.listed(server, uri) is None:
+            # Its server would refuse it in other words than we refuse what is hidden.
             raise unknown_resource(named)
         arm, target, member = endpoint.readers[server], Target(server, uri, quote(uri)), "uri"
     else:

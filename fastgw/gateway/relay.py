@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import arguments, grants
@@ -85,7 +86,7 @@ def _adapted(context: RequestContext, result: Result) -> bytes:
     """The result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
     uris, server = context.endpoint.uris, _server(context)
     if uris.rewrites(server):
-        exposed = uris.exposing(server)
+        exposed = partial(uris.exposed, server)
         result.members = links.rewritten(result.members, exposed)
         result.meta = links.meta(result.meta, exposed)
     return context.dialect.result(result, context.snapshot.server_info)
@@ -151,7 +152,7 @@ async def _server_error(context: RequestContext, call: Call, error: bytes, respo
     context.status, context.error_code = 502, code
     uris, server = context.endpoint.uris, _server(context)
     if "data" in found and uris.rewrites(server):
-        data = links.error_data(found["data"], uris.exposing(server))
+        data = links.error_data(found["data"], partial(uris.exposed, server))
         if data is not found["data"]:
             error = envelope.emit({**found, "data": data})
     body = context.dialect.server_error(call.id, error, context.request_id)

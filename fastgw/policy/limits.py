@@ -70,7 +70,7 @@ class ToolPatterns:
     def take(self, matter: CallSubject) -> bool:
         """Whether the limit speaks of this call."""
         if matter.kind == "resource":
-            return not self.uris.permit(matter.name, matter.server, matter.own, matter.known_as)
+            return not self.uris.permit_listed(matter.name, matter.server, matter.own, matter.known_as)
         tools = matter.kind == "tool"
         names, sources = (self.names, self.sources) if tools else (self.prompts, self.prompt_sources)
         # The own name too: a server that lists another's tool renames both, and must not lift a limit by it.

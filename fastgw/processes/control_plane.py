@@ -238,7 +238,7 @@ def _places(uris: Uris, which: str) -> dict[str, str]:
     Args:
         which: `resources` or `templates`.
     """
-    named: dict[tuple[str, str], str] = getattr(uris.layout, which)
+    named: dict[tuple[str, str], str] = getattr(uris.tables, which)
     return {shown: f"{server}/{own}" for (server, own), shown in named.items() if uris.owner(shown) is not None}
 
 

@@ -269,7 +269,7 @@ class IpcClient:
                     begun = time.perf_counter()
             if isinstance(uris := self._decoder.parts[key], Uris):
                 # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
-                await asyncio.to_thread(lambda uris: uris.layout, uris)
+                await asyncio.to_thread(lambda uris: uris.tables, uris)
         await asyncio.sleep(breath)
 
     def _load(self, generation: int, root: bytes, gone: Collection[bytes]) -> None:

@@ -7,7 +7,7 @@ protocol has it (a member twice, a URI that is no string) is left as it is: its 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -15,13 +15,8 @@ from fastgw.protocol.envelope import MOST_MEMBERS, quote
 
 Expose = Callable[[str], str]
 """The server's URI to the one agents know."""
-_Edit = Callable[[bytes, Expose, int], bytes]
-"""Rewrites one JSON text, or gives it back; the number says how many tools' results it may still look into."""
-
-DEEPEST = 3
-"""Tools' results within tools' results (sampling messages hold them; they hold content again)."""
-MOST_ITEMS = MOST_MEMBERS
-"""Of one array: longer ones stay as they are, for a reply of 64 MB would hold up a worker for seconds."""
+_Edit = Callable[[bytes, Expose], bytes]
+"""Rewrites one JSON text, or gives it back."""
 
 MOST_QUOTES = 400_000
 """Of one member of a result, two for each name and each text: 60 MB of short names held up a worker for 17 seconds."""
@@ -30,53 +25,39 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _STRING = msgspec.json.Decoder(str).decode
 # Possessive: a name of 4 MB would cost 600 MB of ways back.
-_KEY = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
+_KEY = re.compile(rb'[ \t\n\r,]*+("(?:[^"\\]++|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+', re.DOTALL)
 _ESCAPED = re.compile(rb"\\u00(?:7[52]|69)")
-_GAP = re.compile(rb"[ \t\n\r]*+[\[,]?[ \t\n\r]*+")
-
-
-class _Crooked(ValueError):
-    """A member stands twice, or there are too many."""
-
-
-_WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Crooked)
 
 
 def rewritten(members: dict[str, bytes], expose: Expose) -> dict[str, bytes]:
     """A result with its URIs as agents know them.
 
     Args:
-        members: member name to JSON text, as of `results.Result`; given back itself where nothing changes. Where its
-            `_meta` was read apart, that is for `meta`.
+        members: member name to JSON text, as of `results.Result`; given back itself where nothing changes.
     """
-    found = members
-    for name, edit in _RESULT.items():
-        text = members.get(name)
-        if text is not None and _may_link(text) and is_handy(text):
-            found = _changed(found, expose, {name: edit})
-    return definition(found, expose) if "_meta" in members else found
+    linking = {
+        name: edit for name, edit in _RESULT.items() if _may_link(text := members.get(name, b"")) and is_handy(text)
+    }
+    return definition(_changed(members, expose, linking), expose)
 
 
 def definition(members: dict[str, bytes], expose: Expose) -> dict[str, bytes]:
     """The members of a tool's definition (or of what else has a `_meta`), the URI of its page as agents know it."""
-    return _changed(members, expose, _DEFINITION)
+    return _changed(members, expose, {"_meta": _within(_META)})
 
 
 def meta(members: dict[str, bytes], expose: Expose) -> dict[str, bytes]:
     """The members of a `_meta` likewise."""
-    return _changed(members, expose, _META) if members else members
+    return _changed(members, expose, _META)
 
 
 def error_data(data: bytes, expose: Expose) -> bytes:
     """`data` of an error (JSON text), its `uri` as agents know it."""
-    return _guarded(_ERROR, data, expose, DEEPEST)
+    return _changed({"data": data}, expose, {"data": _LINK})["data"]
 
 
 def _may_link(text: bytes) -> bool:
-    """Whether any member may be called `uri`: written so, or with one of its letters as an escape.
-
-    Most results have none, and this one pass is all they pay.
-    """
+    """Whether any member may be called `uri`, with escapes or without: most results pay for this one pass alone."""
     return b'"uri"' in text or (b"\\" in text and _ESCAPED.search(text) is not None)
 
 
@@ -89,23 +70,22 @@ def is_handy(text: bytes) -> bool:
 
 
 def _changed(members: dict[str, bytes], expose: Expose, edits: Mapping[str, _Edit]) -> dict[str, bytes]:
+    """The members edited; each as it is where it is not as the protocol has it, all of them where nothing changes."""
     found = members
     for name, edit in edits.items():
-        text = members.get(name)
-        if text is not None and (new := _guarded(edit, text, expose, DEEPEST)) is not text:
+        if name in members and (new := _guarded(edit, members[name], expose)) is not members[name]:
             found = {**found, name: new}
     return found
 
 
-def _guarded(edit: _Edit, text: bytes, expose: Expose, depth: int) -> bytes:
-    """The text edited; as it is where it is not as the protocol has it."""
+def _guarded(edit: _Edit, text: bytes, expose: Expose) -> bytes:
     try:
-        return edit(text, expose, depth)
-    except _WRONG:
+        return edit(text, expose)
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return text
 
 
-def _uri(text: bytes, expose: Expose, depth: int) -> bytes:
+def _uri(text: bytes, expose: Expose) -> bytes:
     uri = _STRING(text)
     shown = expose(uri)
     return text if shown == uri else quote(shown)
@@ -113,119 +93,75 @@ def _uri(text: bytes, expose: Expose, depth: int) -> bytes:
 
 def _within(edits: Mapping[str, _Edit]) -> _Edit:
     """Edits members of an object."""
-
-    def edit(text: bytes, expose: Expose, depth: int) -> bytes:
-        return _put_back(text, _OBJECT(text), _edited(text, edits, expose, depth))
-
-    return edit
-
-
-def _edited(text: bytes, edits: Mapping[str, _Edit], expose: Expose, depth: int) -> dict[str, bytes]:
-    """The members of an object that change: name to new JSON text."""
-    changes: dict[str, bytes] = {}
-    for name, value in _OBJECT(text).items():
-        edit = edits.get(name)
-        if edit is not None:
-            old = bytes(value)
-            new = edit(old, expose, depth)
-            if new is not old:
-                changes[name] = new
-    return changes
+    return lambda text, expose: _edited(text, expose, edits.get)
 
 
 def _each(edit: _Edit) -> _Edit:
     """Edits the items of an array, or the members of an object, whatever they are called."""
 
-    def edit_all(text: bytes, expose: Expose, depth: int) -> bytes:
-        if text[:1] != b"[":
-            names = _OBJECT(text)
-            return _put_back(text, names, _edited(text, dict.fromkeys(names, guarded), expose, depth))
-        items = _ARRAY(text)
-        if len(items) > MOST_ITEMS:
-            return text
-        parts: list[bytes] = []
-        at = kept = 0
-        for item in items:
-            old = bytes(item)
-            at = _end(_GAP, text, at)
-            new = guarded(old, expose, depth)
-            if new is not old:
-                parts += (text[kept:at], new)
-                kept = at + len(old)
-            at += len(old)
-        return b"".join((*parts, text[kept:])) if parts else text
+    def edit_one(text: bytes, expose: Expose) -> bytes:
+        return _guarded(edit, text, expose) if _may_link(text) else text
 
-    def guarded(text: bytes, expose: Expose, depth: int) -> bytes:
-        return _guarded(edit, text, expose, depth) if _may_link(text) else text
-
-    return edit_all
+    return lambda text, expose: _edited(text, expose, lambda _: edit_one)
 
 
-def _put_back(text: bytes, members: Mapping[str, msgspec.Raw], changes: Mapping[str, bytes]) -> bytes:
-    """The object with some values changed: each is cut out where it stands."""
-    if not changes:
-        return text
+def _edited(text: bytes, expose: Expose, edit_of: Callable[[str], _Edit | None]) -> bytes:
+    """An object or array with some values changed: each is cut out where it stands."""
     parts: list[bytes] = []
     kept = 0
-    at = text.index(b"{") + 1
-    seen: set[str] = set()
-    if len(members) > MOST_MEMBERS:
-        raise _Crooked
-    while len(seen) < len(members):
-        key = _KEY.match(text, at)
-        name = _STRING(key[1]) if key else ""
-        if key is None or name in seen or name not in members:
-            raise _Crooked
-        seen.add(name)
-        start = key.end()
-        value = bytes(members[name])
-        if not text.startswith(value, start):
-            raise _Crooked
-        if name in changes:
-            parts += (text[kept:start], changes[name])
-            kept = start + len(value)
-        at = _end(_GAP, text, start + len(value))
-    if text[at : at + 1] != b"}":
-        raise _Crooked
-    return b"".join((*parts, text[kept:]))
+    for name, at, old in _values(text):
+        if (edit := edit_of(name)) is not None and (new := edit(old, expose)) is not old:
+            parts += (text[kept:at], new)
+            kept = at + len(old)
+    return b"".join((*parts, text[kept:])) if parts else text
 
 
-def _end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
-    found = pattern.match(text, at)
-    return found.end() if found else at
+def _values(text: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """The members of an object, or the items of an array (without a name): name, place, JSON text.
+
+    Raises:
+        ValueError: there are too many, or a member stands twice.
+    """
+    found = [("", raw) for raw in _ARRAY(text)] if text[:1] == b"[" else [*_OBJECT(text).items()]
+    if len(found) > MOST_MEMBERS:
+        raise ValueError("too many: a reply of 64 MB would hold up a worker for seconds")
+    at = 1
+    for name, raw in found:
+        old = bytes(raw)
+        if text[:1] == b"[":
+            at = text.index(old, at)  # nothing but gaps stands between
+        else:
+            key = _KEY.match(text, at)
+            if key is None or _STRING(key[1]) != name or not text.startswith(old, key.end()):
+                raise ValueError("a member stands twice")
+            at = key.end()
+        yield name, at, old
+        at += len(old)
+    if text[at:].lstrip(b" \t\n\r") not in (b"}", b"]"):
+        raise ValueError("a member stands twice")
 
 
-def _item(text: bytes, expose: Expose, depth: int) -> bytes:
-    """One item of content: a link, an embedded resource, or (in sampling) a tool's result with content of its own."""
-    kind = _OBJECT(text).get("type")
-    edit = _ITEMS.get(bytes(kind)) if kind is not None else None
-    if edit is None and kind is not None:
-        edit = _ITEMS.get(quote(_STRING(bytes(kind))))  # written with escapes
-    return edit(text, expose, depth) if edit is not None else text
+def _content(items: Mapping[str, _Edit]) -> _Edit:
+    """An array of items, or one alone as prompts and sampling have it, by their `type`."""
+
+    def edit_item(text: bytes, expose: Expose) -> bytes:
+        kind = _OBJECT(text).get("type")
+        edit = items.get(_STRING(bytes(kind))) if kind is not None else None
+        return text if edit is None else edit(text, expose)
+
+    every = _each(edit_item)
+    return lambda text, expose: (every if text[:1] == b"[" else edit_item)(text, expose)
 
 
-def _nested(text: bytes, expose: Expose, depth: int) -> bytes:
-    return _content(text, expose, depth - 1) if depth else text
-
-
-def _content(text: bytes, expose: Expose, depth: int) -> bytes:
-    """An array of items, or one item alone, as prompts and sampling have it."""
-    return _every_item(text, expose, depth) if text[:1] == b"[" else _item(text, expose, depth)
-
-
-_every_item = _each(_item)
-_ERROR = _within({"uri": _uri})
-_ITEMS: dict[bytes, _Edit] = {
-    b'"resource_link"': _within({"uri": _uri}),
-    b'"resource"': _within({"resource": _within({"uri": _uri})}),
-    b'"tool_result"': _within({"content": _nested}),
-}
-_MESSAGES = _each(_within({"content": _content}))
+_LINK = _within({"uri": _uri})
+_BLOCKS = {"resource_link": _LINK, "resource": _within({"resource": _LINK})}
+_CONTENT = _content({**_BLOCKS, "tool_result": _within({"content": _content(_BLOCKS)})})
+"""Results of tools stand in sampling messages."""
 _META: dict[str, _Edit] = {"ui": _within({"resourceUri": _uri}), "ui/resourceUri": _uri}
-_DEFINITION: dict[str, _Edit] = {"_meta": _within(_META)}
+_MESSAGES = _each(_within({"content": _CONTENT}))
 _RESULT: dict[str, _Edit] = {
-    "content": _content,
+    "content": _CONTENT,
     "messages": _MESSAGES,
-    "contents": _each(_within({"uri": _uri})),
+    "contents": _each(_LINK),
     "inputRequests": _each(_within({"params": _within({"messages": _MESSAGES})})),
 }

@@ -104,13 +104,13 @@ def endpoints_of(settings: Settings) -> Mapping[str, EndpointSettings]:
 
 def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[Endpoint, list[Notice]]:
     """One endpoint, and what the operator should hear about it."""
-    reading = reading_of(builder)
+    uris, readers, resources, templates = reading_of(builder)
     tools = Tools(builder).sections()
     sections: EndpointSections = {
         names.TOOLS_LIST: tools,
         names.PROMPTS_LIST: Prompts(builder).sections(),
-        names.RESOURCES_LIST: reading.resources,
-        names.TEMPLATES_LIST: reading.templates,
+        names.RESOURCES_LIST: resources,
+        names.TEMPLATES_LIST: templates,
     }
     views = Views(builder, sections)
     settings, agents = builder.endpoint, builder.cache.agents
@@ -125,8 +125,8 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
         fresh_until=fresh_until(builder.servers, fresh),
         servers=builder.servers,
         instructions=settings.instructions,
-        uris=reading.uris,
-        readers=reading.readers,
+        uris=uris,
+        readers=readers,
         completes=frozenset(server for server in builder.servers if COMPLETIONS in builder.offer(server).declares),
         origins=None if settings.origins is None else frozenset(settings.origins),
         guides=views.guides(),

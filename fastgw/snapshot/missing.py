@@ -4,12 +4,13 @@ took down and the tables it made. For the operator; no agent is told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.route import Route
-from fastgw.catalog.templates import Marks, compiled
+from fastgw.catalog.templates import backwards
 from fastgw.catalog.uris import Owned, Uris
 from fastgw.policy.patterns import PROMPT
 from fastgw.snapshot.cache import NOTHING, ServerCatalogues
@@ -87,13 +88,12 @@ def leads_by(uris: Uris, uri: str, owned: Owned) -> str:
         owned: where it leads.
     """
     server, own = owned.server, owned.uri
-    if uris.layout.resources.get((server, own)) == uri or (server, uri) in uris.layout.templates:
+    if uris.tables.resources.get(owned) == uri or (server, uri) in uris.tables.templates:
         return f"{server} lists it"
     if uri != own:
         return f"it carries the alias of {server}"
-    marks = Marks(uri)
-    for (by, text), shown in uris.layout.templates.items():
-        if by == server and shown == text and compiled(text).fits(marks):
+    for (by, text), shown in uris.tables.templates.items():
+        if by == server and shown == text and (found := backwards(text)) and re.fullmatch(found, uri):
             return f"it fits {text} of {server}"
     return f"{server} alone has resources here"
 
@@ -101,7 +101,7 @@ def leads_by(uris: Uris, uri: str, owned: Owned) -> str:
 def _uri_missing(here: Compiled, server: str, uri: str) -> list[str]:
     """What became of a URI, or of a template, that this server lists."""
     source, uris = f"{server}/{uri}", here.endpoint.uris
-    shown = uris.layout.resources.get((server, uri)) or uris.layout.templates.get((server, uri))
+    shown = uris.tables.shown((server, uri))
     if server not in here.endpoint.servers:
         return [_elsewhere(server, uri)]
     if shown is not None and uris.owner(shown) is None:

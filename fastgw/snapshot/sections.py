@@ -168,7 +168,7 @@ class UriSection:
         """What those have of it whose reads are decided by these rules."""
         found = self._parts.get(rules)
         if found is None:
-            permit, server = rules.permit, self._server
+            permit, server = rules.permit_listed, self._server
             shown = [row for row in self._rows if permit(row.exposed, server, row.own, row.known_as)]
             names = tuple([row.exposed for row in shown])
             part = SectionView(names, tuple([row.entry for row in shown]), {}, server)

@@ -202,7 +202,9 @@ class _Tracer:
         found.led = leads_by(uris, uri, owned)
         self._aim(readers[server], (Target(server, own, b"", member="uri"),))
         found.rules = self._rules(b"")
-        found.seen = view.uri_rules.permit(uri, server, own, self.known_as)
+        found.seen = uris.permits(view.uri_rules, uri, owned)
+        if not found.seen and view.uri_rules.permit_listed(uri, server, own, self.known_as):
+            return "refused: its spelling is not canonical"
         if not found.seen:
             return "refused: the policies do not let this agent read it"
         subject = CallSubject("resource", uri, server, own, uris.known_as(server, own))
@@ -256,7 +258,7 @@ class _Tracer:
         """Whether a policy alone would allow it to whomever it speaks of."""
         rules = Rules([policy], PROMPT if self.call.kind == "prompt" else "")
         if self.call.kind == "resource":
-            return rules.uri_rules(_OUTRIGHT).permit(self.call.name, *self.owned, self.known_as)
+            return rules.uri_rules(_OUTRIGHT).permit_listed(self.call.name, *self.owned, self.known_as)
         return rules.judge(rules.bits(self.call.name, sources, self.known_as), sources, _OUTRIGHT) is not None
 
     # -- where it goes, and what counts it ------------------------------------------------------------------------

@@ -411,6 +411,9 @@ def test_resources() -> None:
     assert not denied.sent
     assert not asked(settings, known, "other://x", kind="resource").sent
     assert not asked(settings, known, "HELP://%73ecret", kind="resource").sent
+    alone = settings_of({"a": []}, policies=policies)
+    spelled = asked(alone, {"a": known["a"]}, "help://%6fne", kind="resource")
+    assert spelled.verdict == "refused: its spelling is not canonical"
 
 
 def test_by_what_a_uri_leads_to_its_server_or_why_nowhere() -> None:

@@ -368,17 +368,26 @@ def test_what_only_looks_like_it_leads_nowhere(era: str, stage: Scene) -> None:
     stage.loop.run(story())
 
 
-def test_each_spelling_would_have_found_something(stage: Scene) -> None:
-    """Of what is not denied, most of them do reach the server: it is the rule that stops them, not the routing."""
-    ways = ("docs://guide/%6fther", "docs://guide/x/../other", "alpha+docs://guide/other", "docs://guide//other",
-            "file:/pub/b.txt", "file://localhost/pub/b.txt", "alpha+file:/pub/b.txt", "DOCS://guide\\other",
-            "alpha+alpha+docs://other")  # fmt: skip
+def test_what_is_not_canonical_leads_nowhere_and_what_is_does(stage: Scene) -> None:
+    """Of what is not denied: the one spelling reaches the server, every other is as missing as what is not there."""
+    ways = ("alpha+docs://guide/other", "docs://guide/o%20ther", "docs://guide/other?x=1", "file:///pub/b.txt")
+    others = ("docs://guide/%6fther", "docs://guide/x/../other", "docs://guide//other", "file:/pub/b.txt",
+              "file://localhost/pub/b.txt", "alpha+file:/pub/b.txt", "DOCS://guide/other", "docs://me@guide/other",
+              "docs://guide/other#x", "docs://guide/%C0%AFother")  # fmt: skip
 
     async def story() -> None:
         who = await agent("modern", stage.url("/mcp/alpha"), WIDE)
         for uri in ways:
             assert "result" in (await who.read(uri)).json(), uri
-            assert stage.heard() == [uri.removeprefix("alpha+")], "and under the spelling that the agent chose"
+            assert stage.heard() == [uri.removeprefix("alpha+")]
+        gone = (await who.read("beta+" * 2000)).json()["error"]
+        for uri in others:
+            for how in ("read", "complete a resource"):
+                error = (await ASKING[how](who, uri)).json()["error"]
+                assert error["data"].pop("uri") == uri
+                assert (error["code"], error["message"]) == (gone["code"], gone["message"]), uri
+                assert set(error["data"]) == {"requestId", "mayHaveRun"}
+        assert stage.heard() == []
 
     stage.loop.run(story())
 

@@ -165,7 +165,7 @@ def test_a_reply_full_of_names_is_left_alone_before_it_costs_seconds() -> None:
 
 def test_a_reply_full_of_items_is_left_alone_before_it_costs_seconds() -> None:
     link = json.dumps(LINK).encode()
-    for count in (links.MOST_ITEMS, links.MOST_ITEMS + 1):
+    for count in (links.MOST_MEMBERS, links.MOST_MEMBERS + 1):
         text = b"[" + b",".join([link] * count) + b"]"
         found = links.rewritten({"content": text}, moved)["content"]
-        assert found.count(b"a+x:1") == (count if count <= links.MOST_ITEMS else 0)
+        assert found.count(b"a+x:1") == (count if count <= links.MOST_MEMBERS else 0)
