@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fastgw.policy.match import Match, Principal
-from fastgw.ports import Deadlines
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
 from fastgw.protocol.headers import ParamHeader
 
@@ -14,6 +13,37 @@ Pairs = tuple[tuple[str, bytes], ...]
 """Argument names and the JSON text of each value."""
 WhyNot = list[list[str]]
 """For each arm that was looked at, in order: why it is not taken. Nothing where it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long one exchange with a server may take, in seconds. `total` counts from the start of the exchange.
+
+    `granted` is what the whole call had, of which `total` is left; 0.0 where that is the same. `longest` bounds the
+    whole call, whose total starts anew with progress; 0.0 where it never does.
+    """
+
+    connect: float = 5.0
+    first_byte: float = 55.0
+    idle: float = 55.0
+    total: float = 55.0
+    granted: float = 0.0
+    longest: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        """Seconds that agents are told of where the total has passed: the one the configuration grants."""
+        return self.granted or self.total
+
+    def renewed(self, started: float, now: float) -> tuple[float, float]:
+        """When the total passes that starts anew at `now`, and which seconds have passed then: its own or `longest`.
+
+        Args:
+            started: when the exchange began that these are of, by the same clock.
+        """
+        last = started + self.total - self.whole + max(self.longest, self.whole)
+        again = now + self.whole
+        return (again, self.whole) if again < last else (last, max(self.longest, self.whole))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,11 @@ class Arm:
     defaults: Pairs = ()
     checks: Checks | None = None
     weight: int = 1
+
+    @property
+    def target(self) -> Target:
+        """Whose its calls are for limits, maintenance and `requestState`: the first, and there is one."""
+        return self.targets[0]
 
 
 @dataclass(frozen=True, slots=True)

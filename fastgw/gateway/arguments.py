@@ -34,7 +34,7 @@ def sendable(arm: Arm, arguments: bytes) -> bytes:
     """As `prepare_arguments`, where nothing is sent: also whether the server's own names for them leave room."""
     found = prepare_arguments(arm, arguments)
     try:
-        renamed(found, arm.targets[0].renamed if arm.targets else ())
+        renamed(found, arm.target.renamed if arm.targets else ())
     except (NotAMessage, NotJson) as unfit:
         raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
     return found

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from fastgw.limits.batch import AwaitedAdmission
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.verdict import LimitVerdict
 from fastgw.protocol.call import Call
-from fastgw.snapshot.model import Address, Endpoint, Grant, Snapshot, View
+from fastgw.snapshot.model import Endpoint, Grant, Snapshot, View
+from fastgw.upstream.call_context import Attempt
 
 if TYPE_CHECKING:
     from fastgw.gateway.dialects.dialect import Dialect
@@ -42,7 +43,7 @@ class RequestContext:
         client: (address, port) of the connection; None where the server does not say.
         admission: what it asked of the limits; stands here before that is waited for.
         verdict: what the limits said; None where none speaks of it.
-        waited: seconds spent waiting for servers.
+        attempts: to have it answered by a server, in order.
         latency: seconds that it took, once it is over.
         held: bytes of its body that count against the worker's budget.
         over: its answer is complete, or nobody waits for it.
@@ -68,10 +69,8 @@ class RequestContext:
     call: Call | None = None
     grant: Grant | None = None
     arm: Arm | None = None
-    instance: Address | None = None
     tool: str | None = None
-    attempts: int = 0
-    waited: float = 0.0
+    attempts: list[Attempt] = field(default_factory=list)
     latency: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -96,7 +95,12 @@ class RequestContext:
     @property
     def overhead(self) -> float:
         """Seconds of `latency` that it was not waiting for servers."""
-        return max(0.0, self.latency - self.waited)
+        return max(0.0, self.latency - sum([attempt.waited for attempt in self.attempts]))
+
+    @property
+    def times_sent(self) -> int:
+        """How many attempts may have reached a server."""
+        return sum([attempt.sent for attempt in self.attempts])
 
     def close(self) -> None:
         """It is over. It lets its own task and watcher go: as cycles they cost 20 us per call in the collector."""

@@ -43,6 +43,6 @@ class MaintenanceGate(AdmissionGate):
 
     async def admit(self, context: RequestContext) -> None:
         assert context.arm is not None
-        backend = context.snapshot.backends[context.arm.targets[0].server]
+        backend = context.snapshot.backends[context.arm.target.server]
         if backend.maintenance is not None:
             raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)

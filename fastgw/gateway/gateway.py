@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Protocol
-from zlib import crc32
-
-import orjson
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.connection import Budget, Fields
@@ -24,13 +21,13 @@ from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.refusals import RefusalLog
 from fastgw.policy.match import ANONYMOUS
-from fastgw.ports import Controller, UpstreamSession
 from fastgw.protocol import headers, rounds
 from fastgw.protocol.sealing import Sealer
-from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot, View
+from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import Counters
-from fastgw.upstream.caller import UpstreamCaller
-from fastgw.upstream.pools import ConnectionPools
+from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.controller import Controller, UpstreamSession
+from fastgw.upstream.instances import Instances
 from fastgw.upstream.tasks import BackgroundTasks
 
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
@@ -65,8 +62,8 @@ class Gateway:
         self._life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
-        self._early_eras: dict[str, str] = {}
-        self._pools = ConnectionPools(tasks)
+        self._instances = Instances(tasks.spawn)
+        self.caller = UpstreamCaller(controller, self._instances, tasks.spawn)
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
         self._running: set[RequestContext] = set()
@@ -82,7 +79,6 @@ class Gateway:
         self.descriptions = Descriptions()
         self.cursors: Sealer
         self.states: Sealer
-        self.caller: UpstreamCaller
 
     @property
     def in_flight(self) -> int:
@@ -96,18 +92,12 @@ class Gateway:
         previous, self._newest = self._newest, snapshot
         if previous is None:
             self._listed = snapshot
-            self.caller = UpstreamCaller(self.controller, self._pools.find, self.tasks.spawn, our_client(snapshot))
-            for key, era in self._early_eras.items():
-                self.caller.learn(key, era)
         if previous is None or previous.seal_keys != snapshot.seal_keys:
             self.agent_sessions.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
             self.states = Sealer(snapshot.seal_keys, "state")
         self.limiter.load(snapshot)
-        self.caller.max_reply = snapshot.max_reply
-        self.caller.forget(self._pools.connect(snapshot))
-        if previous is not None:
-            self._pools.retire(previous.longest)
+        self._instances.load(snapshot, previous.longest if previous is not None else None)
 
     def activate(self, generation: int) -> None:
         """Every worker has loaded this generation: list from it."""
@@ -122,10 +112,7 @@ class Gateway:
 
     def instance_status(self, key: str, era: str, _version: str) -> None:
         """Calls of this instance go by this era from now on; see `plan.GatewayPort`."""
-        if self._newest is None:
-            self._early_eras[key] = era
-        else:
-            self.caller.learn(key, era)
+        self._instances.learn(key, era)
 
     def listed(self, context: RequestContext) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
@@ -226,7 +213,7 @@ class Gateway:
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """(instance, identity, session) of the sessions at servers that this worker uses."""
-        return self.caller.known_sessions() if self._newest is not None else []
+        return self.caller.known_sessions()
 
     async def set_level(self, session: str, level: str) -> None:
         """The agent wants log messages of this session from `level` on, whichever worker has its next call."""
@@ -235,8 +222,7 @@ class Gateway:
 
     def suspected(self, key: tuple[str, str], session: str) -> None:
         """A call in this upstream session was answered as if its server had lost it."""
-        if self._newest is not None:
-            self.caller.suspect(key, session)
+        self.caller.suspect(key, session)
 
     def leveled(self, session: str, level: str) -> None:
         """A level was set through another worker, or before this one started."""
@@ -267,15 +253,6 @@ class Gateway:
 
     # -- servers ------------------------------------------------------------------------------------------------
 
-    def identity(self, context: RequestContext, backend: Backend) -> str:
-        """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's."""
-        if backend.shared_session:
-            return "*"
-        call = context.call
-        if call is not None and call.session is not None:
-            return f"session:{context.principal.agent}:{call.session}"
-        return f"agent:{context.principal.agent}"
-
     def resume(self, context: RequestContext, server: str) -> None:
         """Open the `requestState` of a call, so that the server that gave it gets its own back.
 
@@ -294,33 +271,7 @@ class Gateway:
         call.params[rounds.STATE] = state.inner
         call.instance = state.instance
 
-    def choose(self, backend: Backend, identity: str, first: str | None = None) -> list[Address]:
-        """The instances in the order they are to be tried: the same first one for the same identity on every worker.
-
-        Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move.
-
-        Args:
-            first: key of the instance to begin with, where there is still such a one.
-        """
-        if len(backend.instances) == 1:
-            return [backend.instances[0]]
-        ranks = {one.key: (one.key != first, _rank(one.key, identity)) for one in backend.instances}
-        return sorted(backend.instances, key=lambda instance: ranks[instance.key])
-
     async def close(self) -> None:
         """End what runs in the background and every connection."""
         await self.tasks.close()
-        await self._pools.close()
-
-
-def _rank(instance: str, identity: str) -> int:
-    """A number of 32 bits. A CRC alone will not do: two of them differ by the same bits for every identity of a
-    length, so that of three instances one would get half of all; to multiply (a step of lowbias32) ends that.
-    """
-    mixed = crc32(f"{instance}\n{identity}".encode())
-    return (mixed ^ mixed >> 16) * 0x21F0AAAD & 0xFFFFFFFF
-
-
-def our_client(snapshot: Snapshot) -> bytes:
-    """Our `clientInfo` towards servers whose agent gave none, as JSON text."""
-    return orjson.dumps({"name": snapshot.server_name, "version": snapshot.server_version})
+        await self._instances.close()

@@ -50,9 +50,9 @@ def resolve(context: RequestContext, call: Call) -> bytes | None:
     view, dialect = context.view, context.dialect
     assert view is not None
     grant = context.grant = grant_of(call, context.endpoint, view)
-    if call.method != names.RESOURCES_READ and context.grant.arms[0].targets[0].member:
+    if call.method != names.RESOURCES_READ and context.grant.arms[0].target.member:
         context.tool = call.name
-    if call.method != names.COMPLETE or grant.arms[0].targets[0].server in context.endpoint.completes:
+    if call.method != names.COMPLETE or grant.arms[0].target.server in context.endpoint.completes:
         return None
     # Its server knows no values; that is no fault (2025-11-25, Completion).
     return dialect.result(results.read(_NO_VALUES), context.snapshot.server_info)
@@ -99,7 +99,7 @@ def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
         raise Fault(Kind.BAD_PARAMS, f"Invalid params: {wrong}") from None
     if kind == "ref/prompt":
         arm = _prompt(call.method, named, view).arms[0]
-        target, member = arm.targets[0], "name"
+        target, member = arm.target, "name"
     elif kind == "ref/resource":
         server, uri = _owned(named, endpoint, view)
         if endpoint.uris.listed(server, uri) is None:

@@ -320,7 +320,7 @@ def _speaking(selection: Selection, context: RequestContext) -> Sequence[Countin
     """Those of a selection that speak of what is asked for."""
     call, grant, arm, endpoint = context.call, context.grant, context.arm, context.endpoint
     assert call is not None and grant is not None and arm is not None
-    target = arm.targets[0]
+    target = arm.target
     key = call.method, grant.route.name, target.server, target.tool
     known = selection.of.get(key)
     if known is not None:

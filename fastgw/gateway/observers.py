@@ -7,9 +7,9 @@ from typing import Protocol
 from fastgw.config.instance_urls import place
 from fastgw.gateway.context import RequestContext
 from fastgw.policy.verdict import LimitVerdict
-from fastgw.ports import Controller
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import Controller
 from fastgw.usage.event import UsageEvent, attribution, encode, millis, stamp
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
@@ -39,8 +39,8 @@ class RequestMetrics:
             return
         counters.record(context.latency, "fastgw_request_seconds")
         counters.record(context.overhead, "fastgw_overhead_seconds")
-        if context.instance is not None and context.attempts:
-            counters.inc("fastgw_upstream_requests_total", context.instance.server, context.outcome)
+        if context.times_sent:
+            counters.inc("fastgw_upstream_requests_total", context.attempts[-1].target.server, context.outcome)
 
 
 class UsageEvents:
@@ -55,7 +55,7 @@ class UsageEvents:
 
 
 def _event(context: RequestContext) -> UsageEvent:
-    instance = context.instance
+    address = context.attempts[-1].address if context.attempts else None
     snapshot = context.snapshot
     return UsageEvent(
         request_id=context.request_id,
@@ -66,13 +66,13 @@ def _event(context: RequestContext) -> UsageEvent:
         method=context.method,
         protocol_version=context.dialect.version,
         tool=context.tool,
-        mcp_server=instance.server if instance is not None else None,
-        instance=place(instance.url) if instance is not None else None,
+        mcp_server=address.server if address is not None else None,
+        instance=place(address.url) if address is not None else None,
         outcome=context.outcome,
         status_code=context.status,
         error_code=context.error_code,
         refused_by=context.refused_by,
-        attempts=context.attempts,
+        attempts=context.times_sent,
         latency_ms=millis(context.latency),
         overhead_ms=millis(context.overhead),
         bytes_in=context.bytes_in,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,6 @@ from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
 from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import headers, names
-from fastgw.snapshot.model import Backend
-from fastgw.upstream.call_context import remaining
 from fastgw.upstream.reply import UpstreamReply
 
 log = logging.getLogger("fastgw")
@@ -220,8 +218,8 @@ async def handle_request(
             await response.answer(200, found.headers, found.dialect.reply(found.call.id, answer))
             return
         arm = authorise(gateway, context)
-        backend = await admit(gateway, context, arm)
-        upstream = await forward(gateway, context, arm, backend)
+        await admit(gateway, context)
+        upstream = await forward(gateway, context, arm)
         try:
             await relay(context, upstream, response, gateway.states)
         finally:
@@ -230,7 +228,7 @@ async def handle_request(
         await _answer_fault(context, fault, response)
     except asyncio.CancelledError:
         if context.expired:
-            kind = Kind.LOST if context.attempts else Kind.FULL
+            kind = Kind.LOST if context.times_sent else Kind.FULL
             await _answer_fault(context, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), response)
         elif context.withdrawn:
             await response.close_unanswered()
@@ -238,7 +236,7 @@ async def handle_request(
             raise
     except Exception as wrong:  # whatever it is, the agent gets an id that stands in the log
         log.exception("%s failed: %r", context.request_id, wrong)
-        await _answer_fault(context, Fault(Kind.INTERNAL, sent=context.attempts > 0), response)
+        await _answer_fault(context, Fault(Kind.INTERNAL, sent=context.times_sent > 0), response)
     finally:
         settle(gateway, context)
 
@@ -308,11 +306,11 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     if arm is None:
         raise grants.unknown(call.method, call.name or "")
     if call.request_state is not None:
-        gateway.resume(context, arm.targets[0].server)
+        gateway.resume(context, arm.target.server)
     return arm
 
 
-async def admit(gateway: Gateway, context: RequestContext, arm: Arm) -> Backend:
+async def admit(gateway: Gateway, context: RequestContext) -> None:
     """Whether the call may go to its server now. The limits come last: what is refused otherwise counts in none.
 
     Raises:
@@ -321,36 +319,17 @@ async def admit(gateway: Gateway, context: RequestContext, arm: Arm) -> Backend:
     """
     for gate in gateway.gates:
         await gate.admit(context)
-    return context.snapshot.backends[arm.targets[0].server]
 
 
-async def forward(gateway: Gateway, context: RequestContext, arm: Arm, backend: Backend) -> UpstreamReply:
-    """Send the call to one instance; to the next one where nothing was sent to the first.
+def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[UpstreamReply]:
+    """Send the call to one instance of a server; to the next one where nothing was sent to the first.
 
     Raises:
         Fault: NO_SERVER, TIMEOUT, LOST, INTERNAL, and what the server's refusals are mapped to.
     """
-    call, target = context.call, arm.targets[0]
-    assert call is not None
-    identity = gateway.identity(context, backend)
-    deadlines, first = arm.deadlines, asyncio.get_running_loop().time()
-    failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
-    for instance in gateway.choose(backend, identity, call.instance):
-        context.instance = instance
-        context.attempts += 1
-        began = time.monotonic()
-        try:
-            return await gateway.caller.call(call, target, backend, instance, identity, deadlines)
-        except Fault as fault:
-            if fault.sent:
-                raise
-            context.attempts -= 1
-            if fault.kind is not Kind.NO_SERVER:
-                raise
-            failed, deadlines = fault, remaining(arm.deadlines, first)
-        finally:
-            context.waited += time.monotonic() - began
-    raise failed
+    assert context.call is not None
+    backends = context.snapshot.backends
+    return gateway.caller.forward(context.call, context.principal, arm, backends, context.attempts)
 
 
 def settle(gateway: Gateway, context: RequestContext) -> None:

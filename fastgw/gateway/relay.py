@@ -66,11 +66,14 @@ async def relay(context: RequestContext, upstream: UpstreamReply, response: Resp
 
 
 async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
-    began = time.monotonic()
+    attempt, began = context.attempts[-1], time.monotonic()
     try:
         return await upstream.next()
+    except Fault as fault:
+        attempt.ended = fault.kind
+        raise
     finally:
-        context.waited += time.monotonic() - began
+        attempt.waited += time.monotonic() - began
 
 
 def _complete(context: RequestContext, call: Call, result: Result) -> None:
@@ -94,8 +97,7 @@ def _adapted(context: RequestContext, result: Result) -> bytes:
 
 def _server(context: RequestContext) -> str:
     """The server that answers."""
-    assert context.instance is not None
-    return context.instance.server
+    return context.attempts[-1].target.server
 
 
 def _input_required(context: RequestContext, call: Call, result: Result, states: Sealer | None) -> None:
@@ -105,7 +107,6 @@ def _input_required(context: RequestContext, call: Call, result: Result, states:
         Fault: INTERNAL where agent, server or method know no such results, or the agent has not declared what it asks.
         UnusableResult: it breaks the protocol.
     """
-    assert context.instance is not None
     kind = result.kind
     if states is None or not context.dialect.rounds or kind != rounds.KIND or call.method not in rounds.METHODS:
         raise _not_offered(call, f"resultType {kind[:64]!r} was not offered")
@@ -119,7 +120,7 @@ def _input_required(context: RequestContext, call: Call, result: Result, states:
     inner = found.get(rounds.STATE)
     if inner is not None:
         expires = int(time.time()) + rounds.LIFETIME
-        state = rounds.RoundState(context.instance.server, context.instance.key, expires, inner)
+        state = rounds.RoundState(_server(context), context.attempts[-1].address.key, expires, inner)
         bound = rounds.bond(context.endpoint.path, context.principal.agent, call.method, call.name or "")
         found[rounds.STATE] = rounds.seal_state(state, states, bound, os.urandom(NONCE))
     context.outcome = rounds.KIND

@@ -15,10 +15,10 @@ from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
-from fastgw.ports import Controller
 from fastgw.processes.control_plane import ControlPlane
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, Plan, StoreAccess
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import Controller
 from fastgw.upstream.tasks import BackgroundTasks
 
 CLIENT = "fastgw.limits.redis_connection"

@@ -14,21 +14,19 @@ import orjson
 from fastgw import __version__
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.uris import Uris
-from fastgw.config.instance_urls import label
 from fastgw.config.schema.settings import Settings, is_loopback
-from fastgw.credentials.static import header_lines
-from fastgw.errors import Fault, Kind
-from fastgw.ports import Transport, UpstreamSession
+from fastgw.credentials import header_lines
 from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
-from fastgw.snapshot.model import Address, Backend, Endpoint, Snapshot
+from fastgw.snapshot.model import Endpoint, Snapshot
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
+from fastgw.upstream.instances import Instances
 from fastgw.upstream.rpc import RpcClient, RpcClients, question
 from fastgw.upstream.sessions import UpstreamSessions
 from fastgw.upstream.tasks import BackgroundTasks
-from fastgw.upstream.transports.settings import TransportSettings, open_transport, settings_of
 
 log = logging.getLogger("fastgw")
 
@@ -50,8 +48,7 @@ class ControlPlane:
         self._cache: CompileCache
         self._keys = keys
         self._tasks = tasks
-        self._instances: dict[str, tuple[Backend, Address]] = {}
-        self._transports: dict[TransportSettings, Transport] = {}
+        self._instances = Instances(tasks.spawn)
         self._snapshot: Snapshot | None = None
         self._notices: tuple[Notice, ...] = ()
         self._changed: Callable[[], None] = _nobody
@@ -106,36 +103,20 @@ class ControlPlane:
                 f"{open_to_all[0]}: auth: none is for loopback only, and listen is {settings.listen} still"
             )
         # As the configuration alone says: what is learned of eras must not look like a change of the server.
-        backends = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0].backends
+        snapshot = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0]
         self._settings = settings
         self._cache = CompileCache(settings)
-        self._instances = {
-            instance.key: (backend, instance) for backend in backends.values() for instance in backend.instances
-        }
+        self._instances.load(snapshot)
         self._catalogues.watch(
             WatchedServer(backend, era=settings.servers[name].era, refresh=settings.servers[name].refresh)
-            for name, backend in backends.items()
+            for name, backend in snapshot.backends.items()
             if backend.instances
         )
         self._era_found()
-        wanted = {self._wire_settings(*found) for found in self._instances.values()}
-        for key in [key for key in self._transports if key not in wanted]:
-            self._tasks.spawn(self._transports.pop(key).close(), "close a wire")
-
-    def _wire_settings(self, backend: Backend, instance: Address) -> TransportSettings:
-        return settings_of(backend, instance, self._settings.max_reply)
 
     def _asker(self, key: str) -> RpcClient:
-        found = self._instances.get(key)
-        if found is None:
-            detail = f"{label(key)} is not configured"
-            raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)
-        backend, instance = found
-        settings = self._wire_settings(backend, instance)
-        wire = self._transports.get(settings)
-        if wire is None:
-            wire = self._transports[settings] = open_transport(settings)
-        return RpcClient(wire, backend, self._tasks.spawn, question(backend.start_timeout))
+        instance = self._instances.find(key)
+        return RpcClient(instance.http, instance.backend, self._tasks.spawn, question(instance.backend.start_timeout))
 
     # -- what runs beside ------------------------------------------------------------------------------------------
 
@@ -153,11 +134,11 @@ class ControlPlane:
         self._fresh(self._catalogues.freshness())
 
     def instance_statuses(self) -> dict[str, tuple[str, str]]:
-        servers = self._settings.servers
+        servers, eras = self._settings.servers, self._catalogues.eras
         return {
-            key: effective_era(servers[self._instances[key][0].name].era, found)
-            for key, found in self._catalogues.eras.items()
-            if key in self._instances
+            (key := instance.address.key): effective_era(servers[instance.backend.name].era, eras[key])
+            for instance in self._instances
+            if instance.address.key in eras
         }
 
     def _era_found(self, _: str = "") -> None:

@@ -1,4 +1,4 @@
-"""A worker's end of the link to the controller: the port `fastgw.ports.Controller`, made of one Unix socket.
+"""A worker's end of the link to the controller: the port `Controller`, made of one Unix socket.
 
 Without a controller the worker goes on; nothing here waits for ever.
 """
@@ -14,11 +14,11 @@ from typing import Any
 
 from fastgw.catalog.uris import Uris
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
 from fastgw.snapshot.codec import Part, SnapshotDecoder
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.tasks import BackgroundTasks
 from fastgw.usage.spool import Spool
 

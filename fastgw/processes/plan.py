@@ -12,9 +12,9 @@ from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings
-    from fastgw.ports import Controller, UpstreamSession
     from fastgw.snapshot.model import Snapshot
     from fastgw.telemetry.counters import Counters
+    from fastgw.upstream.controller import Controller, UpstreamSession
     from fastgw.upstream.tasks import BackgroundTasks
 
 
@@ -134,7 +134,7 @@ class ControlPlanePort(Protocol):
 
     @property
     def questions(self) -> Mapping[str, Callable[..., Any]]:
-        """What workers may ask, as in `ports.Controller`: `open_session`, `keep_session`, `end_session`, `doubt_era`,
+        """What workers may ask, as in `Controller`: `open_session`, `keep_session`, `end_session`, `doubt_era`,
         `refresh`; each raises `Fault` as said there.
         """
 

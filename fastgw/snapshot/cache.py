@@ -16,6 +16,7 @@ from fastgw.catalog.definitions import Definition
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import SEPARATOR, shortened
 from fastgw.catalog.precedence import Given, Precedence
+from fastgw.catalog.route import Deadlines
 from fastgw.catalog.tools import Catalogue, ToolDefinition
 from fastgw.config.rules import policies_of
 from fastgw.config.schema.servers import ServerSettings
@@ -24,7 +25,6 @@ from fastgw.config.schema.tools import ToolSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, is_wild, of_kind
-from fastgw.ports import Deadlines
 
 T = TypeVar("T")
 Place = Hashable

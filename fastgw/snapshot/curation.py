@@ -215,7 +215,7 @@ def _strangers(curation: Curation, arm: Arm, definition: ToolDefinition) -> Iter
         known = members(members(definition.members["inputSchema"])["properties"])
     except (NotJson, NotAMessage, KeyError):
         return
-    renames = dict(arm.targets[0].renamed) if arm.targets else {}
+    renames = dict(arm.target.renamed) if arm.targets else {}
     for name, _ in (*curation.fixed, *curation.defaults):
         if renames.get(name, name) not in known:
             yield f"is sent the argument {name}, which its inputSchema does not have"

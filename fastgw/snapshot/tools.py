@@ -11,7 +11,7 @@ from fastgw.catalog.elements import Notice
 from fastgw.catalog.listing import entry
 from fastgw.catalog.naming import Naming, ServerNames, assign
 from fastgw.catalog.precedence import Given, first
-from fastgw.catalog.route import Arm, Route, Target
+from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.tools import ToolDefinition, placeholder
 from fastgw.catalog.validation import UnusableSchema
 from fastgw.config.rules import match_of
@@ -19,7 +19,6 @@ from fastgw.config.schema.tools import TargetSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT
-from fastgw.ports import Deadlines
 from fastgw.protocol.envelope import quote
 from fastgw.snapshot.cache import Filter, NameFilter, Own, times
 from fastgw.snapshot.curation import SettledArm, ShownTool, curated
@@ -185,7 +184,7 @@ class Tools(Offers):
         return self.builder.hides(name, sources, known_as)
 
     def settled(self, name: str, arm: Arm) -> SettledArm:
-        builder, target = self.builder, arm.targets[0]
+        builder, target = self.builder, arm.target
         chain = builder.catalogues.places.chain(name, f"{target.server}/{target.tool}")
         # While the first one's server has never answered, agents see the next one's that is known.
         known = next((one for one in arm.targets if builder.answered(one.server)), target)
@@ -251,7 +250,7 @@ class Prompts(Offers):
         return taken.prompts
 
     def settled(self, name: str, arm: Arm) -> SettledArm:
-        target = arm.targets[0]
+        target = arm.target
         tails = self.definitions(target.server)[target.tool].tails
         shown = ShownTool(entry(quote(name), tails, DefinitionKind.PROMPT.key), (), b"")
         return SettledArm(replace(arm, deadlines=deadlines_of(self.builder, target.server)), shown)

@@ -169,7 +169,7 @@ class _Tracer:
         arguments, fault = call.arguments, None
         if grant is not None and arm is not None:
             self._aim(arm, arm.targets)
-            if arm.fixed or arm.defaults or arm.checks or arm.targets[0].renamed:
+            if arm.fixed or arm.defaults or arm.checks or arm.target.renamed:
                 try:
                     arguments = settle(arm, arguments or b"{}")
                 except Fault as refused:
@@ -185,7 +185,7 @@ class _Tracer:
             return f"refused: the policy {policy} does not allow these arguments"
         if arm is None:
             return "refused: no arm of the route takes these arguments"
-        target = arm.targets[0]
+        target = arm.target
         return self._send(CallSubject(call.kind, call.name, target.server, target.tool), arguments, arm.weight)
 
     def read(self) -> str:

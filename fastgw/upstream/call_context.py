@@ -1,36 +1,101 @@
-"""The way one request went, kept for whatever has to follow it: a cancel, a resumed stream, the answer to a
-question.
-"""
+"""One call on its way to a server: what an attempt is, and what each request of it needs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from fastgw.ports import Deadlines, Transport, UpstreamSession
+from fastgw.catalog.route import Deadlines, Target
+from fastgw.errors import Fault, Kind
+from fastgw.protocol.call import Call
 from fastgw.protocol.names import Era
-from fastgw.snapshot.model import Backend
+from fastgw.snapshot.model import Address, Backend
+from fastgw.upstream.classify import ReplyKind
+from fastgw.upstream.controller import NO_SESSION, UpstreamSession
+from fastgw.upstream.transports.http_client import HttpClient
+
+T = TypeVar("T")
 
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 """`BackgroundTasks.spawn`: runs work beside the caller and logs its failure under the name."""
-
-NO_SESSION = UpstreamSession("", "")
 
 ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)
 """For messages nobody waits for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a call at one instance of a server, and how it ended.
+
+    Args:
+        call: as the agent asks.
+        target: the tool, prompt or resource by its server's own name.
+        backend, address: the server, and which instance of it.
+        identity: whose session, where the server has sessions.
+        deadlines: of the whole attempt, repeats included.
+        begun: loop time.
+        credential: header lines, each ended by CRLF.
+        spoken: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
+        era: how it is asked.
+        session: in the legacy era, the one it goes in; `lost`: the one before that.
+        mended: what has been mended for it.
+        sent: whether the server may have got the call.
+        ended: the fault it ended with; None while it runs, and where it was answered.
+        waited: seconds spent waiting for the server.
+    """
+
+    call: Call
+    target: Target
+    backend: Backend
+    address: Address
+    identity: str
+    deadlines: Deadlines
+    begun: float
+    credential: bytes = b""
+    spoken: str = ""
+    era: Era = Era.MODERN
+    session: UpstreamSession = NO_SESSION
+    lost: UpstreamSession | None = None
+    mended: tuple[ReplyKind, ...] = ()
+    sent: bool = True
+    ended: Kind | None = None
+    waited: float = 0.0
+
+    def left(self) -> Deadlines:
+        """The deadlines of what is still to be done for it."""
+        return remaining(self.deadlines, self.begun)
+
+    def first_time(self, what: ReplyKind) -> bool:
+        """Whether this has not been mended yet; it now counts as mended."""
+        new = what not in self.mended
+        self.mended += (what,)
+        return new
+
+    async def in_time(self, answer: Awaitable[T]) -> T:
+        """The controller's answer, as long as the call has time: the server may take its time for it.
+
+        Raises:
+            Fault: TIMEOUT, not `sent`.
+        """
+        try:
+            async with asyncio.timeout(self.left().total):
+                return await answer
+        except TimeoutError:
+            data = {"timeoutMs": round(self.deadlines.whole * 1000)}
+            raise Fault(Kind.TIMEOUT, detail="the server was not ready in time", data=data) from None
+
+
+@dataclass(slots=True)
 class CallContext:
-    """One request's way to its server.
+    """The way one request went, kept for what has to follow it: a cancel, a resumed stream, the answer to a question.
 
     Args:
         id: our JSON-RPC id, as JSON text.
         era: how the server is spoken to.
-        wire: connections to the instance.
-        backend: whose credential goes along.
+        http: connections to the instance.
+        credential: header lines.
         session: of a legacy server; `NO_SESSION` for a modern one.
         deadlines: of the whole exchange.
         started: loop time when it began.
@@ -40,8 +105,8 @@ class CallContext:
 
     id: bytes
     era: Era
-    transport: Transport
-    backend: Backend
+    http: HttpClient
+    credential: bytes
     session: UpstreamSession
     deadlines: Deadlines
     started: float

@@ -44,13 +44,12 @@ from typing import Any
 import orjson
 
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Answer
 from fastgw.protocol import names
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson, read_reply
 from fastgw.protocol.names import Era
 from fastgw.upstream.failures import lost
-from fastgw.upstream.ids import same_id
-from fastgw.upstream.reply import is_out_of_step
+from fastgw.upstream.ids import is_out_of_step, same_id
+from fastgw.upstream.transports.http_client import Answer
 
 
 class ReplyKind(Enum):
@@ -81,9 +80,18 @@ class Classified:
     then: ReplyKind = ReplyKind.RELAY
 
 
-_RELAY = Classified(ReplyKind.RELAY)
+RELAYED = Classified(ReplyKind.RELAY)
 _UNCLEAR = (400, 404, 405, 406)
 _LONGEST_WAIT = 3600
+_NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
+_ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
+_ABOUT_THE_CALL = (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND, *_ABOUT_US,
+                   names.MISSING_CAPABILITY)  # fmt: skip
+"""These are about the call or the gateway, whatever words they use."""
+_ABOUT_TRANSPORT = (names.INVALID_REQUEST, -32000, -32001)
+"""Codes under which SDKs tell of sessions; a tool's own errors have others."""
+_PASSING = (408, 425, 429)
+"""Statuses that say: not now."""
 
 
 def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> Classified:
@@ -98,20 +106,21 @@ def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) 
     Raises:
         Fault: for the rows that end the call.
     """
-    if answer.status == 200 and answer.body is None:
-        return _RELAY
-    if answer.body is None:
+    body = answer.body
+    if body is None:
+        if answer.status == 200:
+            return RELAYED
         answer.close()
         raise lost(f"an event stream with status {answer.status}")
-    if answer.status == 200 and answer.body.lstrip()[:1] == b"[":
-        return _RELAY
+    if answer.status == 200 and body.lstrip()[:1] == b"[":
+        return RELAYED
     try:
-        message = _response(answer, upstream_id)
+        message = _response(answer, body, upstream_id)
     except Fault as fault:
         if era is Era.MODERN:
             raise
         return Classified(ReplyKind.SESSION_SUSPECT, otherwise=fault)
-    means = about_session(answer.status, message, answer.body) if era is Era.LEGACY else None
+    means = about_session(answer.status, message, body) if era is Era.LEGACY else None
     if means is None:
         return _judge(answer, message, era, capabilities)
     try:
@@ -119,6 +128,28 @@ def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) 
     except Fault as fault:
         return Classified(means, otherwise=fault)
     return Classified(means, plain.message, plain.otherwise, plain.means)
+
+
+def _response(answer: Answer, body: bytes, upstream_id: bytes) -> Message | None:
+    """The response in the body, if it is one to us.
+
+    Raises:
+        Fault: LOST for a 200 with anything else.
+    """
+    try:
+        message = read_reply(body)
+        if message.method is None and same_id(message.id, upstream_id):
+            return message
+        if message.method is None and is_out_of_step(answer.status, message.id, upstream_id):
+            answer.poison()
+        wrong = "a message with another id"
+    except (NotJson, NotAMessage) as strange:
+        wrong = str(strange)
+    if answer.status == 200:
+        refuses = _foreign_code(body) in _ABOUT_US or about_session(200, None, body) is ReplyKind.SESSION_DEAD
+        if not refuses:
+            raise lost(f"status 200, but no response: {wrong}")
+    return None
 
 
 def about_session(status: int, message: Message | None, body: bytes) -> ReplyKind | None:
@@ -131,9 +162,8 @@ def about_session(status: int, message: Message | None, body: bytes) -> ReplyKin
     """
     if message is not None and message.result is not None:
         return None
-    error = message.error if message is not None else body
     code = _code(message.error or b"")[0] if message is not None else _foreign_code(body)
-    words = (error or b"")[:4096].lower()
+    words = ((message.error if message is not None else body) or b"")[:4096].lower()
     named = b"session" in words or b"initializ" in words
     if 400 <= status < 500:
         if status in _PASSING or code in (_ABOUT_US if message is None else _ABOUT_THE_CALL):
@@ -152,24 +182,20 @@ def _judge(answer: Answer, message: Message | None, era: Era, capabilities: byte
     """The rows of the table that are not about sessions."""
     if answer.status in (401, 403, 429, 503):
         raise _turned_away(answer, message)
-    if message is not None and message.error is None:
+    if message is None:
+        return _strange(answer, era)
+    if message.error is None:
         return Classified(ReplyKind.RELAY, message)
-    if message is not None and message.error is not None:
-        return _error(answer, message, era, capabilities)
-    return _strange(answer, era)
-
-
-def _error(answer: Answer, message: Message, era: Era, capabilities: bytes) -> Classified:
-    code, data = _code(message.error or b"")
+    code, data = _code(message.error)
     if code == names.HEADER_MISMATCH and era is Era.MODERN:
         return Classified(ReplyKind.HEADER_MISMATCH)
-    if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION):
-        return Classified(
-            ReplyKind.ERA_DOUBT, otherwise=_internal(f"no common revision: {code} from a {era.value} server")
-        )
-    if code == names.MISSING_CAPABILITY and not agent_lacks(message.error or b"", capabilities):
+    if code in _ABOUT_US:
+        detail = f"no common revision: {code} from a {era.value} server"
+        return Classified(ReplyKind.ERA_DOUBT, otherwise=Fault(Kind.INTERNAL, detail=detail, sent=True))
+    if code == names.MISSING_CAPABILITY and not agent_lacks(message.error, capabilities):
         raise not_offered(f"the server wants capabilities that are not offered: {str(data)[:200]}")
-    if era is Era.MODERN and code not in _ABOUT_THE_CALL and answer.status == 400 and _speaks_of_session(answer):
+    speaks_of_session = b"session" in (answer.body or b"")[:4096].lower()
+    if era is Era.MODERN and code not in _ABOUT_THE_CALL and answer.status == 400 and speaks_of_session:
         return Classified(ReplyKind.ERA_DOUBT, message)
     return Classified(ReplyKind.RELAY, message)
 
@@ -182,57 +208,19 @@ def _strange(answer: Answer, era: Era) -> Classified:
             # No server answers a call so; it may be what a notification before it was answered.
             answer.poison()
         raise fault
-    code = _foreign_code(answer.body or b"")
-    if code == names.HEADER_MISMATCH and era is Era.MODERN:
+    if era is Era.MODERN and _foreign_code(answer.body or b"") == names.HEADER_MISMATCH:
         return Classified(ReplyKind.HEADER_MISMATCH)
     return Classified(ReplyKind.ERA_DOUBT, otherwise=fault)
-
-
-def _response(answer: Answer, upstream_id: bytes) -> Message | None:
-    """The response in the body, if it is one to us.
-
-    Raises:
-        Fault: LOST for a 200 with anything else.
-    """
-    try:
-        message = read_reply(answer.body or b"")
-        if message.method is None and same_id(message.id, upstream_id):
-            return message
-        if message.method is None and is_out_of_step(answer, message.id, upstream_id):
-            answer.poison()
-        wrong = "a message with another id"
-    except (NotJson, NotAMessage) as strange:
-        wrong = str(strange)
-    if answer.status == 200 and not _is_refusal(answer.body or b""):
-        raise lost(f"status 200, but no response: {wrong}")
-    return None
-
-
-_NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
-_ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
-_ABOUT_THE_CALL = (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_NOT_FOUND, *_ABOUT_US,
-                   names.MISSING_CAPABILITY)  # fmt: skip
-"""These are about the call or the gateway, whatever words they use."""
-_ABOUT_TRANSPORT = (names.INVALID_REQUEST, -32000, -32001)
-"""Codes under which SDKs tell of sessions; a tool's own errors have others."""
-_PASSING = (408, 425, 429)
-"""Statuses that say: not now."""
-
-
-def _is_refusal(body: bytes) -> bool:
-    """Whether a 200 that answers no id of ours refuses how we ask: the era, or the session."""
-    code = _foreign_code(body)
-    return code in _ABOUT_US or about_session(200, None, body) is ReplyKind.SESSION_DEAD
 
 
 def _turned_away(answer: Answer, message: Message | None) -> Fault:
     if answer.status in (401, 403):
         detail = f"the server refuses our credential: status {answer.status}"
         return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
-    wait = retry_after(answer.headers.get("retry-after"))
+    said = answer.headers.get("retry-after", "").strip()
+    wait = max(1, min(int(said), _LONGEST_WAIT)) if said.isdecimal() and len(said) < 10 else None  # it may be a date
     refused = message is None and (answer.status == 429 or wait is not None)
-    detail = f"status {answer.status}"
-    data = {"reason": "busy"}
+    detail, data = f"status {answer.status}", {"reason": "busy"}
     return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
 
 
@@ -243,59 +231,20 @@ def speaks_modern(message: Message | None, body: bytes) -> bool:
         message: the response; None where there is none to our request.
         body: the body then: a server may refuse a request before it reads its id.
     """
-    code, data = _code(message.error or b"") if message is not None else _code(_inner_error(body))
+    if message is not None:
+        code, data = _code(message.error or b"")
+    else:
+        found = _object(body).get("error")
+        code, data = _code_of(found if isinstance(found, dict) else {})
     if code == names.UNSUPPORTED_VERSION:
         supported = data.get("supported") if isinstance(data, dict) else None
         return isinstance(supported, list) and names.MODERN_VERSION in supported
     return code in (names.HEADER_MISMATCH, names.MISSING_CAPABILITY)
 
 
-def _inner_error(body: bytes) -> bytes:
-    try:
-        found = orjson.loads(body)
-    except ValueError:
-        return b""
-    return orjson.dumps(found.get("error")) if isinstance(found, dict) else b""
-
-
-def retry_after(value: str | None) -> int | None:
-    """Seconds of a `Retry-After`, at most an hour; None where there is none or it is a date."""
-    if value is None or not value.strip().isdigit() or len(value) > 9:
-        return None
-    return max(1, min(int(value), _LONGEST_WAIT))
-
-
-def _speaks_of_session(answer: Answer) -> bool:
-    return b"session" in (answer.body or b"")[:4096].lower()
-
-
 def not_offered(detail: str) -> Fault:
     """A server requires (-32021) what its agent has and cannot be handed on: the agent is told that much."""
     return Fault(Kind.INTERNAL, _NOT_OFFERED, detail=detail, sent=True)
-
-
-def _internal(detail: str) -> Fault:
-    return Fault(Kind.INTERNAL, detail=detail, sent=True)
-
-
-def _code(error: bytes) -> tuple[int | None, Any]:
-    """Code and data of a JSON-RPC error object."""
-    try:
-        found = orjson.loads(error)
-    except ValueError:
-        return None, None
-    if not isinstance(found, dict) or not isinstance(found.get("code"), int):
-        return None, None
-    return found["code"], found.get("data")
-
-
-def _foreign_code(body: bytes) -> int | None:
-    """The code of an error that answers no id of ours: servers that refuse a request unread answer `null`."""
-    try:
-        message = read_reply(body)
-    except (NotJson, NotAMessage):
-        return None
-    return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
 
 
 def agent_lacks(error: bytes, capabilities: bytes) -> bool:
@@ -307,11 +256,7 @@ def agent_lacks(error: bytes, capabilities: bytes) -> bool:
     """
     data = _code(error)[1]
     required = data.get("requiredCapabilities") if isinstance(data, dict) else None
-    try:
-        declared = orjson.loads(capabilities)
-    except ValueError:
-        declared = {}
-    return isinstance(required, dict) and _missing(required, declared)
+    return isinstance(required, dict) and _missing(required, _object(capabilities))
 
 
 def _missing(required: dict[str, Any], declared: Any) -> bool:
@@ -321,3 +266,30 @@ def _missing(required: dict[str, Any], declared: Any) -> bool:
         name not in declared or (isinstance(inner, dict) and _missing(inner, declared[name]))
         for name, inner in required.items()
     )
+
+
+def _foreign_code(body: bytes) -> int | None:
+    """The code of an error that answers no id of ours: servers that refuse a request unread answer `null`."""
+    try:
+        message = read_reply(body)
+    except (NotJson, NotAMessage):
+        return None
+    return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
+
+
+def _code(error: bytes) -> tuple[int | None, Any]:
+    """Code and data of a JSON-RPC error object."""
+    return _code_of(_object(error))
+
+
+def _code_of(error: dict[str, Any]) -> tuple[int | None, Any]:
+    return (error["code"], error.get("data")) if isinstance(error.get("code"), int) else (None, None)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """A JSON object, decoded; empty for anything else."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -34,10 +34,16 @@ def same_id(found: bytes | None, ours: bytes) -> bool:
     return found == ours or (found is not None and _number(found) == int(ours))
 
 
-def is_of_this_process(found: bytes, ours: bytes) -> bool:
-    """Whether this JSON text is an id that the process made which made ours."""
+def is_out_of_step(status: int, found: bytes | None, ours: bytes) -> bool:
+    """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
+
+    Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
+    ours is an answer that came late or twice, most surely one that is made as all our ids are.
+    """
+    if found is None or found == b"null":
+        return False
     number = _number(found)
-    return number is not None and number >> _COUNTED == int(ours) >> _COUNTED
+    return status == 200 or (number is not None and number >> _COUNTED == int(ours) >> _COUNTED)
 
 
 def _number(text: bytes) -> int | None:

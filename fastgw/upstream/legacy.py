@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.protocol import names, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, quote
-from fastgw.snapshot.model import Backend
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.modern import message, renamed
 
 _FIXED = (
@@ -25,7 +24,7 @@ as tools go, what 2025-03-26 says."""
 
 
 def request(
-    call: Call, target: Target, upstream_id: bytes, backend: Backend, session: UpstreamSession
+    call: Call, target: Target, upstream_id: bytes, credential: bytes, session: UpstreamSession
 ) -> tuple[bytes, bytes]:
     """Header lines and body of a call.
 
@@ -33,7 +32,7 @@ def request(
         call: the agent's call.
         target: the tool, prompt or resource by its server's own name.
         upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
-        backend: whose credential goes along.
+        credential: header lines.
         session: the session it belongs to.
 
     Raises:
@@ -50,23 +49,23 @@ def request(
     meta = call.meta if call.token is None else {**call.meta, "progressToken": upstream_id}
     if meta:
         params["_meta"] = emit(meta)
-    return headers(backend, session), message(call.method, params, upstream_id)
+    return headers(credential, session), message(call.method, params, upstream_id)
 
 
-def headers(backend: Backend, session: UpstreamSession) -> bytes:
+def headers(credential: bytes, session: UpstreamSession) -> bytes:
     """Header lines of every POST inside a session."""
-    return backend.headers + _FIXED + _belonging(session)
+    return credential + _FIXED + _belonging(session)
 
 
-def stream_headers(backend: Backend, session: UpstreamSession, last_event: str | None) -> bytes:
+def stream_headers(credential: bytes, session: UpstreamSession, last_event: str | None) -> bytes:
     """Header lines of the GET that opens, or with the id of the last event resumes, a stream of events."""
     resumed = b"" if last_event is None else b"last-event-id: %s\r\n" % last_event.encode("latin-1")
-    return backend.headers + _STREAM + _belonging(session) + resumed
+    return credential + _STREAM + _belonging(session) + resumed
 
 
-def opening_headers(backend: Backend) -> bytes:
+def opening_headers(credential: bytes) -> bytes:
     """Header lines of `initialize`, which belongs to no session yet."""
-    return backend.headers + _FIXED
+    return credential + _FIXED
 
 
 def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:

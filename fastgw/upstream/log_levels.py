@@ -1,21 +1,20 @@
-"""Which log level each session at a server has been told, and telling it once where that is not what is wanted.
+"""The log level of a session at a server: set once, before the first call that wants messages of it.
 
-not told, or told another level, or a new session -> told before the next call goes
-being told                                        -> calls of that session wait for it, for a while
-refused, or not answered                          -> counts as told: the server was asked, and calls go on
+never set, or another level, or a new session      set before the next call goes
+being set                                          calls of that session wait for it, for a while
+refused, or not answered                           counts as set: the server was asked, and calls go on
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
-from fastgw.ports import Deadlines, UpstreamSession
-from fastgw.protocol.call import Call
 from fastgw.upstream import legacy
-from fastgw.upstream.call_context import Spawn
+from fastgw.upstream.call_context import Attempt, Spawn
 from fastgw.upstream.ids import new_id
+from fastgw.upstream.instances import Instance
 from fastgw.upstream.rpc import RpcClient
 
 PATIENCE = Deadlines(connect=2.0, first_byte=2.0, idle=2.0, total=2.0)
@@ -26,85 +25,41 @@ LOWEST = "debug"
 
 _OWN = "session:"
 
-Key = tuple[str, str]
-"""Whose session at which instance: (instance key, identity)."""
 
+async def settle(attempt: Attempt, instance: Instance, spawn: Spawn) -> None:
+    """Come back when the session of an attempt has the level that its call wants, or the time for it is over.
 
-@dataclass(frozen=True, slots=True)
-class WantedLevel:
-    """What a session is to be told.
-
-    Args:
-        session: its id.
-        level: the lowest level of messages it is to send.
-        turn: counts the agent's changes of its mind: another worker may have told it another level in between.
+    The session gets exactly that level if no other agent's calls go there. `Call.log_level_set` counts the agent's
+    changes of it: another worker may have set another in between.
     """
-
-    session: str
-    level: str
-    turn: int
-
-
-def wanted(call: Call, identity: str, session: UpstreamSession) -> WantedLevel:
-    """What this call wants its session to be told: exactly its level if no other agent's calls go there."""
+    call, identity = attempt.call, attempt.identity
+    level, turn = LOWEST, 0
     if identity.startswith(_OWN) and call.log_level is not None:
-        return WantedLevel(session.id, call.log_level, call.log_level_set)
-    return WantedLevel(session.id, LOWEST, 0)
+        level, turn = call.log_level, call.log_level_set
+    wanted = attempt.session.id, level, turn
+    task = instance.setting.get(identity)
+    if instance.levels.get(identity) != wanted:
+        instance.levels[identity] = wanted
+        client = RpcClient(instance.http, attempt.backend, spawn, PATIENCE)
+        work = _set(level, attempt, instance, client, task)
+        task = instance.setting[identity] = spawn(work, "set a session's log level")
+    if task is not None:
+        # A call that is withdrawn meanwhile leaves the question to those that wait beside it.
+        await asyncio.wait((task,), timeout=min(PATIENCE.total, attempt.left().total / 2))
 
 
-class SessionLogLevels:
-    """What one worker has told sessions.
-
-    Args:
-        spawn: `BackgroundTasks.spawn`.
-    """
-
-    def __init__(self, spawn: Spawn) -> None:
-        self._spawn = spawn
-        self._told: dict[Key, WantedLevel] = {}
-        self._telling: dict[Key, asyncio.Task[None]] = {}
-
-    async def tell(
-        self, key: Key, wanted: WantedLevel, session: UpstreamSession, client: RpcClient, left: float
-    ) -> None:
-        """Come back when the session has been told, or the time for it is over.
-
-        Args:
-            key: whose session, for `forget`.
-            wanted: what it is to be told.
-            session: the session.
-            asker: puts questions to its server; with `PATIENCE`.
-            left: seconds that the call has left.
-        """
-        task = self._telling.get(key)
-        if self._told.get(key) != wanted:
-            self._told[key] = wanted
-            work = self._tell(key, wanted, session, client, task)
-            task = self._telling[key] = self._spawn(work, "tell a session its log level")
-        if task is not None:
-            # A call that is withdrawn meanwhile leaves the question to those that wait beside it.
-            await asyncio.wait((task,), timeout=min(PATIENCE.total, left / 2))
-
-    def forget(self, key: Key) -> None:
-        """This session is no more."""
-        self._told.pop(key, None)
-
-    async def _tell(
-        self,
-        key: Key,
-        wanted: WantedLevel,
-        session: UpstreamSession,
-        client: RpcClient,
-        before: asyncio.Task[None] | None,
-    ) -> None:
-        try:
-            if before is not None:  # two levels at once: the newer one must arrive last
-                await asyncio.wait((before,), timeout=PATIENCE.total)
-            upstream_id = new_id()
-            body = legacy.set_level(wanted.level, upstream_id)
-            await client.ask(legacy.headers(client.backend, session), body, upstream_id, session)
-        except Fault:
-            pass  # the call that waits finds out for itself whether the server is there
-        finally:
-            if self._telling.get(key) is asyncio.current_task():
-                del self._telling[key]
+async def _set(
+    level: str, attempt: Attempt, instance: Instance, client: RpcClient, before: asyncio.Task[None] | None
+) -> None:
+    session, credential = attempt.session, attempt.credential
+    try:
+        if before is not None:  # two levels at once: the newer one must arrive last
+            await asyncio.wait((before,), timeout=PATIENCE.total)
+        upstream_id = new_id()
+        body = legacy.set_level(level, upstream_id)
+        await client.ask(legacy.headers(credential, session), body, upstream_id, session)
+    except Fault:
+        pass  # the call that waits finds out for itself whether the server is there
+    finally:
+        if instance.setting.get(attempt.identity) is asyncio.current_task():
+            del instance.setting[attempt.identity]

@@ -11,7 +11,6 @@ from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.headers import encode_name, lines, others
-from fastgw.snapshot.model import Backend
 
 _FIXED = (
     "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
@@ -22,14 +21,14 @@ OF_AGENTS = b'{"elicitation":{"form":{},"url":{}},"roots":{},"sampling":{}}'
 """Capabilities that agents could bring: some servers list certain tools only to clients that declare them."""
 
 
-def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ours: bytes) -> tuple[bytes, bytes]:
+def request(call: Call, target: Target, upstream_id: bytes, credential: bytes, ours: bytes) -> tuple[bytes, bytes]:
     """Header lines and body of a call.
 
     Args:
         call: the agent's call.
         target: the tool, prompt or resource by its server's own name.
         upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
-        backend: whose credential goes along.
+        credential: header lines.
         ours: our `clientInfo` as JSON text, for agents that gave none.
 
     Raises:
@@ -54,7 +53,7 @@ def request(call: Call, target: Target, upstream_id: bytes, backend: Backend, ou
         meta["progressToken"] = upstream_id
     params["_meta"] = emit(meta)
     name = b"mcp-name: %s\r\n" % encode_name(target.tool) if target.member else b""
-    headers = b"%s%s%s\r\n%s%s" % (backend.headers, _FIXED, call.method.encode("ascii"), name, mirrored)
+    headers = b"%s%s%s\r\n%s%s" % (credential, _FIXED, call.method.encode("ascii"), name, mirrored)
     return headers, message(call.method, params, upstream_id)
 
 

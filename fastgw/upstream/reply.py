@@ -15,20 +15,23 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Answer, Deadlines
 from fastgw.protocol import names
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson, members, read_reply
 from fastgw.protocol.names import Era
-from fastgw.protocol.sse import EventParser, EventTooLong, SseEvent
+from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream import legacy
 from fastgw.upstream.call_context import ASIDE, CallContext
+from fastgw.upstream.classify import RELAYED, Classified
 from fastgw.upstream.failures import lost
-from fastgw.upstream.ids import is_of_this_process, same_id
+from fastgw.upstream.ids import is_out_of_step, same_id
+from fastgw.upstream.transports.http_client import Answer
 
 LINGER = 1.0
 """Seconds a stream may take to end after its response; then its connection is not waited for any longer."""
@@ -49,37 +52,24 @@ class UpstreamReply:
     """A call that a server has been given.
 
     Args:
-        line: the way it went.
-        answer: the server's HTTP answer: status 200 and an event stream, or any answer whose message is `first`.
-        first: the message of a body that has been read already; None for an event stream.
+        context: the way it went.
+        answer: the server's HTTP answer.
+        classified: what that means, and its message where it has been read already.
+
+    Attributes:
         ended: called once when nothing more will come.
     """
 
     __slots__ = (
-        "_answer",
-        "_asked",
-        "_due",
-        "_ended",
-        "_last_event",
-        "_line",
-        "_over",
-        "_parser",
-        "_ready",
-        "_resumed",
-        "_retry",
-        "_text",
-    )
+        "_answer", "_asked", "_context", "_due", "_last_event", "_over", "_parser", "_ready", "_resumed", "_retry",
+        "_text", "classified", "ended",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        context: CallContext,
-        answer: Answer,
-        first: Message | None = None,
-        ended: Callable[[], None] | None = None,
-    ) -> None:
-        self._line = context
+    def __init__(self, context: CallContext, answer: Answer, classified: Classified = RELAYED) -> None:
+        self.classified = classified
+        self.ended: Callable[[], None] | None = None
+        self._context = context
         self._answer = answer
-        self._ended = ended
         self._ready: deque[Message] = deque()
         self._over = False
         self._parser: EventParser | None = None
@@ -89,8 +79,8 @@ class UpstreamReply:
         self._retry = _FIRST_RETRY
         self._last_event: str | None = None
         self._text = answer.body
-        if first is not None:
-            self._ready.append(first)
+        if classified.message is not None:
+            self._ready.append(classified.message)
         elif answer.body is None:
             self._parser = EventParser(context.limit)
 
@@ -102,7 +92,7 @@ class UpstreamReply:
     @property
     def may_ask(self) -> bool:
         """Whether its result may ask the agent for input, since it is asked again with the answers."""
-        return self._line.era is Era.MODERN
+        return self._context.era is Era.MODERN
 
     async def next(self) -> Message:
         """The next notification of this call, or its final response (`method` is None), after which it is over.
@@ -119,22 +109,24 @@ class UpstreamReply:
             self._stop("no answer in time")
             raise
         message = self._ready.popleft()
-        if message.method is None:
-            self._finish()
+        if message.method is None and not self._over:
+            if self._parser is not None:
+                # The connection goes back to the pool when the stream ends, if that is soon.
+                asyncio.get_running_loop().call_later(LINGER, self._answer.close)
+            self._end()
         return message
 
     def renew(self) -> None:
         """Let its total start anew: it has reported progress that its agent asked for (2025-11-25, Timeouts)."""
-        context = self._line
+        context = self._context
         self._due = context.deadlines.renewed(context.started, asyncio.get_running_loop().time())
         self._answer.extend(*self._due)
 
-    def cancel(self, reason: str = "the agent has left") -> None:
-        """The agent no longer wants it: a modern server sees the connection close, a legacy one is told."""
-        self._stop(reason)
-
     def close(self) -> None:
-        """Give the call up if it still runs. May be called at any time, any number of times."""
+        """Give the call up if it still runs: a modern server sees the connection close, a legacy one is told.
+
+        May be called at any time, any number of times.
+        """
         self._stop("closed")
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -154,18 +146,20 @@ class UpstreamReply:
                 raise
             piece = b""
         if piece:
-            self._feed(piece)
+            self._feed(piece, self._parser)
         else:
             await self._resume()
 
-    def _feed(self, piece: bytes) -> None:
-        assert self._parser is not None
+    def _feed(self, piece: bytes, parser: EventParser) -> None:
         try:
-            events = self._parser.feed(piece)
+            events = parser.feed(piece)
         except EventTooLong as wrong:
             raise lost(str(wrong)) from None
         for event in events:
-            self._note(event)
+            if event.id is not None:
+                self._last_event = event.id if _EVENT_ID.fullmatch(event.id) else None
+            if event.retry is not None:
+                self._retry = min(event.retry / 1000, _LONGEST_RETRY)
             if event.data and event.kind == "message":
                 if self._ready and self._ready[-1].method is None:
                     # Twice answered: the first answer stands, but this connection has lost our trust.
@@ -173,16 +167,15 @@ class UpstreamReply:
                     return
                 self._take(event.data)
 
-    def _note(self, event: SseEvent) -> None:
-        if event.id is not None:
-            self._last_event = event.id if _EVENT_ID.fullmatch(event.id) else None
-        if event.retry is not None:
-            self._retry = min(event.retry / 1000, _LONGEST_RETRY)
-
     def _take(self, text: bytes) -> None:
+        upstream_id = self._context.id
         for message in self._messages(text):
             if message.method is None:
-                self._respond(message)
+                if not same_id(message.id, upstream_id):
+                    if is_out_of_step(self._answer.status, message.id, upstream_id):
+                        self._answer.poison()
+                    raise lost("a response with another id")
+                self._ready.append(message)
                 return
             if message.id is not None:
                 self._asked_by_server(message.method, message.id)
@@ -191,20 +184,11 @@ class UpstreamReply:
 
     def _messages(self, text: bytes) -> list[Message]:
         try:
-            if text.lstrip()[:1] == b"[" and self._line.session.version in _OLDEST_BATCHING:
+            if text.lstrip()[:1] == b"[" and self._context.session.version in _OLDEST_BATCHING:
                 return [read_reply(bytes(item)) for item in _ARRAY(text)]
             return [read_reply(text)]
-        except (NotJson, NotAMessage) as wrong:
+        except (NotJson, NotAMessage, msgspec.MsgspecError, RecursionError) as wrong:
             raise lost(f"not a JSON-RPC message: {wrong}") from None
-        except (msgspec.MsgspecError, RecursionError) as wrong:
-            raise lost(f"not a JSON-RPC batch: {wrong}") from None
-
-    def _respond(self, message: Message) -> None:
-        if not same_id(message.id, self._line.id):
-            if is_out_of_step(self._answer, message.id, self._line.id):
-                self._answer.poison()
-            raise lost("a response with another id")
-        self._ready.append(message)
 
     def _is_ours(self, message: Message) -> bool:
         """Whether the notification is part of this call: log messages, and progress under our own token."""
@@ -213,22 +197,23 @@ class UpstreamReply:
         if message.method != names.PROGRESS:
             return False
         try:
-            return same_id(members(message.params or b"{}", _TOKEN).get("progressToken"), self._line.id)
+            return same_id(members(message.params or b"{}", _TOKEN).get("progressToken"), self._context.id)
         except (NotJson, NotAMessage):
             return False
 
     def _asked_by_server(self, method: str, their_id: bytes) -> None:
+        context = self._context
         self._asked += 1
         if self._asked > _MOST_ASKED:
             raise lost("the server keeps asking")
         # A modern server must not ask on this stream, and there is no way to answer it (2026-07-28, Streamable HTTP).
-        if self._line.era is Era.LEGACY:
-            self._line.spawn(self._post(legacy.response(method, their_id)), "answer a server's request")
+        if context.era is Era.LEGACY:
+            context.spawn(aside(context, legacy.response(method, their_id)), "answer a server's request")
 
     # -- resuming -----------------------------------------------------------------------------------------------
 
     def _may_resume(self) -> bool:
-        return self._last_event is not None and self._line.session.version >= _RESUMABLE
+        return self._last_event is not None and self._context.session.version >= _RESUMABLE
 
     async def _resume(self) -> None:
         """Ask for the rest of a stream that ended before its response (2025-11-25, Resumability and Redelivery).
@@ -236,7 +221,7 @@ class UpstreamReply:
         Raises:
             Fault: LOST where it cannot be had.
         """
-        context = self._line
+        context = self._context
         self._resumed += 1
         if not self._may_resume() or self._resumed > _MOST_RESUMED:
             raise lost("the stream ended before its response")
@@ -244,8 +229,8 @@ class UpstreamReply:
             raise lost("the stream ended, and its rest cannot come in time")
         await asyncio.sleep(self._retry)
         try:
-            headers = legacy.stream_headers(context.backend, context.session, self._last_event)
-            self._answer = await context.transport.request("GET", headers, b"", self._left())
+            headers = legacy.stream_headers(context.credential, context.session, self._last_event)
+            self._answer = await context.http.request("GET", headers, b"", self._left())
         except Fault as fault:
             # The call itself was sent long before.
             raise lost(f"the stream could not be resumed: {fault}") from None
@@ -256,41 +241,30 @@ class UpstreamReply:
     def _left(self) -> Deadlines:
         """The deadlines of a further request on behalf of this call, as far as it has been let go on."""
         if self._due is None:
-            return self._line.left()
+            return self._context.left()
         due, seconds = self._due
         left = max(0.01, due - asyncio.get_running_loop().time())
-        given = self._line.deadlines
+        given = self._context.deadlines
         return replace(given, total=left, connect=min(given.connect, left), granted=seconds)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """The response is here. The connection goes back to the pool when the stream ends, if that is soon."""
-        if self._over:
-            return
-        self._over = True
-        if self._parser is not None:
-            asyncio.get_running_loop().call_later(LINGER, self._answer.close)
-        self._let_go()
-
     def _stop(self, reason: str) -> None:
         if self._over:
             return
-        self._over = True
+        context = self._context
         answered = bool(self._ready) and self._ready[-1].method is None
         self._ready.clear()
         self._answer.close()
-        if self._parser is not None and self._line.era is Era.LEGACY and not answered:
-            self._line.spawn(withdraw(self._line, reason), "cancel a call")
-        self._let_go()
+        if self._parser is not None and context.era is Era.LEGACY and not answered:
+            context.spawn(withdraw(context, reason), "cancel a call")
+        self._end()
 
-    def _let_go(self) -> None:
-        ended, self._ended = self._ended, None
+    def _end(self) -> None:
+        self._over = True
+        ended, self.ended = self.ended, None
         if ended is not None:
             ended()
-
-    async def _post(self, body: bytes) -> None:
-        await aside(self._line, body)
 
 
 async def withdraw(context: CallContext, reason: str) -> None:
@@ -301,30 +275,13 @@ async def withdraw(context: CallContext, reason: str) -> None:
 async def aside(context: CallContext, body: bytes) -> None:
     """POST a message that has no answer; that it may not arrive is in its nature."""
     try:
-        answer = await context.transport.request("POST", legacy.headers(context.backend, context.session), body, ASIDE)
+        answer = await context.http.request("POST", legacy.headers(context.credential, context.session), body, ASIDE)
     except Fault:
         return  # the server is gone, and with it the call this was about
-    if answer.body and is_out_of_step(answer, _answered(answer.body), context.id):
-        # Nothing was asked that has a response: this one is late.
-        answer.poison()
+    if answer.body:
+        with suppress(NotJson, NotAMessage):
+            message = read_reply(answer.body)
+            # Nothing was asked that has a response: one is late.
+            if message.method is None and is_out_of_step(answer.status, message.id, context.id):
+                answer.poison()
     answer.close()
-
-
-def _answered(body: bytes) -> bytes | None:
-    """The id that a response answers; None for anything else."""
-    try:
-        message = read_reply(body)
-    except (NotJson, NotAMessage):
-        return None
-    return message.id if message.method is None else None
-
-
-def is_out_of_step(answer: Answer, found: bytes | None, ours: bytes) -> bool:
-    """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
-
-    Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
-    ours is an answer that came late or twice, most surely one that is made as all our ids are.
-    """
-    if found is None or found == b"null":
-        return False
-    return answer.status == 200 or is_of_this_process(found, ours)

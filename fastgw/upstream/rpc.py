@@ -10,17 +10,19 @@ from typing import Any, Final
 
 import orjson
 
+from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import unshown
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines, Transport, UpstreamSession
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
 from fastgw.upstream import legacy, modern
-from fastgw.upstream.call_context import NO_SESSION, CallContext, Spawn
+from fastgw.upstream.call_context import CallContext, Spawn
 from fastgw.upstream.classify import about_session
+from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.ids import new_id
 from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.transports.http_client import HttpClient
 
 CONNECT = 3.0
 ALIVE_WITHIN = 2.0
@@ -128,7 +130,7 @@ def question(seconds: float) -> Deadlines:
 class RpcClient:
     """Puts questions to one instance of a server, each within `deadlines`."""
 
-    transport: Transport
+    transport: HttpClient
     backend: Backend
     spawn: Spawn
     deadlines: Deadlines = field(default_factory=lambda: question(60.0))
@@ -146,7 +148,7 @@ class RpcClient:
     async def ask_legacy(self, session: UpstreamSession, body: Callable[[bytes], bytes]) -> RpcReply:
         """Ask a legacy server in this session; `body` makes the request of its id. Raises as `ask`."""
         upstream_id = new_id()
-        return await self.ask(legacy.headers(self.backend, session), body(upstream_id), upstream_id, session)
+        return await self.ask(legacy.headers(self.backend.headers, session), body(upstream_id), upstream_id, session)
 
     async def ask(
         self, headers: bytes, body: bytes, upstream_id: bytes, session: UpstreamSession | None = None
@@ -157,14 +159,15 @@ class RpcClient:
             session: of a legacy server; None asks a modern one.
 
         Raises:
-            Fault: as `ports.Transport.request` and `UpstreamReply.next` say.
+            Fault: as `HttpClient.request` and `UpstreamReply.next` say.
         """
         began = asyncio.get_running_loop().time()
         answer = await self.transport.request("POST", headers, body, self.deadlines)
         era = Era.MODERN if session is None else Era.LEGACY
         context = CallContext(
-            upstream_id, era, self.transport, self.backend, session or NO_SESSION, self.deadlines, began, self.spawn
-        )
+            upstream_id, era, self.transport, self.backend.headers, session or NO_SESSION,
+            self.deadlines, began, self.spawn,
+        )  # fmt: skip
         upstream = UpstreamReply(context, answer)
         try:
             async with asyncio.timeout(max(0.01, context.left().total)):

@@ -29,11 +29,11 @@ from pathlib import Path
 
 from fastgw.config.instance_urls import label
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.snapshot.model import Backend
 from fastgw.upstream import legacy, modern
-from fastgw.upstream.call_context import ASIDE, NO_SESSION
+from fastgw.upstream.call_context import ASIDE
 from fastgw.upstream.classify import speaks_modern
+from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.discovery.kept import KeptSessions
 from fastgw.upstream.ids import new_id
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in
@@ -298,7 +298,7 @@ class UpstreamSessions:
     async def _initialize(self, client: RpcClient, identity: str) -> tuple[UpstreamSession, Declared]:
         """Send `initialize`, then `notifications/initialized` (2025-11-25, Lifecycle)."""
         upstream_id = new_id()
-        headers = legacy.opening_headers(client.backend)
+        headers = legacy.opening_headers(client.backend.headers)
         body = legacy.initialize(upstream_id, self._clients.ours, modern.OF_AGENTS if identity == GATEWAY else b"{}")
         try:
             reply = await client.ask(headers, body, upstream_id, NO_SESSION)
@@ -307,7 +307,7 @@ class UpstreamSessions:
                 fault.detail = f"initialize: no answer within {client.deadlines.total:g} s (start_timeout)"
             raise
         session = _session(reply, client.backend, self._clock())
-        following = legacy.headers(client.backend, session)
+        following = legacy.headers(client.backend.headers, session)
         answer = await client.transport.request("POST", following, legacy.INITIALIZED, client.deadlines)
         answer.close()
         return session, declared_in(reply.result)
@@ -341,7 +341,7 @@ def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
 
 async def _delete(client: RpcClient, session: UpstreamSession) -> None:
     with suppress(Fault):  # it ends by itself then, or it has
-        headers = legacy.headers(client.backend, session)
+        headers = legacy.headers(client.backend.headers, session)
         (await client.transport.request("DELETE", headers, b"", ASIDE)).close()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastgw.config.schema.servers import CredentialSettings
-from fastgw.credentials.static import header_lines
+from fastgw.credentials import header_lines
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import Arm, Route, Target
+from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.memory_buckets import MemoryBuckets
-from fastgw.ports import Deadlines
 from fastgw.processes.plan import Lifecycle
 from fastgw.protocol import names
 from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Page, Snapshot, View
@@ -144,7 +143,7 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     """A stage, and nothing left running when it is over."""
     wire, controller, tasks, life = FakeWire(handler), Listening(era=era), BackgroundTasks(), Lifecycle()
-    monkeypatch.setattr("fastgw.upstream.pools.open_transport", lambda *_, **__: wire)
+    monkeypatch.setattr("fastgw.upstream.instances.HttpPool", lambda *_, **__: wire)
     counters = Counters()
     limiter = Limiter(MemoryBuckets(), counters)
     gateway = Gateway(controller, counters, tasks, life, limiter)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import replace
 
 import pytest
 
-from fastgw.snapshot.model import Address
 from fastgw.upstream.sessions import agent_of, is_of
 from tests.gateway.fakes import BUY, META, MODERN, MODERN_BUY, FakeAgent, Stage, bought, request, staged
 from tests.upstream.fakes import FakeAnswer, Sent, run
-from tests.upstream.fakes import backend as backend_of
 
 
 def sells(sent: Sent) -> FakeAnswer:
@@ -52,27 +48,5 @@ def test_lists_stay_fresh_as_their_servers_do_without_another_snapshot(
             assert 50_000 < await ttl_ms(stage, method) <= 60_000
             stage.gateway.freshened({"another": time.monotonic() + 60})
             assert await ttl_ms(stage, method) == 0
-
-    run(story())
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_instances_get_even_parts_and_only_those_of_one_that_goes_move(
-    monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    async def story() -> None:
-        async with staged(monkeypatch, sells) as stage:
-            addresses = [f"http://10.0.0.{number}:9001/mcp" for number in range(1, count + 1)]
-            instances = tuple(Address(f"shop|{url}", "shop", url, "modern", "2026-07-28") for url in addresses)
-            backend = backend_of(instances=instances)
-            orders = [stage.gateway.choose(backend, f"session:bot:{number:024x}") for number in range(6_000)]
-            for place in (0, 1):
-                parts = Counter(order[place].url for order in orders)
-                assert max(parts.values()) < 1.2 * 6_000 / count, parts
-                assert len(parts) == count
-            gone, fewer = instances[0], replace(backend, instances=instances[1:])
-            for number, order in enumerate(orders):
-                left = [one for one in order if one is not gone]
-                assert stage.gateway.choose(fewer, f"session:bot:{number:024x}") == left
 
     run(story())

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.elements import DIALECTS
-from fastgw.catalog.route import Arm, Route, Target
+from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
-from fastgw.ports import Deadlines
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import members
 from fastgw.snapshot.model import NOTHING, Endpoint, Grant, Listing, Page, View

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.gateway import connection
-from fastgw.ports import Deadlines
 from fastgw.upstream.failures import down
 from tests.gateway.fakes import (  # fmt: skip
     BUY,

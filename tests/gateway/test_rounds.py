@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import Arm, Route, Target
+from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
-from fastgw.ports import Deadlines
 from fastgw.protocol import names
 from fastgw.snapshot.model import Grant
 from tests.gateway.fakes import META, MODERN, FakeAgent, Stage, event, request, staged

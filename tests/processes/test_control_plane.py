@@ -18,11 +18,11 @@ from fastgw.catalog.tools import Catalogue, parse_tools
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.settings import EndpointSettings
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.processes.assembly import parts
 from fastgw.processes.control_plane import ControlPlane
 from fastgw.processes.plan import Lifecycle, Plan, StoreAccess, plan_of
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery import kept
 from fastgw.upstream.tasks import BackgroundTasks
 from tests.e2e.http import Asked, modern

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastgw.ports import UpstreamSession
 from fastgw.processes.controller import ControllerProcess
 from fastgw.processes.ipc_server import WorkerPeer
 from fastgw.processes.plan import Factories, Plan
+from fastgw.upstream.controller import UpstreamSession
 from tests.processes.trivial import FakeControlPlane
 
 PLAN = Plan(("127.0.0.1", 0), ("127.0.0.1", 0), Path("data"), workers=2, settings={"word": "w"})

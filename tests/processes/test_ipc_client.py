@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.processes import ipc, ipc_client, ipc_server
 from fastgw.processes.ipc import BadMessage, pack, read
 from fastgw.processes.ipc_client import IpcClient
@@ -22,6 +21,7 @@ from fastgw.processes.plan import Lifecycle
 from fastgw.snapshot.codec import EncodedSnapshot
 from fastgw.snapshot.model import Snapshot
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.tasks import BackgroundTasks
 from tests.snapshot.compiling import compiled, view
 

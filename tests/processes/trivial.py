@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Controller, UpstreamSession
 from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.controller import Controller, UpstreamSession
 from fastgw.upstream.tasks import BackgroundTasks
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.ports import Deadlines
+from fastgw.catalog.route import Deadlines
 from tests.snapshot.compiling import HASH, compiled, items, led_to, names, noticed, prompts, resources, view
 
 

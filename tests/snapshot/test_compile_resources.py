@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import Arm
+from fastgw.catalog.route import Arm, Deadlines
 from fastgw.catalog.uris import Owned
-from fastgw.ports import Deadlines
 from fastgw.snapshot.model import Snapshot
 from tests.snapshot.compiling import HASH, compiled, items, noticed, resources, shown, templates, view
 

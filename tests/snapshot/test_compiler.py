@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import instance_key
 from fastgw.config.schema.settings import Settings
-from fastgw.ports import Deadlines
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from tests.snapshot.compiling import HASH, catalogue, compiled, listed, names, pages, shown, targets, view
 

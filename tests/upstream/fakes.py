@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastgw.catalog.route import Target
+from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines, UpstreamSession
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Address, Backend
-from fastgw.upstream.caller import UpstreamCaller
+from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.call_context import Attempt
+from fastgw.upstream.controller import UpstreamSession
+from fastgw.upstream.instances import Instance, Instances
+from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.rpc import RpcClient
 from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.transports.streamable_http import StreamableHttp
 
 OURS = b'{"name":"fastgw","version":"1"}'
 PATIENT = Deadlines(5, 5, 5, 5)
@@ -239,6 +243,37 @@ class FakeKeeper:
     def cancel(self, session: str, request: bytes) -> None: ...
 
     def usage(self, event: bytes) -> None: ...
+
+
+class OneInstance(Instances):
+    """One instance, `shop|http://a/mcp`, that is reached over a wire which a test plays."""
+
+    def __init__(self, wire: Any, spawn: Any) -> None:
+        super().__init__(spawn)
+        of = backend()
+        self.only = self._live[of.instances[0].key] = Instance(of, of.instances[0])
+        self.only.http, self.only.transport = wire, StreamableHttp(wire, spawn, OURS, 1 << 20)
+
+
+def caller_of(controller: Any, wire: Any, spawn: Any) -> UpstreamCaller:
+    """One worker's caller of that instance."""
+    return UpstreamCaller(controller, OneInstance(wire, spawn), spawn)
+
+
+def only(caller: UpstreamCaller) -> Instance:
+    """The instance of such a caller."""
+    return caller._instances.only
+
+
+async def given(
+    caller: UpstreamCaller, call: Call, target: Target, backend: Backend, address: Address, identity: str,
+    deadlines: Deadlines = PATIENT,
+) -> UpstreamReply:  # fmt: skip
+    """One attempt at one instance."""
+    begun = asyncio.get_running_loop().time()
+    return await caller.call(
+        Attempt(call, target, backend, address, identity, deadlines, begun, credential=backend.headers)
+    )
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from typing import Any
 
 import uvloop
 
-from fastgw.ports import Answer, Deadlines
-from fastgw.upstream.transports.settings import TransportSettings, open_transport
+from fastgw.catalog.route import Deadlines
+from fastgw.upstream.transports.http import HttpPool, TransportSettings
+from fastgw.upstream.transports.http_client import Answer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -128,7 +129,7 @@ async def raw_server(script: Script, context: ssl.SSLContext | None = None) -> A
 async def wire_to(server: RawServer | str, max_connections: int = 512, **settings: Any) -> AsyncIterator[Any]:
     """A wire to the server, closed at the end."""
     url = server if isinstance(server, str) else server.url
-    transport = open_transport(TransportSettings(url, **{"max_reply": 100_000, **settings}), max_connections)
+    transport = HttpPool(TransportSettings(url, **{"max_reply": 100_000, **settings}), max_connections)
     try:
         yield transport
     finally:

@@ -31,7 +31,6 @@ def test_the_pinned_version_is_installed() -> None:
     [
         (TCPConnector.connect, ["self", "req", "traces", "timeout"]),
         (TCPConnector._wait_for_available_connection, ["self", "key", "traces"]),
-        (TCPConnector._available_connections, ["self", "key"]),
         (TCPConnector._release_waiter, ["self"]),
         (TCPConnector._create_connection, ["self", "req", "traces", "timeout"]),
         (Connection.release, ["self"]),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
-from fastgw.ports import Deadlines
 from tests.upstream.raw_server import Peer, chunked, ok, post, raw_server, run, slots, wire_to
 
 PLENTY = Deadlines(10, 10, 10, 10)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fastgw.upstream.ids import is_of_this_process, new_id, same_id
+from fastgw.upstream.ids import is_out_of_step, new_id, same_id
 
 OURS = b"12"
 
@@ -62,7 +62,7 @@ def test_neighbouring_ids_are_not_confused() -> None:
 def test_ids_of_this_process_are_told_from_others() -> None:
     earlier, later = new_id(), new_id()
     elsewhere = b"%d" % (int(earlier) ^ (1 << 40))
-    assert is_of_this_process(earlier, later)
-    assert is_of_this_process(b'"%s"' % earlier, later)
+    assert is_out_of_step(400, earlier, later)
+    assert is_out_of_step(400, b'"%s"' % earlier, later)
     for other in (elsewhere, b'"server-error"', b"null", b"1.5"):
-        assert not is_of_this_process(other, later)
+        assert not is_out_of_step(400, other, later)

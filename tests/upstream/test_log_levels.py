@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines
 from fastgw.upstream import log_levels
-from fastgw.upstream.caller import UpstreamCaller
 from tests.upstream.fakes import (  # fmt: skip
-    OURS,
     PATIENT,
     TARGET,
     FakeAnswer,
@@ -21,8 +19,11 @@ from tests.upstream.fakes import (  # fmt: skip
     Sent,
     backend,
     call,
+    caller_of,
     error,
+    given,
     instance,
+    only,
     registry,
     result,
     run,
@@ -41,15 +42,13 @@ class Worker:
 
     def __init__(self, spawn: Any, handler: Any = good, era: str = "legacy", **of: Any) -> None:
         self.transport, self.controller, self.era = FakeWire(handler), FakeKeeper(era), era
-        self.caller = UpstreamCaller(self.controller, lambda _: self.transport, spawn, OURS)
+        self.caller = caller_of(self.controller, self.transport, spawn)
         self.controller.workers.append(self.caller)
         self.backend = backend(**{"logs": True, **of})
 
     async def call(self, level: str, turn: int, identity: str = OWN, deadlines: Deadlines = PATIENT) -> bytes | None:
         wanted = call(log_level=level, log_level_set=turn)
-        upstream = await self.caller.call(
-            wanted, TARGET, self.backend, instance(self.era), identity, deadlines
-        )  # fmt: skip
+        upstream = await given(self.caller, wanted, TARGET, self.backend, instance(self.era), identity, deadlines)
         return (await upstream.next()).result
 
     def heard(self) -> list[str]:
@@ -154,7 +153,7 @@ def test_a_session_without_an_id_is_told_anew_when_it_is_opened_anew() -> None:
         worker = Worker(spawn)
         worker.controller.ids = False
         await worker.call("error", 1)
-        worker.caller.forget(set())
+        only(worker.caller).drop(OWN)
         await worker.call("error", 1)
         assert worker.heard() == ["error", "tools/call"] * 2
 
@@ -173,7 +172,7 @@ def test_calls_of_a_new_session_wait_for_one_telling() -> None:
         nonlocal gate
         gate = asyncio.Event()
         worker = Worker(spawn, slow)
-        worker.caller._sessions[instance("legacy").key, OWN] = await worker.controller.open_session("", OWN)
+        only(worker.caller).sessions[OWN] = await worker.controller.open_session("", OWN)
         calls = [asyncio.ensure_future(worker.call("error", 1)) for _ in range(5)]
         await settle()
         calls[0].cancel()
@@ -249,10 +248,10 @@ def test_what_is_no_more_is_forgotten() -> None:
     async def play(spawn: Any) -> None:
         worker = Worker(spawn)
         await worker.call("error", 1)
-        known = worker.caller._levels
+        known = only(worker.caller)
         await settle()
-        assert (len(known._told), len(known._telling)) == (1, 0)
-        worker.caller.forget(set())
-        assert not known._told
+        assert (len(known.levels), len(known.setting)) == (1, 0)
+        only(worker.caller).drop(OWN)
+        assert not known.levels
 
     story(play)

@@ -11,14 +11,14 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.names import Era
-from fastgw.upstream.call_context import NO_SESSION, CallContext
-from fastgw.upstream.caller import UpstreamCaller
+from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.call_context import CallContext
 from fastgw.upstream.classify import ReplyKind, classify
+from fastgw.upstream.controller import NO_SESSION
 from fastgw.upstream.reply import UpstreamReply, aside
 from fastgw.upstream.tasks import BackgroundTasks
 from tests.upstream.fakes import (  # fmt: skip
     JSON,
-    OURS,
     PATIENT,
     SSE,
     TARGET,
@@ -27,7 +27,9 @@ from tests.upstream.fakes import (  # fmt: skip
     FakeWire,
     backend,
     call,
+    caller_of,
     event,
+    given,
     instance,
     registry,
 )
@@ -51,7 +53,7 @@ async def answered(caller: UpstreamCaller, number: int) -> str:
     """The number in the answer to the call with this number, or the kind of the fault."""
     asked = call(params={"arguments": b'{"n":%d}' % number})
     try:
-        upstream = await caller.call(asked, TARGET, backend(), instance("modern"), "agent:a", PATIENT)
+        upstream = await given(caller, asked, TARGET, backend(), instance("modern"), "agent:a")
         message = await upstream.next()
         upstream.close()
     except Fault as fault:
@@ -66,7 +68,7 @@ def told(script: Callable[[Peer], Awaitable[None]], story: Callable[[UpstreamCal
         found = BackgroundTasks()
         try:
             async with raw_server(script) as server, wire_to(server, max_connections=1) as transport:
-                return await story(UpstreamCaller(FakeKeeper("modern"), lambda _: transport, found.spawn, OURS))
+                return await story(caller_of(FakeKeeper("modern"), transport, found.spawn))
         finally:
             await found.close()
 
@@ -149,7 +151,7 @@ def test_a_stream_with_anothers_response() -> None:
     async def story() -> None:
         async with registry() as found:
             began = asyncio.get_running_loop().time()
-            context = CallContext(ID, Era.MODERN, FakeWire(None), backend(), NO_SESSION, PATIENT, began, found.spawn)
+            context = CallContext(ID, Era.MODERN, FakeWire(None), b"", NO_SESSION, PATIENT, began, found.spawn)
             with pytest.raises(Fault):
                 await UpstreamReply(context, answer).next()
 
@@ -167,7 +169,7 @@ def test_a_notification_answered_with_a_late_response(body: bytes, trusted: bool
         async with registry() as found:
             began = asyncio.get_running_loop().time()
             transport = FakeWire(lambda _: answer)
-            context = CallContext(ID, Era.LEGACY, transport, backend(), NO_SESSION, PATIENT, began, found.spawn)
+            context = CallContext(ID, Era.LEGACY, transport, b"", NO_SESSION, PATIENT, began, found.spawn)
             await aside(context, b"{}")
 
     run_bounded(story())

@@ -6,10 +6,10 @@ import pytest
 
 from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.protocol.headers import ParamHeader
 from fastgw.upstream import legacy as lower_legacy
 from fastgw.upstream import modern as lower_modern
+from fastgw.upstream.controller import UpstreamSession
 from tests.upstream.fakes import OURS, TARGET, backend, call, head
 
 ID = b"12"
@@ -18,7 +18,7 @@ V = "io.modelcontextprotocol/"
 
 def test_a_modern_request_says_everything_about_itself() -> None:
     found = call(meta={"traceparent": b'"00-1"'}, log_level="info", token=b"5", client=b'{"name":"agent"}')
-    headers, body = lower_modern.request(found, TARGET, ID, backend(), OURS)
+    headers, body = lower_modern.request(found, TARGET, ID, backend().headers, OURS)
     assert json.loads(body) == {
         "jsonrpc": "2.0",
         "id": 12,
@@ -48,7 +48,7 @@ def test_a_modern_request_says_everything_about_itself() -> None:
 
 
 def test_an_agent_without_a_name_goes_under_ours_and_wants_no_progress() -> None:
-    _, body = lower_modern.request(call(capabilities=b'{"roots":{}}'), TARGET, ID, backend(), OURS)
+    _, body = lower_modern.request(call(capabilities=b'{"roots":{}}'), TARGET, ID, backend().headers, OURS)
     meta = json.loads(body)["params"]["_meta"]
     assert meta[V + "clientInfo"]["name"] == "fastgw"
     assert meta[V + "clientCapabilities"] == {}
@@ -61,14 +61,16 @@ def test_an_agent_without_a_name_goes_under_ours_and_wants_no_progress() -> None
 def test_arguments_travel_byte_for_byte_in_both_eras(raw: bytes) -> None:
     found = call(params={"arguments": raw, "other": b"1.50"})
     for body in (
-        lower_modern.request(found, TARGET, ID, backend(), OURS)[1],
-        lower_legacy.request(found, TARGET, ID, backend(), UpstreamSession("s", "2025-11-25"))[1],
+        lower_modern.request(found, TARGET, ID, backend().headers, OURS)[1],
+        lower_legacy.request(found, TARGET, ID, backend().headers, UpstreamSession("s", "2025-11-25"))[1],
     ):
         assert b'"arguments":' + raw + b',"other":1.50' in body
 
 
 def test_a_name_no_header_can_hold_is_encoded() -> None:
-    headers, _ = lower_modern.request(call(), Target("shop", "kö\r\n", b'"k\\u00f6\\r\\n"'), ID, backend(), OURS)
+    headers, _ = lower_modern.request(
+        call(), Target("shop", "kö\r\n", b'"k\\u00f6\\r\\n"'), ID, backend().headers, OURS
+    )
     assert head(headers)["mcp-name"] == "=?base64?a8O2DQo=?="
 
 
@@ -77,10 +79,10 @@ def test_arguments_are_renamed_and_mirrored_under_the_servers_own_names() -> Non
         "shop", "buy", b'"buy"', (ParamHeader("mcp-param-place", ("place",), "string"),), (("city", "place"),)
     )
     found = call(params={"arguments": b'{"n": 1.0, "city": "K\\u00f6ln"}'})
-    headers, body = lower_modern.request(found, target, ID, backend(), OURS)
+    headers, body = lower_modern.request(found, target, ID, backend().headers, OURS)
     assert b'"arguments":{"n":1.0,"place":"K\\u00f6ln"}' in body
     assert head(headers)["mcp-param-place"] == "=?base64?S8O2bG4=?="
-    _, body = lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    _, body = lower_legacy.request(found, target, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert b'"arguments":{"n":1.0,"place":"K\\u00f6ln"}' in body
 
 
@@ -94,9 +96,9 @@ def test_no_way_round_a_renamed_argument(arguments: bytes) -> None:
     target = Target("shop", "buy", b'"buy"', (), (("city", "place"),))
     found = call(params={"arguments": arguments})
     with pytest.raises(Fault) as modern:
-        lower_modern.request(found, target, ID, backend(), OURS)
+        lower_modern.request(found, target, ID, backend().headers, OURS)
     with pytest.raises(Fault) as legacy:
-        lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+        lower_legacy.request(found, target, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert modern.value.kind is legacy.value.kind is Kind.BAD_PARAMS
 
 
@@ -111,7 +113,7 @@ def test_no_way_round_a_renamed_argument(arguments: bytes) -> None:
 )
 def test_a_legacy_request_stands_in_its_session(session: UpstreamSession, more: dict[str, str]) -> None:
     found = call(meta={"traceparent": b'"00-1"'}, log_level="info", token=b'"t"', client=b"{}")
-    headers, body = lower_legacy.request(found, TARGET, ID, backend(), session)
+    headers, body = lower_legacy.request(found, TARGET, ID, backend().headers, session)
     assert json.loads(body)["params"] == {
         "name": "buy",
         "arguments": {"n": 1},
@@ -127,7 +129,7 @@ def test_a_legacy_request_stands_in_its_session(session: UpstreamSession, more: 
 
 
 def test_without_anything_to_say_there_is_no_meta() -> None:
-    _, body = lower_legacy.request(call(), TARGET, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    _, body = lower_legacy.request(call(), TARGET, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert body == b'{"jsonrpc":"2.0","id":12,"method":"tools/call","params":{"name":"buy","arguments":{"n":1}}}'
 
 
@@ -147,7 +149,7 @@ def test_the_small_messages() -> None:
     assert json.loads(lower_legacy.response("ping", b"3")) == {"jsonrpc": "2.0", "id": 3, "result": {}}
     refused = json.loads(lower_legacy.response("sampling/createMessage", b'"3"'))
     assert (refused["id"], refused["error"]["code"]) == ("3", -32601)
-    resumed = head(lower_legacy.stream_headers(backend(), UpstreamSession("s", "2025-11-25"), "e9"))
+    resumed = head(lower_legacy.stream_headers(backend().headers, UpstreamSession("s", "2025-11-25"), "e9"))
     assert (resumed["last-event-id"], resumed["accept"]) == ("e9", "text/event-stream")
     assert resumed["accept-encoding"] == "identity"
 
@@ -155,27 +157,27 @@ def test_the_small_messages() -> None:
 def test_a_resource_goes_by_its_uri_and_a_completion_by_no_name() -> None:
     found = call(method="resources/read", params={})
     target = Target("shop", "file:///x", b'"file:///x"', member="uri")
-    headers, body = lower_modern.request(found, target, ID, backend(), OURS)
+    headers, body = lower_modern.request(found, target, ID, backend().headers, OURS)
     assert json.loads(body)["params"]["uri"] == "file:///x"
     assert (head(headers)["mcp-method"], head(headers)["mcp-name"]) == ("resources/read", "file:///x")
-    _, body = lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    _, body = lower_legacy.request(found, target, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert json.loads(body)["params"] == {"uri": "file:///x"}
     ref = {"ref": b'{"type":"ref/prompt","name":"p"}', "argument": b'{"name":"a","value":""}'}
     found, target = call(method="completion/complete", params=ref), Target("shop", "p", b'"p"', member="")
-    headers, body = lower_modern.request(found, target, ID, backend(), OURS)
+    headers, body = lower_modern.request(found, target, ID, backend().headers, OURS)
     assert "mcp-name" not in head(headers)
     assert set(json.loads(body)["params"]) == {"ref", "argument", "_meta"}
-    _, body = lower_legacy.request(found, target, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    _, body = lower_legacy.request(found, target, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert set(json.loads(body)["params"]) == set(found.params) == {"ref", "argument"}
 
 
 def test_a_modern_server_is_offered_what_the_agent_can_be_asked_and_gets_its_answers() -> None:
     answers = {"inputResponses": b'{"k":{ "roots":[]}}', "requestState": b'"it\\u0073"'}
     found = call(offered=b'{"roots":{ }}', params={"arguments": b"{}", **answers})
-    _, body = lower_modern.request(found, TARGET, ID, backend(), OURS)
+    _, body = lower_modern.request(found, TARGET, ID, backend().headers, OURS)
     assert b'"inputResponses":{"k":{ "roots":[]}},"requestState":"it\\u0073"' in body
     assert b'clientCapabilities":{"roots":{ }}' in body
-    _, body = lower_legacy.request(found, TARGET, ID, backend(), UpstreamSession("s", "2025-11-25"))
+    _, body = lower_legacy.request(found, TARGET, ID, backend().headers, UpstreamSession("s", "2025-11-25"))
     assert json.loads(body)["params"] == {"name": "buy", "arguments": {}}
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import redacted
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Answer, Deadlines
+from fastgw.upstream.transports.http_client import Answer
 from tests.upstream.fakes import FakeAnswer
 from tests.upstream.raw_server import HEADERS, PATIENT, Peer, RawServer, ok, raw_server, run, slots, wire_to
 

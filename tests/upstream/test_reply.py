@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines, UpstreamSession
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.names import Era
-from fastgw.upstream.call_context import NO_SESSION, CallContext
+from fastgw.upstream.call_context import CallContext
+from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.reply import UpstreamReply
 from tests.upstream.fakes import PATIENT, SSE, FakeAnswer, FakeWire, backend, event, registry, run, settle
 
@@ -28,7 +29,7 @@ def context(
 ) -> CallContext:
     era = Era.MODERN if session is NO_SESSION else Era.LEGACY
     return CallContext(
-        ID, era, transport, backend(), session, deadlines, asyncio.get_running_loop().time(), spawn, 10_000
+        ID, era, transport, backend().headers, session, deadlines, asyncio.get_running_loop().time(), spawn, 10_000
     )
 
 
@@ -243,33 +244,32 @@ def test_progress_gives_a_call_that_is_resumed_its_time_anew(renews: bool) -> No
     run(story())
 
 
-async def left(session: UpstreamSession, how: str, *pieces: bytes) -> tuple[FakeAnswer, FakeWire, list[int]]:
+async def left(session: UpstreamSession, *pieces: bytes) -> tuple[FakeAnswer, FakeWire, list[int]]:
     """The agent goes while the call runs."""
     transport, ends = FakeWire(silent), []
     answer = stream(*pieces)
     async with registry() as found:
-        upstream = UpstreamReply(context(transport, found.spawn, session), answer, None, lambda: ends.append(1))
+        upstream = UpstreamReply(context(transport, found.spawn, session), answer)
+        upstream.ended = lambda: ends.append(1)
         for _ in pieces:
             await upstream.next()
-        getattr(upstream, how)()
+        upstream.close()
         await settle()
         upstream.close()
         await settle()
     return answer, transport, ends
 
 
-@pytest.mark.parametrize("how", ["cancel", "close"])
-def test_a_legacy_server_is_told_by_our_id_once(how: str) -> None:
-    answer, transport, ends = run(left(NEW, how, event(STEP)))
+def test_a_legacy_server_is_told_by_our_id_once() -> None:
+    answer, transport, ends = run(left(NEW, event(STEP)))
     assert [sent.json["params"]["requestId"] for sent in transport.sent] == [NUMBER]
     assert transport.sent[0].headers["mcp-session-id"] == "s1"
     assert answer.closed
     assert ends == [1]
 
 
-@pytest.mark.parametrize("how", ["cancel", "close"])
-def test_a_modern_server_sees_the_connection_close_and_nothing_else(how: str) -> None:
-    answer, transport, ends = run(left(NO_SESSION, how, event(STEP)))
+def test_a_modern_server_sees_the_connection_close_and_nothing_else() -> None:
+    answer, transport, ends = run(left(NO_SESSION, event(STEP)))
     assert transport.sent == []
     assert answer.closed
     assert ends == [1]
@@ -277,5 +277,5 @@ def test_a_modern_server_sees_the_connection_close_and_nothing_else(how: str) ->
 
 @pytest.mark.parametrize("session", [NEW, NO_SESSION])
 def test_closing_after_the_answer_tells_nobody_and_keeps_the_connection(session: UpstreamSession) -> None:
-    answer, transport, ends = run(left(session, "close", event(DONE)))
+    answer, transport, ends = run(left(session, event(DONE)))
     assert (transport.sent, answer.closed, ends) == ([], False, [1])

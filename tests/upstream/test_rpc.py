@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.protocol.names import TOOLS_LIST
 from fastgw.snapshot.model import Address
 from fastgw.upstream import rpc
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.modern import question
 from fastgw.upstream.rpc import RpcReply, is_alive
 from tests.upstream.fakes import (

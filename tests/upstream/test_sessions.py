@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fastgw.errors import Fault, Kind
-from fastgw.ports import UpstreamSession
 from fastgw.processes.ipc_client import TELL_EVERY
 from fastgw.upstream import sessions
-from fastgw.upstream.caller import HEARTBEAT
+from fastgw.upstream.attempts import HEARTBEAT
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.failures import down
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients
 from fastgw.upstream.sessions import GATEWAY, SHORTEST_IDLE, ModernOnly, UpstreamSessions

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fastgw.errors import Fault, Kind
-from fastgw.upstream.transports import tls
+from fastgw.upstream.transports.http import tls_context
 from tests.upstream.raw_server import Peer, ok, post, raw_server, run, slots, wire_to
 
 
@@ -141,11 +141,11 @@ def test_a_missing_or_foreign_client_certificate_fails(loop: str, ours: Authorit
 
 def test_a_context_is_built_once_until_its_files_change(ours: Authority) -> None:
     cert, key = ours.issue("twice")
-    first = tls.context(ours.path, cert, key)
-    assert tls.context(ours.path, cert, key) is first
-    assert tls.context(ours.path, None, None) is not first
+    first = tls_context(ours.path, cert, key)
+    assert tls_context(ours.path, cert, key) is first
+    assert tls_context(ours.path, None, None) is not first
     os.utime(cert, ns=(1, 1))
-    assert tls.context(ours.path, cert, key) is not first
+    assert tls_context(ours.path, cert, key) is not first
     assert first.verify_mode is ssl.CERT_REQUIRED
     assert first.check_hostname
 
@@ -162,4 +162,4 @@ def test_unusable_files_are_named(ours: Authority, tmp_path: Path) -> None:
         ((None, str(junk), None), "junk.pem"),
     ]:
         with pytest.raises(ValueError, match=named):
-            tls.context(*files)
+            tls_context(*files)

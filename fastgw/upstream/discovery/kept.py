@@ -16,8 +16,8 @@ from urllib.parse import quote
 import orjson
 
 from fastgw.catalog.tools import Catalogue, dump, load
-from fastgw.ports import UpstreamSession
 from fastgw.protocol.envelope import emit, members
+from fastgw.upstream.controller import UpstreamSession
 
 log = logging.getLogger("fastgw")
 

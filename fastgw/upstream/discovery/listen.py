@@ -16,20 +16,22 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
-from fastgw.ports import Answer, Deadlines, UpstreamSession
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, read
 from fastgw.protocol.names import Era
 from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import CallContext
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.status import DiscoveredEra
 from fastgw.upstream.failures import lost
 from fastgw.upstream.ids import new_id
 from fastgw.upstream.reply import aside
 from fastgw.upstream.rpc import RpcClients, is_alive
 from fastgw.upstream.sessions import UpstreamSessions
+from fastgw.upstream.transports.http_client import Answer
 
 LONGEST_EVENT = 1024 * 1024
 _FOR_EVER = 7 * 86_400.0
@@ -88,7 +90,7 @@ class Listener:
         client = self.clients.client(self.instance)
 
         async def get(session: UpstreamSession) -> Answer:
-            headers = legacy.stream_headers(client.backend, session, None)
+            headers = legacy.stream_headers(client.backend.headers, session, None)
             return await client.transport.request("GET", headers, b"", STREAM)
 
         session = await self.sessions.own(self.instance)
@@ -101,7 +103,9 @@ class Listener:
                 session = await self.sessions.own(self.instance, session)
                 answer = await get(session)
         now, spawn = self.clients.clock(), self.clients.spawn
-        context = CallContext(b"null", Era.LEGACY, client.transport, client.backend, session, STREAM, now, spawn)
+        context = CallContext(
+            b"null", Era.LEGACY, client.transport, client.backend.headers, session, STREAM, now, spawn
+        )
         await self._follow(answer, context)
 
     async def _modern(self, announces: tuple[str, ...]) -> None:

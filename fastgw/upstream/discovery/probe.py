@@ -24,11 +24,11 @@ from dataclasses import replace
 from functools import partial
 
 from fastgw.errors import Fault
-from fastgw.ports import UpstreamSession
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
 from fastgw.upstream import legacy
 from fastgw.upstream.classify import about_session, speaks_modern
+from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.fetch import LIST_KINDS, page_of
 from fastgw.upstream.discovery.listen import Listener
 from fastgw.upstream.discovery.status import LEGACY, MODERN, DiscoveredEra, InstanceStatus

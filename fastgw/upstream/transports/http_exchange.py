@@ -1,67 +1,164 @@
-"""One exchange of the lean kind: its deadlines, its body, its reader. The connection below it is somebody else's."""
+"""One connection to a server and one exchange on it: its head, its body, its deadlines, its reader.
+
+- A connection goes back to the pool after exactly one whole keep-alive answer, and only if its request left entirely
+and its reader took the answer: one that nobody looks at may have been another's.
+- A cancel, an error, a 101, an oversized body, a byte after the answer or while idle closes it.
+- 1xx answers are skipped. A body may end by close where nothing else ends it; cut short anywhere else it is LOST.
+- One timer per exchange, re-armed where it fires early; no task.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, cast
+import re
+from collections.abc import Iterable
+from typing import cast
 
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
-from fastgw.ports import Deadlines
 from fastgw.upstream.failures import late, lost
 from fastgw.upstream.transports.decoding import Decoder, decoder_of
-from fastgw.upstream.transports.head import check_length, is_stream
 
 HIGH_WATER = 64 * 1024
 """Bytes of a stream that may wait for their reader before the socket is left alone."""
 
+HEAD_LIMIT = 64 * 1024
+"""Most bytes of an answer's head, of the 1xx answers before it, and of a chunked body's trailer."""
+
+_SINGLE = frozenset(("content-type", "content-length", "transfer-encoding", "content-encoding"))
+_STREAM = re.compile(r"\s*text/event-stream\s*(?:;|$)", re.IGNORECASE)
 _JOIN_AT = 512
 _DAY = 86_400.0
 _TICK = 0.001
 """Seconds to which loops round their timers."""
 
 
-class HttpCarrier(Protocol):
-    """What an exchange asks of its connection."""
+class _UnexpectedBytes(Exception):
+    """Bytes that no request asked for; makes the parser stop."""
 
-    transport: asyncio.Transport | None
-    exchange: HttpAnswer | None
+
+class HttpProtocol(ResponseHandler):
+    """One connection: feeds the parser and carries one exchange at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.exchange: HttpAnswer | None = None
+        self._connection: Connection | None = None
+        self._http = HttpResponseParser(self)
+        self._lines: list[tuple[bytes, bytes]] = []
+        self._headed = False
+        self._whole = False
+        self._keep = False
+        self._silent = 0
+
+    def begin(self, exchange: HttpAnswer, connection: Connection) -> None:
+        """The next bytes are the answer of this exchange, which has the connection until it is released or dropped."""
+        self.exchange = exchange
+        self._connection = connection
+        self._headed = self._whole = False
+        self._silent = 0
 
     def release(self) -> None:
-        """Give the connection back: the exchange under way is over."""
-        ...
+        """Give the connection back to the pool: the answer is whole and its reader has it."""
+        self.exchange = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
 
     def drop(self) -> None:
-        """Close now and give the slot back; the exchange under way hears nothing of it."""
-        ...
+        """Close the connection, now, and give its slot back."""
+        self.exchange = None
+        self.abort()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; its call-backs below run inside."""
+        exchange = self.exchange
+        if exchange is None or exchange.body is not None:
+            self.drop()
+            return
+        self._silent += len(data)
+        wrong: Exception | None = None
+        try:
+            self._http.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            wrong = error
+        if self._whole:
+            transport = self.transport
+            # A server that answers before it has the whole request leaves its rest behind on the connection.
+            is_open = transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+            if wrong is not None or not self._keep or not is_open:
+                self.drop()
+            exchange.ended()
+        elif wrong is not None:
+            self.drop()
+            cause = wrong.__context__
+            exchange.settle(cause if isinstance(cause, Fault) else lost(f"malformed answer: {wrong}"))
+        elif self._silent > HEAD_LIMIT:
+            # Neither the head nor, in a chunked body, extensions and trailers may go on for ever.
+            self.drop()
+            exchange.settle(lost("head or trailer too large"))
+
+    def on_message_begin(self) -> None:
+        """Parser: an answer starts."""
+        if self._whole:
+            raise _UnexpectedBytes
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        """Parser: one header line, or a line of the trailer, which nobody reads."""
+        if not self._headed:
+            self._lines.append((name, value or b""))
+
+    def on_headers_complete(self) -> None:
+        """Parser: a head is whole."""
+        lines, self._lines = self._lines, []
+        status = self._http.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            return
+        exchange = cast(HttpAnswer, self.exchange)
+        exchange.begun(status, read_head(status, lines))
+        self._headed = True
+
+    def on_body(self, piece: bytes) -> None:
+        """Parser: bytes of the body."""
+        self._silent = 0
+        cast(HttpAnswer, self.exchange).take(piece)
+
+    def on_message_complete(self) -> None:
+        """Parser: an answer is whole; an interim one (1xx) has no head that counts."""
+        if self._headed:
+            self._whole = True
+            self._keep = self._http.should_keep_alive()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone: the proper end of some bodies, the loss of any other answer."""
+        exchange = self.exchange
+        super().connection_lost(exc)
+        self.drop()
+        if exchange is None or exchange.body is not None:
+            return
+        has_length = "content-length" in exchange.headers or "transfer-encoding" in exchange.headers
+        if exc is None and self._headed and not has_length and exchange.status not in (204, 304):
+            exchange.ended()  # only the end of the connection ends the body (RFC 9112, section 6.3, rule 8)
+        else:
+            exchange.settle(lost(f"connection lost: {exc!r}" if exc else "connection closed before the answer's end"))
 
 
 class HttpAnswer:
-    """`ports.Answer`, and the state of its exchange."""
+    """An `Answer`, and the state of its exchange."""
 
     __slots__ = (
-        "_blocks",
-        "_carrier",
-        "_deadlines",
-        "_decoder",
-        "_fault",
-        "_held",
-        "_limit",
-        "_loop",
-        "_moved",
-        "_over",
-        "_paused",
-        "_pieces",
-        "_sent",
-        "_stream",
-        "_timer",
-        "_total",
-        "body",
-        "headers",
-        "status",
-        "waiter",
-    )
+        "_blocks", "_carrier", "_deadlines", "_decoder", "_fault", "_held", "_limit", "_loop", "_moved", "_over",
+        "_paused", "_pieces", "_sent", "_stream", "_timer", "_total", "body", "headers", "status", "waiter",
+    )  # fmt: skip
 
-    def __init__(self, carrier: HttpCarrier, started: float, deadlines: Deadlines, limit: int) -> None:
+    def __init__(self, carrier: HttpProtocol, started: float, deadlines: Deadlines, limit: int) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body: bytes | None = None
@@ -139,24 +236,19 @@ class HttpAnswer:
         if self._fault is not None and not (self._stream and self._pieces):
             raise self._fault
         if self._over:
-            self._give_back()
+            self._release()
 
     def close(self) -> None:
         if self._carrier.exchange is self:
             self._carrier.drop()
         if not self._over:
-            self._settle(lost("the answer was given up"))
+            self.settle(lost("the answer was given up"))
 
     def poison(self) -> None:
-        """This answer was another's (its JSON-RPC id says so): close the connection it came by, whoever has it now.
-
-        HTTP/1.1 cannot tell an unasked answer from the next one's once a request is out; every later answer on the
-        connection would be off by one. An exchange that has it meanwhile is LOST.
-        """
         other = self._carrier.exchange
         self._carrier.drop()
         if other is not None:
-            other.failed(lost("the connection answered out of step"))
+            other.settle(lost("the connection answered out of step"))
 
     def begun(self, status: int, headers: dict[str, str]) -> None:
         """The head is here.
@@ -166,15 +258,23 @@ class HttpAnswer:
         """
         if "content-encoding" in headers:
             self._decoder = decoder_of(headers)
-        stream = is_stream(status, headers)
-        if not stream:
-            check_length(headers, self._limit)
+        self._stream = status == 200 and _STREAM.match(headers.get("content-type", "")) is not None
+        if not self._stream:
+            length = headers.get("content-length", "0")
+            if not (length.isascii() and length.isdigit()) or len(length) > 19:
+                raise lost("bad content-length")
+            if int(length) > self._limit:
+                raise lost("body too large")
         self.status = status
         self.headers = headers
-        if stream:
-            self._stream = True
+        if self._stream:
+            # Only now becomes something due earlier than the timer is armed for: silence in the stream. All else comes
+            # later than the timer, which looks again when it fires; so bytes need not touch it.
             self._moved = now = self._loop.time()
-            self._hasten(now)
+            when = self._due(now)[0]
+            if self._timer is not None and when < self._timer.when() - _TICK:
+                self._timer.cancel()
+                self._timer = self._armed(when, now)
             self._wake()
 
     def take(self, piece: bytes) -> None:
@@ -216,24 +316,19 @@ class HttpAnswer:
         if self._decoder is not None and not self._stream and (cut := self._decoder.cut_short()) is not None:
             if self._carrier.exchange is self:
                 self._carrier.drop()
-            self._settle(cut)
+            self.settle(cut)
             return
         if self._stream:
             self.resume()
-            self._give_back()
+            self._release()
         else:
             parts = self._blocks + self._pieces if self._blocks else self._pieces
             self.body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._blocks = self._pieces = []
-        self._settle(None)
+        self.settle(None)
 
     def extend(self, due: float, seconds: float) -> None:
-        """See `ports.Answer.extend`. The timer stays as it is: it fires early, and looks again."""
-        self._total = due, seconds, "total"
-
-    def failed(self, fault: Fault) -> None:
-        """There will be no more of this answer; its connection has been closed."""
-        self._settle(fault)
+        self._total = due, seconds, "total"  # the timer stays as it is: it fires early, and looks again
 
     def resume(self) -> None:
         """Listen to the socket again."""
@@ -243,7 +338,7 @@ class HttpAnswer:
             if transport is not None and not transport.is_closing():
                 transport.resume_reading()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         if self._carrier.exchange is self:
             self._carrier.release()
 
@@ -253,7 +348,8 @@ class HttpAnswer:
             self._paused = True
             transport.pause_reading()
 
-    def _settle(self, fault: Fault | None) -> None:
+    def settle(self, fault: Fault | None) -> None:
+        """There will be no more of this answer: it is whole, or the fault says what went wrong."""
         self._over = True
         self._fault = fault
         if self._timer is not None:
@@ -280,17 +376,6 @@ class HttpAnswer:
     def _armed(self, when: float, now: float) -> asyncio.TimerHandle:
         return self._loop.call_at(min(when, now + _DAY), self._expire)
 
-    def _hasten(self, now: float) -> None:
-        """Bring the timer forward where silence in the stream that begins may pass before what it was armed for.
-
-        That is the only time when something becomes due earlier than it was. All else comes later than the timer, which
-        looks again when it fires; so bytes need not touch it.
-        """
-        when = self._due(now)[0]
-        if self._timer is not None and when < self._timer.when() - _TICK:
-            self._timer.cancel()
-            self._timer = self._armed(when, now)
-
     def _expire(self) -> None:
         now = self._loop.time()
         when, seconds, which = self._due(now)
@@ -299,4 +384,32 @@ class HttpAnswer:
             return
         self._timer = None
         self._carrier.drop()
-        self._settle(late(seconds, which))
+        self.settle(late(seconds, which))
+
+
+def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Header names in lower case with their first values.
+
+    Raises:
+        Fault: LOST for a head that is too large, switches protocols, frames its body twice, or has two of a header that
+            may be there once.
+    """
+    if status == 101:
+        raise lost("the server switches protocols")
+    headers: dict[str, str] = {}
+    size = 0
+    for raw_name, raw_value in lines:
+        size += len(raw_name) + len(raw_value) + 4
+        name = raw_name.decode("latin-1").lower()
+        if name not in headers:
+            headers[name] = raw_value.decode("latin-1").strip(" \t")
+        elif name in _SINGLE:
+            raise lost(f"two {name} headers")
+    if size > HEAD_LIMIT:
+        raise lost("head too large")
+    if "transfer-encoding" in headers:
+        if "content-length" in headers:
+            raise lost("both content-length and transfer-encoding")
+        if headers["transfer-encoding"].lower() != "chunked":
+            raise lost("unknown transfer-encoding")
+    return headers

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines
+from fastgw.upstream.transports.http import HttpPool, TransportSettings
 from fastgw.upstream.transports.http_exchange import HttpAnswer
-from fastgw.upstream.transports.settings import TransportSettings, open_transport
 from tests.upstream.raw_server import HEADERS, Peer, chunked, ok, post, raw_server, run, slots, wire_to
 
 CASES = ["asyncio", "uvloop"]
@@ -736,28 +736,10 @@ def test_close_ends_what_is_under_way(loop: str) -> None:
     run(loop, work())
 
 
-@loops
-def test_warm_opens_connections_ahead(loop: str) -> None:
-    async def work() -> None:
-        async with raw_server(answering(ok(b"x"))) as server, wire_to(server, max_connections=4) as transport:
-            assert await transport.warm(3) == 3
-            assert await transport.warm(9) == 4
-            while len(server.peers) < 4:
-                await asyncio.sleep(0.001)
-            assert (await post(transport)).body == b"x"
-            assert (len(server.peers), slots(transport)) == (4, 0)
-            url = server.url
-        async with wire_to(url) as transport:
-            assert await transport.warm(3, 0.5) == 0
-            assert slots(transport) == 0
-
-    run(loop, work())
-
-
 def test_what_cannot_be_opened_is_refused() -> None:
     async def work() -> None:
         for url in ("ftp://a/", "/mcp"):
             with pytest.raises(ValueError):
-                open_transport(TransportSettings(url, max_reply=1))
+                HttpPool(TransportSettings(url, max_reply=1))
 
     run("asyncio", work())

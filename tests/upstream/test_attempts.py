@@ -3,16 +3,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import Target
+from fastgw.catalog.route import Arm, Deadlines, Target
 from fastgw.errors import Fault, Kind
-from fastgw.ports import Deadlines, UpstreamSession
+from fastgw.policy.match import Principal
 from fastgw.protocol.headers import ParamHeader
-from fastgw.upstream.caller import UpstreamCaller
+from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.balancer import pick
+from fastgw.upstream.call_context import Attempt
+from fastgw.upstream.controller import UpstreamSession
+from fastgw.upstream.instances import Instance
 from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.transports.streamable_http import StreamableHttp
 from tests.upstream.fakes import (  # fmt: skip
     OURS,
     PATIENT,
@@ -21,12 +27,16 @@ from tests.upstream.fakes import (  # fmt: skip
     FakeAnswer,
     FakeKeeper,
     FakeWire,
+    OneInstance,
     Sent,
     backend,
     call,
+    caller_of,
     error,
     event,
+    given,
     instance,
+    only,
     registry,
     result,
     run,
@@ -47,16 +57,13 @@ class World:
     async def begin(
         self, spawn: Any, era: str | None = "legacy", caller: UpstreamCaller | None = None, **more: Any
     ) -> UpstreamReply:
-        self.caller = (
-            caller
-            or getattr(self, "caller", None)
-            or UpstreamCaller(self.controller, lambda _: self.transport, spawn, OURS)
-        )
+        self.caller = caller or getattr(self, "caller", None) or caller_of(self.controller, self.transport, spawn)
         self.controller.workers[:] = [self.caller]
         values = {"call": call(), "target": TARGET, "identity": "agent:a", "deadlines": PATIENT, **more}
-        return await self.caller.call(
-            values["call"], values["target"], backend(), instance(era), values["identity"], values["deadlines"]
-        )
+        return await given(
+            self.caller, values["call"], values["target"], backend(), instance(era), values["identity"],
+            values["deadlines"],
+        )  # fmt: skip
 
     def ask(self, era: str | None = "legacy", **more: Any) -> Any:
         """One call from beginning to end: its final message."""
@@ -128,8 +135,8 @@ def test_ids_are_never_used_twice() -> None:
 
     async def play() -> None:
         async with registry() as found:
-            first = UpstreamCaller(world.controller, lambda _: world.transport, found.spawn, OURS)
-            second = UpstreamCaller(world.controller, lambda _: world.transport, found.spawn, OURS)
+            first = caller_of(world.controller, world.transport, found.spawn)
+            second = caller_of(world.controller, world.transport, found.spawn)
             work = [world.begin(found.spawn, caller=caller) for caller in (first, second) for _ in range(50)]
             for upstream in await asyncio.gather(*work):
                 await upstream.next()
@@ -243,7 +250,7 @@ def went_back(world: World) -> None:
     assert [sent.headers["mcp-session-id"] for sent in world.transport.sent] == ["s1", "s2"]
     assert [(old.id, new.id) for _, _, old, new in world.controller.kept] == [("s1", "s2")]
     assert [session.id for _, _, session in world.caller.known_sessions()] == ["s1"]
-    assert world.caller._in_use == {}
+    assert only(world.caller).in_use == {}
 
 
 @pytest.mark.parametrize(
@@ -461,18 +468,18 @@ def test_a_suspicion_is_of_one_identitys_session() -> None:
 
 def test_a_ping_takes_no_more_than_half_the_time_a_call_has_left() -> None:
     world = World(good)
-    given: list[float] = []
+    totals: list[float] = []
 
     class Timed(FakeWire):
         async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> FakeAnswer:
-            given.append(deadlines.total)
+            totals.append(deadlines.total)
             return await super().request(verb, headers, body, deadlines)
 
     world.transport = Timed(serving(FakeAnswer(500), good, ping=Fault(Kind.TIMEOUT, sent=True)))
     world.fault(deadlines=Deadlines(1, 1, 1, 1))
     world.ask(deadlines=Deadlines(1, 1, 1, 1))
     assert world.transport.methods() == ["tools/call", "ping", "tools/call"]
-    assert given[1] <= 0.5 < given[0]
+    assert totals[1] <= 0.5 < totals[0]
 
 
 # -- servers of both eras -----------------------------------------------------------------------------------------
@@ -619,13 +626,13 @@ def test_what_is_no_answer_is_a_lost_call(era: str, answer: FakeAnswer) -> None:
     world = World(in_turn(answer), FakeKeeper(era))
     fault = world.fault(era)
     assert (fault.kind, fault.sent, fault.retry_after) == (Kind.LOST, True, None)
-    assert world.caller._in_use == {}
+    assert only(world.caller).in_use == {}
 
 
 def test_faults_of_the_wire_pass_as_they_are() -> None:
-    for given in (Fault(Kind.NO_SERVER), Fault(Kind.LOST, sent=True)):
-        world = World(in_turn(given))
-        assert world.fault("modern") is given
+    for fault in (Fault(Kind.NO_SERVER), Fault(Kind.LOST, sent=True)):
+        world = World(in_turn(fault))
+        assert world.fault("modern") is fault
         assert len(world.transport.sent) == 1
 
 
@@ -779,7 +786,7 @@ def test_an_agent_that_leaves_before_the_answer_withdraws_the_call(era: str, tol
             asked, *rest = world.transport.sent
             assert [sent.method for sent in rest] == told
             assert all(sent.json["params"]["requestId"] == asked.json["id"] for sent in rest)
-            assert world.caller._in_use == {}
+            assert only(world.caller).in_use == {}
 
     run(play())
 
@@ -819,3 +826,65 @@ def test_repeats_share_one_total() -> None:
     world.transport = Timed(in_turn(FakeAnswer(404), good))
     world.ask()
     assert status[1].total < status[0].total
+
+
+# -- from instance to instance ------------------------------------------------------------------------------------
+
+
+async def forwarded(spawn: Any, *answers: Any, **more: Any) -> tuple[list[Attempt], Any]:
+    """The attempts of a call to a server with as many instances as there are answers, and how it ended."""
+    wires = [FakeWire(answer if callable(answer) else lambda _, answer=answer: answer) for answer in answers]
+    urls = [f"http://{number}/mcp" for number in range(len(answers))]
+    of = backend(instances=tuple(instance("modern", url) for url in urls))
+    instances = OneInstance(wires[0], spawn)
+    # The order in which they are tried is that of the answers.
+    order = []
+    while (one := pick(of, "agent:a", [known.key for known in order])) is not None:
+        order.append(one)
+    for one, wire in zip(order, wires, strict=True):
+        known = instances._live[one.key] = Instance(of, one)
+        known.http, known.transport = wire, StreamableHttp(wire, spawn, OURS, 1 << 20)
+    attempts: list[Attempt] = []
+    arm = Arm(None, (TARGET, replace(TARGET, server="another")), PATIENT)
+    try:
+        reply = await UpstreamCaller(FakeKeeper("modern"), instances, spawn).forward(
+            call(**more), Principal("a"), arm, {"shop": of}, attempts
+        )
+        return attempts, (await reply.next()).result
+    except Fault as fault:
+        return attempts, fault.kind
+
+
+@pytest.mark.parametrize(
+    ("answers", "records", "end"),
+    [
+        ([good], [(True, None)], b'{"content": []}'),
+        ([Fault(Kind.NO_SERVER), good], [(False, Kind.NO_SERVER), (True, None)], b'{"content": []}'),
+        ([Fault(Kind.NO_SERVER), Fault(Kind.NO_SERVER)], [(False, Kind.NO_SERVER)] * 2, Kind.NO_SERVER),
+        ([Fault(Kind.LOST, sent=True), good], [(True, Kind.LOST)], Kind.LOST),
+        ([Fault(Kind.TIMEOUT), good], [(False, Kind.TIMEOUT)], Kind.TIMEOUT),
+    ],
+)
+def test_another_instance_is_asked_only_where_nothing_was_sent(
+    answers: list[Any], records: list[tuple[bool, Kind | None]], end: Any
+) -> None:
+    async def play() -> None:
+        async with registry() as found:
+            attempts, ended = await forwarded(found.spawn, *answers)
+            assert [(one.sent, one.ended) for one in attempts] == records
+            assert len({one.address.key for one in attempts}) == len(attempts)
+            assert ended == end
+
+    run(play())
+
+
+def test_the_instance_that_asked_for_input_is_asked_first() -> None:
+    async def play() -> None:
+        async with registry() as found:
+            attempts, _ = await forwarded(found.spawn, good, good, good)
+            others = {f"shop|http://{number}/mcp" for number in range(3)} - {attempts[0].address.key}
+            for key in others:
+                attempts, _ = await forwarded(found.spawn, good, good, good, instance=key)
+                assert [one.address.key for one in attempts] == [key]
+
+    run(play())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastgw.ports import Deadlines
+from fastgw.catalog.route import Deadlines
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+"""Calls from one worker to servers: target by target, instance by instance, each mended where its server says why.
+
+    no session, or a lost one        another: `session_repair.py`
+    answered in the other era        the controller probes; asked again where the era has changed, once per attempt
+    headers that no longer fit       the controller fetches the definition anew; asked again, once per attempt
+
+Each is asked again only because the server has said that it did not run the call; another instance is asked only
+where nothing was sent. Nothing else is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from fastgw import credentials
+from fastgw.catalog.route import Arm
+from fastgw.errors import Fault, Kind
+from fastgw.policy.match import Principal
+from fastgw.protocol import names
+from fastgw.protocol.call import Call
+from fastgw.protocol.headers import ParamHeader
+from fastgw.protocol.names import Era
+from fastgw.snapshot.model import BOTH, Backend
+from fastgw.upstream import log_levels
+from fastgw.upstream.balancer import pick
+from fastgw.upstream.call_context import Attempt, Spawn, remaining
+from fastgw.upstream.classify import Classified, ReplyKind
+from fastgw.upstream.controller import NO_SESSION, Controller, UpstreamSession
+from fastgw.upstream.instances import Instance, Instances
+from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.session_repair import SessionRepair
+from fastgw.upstream.sessions import ANYONE
+
+HEARTBEAT = 0.5
+"""Seconds between two words to the controller that a session with a call in flight is in use. With what they wait on
+their way it must stay below `sessions.SHORTEST_IDLE`."""
+
+
+class UpstreamCaller:
+    """All calls of one worker.
+
+    Args:
+        controller: what is one in the whole gateway.
+        instances: of all servers.
+        spawn: `BackgroundTasks.spawn`.
+    """
+
+    def __init__(self, controller: Controller, instances: Instances, spawn: Spawn) -> None:
+        self._controller = controller
+        self._instances = instances
+        self._spawn = spawn
+        self._repair = SessionRepair(controller, spawn)
+        self._beating: asyncio.TimerHandle | None = None
+
+    async def forward(
+        self, call: Call, principal: Principal, arm: Arm, backends: Mapping[str, Backend], attempts: list[Attempt]
+    ) -> UpstreamReply:
+        """Give a call to the first instance that takes it and wait until that begins to answer.
+
+        Args:
+            call: the parsed request.
+            principal: who calls.
+            arm: where it goes.
+            backends: the servers, by name.
+            attempts: gets a record of each attempt, as it begins.
+
+        Raises:
+            Fault: NO_SERVER where no instance takes it; else what `call` raises.
+        """
+        loop = asyncio.get_running_loop()
+        deadlines, first = arm.deadlines, loop.time()
+        failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
+        for target in arm.targets[:1]:
+            backend = backends[target.server]
+            tried: list[str] = []
+            identity = identity_of(backend, principal, call)
+            while (address := pick(backend, identity, tried, call.instance)) is not None:
+                tried.append(address.key)
+                attempt = Attempt(call, target, backend, address, identity, deadlines, loop.time())
+                attempts.append(attempt)
+                began = time.monotonic()
+                try:
+                    attempt.credential = await credentials.headers(principal, backend)
+                    return await self.call(attempt)
+                except Fault as fault:
+                    attempt.sent, attempt.ended = fault.sent, fault.kind
+                    if fault.sent or fault.kind is not Kind.NO_SERVER:
+                        raise
+                    failed, deadlines = fault, remaining(arm.deadlines, first)
+                finally:
+                    attempt.waited += time.monotonic() - began
+        raise failed
+
+    def suspect(self, key: tuple[str, str], session: str) -> None:
+        """A call in this session, by its id, was answered as if the server had lost it; key: (instance, identity)."""
+        with suppress(Fault):  # it is not configured any more
+            self._instances.find(key[0]).suspect(key[1], session)
+
+    def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
+        """Sessions this worker knows, (instance key, identity, session): for a controller that has been restarted."""
+        return [(one.address.key, *known) for one in self._instances for known in one.sessions.items()]
+
+    async def call(self, attempt: Attempt) -> UpstreamReply:
+        """Have one instance answer, mending what its server says is wrong.
+
+        Raises:
+            Fault: as `classify` says; what `Transport.send` and `Controller.open_session` raise.
+        """
+        instance = self._instances.find(attempt.address.key)
+        spoken = instance.spoken(attempt.address)
+        if spoken is None:
+            await self._doubt(attempt, instance)
+        else:
+            attempt.spoken, attempt.era = spoken, _era(spoken, attempt.call)
+        while True:
+            try:
+                if attempt.era is Era.MODERN:
+                    reply = await instance.transport.send(attempt)
+                else:
+                    reply = await self._send_in_session(attempt, instance)
+            except Fault as fault:
+                has_none_any_more = not fault.sent and attempt.spoken == BOTH and attempt.era is Era.LEGACY
+                if has_none_any_more and await self._in_other_era(attempt, instance):
+                    continue
+                raise
+            classified = reply.classified
+            if classified.means is ReplyKind.RELAY:
+                if instance.suspects:
+                    instance.suspects.pop(attempt.identity, None)
+                return reply
+            if not await self._mended(attempt, instance, classified):
+                if classified.message is None:
+                    detail = f"{classified.means.name} again"
+                    raise classified.otherwise or Fault(Kind.INTERNAL, detail=detail, sent=True)
+                return reply
+
+    async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply:
+        await self._repair.provide(attempt, instance)
+        if attempt.call.log_level_set and attempt.backend.logs:
+            await log_levels.settle(attempt, instance, self._spawn)
+        identity = attempt.identity
+        self._hold(instance, identity)
+        try:
+            reply = await instance.transport.send(attempt)
+        except BaseException:
+            instance.release(identity)
+            raise
+        if reply.streams:
+            reply.ended = partial(instance.release, identity)
+        else:
+            instance.release(identity)
+        return reply
+
+    async def _mended(self, attempt: Attempt, instance: Instance, classified: Classified) -> bool:
+        """Whether the call is worth asking again."""
+        in_doubt = classified.then is ReplyKind.ERA_DOUBT
+        match classified.means:
+            case ReplyKind.SESSION_DEAD | ReplyKind.SESSION_REFUSED:
+                try:
+                    if await self._repair.replaced(attempt, instance, classified.means):
+                        return True
+                except Fault:
+                    in_doubt = in_doubt or attempt.spoken == BOTH
+            case ReplyKind.SESSION_SUSPECT:
+                await self._repair.suspect(attempt)
+                return False
+            case ReplyKind.HEADER_MISMATCH:
+                # Only a tool's definition says which headers its calls need.
+                is_tool = attempt.call.method == names.TOOLS_CALL
+                return is_tool and attempt.first_time(classified.means) and await self._refreshed(attempt)
+            case ReplyKind.ERA_DOUBT:
+                in_doubt = True
+        return in_doubt and await self._in_other_era(attempt, instance)
+
+    async def _refreshed(self, attempt: Attempt) -> bool:
+        """Fetch the tool's headers by its newest definition."""
+        try:
+            found = await attempt.in_time(self._controller.refresh(attempt.target.server, attempt.target.tool))
+        except Fault as fault:
+            raise Fault(Kind.INTERNAL, detail=f"header mismatch, and no newer definition: {fault}", sent=True) from None
+        attempt.target = replace(attempt.target, param_headers=tuple(ParamHeader(*header) for header in found))
+        return True
+
+    async def _in_other_era(self, attempt: Attempt, instance: Instance) -> bool:
+        """Whether the call is to be asked again, since the server speaks another era now."""
+        if not attempt.first_time(ReplyKind.ERA_DOUBT):
+            return False
+        was = attempt.era
+        await self._doubt(attempt, instance)
+        attempt.session = NO_SESSION
+        return attempt.era is not was
+
+    async def _doubt(self, attempt: Attempt, instance: Instance) -> None:
+        """Have it found out what the server speaks."""
+        believed = attempt.era.value if attempt.spoken else ""
+        attempt.spoken = await attempt.in_time(self._controller.doubt_era(attempt.address.key, believed))
+        instance.heard = attempt.spoken
+        attempt.era = _era(attempt.spoken, attempt.call)
+
+    def _hold(self, instance: Instance, identity: str) -> None:
+        """A call is in this session: long calls keep theirs from being ended as idle."""
+        self._controller.touch(instance.address.key, identity)
+        instance.in_use[identity] += 1
+        if self._beating is None:
+            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+    def _beat(self) -> None:
+        self._beating = None
+        for instance in self._instances:
+            for identity in instance.in_use:
+                self._controller.touch(instance.address.key, identity)
+                self._beating = self._beating or asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+
+def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
+    """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's."""
+    if backend.shared_session:
+        return ANYONE
+    if call.session is not None:
+        return f"session:{principal.agent}:{call.session}"
+    return f"agent:{principal.agent}"
+
+
+def _era(spoken: str, call: Call) -> Era:
+    """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
+    if spoken == BOTH:
+        return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
+    return Era.MODERN if spoken == Era.MODERN.value else Era.LEGACY

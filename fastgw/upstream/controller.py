@@ -1,0 +1,71 @@
+"""What the path of a call asks of the controller, and the sessions it gets from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSession:
+    """A session that a server gave the gateway.
+
+    Args:
+        id: value of `Mcp-Session-Id`; empty where the server issues none.
+        version: the revision the server settled on in `initialize`.
+        opened: CLOCK_MONOTONIC seconds when it was opened.
+    """
+
+    id: str
+    version: str
+    opened: float = 0.0
+
+
+NO_SESSION = UpstreamSession("", "")
+
+
+class Controller(Protocol):
+    """What a worker asks of the controller. Every wait is bounded; without one the worker goes on with what it knows.
+
+    `instance` is a key, `Address.key`; `identity` whose session, `*` where they are shared. Where the controller is
+    away, or cannot do it, what waits raises NO_SERVER, TIMEOUT or FULL, never `sent`.
+    """
+
+    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
+        """The session of this identity, opened if there is none, or only the one that its server was found not to
+        know any more: once, whoever asks first.
+        """
+
+    async def keep_session(
+        self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
+    ) -> UpstreamSession:
+        """Go back to a session that was called dead and is not; the one opened `instead` of it is ended."""
+
+    async def suspect_session(self, key: tuple[str, str], session: str) -> None:
+        """A server may have lost this session: every worker knows when this returns, and asks before the next call."""
+
+    def touch(self, instance: str, identity: str) -> None:
+        """Say that the session is in use (batched; ends idle ones only by what was said)."""
+
+    async def doubt_era(self, instance: str, believed: str) -> str:
+        """Probe an instance again because it answered unlike `believed`; what it speaks, as in `Address.era`."""
+
+    async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+        """Fetch a server's catalogue anew, because it calls our headers wrong; the `ParamHeader`s that the tool wants
+        now, none for one that is gone.
+        """
+
+    async def end_session(self, session: str, seconds: float) -> None:
+        """An agent's session has ended, and with it those that servers opened for it.
+
+        Every worker knows when this returns; it is remembered for `seconds`.
+        """
+
+    async def set_level(self, session: str, level: str) -> None:
+        """An agent's session wants log messages from `level` on: every worker knows when this returns."""
+
+    def cancel(self, session: str, request: bytes) -> None:
+        """Cancel the call with this JSON-RPC id (its JSON text) of this agent's session, whichever worker has it."""
+
+    def usage(self, event: bytes) -> None:
+        """Hand over one usage event, encoded, without a line break. Never waits; the loss is counted."""

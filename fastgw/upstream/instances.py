@@ -1,0 +1,177 @@
+"""What this process has learned about the addresses of servers; survives a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from fastgw.config.instance_urls import label
+from fastgw.snapshot.model import Address, Backend, Snapshot
+from fastgw.upstream.call_context import Spawn
+from fastgw.upstream.controller import UpstreamSession
+from fastgw.upstream.failures import down
+from fastgw.upstream.transports.http import HttpPool, TransportSettings
+from fastgw.upstream.transports.http_client import HttpClient
+from fastgw.upstream.transports.port import Transport
+from fastgw.upstream.transports.streamable_http import StreamableHttp
+
+log = logging.getLogger("fastgw")
+
+MOST_SESSIONS = 20_000
+"""Sessions at one instance that a worker remembers; the controller knows those that fall out."""
+
+_GRACE = 5.0
+"""Seconds beyond a call's own deadline before its connection may go."""
+
+
+class Instance:
+    """Everything this process has learned about one address of a server.
+
+    Attributes:
+        backend, address: as the newest snapshot describes it.
+        settings: what its connections were opened with; `http`: these, for the gateway's own questions.
+        transport: how calls get there.
+        heard: what the controller has found that it speaks: newer than any snapshot.
+        sessions: by identity.
+        suspects: by identity (session id, how often in a row): answered as if the server had lost it.
+        levels: by identity (session id, level, turn): the log level that was set; `setting`: being set.
+        in_use: by identity, how many calls are in its session.
+    """
+
+    def __init__(self, backend: Backend, address: Address) -> None:
+        self.backend = backend
+        self.address = address
+        self.settings: TransportSettings
+        self.http: HttpClient
+        self.transport: Transport
+        self.heard: str | None = None
+        self.sessions: dict[str, UpstreamSession] = {}
+        self.suspects: dict[str, tuple[str, int]] = {}
+        self.levels: dict[str, tuple[str, str, int]] = {}
+        self.setting: dict[str, asyncio.Task[None]] = {}
+        self.in_use: Counter[str] = Counter()
+
+    def spoken(self, address: Address) -> str | None:
+        """What it was last heard to speak: as the controller has found, else as the snapshot says."""
+        return address.era if self.heard is None else self.heard
+
+    def keep(self, identity: str, session: UpstreamSession) -> None:
+        """Remember a session."""
+        while len(self.sessions) >= MOST_SESSIONS:
+            self.drop(next(iter(self.sessions)))
+        self.sessions[identity] = session
+
+    def drop(self, identity: str) -> None:
+        """Forget a session, and which level was set in it."""
+        self.sessions.pop(identity, None)
+        self.levels.pop(identity, None)
+
+    def suspect(self, identity: str, session: str) -> None:
+        """A call in this session, by its id, was answered as if the server had lost it."""
+        known, times = self.suspects.get(identity, (session, 0))
+        self.suspects[identity] = session, times + 1 if known == session else 1
+        if len(self.suspects) > MOST_SESSIONS:
+            del self.suspects[next(iter(self.suspects))]
+
+    def release(self, identity: str) -> None:
+        """A call is no longer in its session."""
+        self.in_use[identity] -= 1
+        if self.in_use[identity] <= 0:
+            del self.in_use[identity]
+
+
+class Instances:
+    """The instances of all servers, by `Address.key`.
+
+    Args:
+        spawn: `BackgroundTasks.spawn`.
+    """
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn
+        self._snapshot: Snapshot | None = None
+        self._wanted: dict[str, tuple[Backend, Address]] = {}
+        self._live: dict[str, Instance] = {}
+        self._leaving: dict[str, Instance] = {}
+        self._early_eras: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Instance]:
+        yield from self._live.values()
+        yield from self._leaving.values()
+
+    def load(self, snapshot: Snapshot, longest: float | None = None) -> None:
+        """Have every instance of the snapshot; those that stay keep what was learned, the others are closed.
+
+        Args:
+            longest: seconds after which the calls are over that took an earlier snapshot; until then what leaves is
+                found. None: nothing is under way.
+        """
+        before, self._live, self._snapshot = self._live, {}, snapshot
+        self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
+        replaced: dict[str, Transport] = {key: instance.transport for key, instance in before.items()}
+        for key in self._wanted:
+            try:
+                self._live[key] = self._opened(key, snapshot, before.get(key))
+            except ValueError as wrong:  # one bad server must not keep a snapshot from the others
+                log.error("%s: %s", label(key), wrong)
+        self._early_eras = {key: era for key, era in self._early_eras.items() if key in self._wanted}
+        self._leaving = {key: one for key, one in {**self._leaving, **before}.items() if key not in self._live}
+        if longest is None:
+            self._leaving.clear()
+        for key, transport in replaced.items():
+            if key not in self._live or self._live[key].transport is not transport:
+                self._retire(transport, longest)
+
+    def find(self, key: str) -> Instance:
+        """The instance of this key.
+
+        Raises:
+            Fault: NO_SERVER for one that a reload took away, or whose TLS files cannot be used.
+        """
+        instance = self._live.get(key) or self._leaving.get(key)
+        if instance is None:
+            if key not in self._wanted or self._snapshot is None:
+                raise down(f"{label(key)} is not configured")
+            try:
+                instance = self._live[key] = self._opened(key, self._snapshot, None)
+            except ValueError as wrong:
+                raise down(str(wrong)) from None
+        return instance
+
+    def learn(self, key: str, era: str) -> None:
+        """The controller has found out what an instance speaks, perhaps one that only the next snapshot has."""
+        if key in self._live:
+            self._live[key].heard = era
+        else:
+            self._early_eras[key] = era
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for instance in self:
+            await instance.transport.close()
+
+    def _opened(self, key: str, snapshot: Snapshot, known: Instance | None) -> Instance:
+        backend, address = self._wanted[key]
+        settings = TransportSettings(
+            address.url, snapshot.max_reply, backend.tls, backend.server_name, backend.host, address.shown
+        )
+        if known is None or known.settings != settings:
+            http = HttpPool(settings)
+            known = known or Instance(backend, address)
+            known.settings, known.http = settings, http
+            known.transport = StreamableHttp(http, self._spawn, snapshot.server_info, snapshot.max_reply)
+        known.backend, known.address = backend, address
+        known.heard = self._early_eras.pop(key, known.heard)
+        return known
+
+    def _retire(self, transport: Transport, longest: float | None) -> None:
+        if longest is None:
+            self._spawn(transport.close(), "close connections")
+        else:
+            asyncio.get_running_loop().call_later(longest + _GRACE, self._let_go, transport)
+
+    def _let_go(self, transport: Transport) -> None:
+        self._leaving = {key: one for key, one in self._leaving.items() if one.transport is not transport}
+        self._spawn(transport.close(), "close connections")
