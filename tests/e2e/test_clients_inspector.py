@@ -21,7 +21,7 @@ from tests.e2e.demo import Demo, running
 from tests.e2e.tour import HISTORY, PROMPTS, RESOURCES, SECTION, TOOLS, calls, given
 
 pytestmark = pytest.mark.node_client
-PROGRAM = Path("node_modules", "@modelcontextprotocol", "inspector", "clients", "supervisor", "build", "index.js")
+PROGRAM = Path("node_modules", "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js")
 PATIENCE = 30  # seconds
 AT_ONCE = 3
 VERSIONS = {"legacy": "2025-11-25", "modern": "2026-07-28"}

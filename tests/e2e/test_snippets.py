@@ -70,7 +70,7 @@ def test_typescript(demo: Demo, tmp_path: Path) -> None:
 @pytest.mark.node_client
 def test_inspector(demo: Demo, tmp_path: Path) -> None:
     packages = Path(given("FASTGW_NODE_CLIENTS", "folder with Node and the clients")).resolve()
-    program = packages / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients/supervisor/build/index.js"
+    program = packages / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients/launcher/build/index.js"
     text = snippet("inspector", demo.endpoint, demo.key("engineering"))
     text = text.replace("npx -y @modelcontextprotocol/inspector", f"'{packages / 'node'}' '{program}'")
     assert shown(ran(demo, ["sh", "-c", text], tmp_path)) == TOOLS

@@ -13,7 +13,7 @@ from command_line import run
 
 PACKAGES = Path(sys.argv[1])
 PROGRAM = (
-    PACKAGES / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "supervisor" / "build" / "index.js"
+    PACKAGES / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
 )
 
 
