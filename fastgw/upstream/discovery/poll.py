@@ -199,7 +199,8 @@ class CatalogueFetcher:
             with suppress(Fault):  # a reload took it away
                 status.note(self._clients.client(status.key).transport.notes)
             with suppress(TimeoutError):
-                await asyncio.wait_for(status.wake.wait(), wait)
+                async with asyncio.timeout(wait):  # not `wait_for`: it can swallow a cancel (Python 3.11)
+                    await status.wake.wait()
                 # However many changes are announced, one round a second is enough.
                 await asyncio.sleep(max(COALESCE, began + SHORTEST - self._clients.clock()))
 
