@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from fastgw.catalog.param_headers import BadAnnotation, param_headers
+from fastgw.catalog.param_headers import param_headers
 from fastgw.cli import terminal
 from fastgw.cli.client import Place, request
 from fastgw.cli.snippets import KEY_ENV, URL
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, encoded, line
 from fastgw.protocol import names
-from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members, quote
+from fastgw.protocol.envelope import check_utf8, members, quote
 from fastgw.protocol.headers import lines
 
 _TOOLS, _PROMPTS = {names.TOOLS_LIST: "name"}, {names.PROMPTS_LIST: "name"}
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandFailed(USAGE, "--timeout must be above 0 and at most 86400")
         return int(args.work(args, Place(args.url, key, args.timeout)))
     except CommandFailed as wrong:
-        return terminal.told(wrong)
+        return terminal.show_failure(wrong)
 
 
 def _list(args: argparse.Namespace, place: Place) -> int:
@@ -93,13 +93,12 @@ def _call(args: argparse.Namespace, place: Place) -> int:
         check_utf8(arguments := arguments.strip())
         members(arguments)
         params = {"name": quote(args.tool), "arguments": arguments}
-    except (NotJson, NotAMessage, UnicodeEncodeError) as wrong:
+    except ValueError as wrong:
         raise CommandFailed(USAGE, f"name and arguments must be text and a JSON object: {wrong}") from None
     try:
         result = request(place, names.TOOLS_CALL, params)
     except CommandFailed as wrong:
-        # Which arguments travel in headers as well stands in the tool's definition (2026-07-28, Streamable HTTP, Custom
-        # Headers from Tool Parameters). Few tools have any, so it is only looked up when it is needed.
+        # Few tools have arguments that travel in headers as well, so the definition is only looked up when needed.
         if wrong.code != names.HEADER_MISMATCH:
             raise
         result = request(place, names.TOOLS_CALL, params, _mirrored(place, args.tool, arguments))
@@ -108,12 +107,13 @@ def _call(args: argparse.Namespace, place: Place) -> int:
 
 
 def _mirrored(place: Place, tool: str, arguments: bytes) -> bytes:
+    """The header lines of arguments (2026-07-28, Streamable HTTP, Custom Headers from Tool Parameters)."""
     schema: Any = next(
         (one.get("inputSchema") for one in _items(place, names.TOOLS_LIST) if one.get("name") == tool), {}
     )
     try:
         return lines(param_headers(encoded(schema).encode()), arguments)
-    except (BadAnnotation, NotAMessage, NotJson):
+    except ValueError:
         return b""
 
 

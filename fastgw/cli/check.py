@@ -25,11 +25,8 @@ def add_parser(subparsers: Any) -> None:
     """Add these commands to the command line."""
     parser = subparsers.add_parser("check", help="say what is wrong with a configuration")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
-    parser.add_argument(
-        "--allow-inactive",
-        action="store_true",
-        help="accept settings that restrict and are not active in this release",
-    )
+    words = "accept settings that restrict and are not active in this release"
+    parser.add_argument("--allow-inactive", action="store_true", help=words)
     parser.set_defaults(run=run)
     subparsers.add_parser("schema", help="print the JSON Schema of the configuration").set_defaults(run=print_schema)
 
@@ -42,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 1
     settings, root = reading.settings, reading.root
-    keys = inactive(settings, root)
+    keys = inactive(root)
     stopping = [key for key in keys if key.restricts and not args.allow_inactive]
     if stopping:
         print(f"{args.config}: not safe to run as it is; --allow-inactive runs it without these settings:")

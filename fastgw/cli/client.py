@@ -53,9 +53,8 @@ class Place:
             CommandFailed: the address cannot be used; nobody answers, in time, in HTTP; also while the answer is read.
         """
         if not re.fullmatch(r"https?://[!-.0->A-~]+(?:[/?][!-~]*)?", self.url):
-            raise CommandFailed(
-                USAGE, "the address must be http:// or https://, name a host, and carry no user or password"
-            )
+            words = "the address must be http:// or https://, name a host, and carry no user or password"
+            raise CommandFailed(USAGE, words)
         parts = urlsplit(self.url)
         fields: dict[str, str | bytes] = {**headers, "Content-Type": "application/json"}
         if self.key:
@@ -70,9 +69,8 @@ class Place:
         except TimeoutError:
             raise CommandFailed(NO_ANSWER, f"{parts.netloc} does not answer within {self.timeout:g} s") from None
         except ssl.SSLCertVerificationError as wrong:
-            raise CommandFailed(
-                NO_ANSWER, f"the certificate of {parts.netloc} is not trusted: {wrong.verify_message}"
-            ) from None
+            words = f"the certificate of {parts.netloc} is not trusted: {wrong.verify_message}"
+            raise CommandFailed(NO_ANSWER, words) from None
         except (OSError, http.client.HTTPException, ValueError) as wrong:
             reason = getattr(wrong, "strerror", None) or str(wrong) or type(wrong).__name__
             raise CommandFailed(NO_ANSWER, f"cannot reach {parts.netloc}: {reason}") from None
@@ -125,7 +123,7 @@ def _response(answer: http.client.HTTPResponse) -> dict[str, Any]:
             if message and "method" not in message:
                 return message
             if isinstance(params := message.get("params"), dict):
-                terminal.notified(message["method"], params)
+                terminal.show_notification(message["method"], params)
     raise http.client.HTTPException("the stream ended without an answer")
 
 

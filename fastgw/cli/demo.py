@@ -20,11 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastgw.cli.snippets import curl, entry
+from fastgw.cli.terminal import argument_type
 from fastgw.config.addresses import ANY
 from fastgw.config.schema.settings import address
 
@@ -36,13 +38,10 @@ RIGHTS = {
     "engineering": ["*", "prompt:*", "resource:*"],
     "support": ["search-docs", "create-ticket", "db-query", "prompt:summarise-page", "resource:docs://*"],
 }
-GATEWAY = "gateway"
 READY_WITHIN = 30.0  # seconds
 DRAIN_WITHIN = 35.0  # seconds; the gateway's own drain is 30
 LOOK_EVERY = 0.1  # seconds between two looks at the children
 PR_SET_PDEATHSIG = 1
-
-Children = dict[str, "subprocess.Popen[str]"]
 
 
 class DemoFailed(Exception):
@@ -54,15 +53,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("demo", help="three real MCP servers and a gateway in front of them")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the gateway (2)")
     where = f"where agents reach it ({HOST}:{WANTED[0]}, or another port where that is taken)"
-    parser.add_argument("--listen", metavar="HOST:PORT", type=_listen, help=where)
+    parser.add_argument("--listen", metavar="HOST:PORT", type=argument_type(address), help=where)
     parser.set_defaults(run=run)
-
-
-def _listen(text: str) -> str:
-    try:
-        return address(text)
-    except ValueError as wrong:
-        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,12 +87,12 @@ def _run(args: argparse.Namespace, ends: ExitStack, stop: threading.Event) -> No
     settings = {"listen": listen, "admin": admin, "workers": args.workers, **_settings(urls, keys)}
     file = folder / "fastgw.yaml"
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")  # JSON is YAML, without care with quotes
-    children[GATEWAY] = _gateway(file, ends)
+    children["gateway"] = _gateway(file, ends)
     until = time.monotonic() + READY_WITHIN
     while not stop.is_set() and not _ready(admin):
         if time.monotonic() > until:
             raise DemoFailed(f"the gateway was not ready within {READY_WITHIN:.0f} s")
-        _look(children)
+        _fail_if_ended(children)
         stop.wait(LOOK_EVERY)
     if stop.is_set():
         return
@@ -109,14 +101,14 @@ def _run(args: argparse.Namespace, ends: ExitStack, stop: threading.Event) -> No
     sys.stdout.flush()
     while not stop.wait(LOOK_EVERY):
         # A server may die, as servers do; only the gateway must not.
-        for name in [name for name, child in children.items() if name != GATEWAY and child.poll() is not None]:
+        for name in [name for name, child in children.items() if name != "gateway" and child.poll() is not None]:
             del children[name]
             print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
-        _look(children)
+        _fail_if_ended(children)
     print("\nending: calls in flight first", flush=True)
 
 
-def _look(children: Children) -> None:
+def _fail_if_ended(children: dict[str, subprocess.Popen[str]]) -> None:
     for name, child in children.items():
         if child.poll() is not None:
             raise DemoFailed(f"{name} ended by itself with exit code {child.returncode}")
@@ -128,26 +120,17 @@ def _server(name: str, folder: Path, ends: ExitStack) -> subprocess.Popen[str]:
     # a session of its own: Ctrl-C must not take the servers away while the gateway drains
     child = subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
-    def cut_lifeline() -> None:
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
-
-    ends.callback(_end, child, cut_lifeline, 5.0)
+    assert child.stdin is not None
+    ends.callback(_end, child, child.stdin.close, 5.0)
     return child
 
 
 def _gateway(file: Path, ends: ExitStack) -> subprocess.Popen[str]:
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def die_with_parent() -> None:
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
+    # it dies with its parent, as the servers do by their lifeline
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: 0
     order = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
-    child = subprocess.Popen(
-        order, stdin=subprocess.DEVNULL, text=True, start_new_session=True, preexec_fn=die_with_parent
-    )
+    on_fork = partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
+    child = subprocess.Popen(order, stdin=subprocess.DEVNULL, text=True, start_new_session=True, preexec_fn=on_fork)
     ends.callback(_end, child, child.terminate, DRAIN_WITHIN)
     return child
 
@@ -169,7 +152,6 @@ def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
         DemoFailed: none can be taken.
     """
     host, _, port = wanted.rpartition(":")
-    reason = ""
     for number in (int(port), *others):
         held = ends.enter_context(socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET))
         try:
@@ -177,7 +159,7 @@ def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
         except OSError as wrong:
             reason = wrong.strerror or str(wrong)
             continue
-        found = int(held.getsockname()[1])
+        found = held.getsockname()[1]
         if sys.platform == "linux":  # from here on those that share, as the gateway does, may bind it too
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -201,14 +183,12 @@ def _settings(urls: dict[str, str], keys: dict[str, str]) -> dict[str, Any]:
 
 
 def _ready(admin: str) -> bool:
-    asking = http.client.HTTPConnection(admin, timeout=1)
-    try:
-        asking.request("GET", "/readyz")
-        return asking.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        asking.close()
+    with closing(http.client.HTTPConnection(admin, timeout=1)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
 
 
 def _welcome(endpoint: str, admin: str, keys: dict[str, str], folder: Path) -> str:

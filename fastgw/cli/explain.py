@@ -16,11 +16,13 @@ from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
 from fastgw.gateway.arguments import sendable
 from fastgw.policy.match import Claim
-from fastgw.protocol.envelope import NotAMessage, NotJson, check_utf8, members
+from fastgw.protocol.envelope import check_utf8, members
 from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace
 
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
+
+_SHADOW = " (shadow: not enforced)"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,14 +31,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")
-    who.add_argument("--claims", metavar="A=1,B=2", type=_claims, help="any agent with these claims")
+    who.add_argument(
+        "--claims", metavar="A=1,B=2", type=terminal.argument_type(_claims), help="any agent with these claims"
+    )
     parser.add_argument("--agent-name", metavar="NAME", help=f"what that agent is called ({_UNNAMED})")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tool", metavar="NAME", help="a tool, as agents see it")
     what.add_argument("--prompt", metavar="NAME", help="a prompt, as agents see it")
     what.add_argument("--resource", metavar="URI", help="a resource, as agents see it")
     parser.add_argument("--endpoint", metavar="PATH", default="/mcp", help="where it is called (/mcp)")
-    parser.add_argument("--arguments", metavar="JSON", type=_arguments, default=b"", help="of the call (default: none)")
+    parser.add_argument(
+        "--arguments",
+        metavar="JSON",
+        type=terminal.argument_type(_arguments),
+        default=b"",
+        help="of the call (default: none)",
+    )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.set_defaults(run=run)
 
@@ -46,18 +56,17 @@ def _claims(text: str) -> dict[str, Claim]:
     for pair in text.split(",") if text else ():
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise argparse.ArgumentTypeError("must be name=value, several joined by commas; twice for several values")
+            raise ValueError("must be name=value, several joined by commas; twice for several values")
         found[name] = (*found.get(name, ()), value)
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def _arguments(text: str) -> bytes:
     try:
-        given = text.encode()
-        check_utf8(given)
+        check_utf8(given := text.encode())
         members(given)
-    except (NotJson, NotAMessage, UnicodeEncodeError) as wrong:
-        raise argparse.ArgumentTypeError(f"must be a JSON object: {wrong}") from None
+    except ValueError as wrong:
+        raise ValueError(f"must be a JSON object: {wrong}") from None
     return given
 
 
@@ -98,7 +107,7 @@ def _lines(found: Trace) -> Iterator[str]:
     elif found.goals:
         yield "policies: none are written, so everything is allowed"
     yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
-    yield from _goals(found)
+    yield from _targets(found)
     quotas = "quotas that would count it, not active in this release:"
     for words, counting in (("limits that count it:", found.limits), (quotas, found.quotas)):
         if counting:
@@ -117,21 +126,20 @@ def _policy(one: Record) -> str:
     if one["allows"]:
         part = ", but not every target it could reach" if one["effect"] == "allows in part" else ""
         words.append(f"allows by {', '.join(one['allows'])}{part}")
-    said = "; ".join(words) or "applies, and says nothing of it"
-    return f"{said} (shadow: not enforced)" if one["shadow"] else said
+    return f"{'; '.join(words) or 'applies, and says nothing of it'}{_SHADOW if one['shadow'] else ''}"
 
 
-def _goals(found: Trace) -> Iterator[str]:
-    for number, goal in enumerate(found.goals, 1):
+def _targets(found: Trace) -> Iterator[str]:
+    for number, one in enumerate(found.goals, 1):
         called = "" if number == 1 else ", not called in this release"
-        yield f"target {number}{called}: {goal['server']}, {found.kind} {goal['name']}"
-        yield f"  instances: {', '.join(goal['instances']) or 'none'}; credential: {goal['credential']}"
-        if goal["renamed"]:
-            yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in goal['renamed'].items())}"
-        if not goal["known"]:
+        yield f"target {number}{called}: {one['server']}, {found.kind} {one['name']}"
+        yield f"  instances: {', '.join(one['instances']) or 'none'}; credential: {one['credential']}"
+        if one["renamed"]:
+            yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in one['renamed'].items())}"
+        if not one["known"]:
             yield "  it has never answered: whether it brings this is not known"
-        if goal["maintenance"] is not None:
-            yield f"  maintenance: {goal['maintenance']}"
+        if one["maintenance"] is not None:
+            yield f"  maintenance: {one['maintenance']}"
     if found.seconds:
         yield f"timeouts: {', '.join(f'{name} {value:g} s' for name, value in found.seconds.items())}"
     for words, names in (("fixed arguments", found.fixed), ("default arguments", found.defaults)):
@@ -154,4 +162,4 @@ def _limit(one: Record) -> str:
         words.append(f"at most {one['in_flight']} in flight")
     bucket = f" by {', '.join(values)}" if values else ""
     figures = f": {'; '.join(words)}" if words else ""
-    return f"{one['name']}{bucket}{figures}{' (shadow: not enforced)' if one['shadow'] else ''}"
+    return f"{one['name']}{bucket}{figures}{_SHADOW if one['shadow'] else ''}"

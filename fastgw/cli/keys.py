@@ -28,27 +28,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("keys", help="make API keys")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     new = actions.add_parser("new", help="print a new key and its entry for `agents`")
-    new.add_argument("--agent", type=_agent, default="my-agent", help="name of the agent (default: my-agent)")
     new.add_argument(
-        "--for", dest="client", metavar="CLIENT", choices=CLIENTS, help=f"and what it takes: {', '.join(CLIENTS)}"
+        "--agent", type=terminal.argument_type(_agent), default="my-agent", help="name of the agent (default: my-agent)"
     )
+    words = f"and what it takes: {', '.join(CLIENTS)}"
+    new.add_argument("--for", dest="client", metavar="CLIENT", choices=CLIENTS, help=words)
     where = new.add_mutually_exclusive_group()
-    where.add_argument("--url", type=_url, default=URL, help=f"the MCP endpoint ({URL})")
+    where.add_argument("--url", type=terminal.argument_type(http_url), default=URL, help=f"the MCP endpoint ({URL})")
     where.add_argument("--config", metavar="FILE", type=Path, help="the endpoint by its public_url")
     new.set_defaults(run=run)
 
 
 def _agent(name: str) -> str:
     if not re.fullmatch(r"[^\x00-\x20\x7f:*?]+", name):
-        raise argparse.ArgumentTypeError("an agent's name has no spaces, colons, * or ?")
+        raise ValueError("an agent's name has no spaces, colons, * or ?")
     return name
-
-
-def _url(text: str) -> str:
-    try:
-        return http_url(text)
-    except ValueError as wrong:
-        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def run(args: argparse.Namespace) -> int:

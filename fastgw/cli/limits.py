@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
     _add_options(reset, argparse.SUPPRESS, argparse.SUPPRESS)  # what was said before the order holds
     gone = orders.add_parser("raise", prefix_chars="\0", add_help=False)
     gone.add_argument("given", nargs="*")
-    gone.set_defaults(run=lambda _: terminal.told(CommandFailed(USAGE, GONE)))
+    gone.set_defaults(run=lambda _: terminal.show_failure(CommandFailed(USAGE, GONE)))
 
 
 def _add_options(parser: argparse.ArgumentParser, config: Any, admin: Any) -> None:
@@ -82,16 +82,14 @@ def run(args: argparse.Namespace) -> int:
         text = _answer(args, "/limits" if wanted is None else "/limits/reset", wanted)
         rows = _shown(msgspec.json.decode(text, type=_Report)) if wanted is None else _done(text)
         print(text.rstrip("\n") if args.json else "\n".join(rows))
+        return 0
     except CommandFailed as wrong:
-        terminal.told(wrong)
-        return FAILED
+        terminal.show_failure(wrong)
     except msgspec.MsgspecError:
         terminal.say("fastgw: the answer is not fastgw's: is this its admin port?")
-        return FAILED
     except ConfigError as wrong:
         terminal.say(terminal.plain(str(wrong)))
-        return FAILED
-    return 0
+    return FAILED
 
 
 def _answer(args: argparse.Namespace, path: str, wanted: dict[str, Any] | None) -> str:
@@ -112,16 +110,15 @@ def _answer(args: argparse.Namespace, path: str, wanted: dict[str, Any] | None) 
         url = f"http://{_REACHED_AS.get(host, host)}:{port}"
         token = token or admin.token or ""
     if re.search(r"[\x00-\x1f\x7f]", token):  # the text of the error that would follow has it whole
-        raise CommandFailed(
-            USAGE, "the admin token cannot be sent: there is a line break or another control character in it"
-        )
+        words = "the admin token cannot be sent: there is a line break or another control character in it"
+        raise CommandFailed(USAGE, words)
     body = None if wanted is None else json.dumps(wanted).encode()
     with Place(url.rstrip("/") + path, token, WITHIN).asked(body, {"Accept": "application/json"}) as answer:
         text = answer.read(LARGEST)
     found = decoded(text)
     if answer.status != 200:
-        said = found.get("error")
-        words = said if isinstance(said, str) else text.decode("utf-8", "replace").strip()[:WORDS]
+        error = found.get("error")
+        words = error if isinstance(error, str) else text.decode("utf-8", "replace").strip()[:WORDS]
         raise CommandFailed(FAILED, words or "without a word", answer.status)
     return text.decode() if text.isascii() else terminal.encoded(found)
 

@@ -25,11 +25,8 @@ def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
     parser = subparsers.add_parser("run", help="serve agents until told to stop")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
-    parser.add_argument(
-        "--allow-inactive",
-        action="store_true",
-        help="run without the settings that restrict and are not active in this release",
-    )
+    words = "run without the settings that restrict and are not active in this release"
+    parser.add_argument("--allow-inactive", action="store_true", help=words)
     parser.set_defaults(run=run)
 
 
@@ -43,19 +40,15 @@ def run(args: argparse.Namespace) -> int:
     gc.disable()  # until children are forked: it takes a tenth of the start, and finds nothing
     try:
         # What is wrong with the file is said before the rest, which takes a second to import, is needed.
-        for notice in _notices(path, allow=args.allow_inactive):
-            print(notice, file=sys.stderr)
+        reading = read(path, dict(os.environ))
+        settings = [one for one in inactive(reading.root) if args.allow_inactive or not one.restricts]
+        for notice in (*settings, *at_start(reading.settings, reading.root)):
+            print(f"note: {notice}", file=sys.stderr)
         assembly, supervisor = import_module("fastgw.processes.assembly"), import_module("fastgw.processes.supervisor")
         return int(supervisor.launch(assembly.parts(plan)))
     except (ConfigError, NotSafe, OSError) as wrong:
         print(wrong, file=sys.stderr)
         return 1
-
-
-def _notices(path: Path, *, allow: bool) -> list[str]:
-    reading = read(path, dict(os.environ))
-    found = [notice for notice in inactive(reading.settings, reading.root) if allow or not notice.restricts]
-    return [f"note: {one}" for one in (*found, *at_start(reading.settings, reading.root))]
 
 
 def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> Plan:
@@ -66,7 +59,7 @@ def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> P
         NotSafe: it restricts what this release cannot restrict, and that is not allowed.
     """
     reading = read(path, environ)
-    stopping = [notice for notice in inactive(reading.settings, reading.root) if notice.restricts]
+    stopping = [notice for notice in inactive(reading.root) if notice.restricts]
     if stopping and not allow_inactive:
         lines = "\n".join(map(str, stopping))
         raise NotSafe(f"{lines}\n{path}: not safe to run as it is; --allow-inactive runs it without these settings")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 FAILED, USAGE, NO_ANSWER = 1, 2, 3
 """Exit statuses: refused or failed, typed wrong, no server answered."""
@@ -20,17 +24,27 @@ class CommandFailed(Exception):
     Args:
         status: the exit status.
         code: of JSON-RPC, or an HTTP status.
-        data: what a JSON-RPC error tells besides.
+        data: of a JSON-RPC error.
     """
 
     def __init__(self, status: int, words: str, code: Any = None, data: Any = None) -> None:
         super().__init__(words)
-        self.status = status
-        self.code = code
-        self.data = data
+        self.status, self.code, self.data = status, code, data
 
 
-def told(wrong: CommandFailed) -> int:
+def argument_type(read: Callable[[str], T]) -> Callable[[str], T]:
+    """A `type` for argparse, which shows what the ValueError of `read` says."""
+
+    def typed(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as wrong:
+            raise argparse.ArgumentTypeError(str(wrong)) from None
+
+    return typed
+
+
+def show_failure(wrong: CommandFailed) -> int:
     """Show on stderr what went wrong; the exit status."""
     code = f" ({wrong.code})" if wrong.code is not None else ""
     say(f"fastgw: {f'refused{code}: ' if wrong.status == FAILED else ''}{line(str(wrong))}")
@@ -59,7 +73,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def notified(method: str, params: dict[str, Any]) -> None:
+def show_notification(method: str, params: dict[str, Any]) -> None:
     """Show a notification on stderr: progress, log messages; nothing else is asked for."""
     if method == "notifications/progress":
         say(line(f"progress {params.get('progress')}/{params.get('total', '?')} {params.get('message', '')}".rstrip()))

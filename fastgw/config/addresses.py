@@ -23,12 +23,10 @@ def authority(host: str, port: int | str) -> str:
 def hosts(settings: Settings) -> frozenset[str]:
     """Allowed values of `Host` in lower case, each without and with its port."""
     bound, _, port = settings.listen.rpartition(":")
-    names = [*LOOPBACK, *([] if bound in ANY else _spellings(bound.lower()))]
-    found = {*names, *(f"{name}:{port}" for name in names)}
+    names = {(name, port) for name in (*LOOPBACK, *(() if bound in ANY else _spellings(bound.lower())))}
     for host, _, own in (place(url.lower()).rpartition(":") for url in settings.public_url):
-        for name in _spellings(host):
-            found |= {name, f"{name}:{own}", f"{name}:{port}"}
-    return frozenset(found)
+        names |= {(name, number) for name in _spellings(host) for number in (own, port)}
+    return frozenset(text for name, number in names for text in (name, f"{name}:{number}"))
 
 
 def origins(settings: Settings) -> frozenset[str]:

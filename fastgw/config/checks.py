@@ -5,11 +5,11 @@ cannot be used, limits that limit nothing or let nothing through.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path as FilePath
 
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
-from fastgw.config.rules import FAILED_CREDENTIALS, figures, tools_of
+from fastgw.config.rules import FAILED_CREDENTIALS, bucket_rate, tools_of
 from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings
 from fastgw.config.schema.servers import ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
@@ -132,10 +132,10 @@ def _headers(settings: Settings, name: str) -> Iterator[Finding]:
 def _tls_files(path: Path, tls: ServerTlsSettings) -> Iterator[Finding]:
     """Which of its files cannot be used, before the first call needs them."""
     files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
-    reasons = {key: _unreadable(file) for key, file in files.items() if file is not None}
-    if tls.ca is not None and reasons["ca"] is None and not _holds_certificates(tls.ca):
+    reasons = {key: reason for key, file in files.items() if file is not None and (reason := _unreadable(file))}
+    if tls.ca is not None and "ca" not in reasons and not _holds_certificates(tls.ca):
         reasons["ca"] = f"{tls.ca} holds no certificate (PEM)"
-    if tls.cert is not None and tls.key is not None and reasons["cert"] is None and reasons["key"] is None:
+    if tls.cert is not None and tls.key is not None and reasons.keys().isdisjoint(("cert", "key")):
         try:
             # An empty password keeps OpenSSL from asking the terminal for one.
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls.cert, tls.key, password="")
@@ -144,7 +144,7 @@ def _tls_files(path: Path, tls: ServerTlsSettings) -> Iterator[Finding]:
                 reasons["key"] = f"{tls.key} is not the key of this certificate (PEM, unencrypted)"
             else:
                 reasons["cert"] = f"{tls.cert} holds no certificate (PEM)"
-    yield from (((*path, key), reason, None) for key, reason in reasons.items() if reason is not None)
+    yield from (((*path, key), reason, None) for key, reason in reasons.items())
 
 
 def _unreadable(path: str) -> str | None:
@@ -205,7 +205,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         path: Path = ("limits", place)
         if limit.name == FAILED_CREDENTIALS:
             yield (*path, "name"), f"the name {FAILED_CREDENTIALS} is taken: wrong credentials are counted by it", None
-        yield from _figures(path, limit)
+        yield from _limits_nothing(path, limit)
         if limit.tools == ():
             yield (*path, "tools"), "names nothing and would limit no call: leave it out to limit all", None
         for at, text in enumerate(limit.tools or ()):
@@ -222,9 +222,8 @@ def _limits(settings: Settings) -> Iterator[Finding]:
 
 
 def _unknown_claims(path: Path, limit: LimitSettings, known: Collection[str]) -> Iterator[Finding]:
-    named: list[tuple[Path, str]] = [
-        ((*path, "by", at), key.removeprefix(BY_CLAIM)) for at, key in enumerate(limit.by) if key.startswith(BY_CLAIM)
-    ]
+    named: list[tuple[Path, str]] = [((*path, "by", at), key) for at, key in enumerate(limit.by)]
+    named = [(where, key.removeprefix(BY_CLAIM)) for where, key in named if key.startswith(BY_CLAIM)]
     for where, match in _matches(path, limit):
         named.extend(((*where, "claims", claim, KEY), claim) for claim in match.claims)
     for where, claim in named:
@@ -232,8 +231,7 @@ def _unknown_claims(path: Path, limit: LimitSettings, known: Collection[str]) ->
             yield where, f'no agent and no issuer has a claim "{claim}"', nearest(claim, known)
 
 
-def _figures(path: Path, limit: LimitSettings) -> Iterator[Finding]:
-    """Figures that limit nothing."""
+def _limits_nothing(path: Path, limit: LimitSettings) -> Iterator[Finding]:
     if limit.in_flight is not None and limit.in_flight > MOST_BURST:
         yield (*path, "in_flight"), f"is more than {MOST_BURST:,} at the same time, which limits nothing", None
     if limit.rate is None:
@@ -248,7 +246,7 @@ def _figures(path: Path, limit: LimitSettings) -> Iterator[Finding]:
 
 def _beyond(path: Path, rate: RateSetting, burst: int | None = None) -> Iterator[Finding]:
     try:
-        figures(rate, burst)
+        bucket_rate(rate, burst)
     except ValueError as wrong:
         yield path, str(wrong), None
 
@@ -268,12 +266,4 @@ def _too_heavy(settings: Settings) -> Iterator[Finding]:
                 break
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    _processes,
-    _names,
-    _agents,
-    _servers,
-    _endpoints,
-    _tools,
-    _limits,
-)
+CHECKS = (_processes, _names, _agents, _servers, _endpoints, _tools, _limits)

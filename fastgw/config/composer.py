@@ -48,11 +48,7 @@ class YamlLoader(*_BASES):  # type: ignore[misc]
 
 
 def compose(text: str, file: str) -> YamlEntry:
-    """The one document of `text`.
-
-    Args:
-        text: the whole file, without a byte order mark.
-        file: its name as complaints show it.
+    """The one document of `text`, a whole file without a byte order mark.
 
     Raises:
         ConfigError: no YAML, no or more than one document, a duplicate key, nesting or aliases beyond the bounds.

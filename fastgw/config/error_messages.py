@@ -16,7 +16,7 @@ from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigProblem, Path, YamlEntry, entry_at, locate, locate_key
 
 Finding = tuple[Path, str, str | None]
-"""Where in the settings, what, and the name that was probably meant. A path that ends in `KEY` is of the key itself."""
+"""Where in the settings, what, and the likely name. A path that ends in `KEY` is of the key itself."""
 KEY = "[key]"
 
 WORDS = {
@@ -45,8 +45,8 @@ NAMES = {
 
 def placed(findings: Iterable[Finding], root: YamlEntry) -> Iterator[ConfigProblem]:
     """Findings with their places in the file."""
-    for path, message, meant in findings:
-        yield ConfigProblem(locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path), message, meant)
+    for path, message, likely in findings:
+        yield ConfigProblem(locate_key(root, path[:-1]) if path[-1] == KEY else locate(root, path), message, likely)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
@@ -58,12 +58,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 
 def complaints_of(error: ValidationError, root: YamlEntry) -> Iterator[ConfigProblem]:
-    """One complaint for each error of the models.
-
-    Args:
-        error: of `Settings.model_validate`.
-        root: the tree that was validated.
-    """
+    """One complaint for each error of `Settings.model_validate` on the values of `root`."""
     return (_complaint(detail, root) for detail in error.errors(include_url=False, include_input=False))
 
 
@@ -71,8 +66,7 @@ def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
     path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         name = str(path[-1])
-        meant = nearest(name, valid_keys(path[:-1]))
-        return ConfigProblem(locate_key(root, path), f'unknown key "{name}"', meant)
+        return ConfigProblem(locate_key(root, path), f'unknown key "{name}"', nearest(name, valid_keys(path[:-1])))
     if kind == "missing":
         return ConfigProblem(locate(root, path[:-1]), f'the key "{path[-1]}" is needed here')
     message = WORDS.get(kind) or detail["msg"].removeprefix("Value error, ")
@@ -86,9 +80,8 @@ def _complaint(detail: ErrorDetails, root: YamlEntry) -> ConfigProblem:
     if kind == "literal_error":
         expected = str(context["expected"]).replace("'", "")
         choices = [word.strip() for word in expected.replace(" or ", ",").split(",")]
-        return ConfigProblem(
-            locate(root, path), f"must be {expected}", nearest(str(entry_at(root, path).content), choices)
-        )
+        likely = nearest(str(entry_at(root, path).content), choices)
+        return ConfigProblem(locate(root, path), f"must be {expected}", likely)
     return ConfigProblem(locate(root, path), message)
 
 

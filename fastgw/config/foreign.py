@@ -11,7 +11,7 @@ from fastgw.config.tree import ConfigProblem, YamlEntry, locate_key
 HTTP = ("http", "streamable-http", "streamablehttp", "streamable_http")
 _SERVERS = "is the map of clients' files: here it is called `servers`, and `fastgw import FILE` makes one of it"
 _URL = "is called `url` here"
-_OFF = "is not known here: put a # before the lines of the server, or say why it is away with `maintenance: TEXT`"
+_DISABLED = "is not known here: put a # before the lines of the server, or say why it is away with `maintenance: TEXT`"
 _TRANSPORT = (
     "is a key of clients' files, leave it out: a `url` is asked by Streamable HTTP, a `command` is started; the older"
     " HTTP+SSE is not supported, the same server speaks Streamable HTTP usually at /mcp instead of /sse"
@@ -22,8 +22,8 @@ SERVER = {
     "serverUrl": _URL,
     "httpUrl": _URL,
     "args": "belongs to the command here, one list of words: command: [npx, -y, some-server]",
-    "disabled": _OFF,
-    "enabled": _OFF,
+    "disabled": _DISABLED,
+    "enabled": _DISABLED,
     "type": _TRANSPORT,
 }
 

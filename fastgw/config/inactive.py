@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import Position, YamlEntry, fits, locate
 
 
-@dataclass(frozen=True, slots=True)
-class InactiveSetting:
-    """A written key that nothing acts on.
+class InactiveSetting(NamedTuple):
+    """A written key, `servers.data.breaker`, that nothing acts on, and what does not happen.
 
-    Args:
-        position: where it stands.
-        key: its path, `servers.data.breaker`.
-        restricts: ignoring it lets through, or leaves undone, what the file demands: `run` refuses to start.
-        why: what does not happen.
+    One that `restricts` would let through, or leave undone, what the file demands: `run` refuses to start.
     """
 
     position: Position
@@ -29,9 +24,6 @@ class InactiveSetting:
         return f"{self.position}: {self.key} is not active in this release: {self.why}"
 
 
-When = Callable[[YamlEntry], bool]
-
-
 def _written(entry: YamlEntry) -> bool:
     return entry.content not in ([], {})
 
@@ -40,25 +32,19 @@ def _several(entry: YamlEntry) -> bool:
     return isinstance(entry.content, list) and len(entry.content) > 1
 
 
-def _text(test: Callable[[str], bool]) -> When:
-    return lambda entry: isinstance(entry.content, str) and test(entry.content)
+def _says(pattern: str) -> Callable[[YamlEntry], bool]:
+    return lambda entry: isinstance(entry.content, str) and re.match(pattern, entry.content) is not None
 
 
-def _says(word: str) -> When:
-    return _text(lambda text: text.startswith(word))
+_OTHER_WAY_IN, _FOREIGN_SINK = _says(r"(?!(keys|none)\Z)"), _says(r"(?!stdout\Z|file:)")
 
 
-_OTHER_WAY_IN = _text(lambda text: text not in ("keys", "none"))
-_FOREIGN_SINK = _text(lambda text: text != "stdout" and not text.startswith("file:"))
-
-
-@dataclass(frozen=True, slots=True)
-class InactiveRow:
+class InactiveRow(NamedTuple):
     """One kind of inactive key: its path without positions in lists, `*` for any name."""
 
     path: str
     why: str
-    when: When = _written
+    when: Callable[[YamlEntry], bool] = _written
 
 
 RESTRICTING = (
@@ -102,13 +88,8 @@ HARMLESS = (
 )
 
 
-def inactive(settings: Settings, root: YamlEntry) -> list[InactiveSetting]:
-    """What the file has and nothing acts on, in the order of the file. Only written keys count.
-
-    Args:
-        settings: the file as read.
-        root: the same file with its places.
-    """
+def inactive(root: YamlEntry) -> list[InactiveSetting]:
+    """What the file has and nothing acts on, in the order of the file. Only written keys count."""
     rows = [(row, restricts) for table, restricts in ((RESTRICTING, True), (HARMLESS, False)) for row in table]
     found = []
     for path, entry in root.walk():

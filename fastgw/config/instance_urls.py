@@ -42,9 +42,7 @@ def shown_url(written: str) -> str:
 def unshown(url: str, shown: str) -> set[str]:
     """Parts of a URL that operators must not see: its query and the values in it, what came by reference in its path.
 
-    Args:
-        url: references filled in.
-        shown: the same by `shown_url`.
+    `url` has its references filled in; `shown` is the same by `shown_url`.
     """
     parts = urlsplit(url)
     found = {parts.query, *(value for _, value in parse_qsl(parts.query))}

@@ -5,7 +5,7 @@ message repeats what may be a secret: neither an address nor a credential.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from fastgw.config.addresses import ANY
@@ -21,7 +21,8 @@ from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 
 def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """Those of the remarks without which nobody would come far, in the order of their places."""
-    return sorted({one for rule in AT_START for one in placed(rule(settings, root), root)})
+    findings = (*_listen(settings, root), *_agents(settings), *_urls(settings), *_secrets(settings))
+    return sorted(set(placed(findings, root)))
 
 
 def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
@@ -40,14 +41,14 @@ def _listen(settings: Settings, root: YamlEntry) -> Iterator[Finding]:
         yield ("listen",), message, None
 
 
-def _agents(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+def _agents(settings: Settings) -> Iterator[Finding]:
     open_to_all = settings.endpoints is not None and all(one.auth == ("none",) for one in settings.endpoints.values())
     if not (open_to_all or settings.identity or any(not one.disabled for one in settings.agents.values())):
         why = "all agents are disabled" if settings.agents else "there are no agents"
         yield ("agents",), f"{why}: nobody can call. `fastgw keys new --agent NAME` prints a key and its entry", None
 
 
-def _urls(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+def _urls(settings: Settings) -> Iterator[Finding]:
     old = (
         "ends in /sse, the usual path of the older HTTP+SSE transport, which is not supported: the same server usually"
         " speaks Streamable HTTP at /mcp"
@@ -68,7 +69,7 @@ _ONE_WORD = re.compile(r"token|api-?key|x-key", re.IGNORECASE)
 """Names of headers whose value is one word."""
 
 
-def _secrets(settings: Settings, _: YamlEntry) -> Iterator[Finding]:
+def _secrets(settings: Settings) -> Iterator[Finding]:
     """Two values in one: a scheme that stands twice, a file of several lines, a pair of tokens."""
     for path, scheme, secret in _carried(settings):
         if _SCHEME.match(secret):
@@ -115,15 +116,14 @@ def _nobody(settings: Settings) -> Iterator[Finding]:
         claims.setdefault(claim, set()).update((value,) if isinstance(value, str) else value)
     for path, match in matches(settings):
         found = list(_unknown(path, match, agents, claims))
-        if not found and not _anybody(match, agents):
-            found = [(path, "is about nobody: no agent has all of this", None)]
         yield from found
+        if not found and not _anybody(match, agents):
+            yield path, "is about nobody: no agent has all of this", None
 
 
 def _unknown(
     path: Path, match: MatchSettings, agents: Collection[str], claims: dict[str, set[str]]
 ) -> Iterator[Finding]:
-    """Agents and claims that nobody is or has."""
     for at, text in enumerate(match.agent):
         if not _fits(text, agents):
             yield (*path, "agent", at), f'no agent is called "{text}"', nearest(text, agents)
@@ -133,8 +133,8 @@ def _unknown(
             yield (*path, "claims", claim, KEY), f'no agent has a claim "{claim}"', nearest(claim, claims)
         for at, text in enumerate(texts):
             if known is not None and not _fits(text, known):
-                where = (*path, "claims", claim, at)
-                yield where, f'no agent has "{text}" in its claim "{claim}"', nearest(text, known)
+                message = f'no agent has "{text}" in its claim "{claim}"'
+                yield (*path, "claims", claim, at), message, nearest(text, known)
 
 
 def _anybody(match: MatchSettings, agents: dict[str, Principal]) -> bool:
@@ -168,6 +168,3 @@ def _patterns(settings: Settings) -> Iterator[tuple[Path, Sequence[str]]]:
         yield ("limits", place, "tools"), limit.tools or ()
     for path, endpoint in (settings.endpoints or {}).items():
         yield ("endpoints", path, "tools"), endpoint.tools or ()
-
-
-AT_START: tuple[Callable[[Settings, YamlEntry], Iterator[Finding]], ...] = (_listen, _agents, _urls, _secrets)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,8 +22,7 @@ NAMED = ("agents", "identity", "servers", "endpoints", "tools")
 LISTED = ("policies", "limits", "quotas")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadConfig:
+class ReadConfig(NamedTuple):
     """A configuration and where each of its values stands."""
 
     settings: Settings
@@ -30,11 +30,7 @@ class ReadConfig:
 
 
 def read_settings(path: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings in `path`.
-
-    Raises:
-        ConfigError: the file cannot be used; all complaints in order.
-    """
+    """The settings of `read`, which raises the same."""
     return read(path, environ).settings
 
 
@@ -55,20 +51,15 @@ def read(path: Path, environ: Mapping[str, str]) -> ReadConfig:
     if complaints:
         # The first complaint of each place: what follows from it is noise.
         raise ConfigError(*{one.position: one for one in reversed(complaints)}.values())
-    _note_urls(settings, root)
-    return ReadConfig(settings, root)
-
-
-def _note_urls(settings: Settings, root: YamlEntry) -> None:
-    """Tell each address how it stands in the file: what came by reference may be a secret and is never shown."""
+    # Each address knows how it stands in the file: what came by reference may be a secret and is never shown.
     for name, server in settings.servers.items():
         for at, instance in enumerate(server.url):
             instance.note(entry_at(root, ("servers", name, "url", at, "url")).written)
+    return ReadConfig(settings, root)
 
 
 def _top(path: Path) -> YamlEntry:
     """The tree of one file, which is a map."""
-    start = Position(str(path), 1, 1)
     try:
         raw = path.read_bytes()
         root = compose(raw.decode("utf-8").removeprefix("\ufeff"), str(path))
@@ -78,7 +69,7 @@ def _top(path: Path) -> YamlEntry:
         raise ConfigError(ConfigProblem(place, "is not UTF-8")) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(ConfigProblem(start, f"cannot be read: {reason}")) from None
+        raise ConfigError(ConfigProblem(Position(str(path), 1, 1), f"cannot be read: {reason}")) from None
     if not isinstance(root.content, dict):
         raise ConfigError(ConfigProblem(root.position, "the file must be a map of settings"))
     return root

@@ -51,7 +51,9 @@ def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProbl
         if (path and str(path[0]).startswith("x-")) or isinstance(entry.content, dict | list):
             continue
         keys = tuple(step for step in path if isinstance(step, str))
-        if _is_secret(keys) and (message := _written_out(entry.written, keys)):
+        in_plain_header = fits(keys, ("servers", "*", "headers", "*")) and TELLING.search(keys[3])
+        is_secret = in_plain_header or any(fits(keys, pattern) for pattern in SECRETS)
+        if is_secret and (message := _written_out(entry.written, keys)):
             yield ConfigProblem(entry.position, message)
         if not isinstance(entry.content, str):
             continue
@@ -62,12 +64,7 @@ def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProbl
 
 
 def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
-    """`text` with its references filled in; `$${` is a plain `${`.
-
-    Args:
-        text: a value as written.
-        file: where it stands; relative paths start at its folder.
-        environ: variables by name.
+    """`text` with its references filled in, relative paths from the folder of `file`; `$${` is a plain `${`.
 
     Raises:
         ValueError: an unknown form, a variable that is not set, a file that cannot be read.
@@ -82,25 +79,19 @@ def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
                 raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         if kind == "file" and name:
-            return _file(Path(file).parent / name)
+            return _content(Path(file).parent / name)
         raise ValueError("a reference is ${env:NAME} or ${file:path}; a plain ${ is written $${")
 
     return REFERENCE.sub(one, text) if "${" in text else text
 
 
-def _file(path: Path) -> str:
+def _content(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError(f"the file {path} is not UTF-8") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"the file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-
-
-def _is_secret(keys: tuple[str, ...]) -> bool:
-    if len(keys) == 4 and keys[0] == "servers" and keys[2] == "headers":
-        return bool(TELLING.search(keys[3]))
-    return any(fits(keys, pattern) for pattern in SECRETS)
 
 
 def _written_out(text: str, keys: tuple[str, ...]) -> str | None:

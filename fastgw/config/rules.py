@@ -21,16 +21,9 @@ FAILED_CREDENTIALS = "failed-credentials"
 
 
 def match_of(match: MatchSettings | None, unless: MatchSettings | None) -> Match | None:
-    """Both keys as one condition; None where neither is written: it holds for every call.
-
-    Args:
-        match: the key `match`.
-        unless: the key `except`.
-    """
+    """The keys `match` and `except` as one condition; None where neither is written: it holds for every call."""
     found = _plain(match) if match else None
-    if unless is None:
-        return found
-    return replace(found or Match(), unless=_plain(unless))
+    return found if unless is None else replace(found or Match(), unless=_plain(unless))
 
 
 def _plain(match: MatchSettings) -> Match:
@@ -47,11 +40,13 @@ def _plain(match: MatchSettings) -> Match:
 
 def policies_of(policies: Sequence[PolicySettings] | None) -> tuple[Policy, ...] | None:
     """The key `policies`; None where it is not written."""
-    if policies is None:
-        return None
-    return tuple(
-        Policy(one.name, match_of(one.match, one.except_), one.allow, one.deny, one.mode == "shadow")
-        for one in policies
+    return (
+        None
+        if policies is None
+        else tuple(
+            Policy(one.name, match_of(one.match, one.except_), one.allow, one.deny, one.mode == "shadow")
+            for one in policies
+        )
     )
 
 
@@ -67,18 +62,11 @@ def limits_of(settings: Settings) -> tuple[Limit, ...]:
 def failed_credentials_of(settings: Settings) -> BucketRate | None:
     """How many wrong credentials an address may show; None where that is not limited."""
     rate = settings.failed_credentials
-    return None if rate is None else figures(rate, None)
+    return None if rate is None else bucket_rate(rate, None)
 
 
-def figures(rate: RateSetting, burst: int | None) -> BucketRate:
-    """The figures of a rate.
-
-    Args:
-        burst: calls at once; None: as many as the rate names.
-
-    Raises:
-        ValueError: they limit nothing.
-    """
+def bucket_rate(rate: RateSetting, burst: int | None) -> BucketRate:
+    """What a bucket counts by; `burst` None: as many calls at once as the rate names. ValueError: it limits nothing."""
     return figures_of(rate.calls, rate.seconds, rate.calls if burst is None else burst)
 
 
@@ -96,7 +84,7 @@ def _limit(one: LimitSettings) -> Limit:
         by=one.by,
         match=match_of(one.match, one.except_),
         tools=tools_of(one.tools),
-        figures=None if one.rate is None else figures(one.rate, one.burst),
+        figures=None if one.rate is None else bucket_rate(one.rate, one.burst),
         in_flight=one.in_flight,
         overrides=() if one.rate is None else tuple(_override(one.rate, each) for each in one.overrides),
         exact=one.exact,
@@ -108,5 +96,5 @@ def _limit(one: LimitSettings) -> Limit:
 def _override(rate: RateSetting, override: OverrideSettings) -> Override:
     """A rate of its own brings its own burst, a burst alone stands beside the limit's rate."""
     key = sha256(override.match.model_dump_json().encode()).hexdigest()[:12]
-    found = figures(override.rate or rate, override.burst)
+    found = bucket_rate(override.rate or rate, override.burst)
     return Override(match_of(override.match, None) or Match(), found, key)

@@ -24,15 +24,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ConfigProblem:
-    """One thing to change; `nearest` is the valid name that was probably meant."""
+    """One thing to change; `nearest` is the most similar valid name."""
 
     position: Position
     message: str
     nearest: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        meant = f' (did you mean "{self.nearest}"?)' if self.nearest else ""
-        return f"{self.position}: {self.message}{meant}"
+        question = f' (did you mean "{self.nearest}"?)' if self.nearest else ""
+        return f"{self.position}: {self.message}{question}"
 
 
 class ConfigError(Exception):

@@ -50,37 +50,31 @@ class History(TypedDict):
 
 
 class Ledger:
-    """The table of deployments; every method opens its own connection, so it may be called from any thread."""
+    """The table of deployments; every statement has a connection of its own, so it may come from any thread."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        with closing(self._open()) as table, table:
-            table.execute(TABLE)
+        self._run(TABLE)
 
     def record(self, service: str, version: str, kind: str) -> Deployment:
         """Append a row and return it."""
         at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        with closing(self._open()) as table, table:
-            order = "insert into deployments (service, version, kind, at) values (?, ?, ?, ?)"
-            row = table.execute(order, (service, version, kind, at)).lastrowid
-        return {"id": row or 0, "service": service, "version": version, "kind": kind, "at": at}
+        order = "insert into deployments (service, version, kind, at) values (?, ?, ?, ?) returning *"
+        return self._run(order, service, version, kind, at)[0]
 
     def newest(self, service: str | None, count: int = ROWS) -> list[Deployment]:
         """The last `count` rows, of one service or of all."""
         question = "select * from deployments where ?1 is null or service = ?1 order by id desc limit ?2"
-        with closing(self._open()) as table:
-            rows = table.execute(question, (service, count)).fetchall()
-        return [Deployment(**dict(row)) for row in rows]  # type: ignore[typeddict-item]
+        return self._run(question, service, count)
 
     def services(self) -> list[str]:
         """Everything that was ever deployed."""
-        with closing(self._open()) as table:
-            return [row[0] for row in table.execute("select distinct service from deployments order by service")]
+        return [row["service"] for row in self._run("select * from deployments group by service order by service")]
 
-    def _open(self) -> sqlite3.Connection:
-        table = sqlite3.connect(self._file, timeout=5)
-        table.row_factory = sqlite3.Row
-        return table
+    def _run(self, order: str, *values: object) -> list[Deployment]:
+        with closing(sqlite3.connect(self._file, timeout=5)) as table, table:
+            table.row_factory = sqlite3.Row
+            return [Deployment(**dict(row)) for row in table.execute(order, values)]  # type: ignore[typeddict-item]
 
 
 async def roll_out(context: Context) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
@@ -42,14 +42,6 @@ class Ticket(TypedDict):
     priority: str
 
 
-def file_ticket(tickets: Path, title: str, body: str, priority: str) -> str:
-    """Append a ticket and return its id."""
-    with closing(sqlite3.connect(tickets, timeout=5)) as table, table:
-        table.execute(TABLE)
-        order = "insert into tickets (title, body, priority) values (?, ?, ?)"
-        return f"T-{table.execute(order, (title, body, priority)).lastrowid}"
-
-
 def knowledge(state: Path) -> MCPServer:
     """The server, its index and its tickets under `state`."""
     server = DemoServer("knowledge", "fastgw's own documentation, and tickets about it.")
@@ -71,23 +63,19 @@ def knowledge(state: Path) -> MCPServer:
         priority: Literal["low", "normal", "high"] = "normal",
     ) -> Ticket:
         """File a ticket for people to look at."""
-        return {"id": file_ticket(tickets, title, body, priority), "title": title, "priority": priority}
+        with closing(sqlite3.connect(tickets, timeout=5)) as table, table:
+            table.execute(TABLE)
+            order = "insert into tickets (title, body, priority) values (?, ?, ?)"
+            number = table.execute(order, (title, body, priority)).lastrowid
+        return {"id": f"T-{number}", "title": title, "priority": priority}
 
     return server
 
 
 def _offer_pages(server: DemoServer, known: dict[str, ProjectPage]) -> None:
     for page in known.values():
-        server.add_resource(
-            TextResource(
-                uri=f"docs://{page.key}",
-                name=page.key,
-                title=page.title,
-                description=page.description,
-                mime_type=MARKDOWN,
-                text=page.text,
-            )
-        )
+        about: dict[str, Any] = {"title": page.title, "description": page.description, "mime_type": MARKDOWN}
+        server.add_resource(TextResource(uri=f"docs://{page.key}", name=page.key, text=page.text, **about))
 
     @server.resource(SECTION, name="section", title="A section of a page", mime_type=MARKDOWN)
     def section(page: str, section: str) -> str:

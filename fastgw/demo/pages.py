@@ -12,8 +12,6 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-PACKED = Path(__file__).parent / "pages"  # where an installed package keeps them
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 INDEX = "create virtual table sections using fts5(page, heading, body, tokenize='porter unicode61')"
 SEARCH = """select page, heading, snippet(sections, 2, '', '', ' … ', 40) as excerpt from sections
             where sections match ? order by bm25(sections, 1.0, 4.0, 1.0), rowid limit ?"""
@@ -49,12 +47,13 @@ class Found(TypedDict):
 
 def files() -> list[Path]:
     """README.md and docs/*.md, in the order of their names."""
-    home = PACKED if PACKED.is_dir() else CHECKOUT
+    packed = Path(__file__).parent / "pages"  # where an installed package keeps them
+    home = packed if packed.is_dir() else Path(__file__).resolve().parent.parent.parent
     return [file for file in (home / "README.md", *sorted((home / "docs").glob("*.md"))) if file.is_file()]
 
 
-def sections(text: str) -> Iterator[tuple[str, str]]:
-    """Heading and body of each section of a page."""
+def _sections(text: str) -> Iterator[tuple[str, str]]:
+    """Heading and body of each."""
     for part in re.split(r"(?m)^(?=#{1,6} )", text):
         head, _, body = part.partition("\n")
         if part.strip():
@@ -64,18 +63,17 @@ def sections(text: str) -> Iterator[tuple[str, str]]:
 @cache
 def pages() -> dict[str, ProjectPage]:
     """Every page by its key, read once."""
-    read = (_page(file.stem.lower(), file.read_text(encoding="utf-8")) for file in files())
-    return {page.key: page for page in read}
-
-
-def _page(key: str, text: str) -> ProjectPage:
-    cut = list(sections(text))
-    title, first = cut[0] if cut else (key, "")
-    description = " ".join(first.split("\n\n")[0].split())
-    by_heading: dict[str, str] = {}
-    for heading, body in cut:
-        by_heading.setdefault(re.sub(r"\W+", "-", heading.lower()).strip("-"), f"# {heading}\n\n{body}\n")
-    return ProjectPage(key, title, description[:DESCRIPTION_LIMIT], text, by_heading)
+    found = {}
+    for file in files():
+        key, text = file.stem.lower(), file.read_text(encoding="utf-8")
+        sections = list(_sections(text))
+        title, first = sections[0] if sections else (key, "")
+        description = " ".join(first.split("\n\n")[0].split())[:DESCRIPTION_LIMIT]
+        by_heading: dict[str, str] = {}
+        for heading, body in sections:
+            by_heading.setdefault(re.sub(r"\W+", "-", heading.lower()).strip("-"), f"# {heading}\n\n{body}\n")
+        found[key] = ProjectPage(key, title, description, text, by_heading)
+    return found
 
 
 def build(file: Path) -> Path:
@@ -84,7 +82,7 @@ def build(file: Path) -> Path:
     with closing(sqlite3.connect(file)) as index, index:
         index.execute(INDEX)
         for page in files():
-            rows = [(page.name, *section) for section in sections(page.read_text(encoding="utf-8"))]
+            rows = [(page.name, *section) for section in _sections(page.read_text(encoding="utf-8"))]
             index.executemany("insert into sections values (?, ?, ?)", rows)
     return file
 

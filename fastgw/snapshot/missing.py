@@ -19,17 +19,13 @@ from fastgw.snapshot.model import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """One endpoint as it was compiled.
-
-    Args:
-        notices: what is to be said of it, and what it does not have.
-    """
+    """One endpoint as it was compiled, with notices of what is wrong with it and what it does not have."""
 
     endpoint: Endpoint
     catalogues: ServerCatalogues
     notices: Sequence[Notice]
 
-    def said(self, subject: str) -> list[str]:
+    def about(self, subject: str) -> list[str]:
         """The notices about something."""
         return [f"{subject.removeprefix(PROMPT)}: {one.text}" for one in self.notices if one.subject == subject]
 
@@ -53,7 +49,7 @@ def why_missing(here: Compiled, kind: str, name: str, routes: Mapping[str, Route
         shown: {(target.server, target.tool) for arm in route.arms for target in arm.targets}
         for shown, route in routes.items()
     }
-    found = here.said(prefix + name)
+    found = here.about(prefix + name)
     for server, offer in here.catalogues.offer.items():
         for own in offer.tools if kind == "tool" else offer.prompts:
             names = here.catalogues.known_as("", [(server, own)])
@@ -64,29 +60,31 @@ def why_missing(here: Compiled, kind: str, name: str, routes: Mapping[str, Route
             elif server not in here.endpoint.servers:
                 found.append(_elsewhere(server, own))
             else:
-                found += [line for one in names for line in here.said(prefix + one)]
+                found += [line for one in names for line in here.about(prefix + one)]
     return tuple(dict.fromkeys(found)) or here.nothing(f"no server of this endpoint brings a {kind} of that name")
 
 
 def why_uri_missing(here: Compiled, uri: str) -> tuple[str, ...]:
-    """Why a URI leads nowhere here: all that is known, at least one reason.
-
-    Args:
-        uri: as an agent would name it, or the text of a template.
-    """
-    offers = here.catalogues.offer.items()
-    listing = [server for server, one in offers if uri in one.resources or uri in one.templates]
-    found = [line for server in listing for line in _uri_missing(here, server, uri)]
+    """Why a URI, or the text of a template, leads nowhere here: all that is known, at least one reason."""
+    found: list[str] = []
+    uris = here.endpoint.uris
+    for server, offer in here.catalogues.offer.items():
+        if uri not in offer.resources and uri not in offer.templates:
+            continue
+        source, shown = f"{server}/{uri}", uris.tables.shown((server, uri))
+        if server not in here.endpoint.servers:
+            found.append(_elsewhere(server, uri))
+        elif shown is not None and uris.owner(shown) is None:
+            found.append(f"{source} is left out: it is not among `tools` of this endpoint")
+        elif shown is not None and shown != uri:
+            found.append(f"{source} is called {shown} here")
+        else:
+            found += here.about(source) or [f"{source} is left out: it is not among `tools` of the server"]
     return tuple(found) or here.nothing("no server of this endpoint lists it, and no template or alias leads to one")
 
 
 def leads_by(uris: Uris, uri: str, owned: Owned) -> str:
-    """By what a URI leads to its server.
-
-    Args:
-        uri: as the agent names it.
-        owned: where it leads.
-    """
+    """By what a URI, as the agent names it, leads to its server."""
     server, own = owned.server, owned.uri
     if uris.tables.resources.get(owned) == uri or (server, uri) in uris.tables.templates:
         return f"{server} lists it"
@@ -96,19 +94,6 @@ def leads_by(uris: Uris, uri: str, owned: Owned) -> str:
         if by == server and shown == text and (found := backwards(text)) and re.fullmatch(found, uri):
             return f"it fits {text} of {server}"
     return f"{server} alone has resources here"
-
-
-def _uri_missing(here: Compiled, server: str, uri: str) -> list[str]:
-    """What became of a URI, or of a template, that this server lists."""
-    source, uris = f"{server}/{uri}", here.endpoint.uris
-    shown = uris.tables.shown((server, uri))
-    if server not in here.endpoint.servers:
-        return [_elsewhere(server, uri)]
-    if shown is not None and uris.owner(shown) is None:
-        return [f"{source} is left out: it is not among `tools` of this endpoint"]
-    if shown is not None and shown != uri:
-        return [f"{source} is called {shown} here"]
-    return here.said(source) or [f"{source} is left out: it is not among `tools` of the server"]
 
 
 def _elsewhere(server: str, own: str) -> str:

@@ -33,6 +33,9 @@ _OUTRIGHT = ApplyingPolicies(1, 0)
 """Of one policy: it applies, whatever the arguments."""
 
 
+_CREDENTIALS = ("bearer", "basic", "header", "oauth")
+
+
 class NoSuch(ValueError):
     """The call is of an agent, or to an endpoint, that the configuration does not have."""
 
@@ -45,7 +48,6 @@ class TracedCall:
         kind: `tool`, `prompt` or `resource`.
         name: as agents see it; of a resource its URI.
         claims: of an agent that stands in no configuration; None: the one of that name in it.
-        endpoint: path.
         arguments: JSON text; empty for a call without.
     """
 
@@ -97,7 +99,7 @@ def trace(settings: Settings, catalogues: Mapping[str, Catalogue], call: TracedC
     auth = endpoints[call.endpoint].auth
     principal = ANONYMOUS if auth == ("none",) else _principal(settings, call)
     found = Trace(call.kind, call.name, principal.agent, dict(principal.claims), call.endpoint)
-    found.verdict = _kept_out(settings, call, auth)
+    found.verdict = _why_not_let_in(settings, call, auth)
     if not found.verdict:
         tracer = _Tracer(settings, catalogues, call, principal, found)
         found.verdict = tracer.read() if call.kind == "resource" else tracer.called(settle)
@@ -114,7 +116,7 @@ def _principal(settings: Settings, call: TracedCall) -> Principal:
     return Principal(call.agent, dict(settings.agents[call.agent].claims))
 
 
-def _kept_out(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> str:
+def _why_not_let_in(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> str:
     """Why the agent does not come in at all; empty where it does."""
     if auth == ("none",) or call.claims is not None:
         return ""
@@ -168,7 +170,7 @@ class _Tracer:
         found.seen, found.route = grant is not None, tuple(_arms(route, passed, judged))
         arguments, fault = call.arguments, None
         if grant is not None and arm is not None:
-            self._aim(arm, arm.targets)
+            self._add_targets(arm, arm.targets)
             if arm.fixed or arm.defaults or arm.checks or arm.target.renamed:
                 try:
                     arguments = settle(arm, arguments or b"{}")
@@ -200,7 +202,7 @@ class _Tracer:
         server, own = self.owned = owned.server, owned.uri
         self.sources, self.known_as = (f"{server}/{own}",), uris.known_as(server, own)
         found.led = leads_by(uris, uri, owned)
-        self._aim(readers[server], (Target(server, own, b"", member="uri"),))
+        self._add_targets(readers[server], (Target(server, own, b"", member="uri"),))
         found.rules = self._rules(b"")
         found.seen = uris.permits(view.uri_rules, uri, owned)
         if not found.seen and view.uri_rules.permit_listed(uri, server, own, self.known_as):
@@ -241,18 +243,20 @@ class _Tracer:
                 applies = match.judge(arguments, why)
         # An allow is shown where it fits any target, whether or not that is enough.
         each = [(source,) for source in self.sources] or [("",)]
-        allows = [
+        allows = tuple(
             text for text in policy.allow if any(self._allows(Policy("", None, (text,), ()), one) for one in each)
-        ]
+        )
         all_but = ("*", "prompt:*", "resource:*")
-        denies = [text for text in policy.deny if not self._allows(Policy("", None, all_but, (text,)), self.sources)]
+        denies = tuple(
+            text for text in policy.deny if not self._allows(Policy("", None, all_but, (text,)), self.sources)
+        )
         effect = "none"
         if denies and applies is not False:
             effect = "denies"
         elif allows and applies:
             effect = "allows" if self._allows(enforced, self.sources) else "allows in part"
         found: Record = {"policy": policy.name, "applies": applies, "why": tuple(why), "shadow": policy.shadow}
-        return {**found, "allows": tuple(allows), "denies": tuple(denies), "effect": effect}
+        return {**found, "allows": allows, "denies": denies, "effect": effect}
 
     def _allows(self, policy: Policy, sources: Sequence[str]) -> bool:
         """Whether a policy alone would allow it to whomever it speaks of."""
@@ -263,19 +267,18 @@ class _Tracer:
 
     # -- where it goes, and what counts it ------------------------------------------------------------------------
 
-    def _aim(self, arm: Arm, targets: Sequence[Target]) -> None:
+    def _add_targets(self, arm: Arm, targets: Sequence[Target]) -> None:
         found, times = self.found, arm.deadlines
-        found.goals = tuple(map(self._goal, targets))
+        found.goals = tuple(map(self._target, targets))
         found.seconds = {"total": times.total, "max": times.longest, "attempt": times.first_byte, "idle": times.idle}
         found.fixed, found.defaults = tuple(name for name, _ in arm.fixed), tuple(name for name, _ in arm.defaults)
         found.validates = tuple(
             word for word in ("arguments", "results") if getattr(arm.checks, word, None) is not None
         )
 
-    def _goal(self, target: Target) -> Record:
+    def _target(self, target: Target) -> Record:
         server = self.settings.servers[target.server]
-        words = ("bearer", "basic", "header", "oauth")
-        kinds = [next(word for word in words if getattr(one, word) is not None) for one in server.credential]
+        kinds = [kind for one in server.credential for kind in _CREDENTIALS if getattr(one, kind) is not None]
         return {
             "server": target.server,
             "name": target.tool,
@@ -288,26 +291,25 @@ class _Tracer:
 
     def _send(self, subject: CallSubject, arguments: bytes, weight: int) -> str:
         """The verdict on what is allowed: sent, unless the server cannot be called at all."""
-        found, goal = self.found, self.found.goals[0]
-        if goal["maintenance"] is not None:
-            return f"refused: {goal['server']} is under maintenance"
-        if not goal["instances"]:
-            return f"refused: {goal['server']} has no address: `command` is not active in this release"
+        found, target = self.found, self.found.goals[0]
+        if target["maintenance"] is not None:
+            return f"refused: {target['server']} is under maintenance"
+        if not target["instances"]:
+            return f"refused: {target['server']} has no address: `command` is not active in this release"
         quotas = [
             Limit(one.name, one.by, match_of(one.match, one.except_), tools_of(one.tools), shadow=one.mode == "shadow")
             for one in self.settings.quotas
         ]
         found.sent = True
-        counting = [
+        found.limits, found.quotas = (
             tuple(
                 {**self._counting(one, subject, arguments), "weight": weight, "shadow": one.limit.shadow}
                 for one in applying(limits, self.principal, self.call.endpoint)
                 if one.counts(arguments) and (one.limit.tools is None or one.limit.tools.take(subject))
             )
             for limits in (limits_of(self.settings), quotas)
-        ]
-        found.limits, found.quotas = counting
-        return f"sent to {goal['server']} as {goal['name']}"
+        )
+        return f"sent to {target['server']} as {target['name']}"
 
     def _counting(self, one: ApplyingLimits, subject: CallSubject, arguments: bytes) -> Record:
         limit, tariff = one.limit, one.tariff_for(arguments)

@@ -71,7 +71,7 @@ def test_a_command_is_taken_over_and_told_to_be_inactive(tmp_path: Path) -> None
     assert server.command[:3] == ("npx", "-y", "server-files") and server.command[3] == "--token=set-later"
     assert server.command[-1] == "/srv"
     assert server.env == {"API_KEY": "set-later", "LOG": "set-later", "not-a-name": "set-later"}
-    assert [one.key for one in inactive(reading.settings, reading.root)] == ["servers.files.command"]
+    assert [one.key for one in inactive(reading.root)] == ["servers.files.command"]
 
 
 def test_what_cannot_be_a_server_is_left_out_and_told(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
     file = folder / "fastgw.yaml"
     file.write_text(text, encoding="utf-8")
     reading = read(file, {"T": "sixteen letters."})
-    found = inactive(reading.settings, reading.root)
+    found = inactive(reading.root)
     return [(one.position.line, one.position.column, one.key, one.restricts) for one in found]
 
 

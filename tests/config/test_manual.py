@@ -51,7 +51,7 @@ def models_below(node: Any) -> set[str]:
 
 def test_it_is_ready_to_use() -> None:
     reading = read(FILE, ENVIRON)
-    assert inactive(reading.settings, reading.root) == []
+    assert inactive(reading.root) == []
 
 
 @pytest.mark.parametrize("key", sorted(SCHEMA["properties"]))

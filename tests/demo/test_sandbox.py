@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgw.demo import sandbox
+from fastgw.demo import data
 from fastgw.demo.data import open_shop
 
 
@@ -37,24 +37,24 @@ def shop(tmp_path: Path) -> Path:
 def test_refused_and_nothing_is_changed(shop: Path, sql: str) -> None:
     before = shop.read_bytes()
     with pytest.raises((sqlite3.Error, sqlite3.Warning)):
-        sandbox.query(shop, sql)
+        data.query(shop, sql)
     assert shop.read_bytes() == before
 
 
 def test_an_endless_query_ends(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "TIME_LIMIT", 0.05)
+    monkeypatch.setattr(data, "TIME_LIMIT", 0.05)
     endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
-        sandbox.query(shop, endless)
+        data.query(shop, endless)
 
 
 def test_rows_beyond_the_limit_are_cut_and_said(shop: Path) -> None:
     numbers = "with recursive n(i) as (select 1 union all select i + 1 from n where i < {}) select i from n"
-    whole = sandbox.query(shop, numbers.format(sandbox.ROW_LIMIT))
-    cut = sandbox.query(shop, numbers.format(sandbox.ROW_LIMIT + 1))
-    assert (len(whole["rows"]), whole["truncated"]) == (sandbox.ROW_LIMIT, False)
-    assert (len(cut["rows"]), cut["truncated"]) == (sandbox.ROW_LIMIT, True)
+    whole = data.query(shop, numbers.format(data.ROW_LIMIT))
+    cut = data.query(shop, numbers.format(data.ROW_LIMIT + 1))
+    assert (len(whole["rows"]), whole["truncated"]) == (data.ROW_LIMIT, False)
+    assert (len(cut["rows"]), cut["truncated"]) == (data.ROW_LIMIT, True)
 
 
 def test_a_blob_becomes_hex_digits(shop: Path) -> None:
-    assert sandbox.query(shop, "select x'00ff'")["rows"] == [["00ff"]]
+    assert data.query(shop, "select x'00ff'")["rows"] == [["00ff"]]

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from fastgw.config.schema.units import Flag, Many, Secret, StrictModel, short, some, text_of
+from fastgw.config.schema.units import Flag, Many, Secret, StrictModel, needs, short, some, text_of
 from fastgw.policy.match import Claim
 
 
@@ -119,8 +119,4 @@ class IssuerSettings(StrictModel):
     algorithms: Many[str] = ()
     introspection: Introspection | None = None
 
-    @model_validator(mode="after")
-    def _one_source(self) -> IssuerSettings:
-        if sum(source is not None for source in (self.issuer, self.certificate, self.header)) != 1:
-            raise ValueError("needs exactly one of issuer, certificate, header")
-        return self
+    _needs = needs("needs exactly one of issuer, certificate, header", "issuer", "certificate", "header", most=1)

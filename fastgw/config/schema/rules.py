@@ -6,18 +6,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, PerTime, Share, StrictModel, Text
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, PerTime, Share, StrictModel, Text, needs
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Mode = Literal["enforce", "shadow"]
@@ -46,11 +39,9 @@ class ArgumentTestSettings(StrictModel):
         limits = {"type": "object", "properties": bounds, "additionalProperties": False}
         return {"anyOf": [one, {"type": "array", "items": one}, limits]}
 
-    @model_validator(mode="after")
-    def _says_something(self) -> ArgumentTestSettings:
-        if not self.values and self.less_than is None and self.more_than is None:
-            raise ValueError("must be a value, a list of values, {less_than: ...} or {more_than: ...}")
-        return self
+    _needs = needs(
+        "must be a value, a list of values, {less_than: ...} or {more_than: ...}", "values", "less_than", "more_than"
+    )
 
 
 class MatchSettings(StrictModel):
@@ -127,11 +118,7 @@ class OverrideSettings(StrictModel):
     rate: PerTime | None = None
     burst: Count | None = None
 
-    @model_validator(mode="after")
-    def _says_something(self) -> OverrideSettings:
-        if self.rate is None and self.burst is None:
-            raise ValueError("an override needs rate or burst")
-        return self
+    _needs = needs("an override needs rate or burst", "rate", "burst")
 
 
 class _CountedSettings(_RuleSettings):
@@ -156,11 +143,7 @@ class LimitSettings(_CountedSettings):
             raise ValueError(f"{info.field_name} needs rate beside it")
         return value
 
-    @model_validator(mode="after")
-    def _says_something(self) -> LimitSettings:
-        if self.rate is None and self.in_flight is None:
-            raise ValueError("a limit needs rate or in_flight")
-        return self
+    _needs = needs("a limit needs rate or in_flight", "rate", "in_flight")
 
 
 class QuotaSettings(_CountedSettings):
@@ -186,11 +169,8 @@ class QuotaSettings(_CountedSettings):
             raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
         return value
 
-    @model_validator(mode="after")
-    def _says_something(self) -> QuotaSettings:
-        if (self.per is None) == (self.rolling is None):
-            raise ValueError("a quota needs either per or rolling")
-        amounts = (self.calls, self.tokens, self.tokens_in, self.tokens_out, self.cost)
-        if all(amount is None for amount in amounts):
-            raise ValueError("a quota needs calls, tokens, tokens_in, tokens_out or cost")
-        return self
+    _needs_period = needs("a quota needs either per or rolling", "per", "rolling", most=1)
+    _needs_amount = needs(
+        "a quota needs calls, tokens, tokens_in, tokens_out or cost",
+        *("calls", "tokens", "tokens_in", "tokens_out", "cost"),
+    )

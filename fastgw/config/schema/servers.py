@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from fastgw.config.instance_urls import shown_url
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import Count, Duration, Flag, Many, Secret, Share, StrictModel, Text, short
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Secret, Share, StrictModel, Text, needs, short
 
 FORBIDDEN_HEADERS = re.compile(
     "host|content-(length|type)|transfer-encoding|connection|keep-alive|te|trailer|upgrade|accept(-encoding)?|expect"
@@ -124,12 +124,9 @@ class CredentialSettings(StrictModel):
     oauth: OAuth | None = None
     match: MatchSettings | None = None
 
-    @model_validator(mode="after")
-    def _one_way(self) -> CredentialSettings:
-        ways = (self.bearer, self.basic, self.header, self.oauth)
-        if sum(way is not None for way in ways) != 1:
-            raise ValueError("a credential is exactly one of bearer, basic, header, oauth")
-        return self
+    _needs = needs(
+        "a credential is exactly one of bearer, basic, header, oauth", "bearer", "basic", "header", "oauth", most=1
+    )
 
 
 class ServerTlsSettings(StrictModel):
@@ -196,10 +193,10 @@ class ServerSettings(StrictModel):
     health: HealthSettings | None = None
     breaker: BreakerSettings | None = None
 
+    _needs = needs("a server needs url or command, and not both", "url", "command", most=1)
+
     @model_validator(mode="after")
-    def _one_place(self) -> ServerSettings:
-        if bool(self.url) == bool(self.command):
-            raise ValueError("a server needs url or command, and not both")
+    def _consistent(self) -> ServerSettings:
         if len({instance.url for instance in self.url}) < len(self.url):
             raise ValueError("the same url twice")
         if self.env and not self.command:

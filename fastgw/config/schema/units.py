@@ -9,7 +9,15 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -34,6 +42,17 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, defer_build=True
     )
+
+
+def needs(message: str, *keys: str, most: int | None = None) -> Any:
+    """A validator of a model: one of the keys has a value, and `most` of them at most; ValueError with `message`."""
+
+    def check(model: T) -> T:
+        if not 1 <= sum(getattr(model, key) not in (None, ()) for key in keys) <= (most or len(keys)):
+            raise ValueError(message)
+        return model
+
+    return model_validator(mode="after")(check)
 
 
 def _parts(pattern: str, value: object, otherwise: str) -> re.Match[str]:
