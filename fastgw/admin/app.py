@@ -34,31 +34,28 @@ class AdminData:
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
     """All there is: verb, path, handler, and what the index says of it."""
 
-    async def live(_: web.Request) -> web.StreamResponse:
-        return web.Response(text="ok\n")
+    def page(make: Callable[[], web.Response]) -> Handler:
+        async def handler(_: web.Request) -> web.StreamResponse:
+            return make()
+
+        return handler
 
     async def ready(_: web.Request) -> web.StreamResponse:
         said = await data.readiness()
         return answer(said, 200 if said["ready"] else 503)
 
-    async def metrics(_: web.Request) -> web.StreamResponse:
+    def metrics() -> web.Response:
         return web.Response(body=data.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})
-
-    async def backends(_: web.Request) -> web.StreamResponse:
-        return answer(data.backends())
-
-    async def catalogue(_: web.Request) -> web.StreamResponse:
-        return answer(data.catalogue())
 
     async def limits(_: web.Request) -> web.StreamResponse:
         return answer(await data.limits.report())
 
     return [
-        ("GET", "/livez", live, "200 while the controller runs"),
+        ("GET", "/livez", page(lambda: web.Response(text="ok\n")), "200 while the controller runs"),
         ("GET", "/readyz", ready, "200 while agents are served, 503 with the reason otherwise"),
-        ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
-        ("GET", "/backends", backends, "what is known of each server"),
-        ("GET", "/catalogue", catalogue, "exposed names, and what was noticed about them"),
+        ("GET", "/metrics", page(metrics), "Prometheus text, all workers summed"),
+        ("GET", "/backends", page(lambda: answer(data.backends())), "what is known of each server"),
+        ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
         ("POST", "/limits/reset", resetting(data.limits, token), "make buckets full"),
     ]

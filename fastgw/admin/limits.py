@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,7 @@ class BadReset(Exception):
 
 
 class OperatorLimits:
-    """Limits, as operators meet them.
-
-    Args:
-        ask: has every worker do something; their answers.
-        limits: of the configuration as it is now.
-        audit: file that every order is appended to.
-    """
+    """Limits, as operators meet them; every order is appended to the file `audit`."""
 
     def __init__(self, ask: Ask, limits: Callable[[], Sequence[LimitSettings]], audit: Path) -> None:
         self._ask = ask
@@ -57,10 +52,16 @@ class OperatorLimits:
         # A worker that ends while it is asked says nothing.
         reports = [report for report in await self._ask("report", ()) if report is not None]
         states = [report["store"] for report in reports]
+        refused: Counter[tuple[str, str]] = Counter()
+        for row in (row for report in reports for row in report["refused"]):
+            refused[row["limit"], row["subject"]] += row["calls"]
         return {
             "store": {state: states.count(state) for state in sorted(set(states))},
             "buckets": _fullest(bucket for report in reports for bucket in report["buckets"]),
-            "refused": _most(row for report in reports for row in report["refused"]),
+            "refused": [
+                {"limit": limit, "subject": subject, "calls": calls}
+                for (limit, subject), calls in refused.most_common(REPORTED)
+            ],
         }
 
     async def reset(self, asked: dict[str, Any], who: str) -> dict[str, Any]:
@@ -118,16 +119,6 @@ def _fullest(buckets: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             found[key] = bucket
     rows = sorted(found.values(), key=lambda row: -row["used"])[:REPORTED]
     return [{**row, "used": round(row["used"], 4)} for row in rows]
-
-
-def _most(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Who was refused most, all workers together."""
-    found: dict[tuple[str, str], int] = {}
-    for row in rows:
-        key = row["limit"], row["subject"]
-        found[key] = found.get(key, 0) + row["calls"]
-    ordered = sorted(found.items(), key=lambda row: -row[1])[:REPORTED]
-    return [{"limit": limit, "subject": subject, "calls": calls} for (limit, subject), calls in ordered]
 
 
 # -- HTTP ------------------------------------------------------------------------------------------------------------

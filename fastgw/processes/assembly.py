@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.limiter import Buckets, Limiter
+from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.memory_buckets import MemoryBuckets
@@ -31,7 +31,6 @@ def parts(read: Callable[[], Plan]) -> Factories:
 
 
 def _load(plan: Plan) -> None:
-    """Import what only some gateways need, before workers are forked, who share it then."""
     if plan.store.kind != "memory":
         import_module(CLIENT)
 
@@ -39,17 +38,15 @@ def _load(plan: Plan) -> None:
 def _gateway(
     controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
 ) -> tuple[GatewayPort, Any]:
-    buckets: Buckets = MemoryBuckets() if seat.place.kind == "memory" else _shared(counters, tasks, seat)
-    limiter = Limiter(buckets, counters)
-    if isinstance(buckets, SharedBuckets):
+    if seat.place.kind == "memory":
+        limiter = Limiter(MemoryBuckets(), counters)
+    else:
+        connection: StoreConnection = import_module(CLIENT).RedisConnection(seat.place, seat.socket)
+        keys = StoreKeys(seat.place.prefix)
+        batcher: Batcher[Any] = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
+        batcher.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
+        buckets = SharedBuckets(keys, batcher, counters.inc, seat.workers)
+        limiter = Limiter(buckets, counters)
         buckets.heard = limiter.heard
     gateway = Gateway(controller, counters, tasks, life, limiter)
     return gateway, partial(serve, gateway)
-
-
-def _shared(counters: Counters, tasks: BackgroundTasks, seat: StoreAccess) -> SharedBuckets:
-    connection: StoreConnection = import_module(CLIENT).RedisConnection(seat.place, seat.socket)
-    keys = StoreKeys(seat.place.prefix)
-    flights: Batcher[Any] = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
-    flights.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
-    return SharedBuckets(keys, flights, counters.inc, seat.workers)

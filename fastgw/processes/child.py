@@ -26,12 +26,7 @@ QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def become(role: str, parent: int) -> None:
-    """Set this freshly forked process up.
-
-    Args:
-        role: shown as the process's name.
-        parent: pid of the supervisor; if it has gone already, this process ends.
-    """
+    """Set this freshly forked process up; if the supervisor, pid `parent`, has gone already, it ends."""
     for number in QUIET:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -13,13 +13,14 @@ import orjson
 
 from fastgw import __version__
 from fastgw.catalog.elements import Notice
+from fastgw.catalog.route import Route
 from fastgw.catalog.uris import Uris
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import header_lines
 from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
-from fastgw.snapshot.model import Endpoint, Snapshot
+from fastgw.snapshot.model import Snapshot
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
@@ -35,13 +36,7 @@ MOST_LOGGED = 50
 
 
 class ControlPlane:
-    """Of the real gateway; see `plan.ControlPlanePort`.
-
-    Args:
-        plan: the first reading of the configuration.
-        keys: master secrets for sealing.
-        tasks: background work.
-    """
+    """Of the real gateway (`plan.ControlPlanePort`); `keys` are the master secrets for sealing."""
 
     def __init__(self, plan: Plan, keys: tuple[bytes, ...], tasks: BackgroundTasks) -> None:
         self._settings: Settings = plan.settings
@@ -58,9 +53,8 @@ class ControlPlane:
         ours = orjson.dumps({"name": "fastgw", "version": __version__})
         clients = RpcClients(self._asker, tasks.spawn, ours)
         self._sessions = UpstreamSessions(clients, plan.data / "shared-sessions.json")
-        self._catalogues = CatalogueFetcher(
-            clients, self._sessions, plan.data, lambda: self._changed(), self._freshened
-        )
+        changed, fresh = lambda: self._changed(), lambda: self._fresh(self._catalogues.freshness())
+        self._catalogues: CatalogueFetcher = CatalogueFetcher(clients, self._sessions, plan.data, changed, fresh)
         self._catalogues.on_era = self._era_found
         self.questions: dict[str, Callable[..., Any]] = {
             "open_session": self._sessions.open,
@@ -79,7 +73,8 @@ class ControlPlane:
             catalogues=self._catalogues.catalogues(),
             eras=self._catalogues.eras,
             credentials=_credentials(self._settings),
-            seal_keys=_sealing(self._settings, self._keys),
+            # Those of the start where the configuration names none now.
+            seal_keys=tuple(secret.encode() for secret in plan_of(self._settings).secrets) or self._keys,
             version=__version__,
             gateway=platform.node(),
         )
@@ -130,9 +125,6 @@ class ControlPlane:
         self._tasks.spawn(self._sessions.run(), "upstream sessions")
         changed()
 
-    def _freshened(self) -> None:
-        self._fresh(self._catalogues.freshness())
-
     def instance_statuses(self) -> dict[str, tuple[str, str]]:
         servers, eras = self._settings.servers, self._catalogues.eras
         return {
@@ -173,13 +165,13 @@ class ControlPlane:
         endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
         return {
             "endpoints": {
-                path: {
-                    name: {"to": [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]}
-                    for name, route in endpoint.routes.items()
-                }
+                path: {name: {"to": _targets(route)} for name, route in endpoint.routes.items()}
                 for path, endpoint in endpoints.items()
             },
-            "prompts": {path: _prompts(endpoint) for path, endpoint in endpoints.items()},
+            "prompts": {
+                path: {name: _targets(grant.route) for view in one.views for name, grant in view.prompts.items()}
+                for path, one in endpoints.items()
+            },
             "resources": {path: _places(endpoint.uris, "resources") for path, endpoint in endpoints.items()},
             "templates": {path: _places(endpoint.uris, "templates") for path, endpoint in endpoints.items()},
             "notices": [
@@ -189,13 +181,8 @@ class ControlPlane:
         }
 
 
-def _prompts(endpoint: Endpoint) -> dict[str, list[str]]:
-    """`server/prompt` by the names of prompts that anybody may use."""
-    found = {name: grant.route for view in endpoint.views for name, grant in view.prompts.items()}
-    return {
-        name: [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]
-        for name, route in found.items()
-    }
+def _targets(route: Route) -> list[str]:
+    return [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]
 
 
 @contextmanager
@@ -214,11 +201,7 @@ def no_collections() -> Iterator[None]:
 
 
 def _places(uris: Uris, which: str) -> dict[str, str]:
-    """`server/uri` by what agents know it as, policies apart.
-
-    Args:
-        which: `resources` or `templates`.
-    """
+    """`server/uri` of all `resources` or `templates` by what agents know it as, policies apart."""
     named: dict[tuple[str, str], str] = getattr(uris.tables, which)
     return {shown: f"{server}/{own}" for (server, own), shown in named.items() if uris.owner(shown) is not None}
 
@@ -241,11 +224,6 @@ def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
 
 def _nobody(*_: Any) -> None:
     """Nobody is told of changes before `begin`."""
-
-
-def _sealing(settings: Settings, kept: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The secrets of the configuration as it is now; those of the start where it names none."""
-    return tuple(secret.encode() for secret in plan_of(settings).secrets) or kept
 
 
 def _credentials(settings: Settings) -> dict[str, bytes]:

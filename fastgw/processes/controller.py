@@ -19,8 +19,8 @@ import uvloop
 
 from fastgw.admin.status import Readiness
 from fastgw.processes import child
-from fastgw.processes.ended_sessions import EndedSessions
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
+from fastgw.processes.kept import EndedSessions
 from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
@@ -66,7 +66,7 @@ class ControllerProcess:
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
         questions = self._control_plane.questions
         self.handlers: dict[str, Callable[..., Any]] = {
-            **{name: partial(_without_worker, ask) for name, ask in questions.items()},
+            **{name: lambda _, *args, ask=ask: ask(*args) for name, ask in questions.items()},
             "open_session": self._open_session,
             "keep_session": self._keep_session,
             "end_session": self._end_session,
@@ -81,7 +81,11 @@ class ControllerProcess:
         self._ipc_server = IpcServer(
             self._tasks, self.handlers, self._welcome, lambda worker: self._sums.forget(worker.number)
         )
-        self._readiness = Readiness(self._states, lambda: self._ipc_server.generation, self._is_settled)
+        self._readiness = Readiness(
+            self._states,
+            lambda: self._ipc_server.generation,
+            lambda: self._control_plane.settled() and not self._busy and not self._changed.is_set(),
+        )
 
     async def run(self, places: Sockets) -> None:
         """Keep until the supervisor says stop."""
@@ -98,7 +102,8 @@ class ControllerProcess:
             ),
         )
         admin = await admin_app.serve_admin(places.admin, shown, self._plan.admin_token)
-        self._control_plane.begin(self._changed.set, self._ipc_server.freshen, self._learned)
+        server = self._ipc_server
+        self._control_plane.begin(self._changed.set, server.freshen, partial(server.broadcast, "instance_status"))
         self._tasks.spawn(self._compile_when_changed(), "compiling")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self._readiness.waited_enough)
         asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
@@ -110,9 +115,6 @@ class ControllerProcess:
 
     def _states(self) -> list[str]:
         return [worker.state for worker in self._ipc_server.workers]
-
-    def _is_settled(self) -> bool:
-        return self._control_plane.settled() and not self._busy and not self._changed.is_set()
 
     def hear(self, words: list[str]) -> None:
         """A line of the supervisor."""
@@ -142,16 +144,13 @@ class ControllerProcess:
     async def _compile(self) -> None:
         # The monotonic clock goes on over a restart of the controller: the next one's generations are higher.
         self._generation = max(self._generation + 1, time.monotonic_ns())
+        failed = "compiled; the one before is kept"
         try:
             snapshot = self._control_plane.compile(self._generation)
-        except Exception:
-            log.exception("the snapshot could not be compiled; the one before is kept")
-            self._sums.inc("fastgw_snapshot_failures_total")
-            return
-        try:
+            failed = "sent to all"
             await self._ipc_server.push(self._generation, snapshot)
-        except Exception:  # the controller would never compile again
-            log.exception("the snapshot could not be sent to all")
+        except Exception:  # whatever it is: the controller would never compile again
+            log.exception("the snapshot could not be %s", failed)
             self._sums.inc("fastgw_snapshot_failures_total")
 
     def _reload(self) -> None:
@@ -180,9 +179,6 @@ class ControllerProcess:
         send("levels", list(self._levels.items()))
         for key, (era, version) in self._control_plane.instance_statuses().items():
             send("instance_status", key, era, version)
-
-    def _learned(self, key: str, era: str, version: str) -> None:
-        self._ipc_server.broadcast("instance_status", key, era, version)
 
     async def _open_session(self, _: WorkerPeer, *args: Any) -> Any:
         await self._all_adopted.wait()
@@ -221,18 +217,14 @@ class ControllerProcess:
         self._sums.put(self._writer.lost, "fastgw_usage_events_lost_total", "sink")
         states = self._states()
         found: dict[tuple[str, ...], float] = {
-            ("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")
+            **{("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")},
+            ("fastgw_snapshot_generation",): self._ipc_server.generation,
+            ("fastgw_sessions_ended",): len(self._ended),
         }
-        found["fastgw_snapshot_generation",] = self._ipc_server.generation
-        found["fastgw_sessions_ended",] = len(self._ended)
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
         return found
-
-
-def _without_worker(ask: Callable[..., Any], _: WorkerPeer, *args: Any) -> Any:
-    return ask(*args)
 
 
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:

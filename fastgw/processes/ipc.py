@@ -73,11 +73,8 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
 class Channel:
     """One end of a connection.
 
-    Args:
-        handlers: by the name of a message, what it does. It is called with the arguments, in the order in which
-            messages come; what it returns is the answer to a question. Coroutines answer questions beside what
-            follows; of other messages they hold up what follows.
-        tasks: background work.
+    Each message's handler is called with its arguments, in the order in which messages come; what it returns is the
+    answer to a question. Coroutines answer questions beside what follows; of other messages they hold up what follows.
     """
 
     def __init__(
@@ -160,29 +157,29 @@ class Channel:
         except Exception as wrong:  # noqa: BLE001 - a link that ends for one message would be deaf to all that follow
             self._refuse(name, number, wrong)
             return
-        if not isawaitable(found):
-            self._answer(number, found)
-        elif number:
+        if isawaitable(found) and number:
             self._tasks.spawn(self._finish(name, number, found), f"answer {name}")
-        else:
+        elif isawaitable(found):
             await self._finish(name, number, found)
+        elif number:
+            self.send("answer", found, None, number=number)
 
     async def _finish(self, name: str, number: int, work: Awaitable[Any]) -> None:
         try:
-            self._answer(number, await work)
+            found = await work
+            if number:
+                self.send("answer", found, None, number=number)
         except Exception as wrong:  # noqa: BLE001 - as above
             self._refuse(name, number, wrong)
-
-    def _answer(self, number: int, value: Any, fault: tuple[Any, ...] | None = None) -> None:
-        if number:
-            self.send("answer", value, fault, number=number)
 
     def _refuse(self, name: str, number: int, wrong: Exception) -> None:
         if not isinstance(wrong, Fault):
             # Whoever asked must not wait out its deadline for a defect of ours.
             log.error("the message %s could not be taken", name, exc_info=wrong)
             wrong = Fault(Kind.INTERNAL, detail=repr(wrong))
-        self._answer(number, None, (wrong.kind, wrong.message, wrong.detail, wrong.retry_after, wrong.data))
+        if number:
+            fault = wrong.kind, wrong.message, wrong.detail, wrong.retry_after, wrong.data
+            self.send("answer", None, fault, number=number)
 
     def _answered(self, number: int, value: Any, fault: tuple[Any, ...] | None) -> None:
         answer = self._asked.get(number)

@@ -53,14 +53,7 @@ counted.
 
 
 class IpcClient:
-    """The link of worker `number`.
-
-    Args:
-        path: of the controller's socket.
-        counters: of this worker; what is counted is told every quarter of a second.
-        life: of this worker.
-        tasks: background work.
-    """
+    """The link of worker `number` to the controller's socket at `path`."""
 
     def __init__(self, path: str, number: int, counters: Counters, life: Lifecycle, tasks: BackgroundTasks) -> None:
         self._path = path
@@ -73,7 +66,7 @@ class IpcClient:
         self._channel: Channel | None = None
         self._connected = asyncio.Event()
         self._touched: set[tuple[str, str]] = set()
-        self._unsaid: dict[str, float] = {}
+        self._unannounced: dict[str, float] = {}
         self._decoder = SnapshotDecoder()
         self._generation = 0
         self._old: list[Any] = []
@@ -123,10 +116,10 @@ class IpcClient:
         return tuple(await self._ask("refresh", server, tool))
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """With the controller away for long it is known here, and told when one is back."""
-        self._unsaid[session] = seconds
+        """With the controller away for long it is known here, and announced when one is back."""
+        self._unannounced[session] = seconds
         if await self._inform("end_session", session, seconds):
-            self._unsaid.pop(session, None)
+            self._unannounced.pop(session, None)
 
     async def set_level(self, session: str, level: str) -> None:
         """With the controller away it holds here alone, and the log says so."""
@@ -160,7 +153,7 @@ class IpcClient:
         channel.send("hello", self._number, self._life.state, list(self._decoder.parts))
         channel.send("sessions", self._served.known_sessions())
         self._connected.set()
-        for session, seconds in self._unsaid.items():  # what the controller before may not have heard
+        for session, seconds in self._unannounced.items():  # what the controller before may not have heard
             self._tasks.spawn(self.end_session(session, seconds), "tell of an ended session")
         try:
             await channel.run()
@@ -170,11 +163,11 @@ class IpcClient:
             self._channel = None
             self._connected.clear()
 
-    async def tell(self) -> None:
-        """Tell what was counted and touched, for ever."""
+    async def report(self) -> None:
+        """Report what was counted and touched, for ever."""
         while True:
             await asyncio.sleep(TELL_EVERY)
-            self._tell_now()
+            self._report_now()
             await self._let_go()
 
     def say_state(self) -> None:
@@ -183,8 +176,8 @@ class IpcClient:
             self._channel.send("state", self._life.state)
 
     async def close(self, seconds: float) -> None:
-        """Tell the last counts and events, and wait until they have left."""
-        self._tell_now()
+        """Report the last counts and events, and wait until they have left."""
+        self._report_now()
         self._spool.flush()
         if self._channel is None:
             return
@@ -194,16 +187,14 @@ class IpcClient:
         except (TimeoutError, OSError):
             log.warning("the last counts did not reach the controller")
 
-    def _tell_now(self) -> None:
+    def _report_now(self) -> None:
         self._counters.gauge(self._served.in_flight, "fastgw_in_flight")
-        channel = self._ready()
-        if channel is None:
+        if (channel := self._ready()) is None:
             return
         if self._touched:
             channel.send("touch", list(self._touched))
             self._touched.clear()
-        delta = self._counters.take()
-        if delta is not None:
+        if (delta := self._counters.take()) is not None:
             channel.send("delta", delta)
 
     def _ready(self) -> Channel | None:
@@ -212,8 +203,7 @@ class IpcClient:
         return channel if channel is not None and not channel.is_closing and channel.unsent < MOST_UNSENT else None
 
     def _send_usage(self, events: int, lines: bytes) -> bool:
-        channel = self._ready()
-        if channel is not None:
+        if (channel := self._ready()) is not None:
             channel.send("usage", events, lines)
         return channel is not None
 
@@ -231,21 +221,16 @@ class IpcClient:
         try:
             async with asyncio.timeout(ASK_WITHIN):
                 for _ in range(TRIES):
-                    if not await self._is_connected():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(AWAY):
+                            await self._connected.wait()
+                    if self._channel is None:
                         break
                     with suppress(LinkLost):
-                        assert self._channel is not None
                         return await self._channel.ask(name, *args)
         except TimeoutError:
             raise Fault(Kind.TIMEOUT, detail=f"{name}: the controller did not answer") from None
         raise Fault(Kind.NO_SERVER, detail=f"{name}: no controller", data={"reason": "down"}, retry_after=1)
-
-    async def _is_connected(self) -> bool:
-        try:
-            async with asyncio.timeout(AWAY):
-                return await self._connected.wait()
-        except TimeoutError:
-            return False
 
     async def _inform(self, name: str, *args: Any) -> bool:
         """Have the controller tell the other workers; whether it has."""
@@ -293,9 +278,7 @@ class IpcClient:
     async def _let_go(self) -> None:
         """Free some of what older snapshots held: ten thousand grants at once would hold up calls for 10 ms."""
         # A quarter of it at least: however fast servers change their lists, it does not pile up.
-        for _ in range(max(LET_GO, len(self._old) // 4)):
-            if not self._old:
-                return
+        for _ in range(min(len(self._old), max(LET_GO, len(self._old) // 4))):
             self._old.pop()
             await asyncio.sleep(0)
 

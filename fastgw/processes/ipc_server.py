@@ -45,6 +45,15 @@ class WorkerPeer:
     has: Collection[bytes] = ()
     channel: Channel = field(init=False)
 
+    def send_parts(self, snapshot: EncodedSnapshot) -> Iterator[int]:
+        """Send it the parts that it lacks; the bytes of each frame."""
+        lacked = list(snapshot.lacked(self.has))
+        # A link that was cut over one snapshot would be cut over the same one again, for ever.
+        self.channel.room = max(self.channel.room, MOST_UNSENT + 2 * sum(len(text) for _, text in lacked))
+        for parts in batches(lacked):
+            self.channel.send("parts", parts)
+            yield sum(len(text) for _, text in parts)
+
     def load(self, snapshot: EncodedSnapshot) -> asyncio.Future[Any]:
         """Have it load a snapshot whose parts it was sent."""
         gone = [key for key in self.has if key not in snapshot.parts]
@@ -56,7 +65,6 @@ class IpcServer:
     """All workers.
 
     Args:
-        tasks: background work.
         handlers: what messages of workers do, by name; called with the worker and the message's arguments.
         welcome: sends a new worker what it must know besides the snapshot.
         gone: a worker's link has ended.
@@ -100,7 +108,7 @@ class IpcServer:
             self.broadcast("activate", generation)
 
     async def _load(self, snapshot: EncodedSnapshot) -> None:
-        """Send it to all who are here; returns when all have it, or do not go on reading it."""
+        """Until all who are here have it, or do not go on reading it."""
         now = list(self.workers)
         found = await asyncio.gather(*(self._bring(worker, snapshot) for worker in now))
         waits = dict(zip(found, now, strict=True))
@@ -114,7 +122,7 @@ class IpcServer:
 
     async def _bring(self, worker: WorkerPeer, snapshot: EncodedSnapshot) -> asyncio.Future[Any]:
         passed = 0
-        for size in self._send_parts(worker, snapshot):
+        for size in worker.send_parts(snapshot):
             passed += size
             if passed >= AT_ONCE:
                 passed = 0
@@ -123,15 +131,6 @@ class IpcServer:
         if self._fresh is not None:  # what came while parts were on their way was said of the snapshot before
             worker.channel.send("fresh", self._fresh)
         return loaded
-
-    def _send_parts(self, worker: WorkerPeer, snapshot: EncodedSnapshot) -> Iterator[int]:
-        """Queue the parts that it lacks; the bytes of each frame."""
-        lacked = list(snapshot.lacked(worker.has))
-        # A link that was cut over one snapshot would be cut over the same one again, for ever.
-        worker.channel.room = max(worker.channel.room, MOST_UNSENT + 2 * sum(len(text) for _, text in lacked))
-        for parts in batches(lacked):
-            worker.channel.send("parts", parts)
-            yield sum(len(text) for _, text in parts)
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -185,8 +184,7 @@ class IpcServer:
         self.workers.add(worker)
         self._welcome(worker)
         if self._snapshot is not None:
-            for _ in self._send_parts(worker, self._snapshot):
-                pass
+            list(worker.send_parts(self._snapshot))
             worker.load(self._snapshot)
         if self._fresh is not None:
             worker.channel.send("fresh", self._fresh)

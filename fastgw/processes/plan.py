@@ -59,12 +59,9 @@ FIXED = ("listen", "admin", "admin_token", "workers", "store", "data")
 
 @dataclass(frozen=True, slots=True)
 class StoreAccess:
-    """Where a worker finds the store.
+    """Where a worker finds the store that `workers` of this machine share.
 
-    Args:
-        place: as configured.
-        socket: path of the Unix socket of one that the supervisor runs; None of any other.
-        workers: how many of this machine share it.
+    `socket` is the path of the Unix socket of one that the supervisor runs.
     """
 
     place: StorePlace
@@ -94,85 +91,57 @@ class Lifecycle:
 
 
 class GatewayPort(Protocol):
-    """The gateway as its worker sees it (`fastgw.gateway.gateway.Gateway`; a fake in the tests of processes)."""
+    """The gateway as its worker sees it (`fastgw.gateway.gateway.Gateway`; a fake in the tests of processes).
+
+    `freshened`: until when the catalogue of each server is fresh, CLOCK_MONOTONIC seconds; none that is missing is.
+    `instance_status` takes `Address.era` and `Address.version`; `ended`: the id is not to be taken for `seconds`; both
+    may come before a first `load`. `prepare` ends within a second or so: what is not there by then is done without.
+    `operate` answers `report`, or `reset` with one as text.
+    """
 
     @property
     def in_flight(self) -> int: ...
-
     def load(self, snapshot: Snapshot) -> None: ...
-
     def activate(self, generation: int) -> None: ...
-
-    def freshened(self, until: dict[str, float]) -> None:
-        """Until when the catalogue of each server is fresh: CLOCK_MONOTONIC seconds; none that is missing is."""
-
-    def instance_status(self, key: str, era: str, version: str) -> None:
-        """What an instance speaks: `Address.era` and `Address.version`. May come before a first `load`."""
-
+    def freshened(self, until: dict[str, float]) -> None: ...
+    def instance_status(self, key: str, era: str, version: str) -> None: ...
     def suspected(self, key: tuple[str, str], session: str) -> None: ...
-
     def leveled(self, session: str, level: str) -> None: ...
-
-    def ended(self, session: str, seconds: float) -> None:
-        """An agent's session is over; its id is not to be taken for `seconds`. May come before a first `load`."""
-
+    def ended(self, session: str, seconds: float) -> None: ...
     def expire(self) -> None: ...
-
-    async def prepare(self) -> None:
-        """Get ready to serve, within a second or so: what is not there by then is done without."""
-
-    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
-        """Do what an operator asks of every worker, and answer: `report`, or `reset` with one as text."""
-
+    async def prepare(self) -> None: ...
+    def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None: ...
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]: ...
-
     def cancelled(self, session: str, request: bytes) -> bool: ...
 
 
 class ControlPlanePort(Protocol):
-    """What the controller thinks about (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests)."""
+    """What the controller decides by (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests).
+
+    `questions` that workers may ask are those of `ports.Controller`: `open_session`, `keep_session`, `end_session`,
+    `doubt_era`, `refresh`; each raises `Fault` as said there. Where `compile` raises, whatever it is, the snapshot
+    before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would give something else,
+    `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever that alone is another.
+    `settled`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a second.
+    """
 
     @property
-    def questions(self) -> Mapping[str, Callable[..., Any]]:
-        """What workers may ask, as in `Controller`: `open_session`, `keep_session`, `end_session`, `doubt_era`,
-        `refresh`; each raises `Fault` as said there.
-        """
-
-    def compile(self, generation: int) -> Snapshot:
-        """The snapshot of what is known now. Whatever it raises: the snapshot before is kept."""
-
+    def questions(self) -> Mapping[str, Callable[..., Any]]: ...
+    def compile(self, generation: int) -> Snapshot: ...
     def begin(
         self,
         changed: Callable[[], None],
         fresh: Callable[[dict[str, float]], None],
         learned: Callable[[str, str, str], None],
-    ) -> None:
-        """Start what runs beside.
-
-        Args:
-            changed: called whenever `compile` would give something else.
-            fresh, learned: called with what `GatewayPort.freshened` and `GatewayPort.instance_status` take, whenever
-                that alone is another.
-        """
-
-    def instance_statuses(self) -> dict[str, tuple[str, str]]:
-        """Era and version of every instance that they are known of, by its key."""
-
+    ) -> None: ...
+    def instance_statuses(self) -> dict[str, tuple[str, str]]: ...
     def reload(self, settings: Any) -> None: ...
-
     def touched(self, sessions: list[tuple[str, str]]) -> None: ...
-
     def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None: ...
-
-    def settled(self) -> bool:
-        """Whether every server has answered or failed once."""
-
+    def settled(self) -> bool: ...
     def backends(self) -> dict[str, Any]: ...
-
     def catalogue(self) -> dict[str, Any]: ...
-
-    async def close(self) -> None:
-        """End upstream sessions that are ours, within a second."""
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

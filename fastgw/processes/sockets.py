@@ -36,10 +36,7 @@ class Sockets:
 
     @classmethod
     def take(cls, plan: Plan, folder: Path) -> Sockets:
-        """Bind everything.
-
-        Args:
-            folder: ours alone (0700), for the controller's socket.
+        """Bind everything; `folder` is ours alone (0700), for the controller's socket.
 
         Raises:
             PortTaken: `listen` or `admin` cannot be bound.

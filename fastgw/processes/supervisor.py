@@ -26,13 +26,14 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fastgw.config.addresses import authority
 from fastgw.limits import embedded
 from fastgw.processes import child, controller, worker
+from fastgw.processes.kept import sealing_keys
 from fastgw.processes.plan import FIXED, Factories, Plan, StoreAccess
-from fastgw.processes.secret import sealing_keys
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry import logs
 
@@ -75,13 +76,15 @@ class Supervisor:
     def __init__(self, parts: Factories, plan: Plan, places: Sockets) -> None:
         self._parts = parts
         self._plan = plan
-        self._places = places
         self._pid = os.getpid()
         keys = sealing_keys(plan.secrets, plan.data)
         self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
         self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
-        numbers = range(1, plan.workers + 1)
-        self._workers = [ChildProcess(f"worker-{number}", self._worker(number)) for number in numbers]
+        addresses, store = (places.address, places.link), StoreAccess(plan.store, places.store, plan.workers)
+        self._workers = [
+            ChildProcess(f"worker-{number}", partial(worker.run, parts, number, addresses, store))
+            for number in range(1, plan.workers + 1)
+        ]
         self._children = [*self._store, self._controller, *self._workers]
         self._signals: list[int] = []
         self._restarts = [0, 0, 0]
@@ -90,11 +93,6 @@ class Supervisor:
         self._stopping = False
         self._hurried = False
         self._deaf_until = 0.0
-
-    def _worker(self, number: int) -> Callable[[socket.socket], None]:
-        places, plan = self._places, self._plan
-        store = StoreAccess(plan.store, places.store, plan.workers)
-        return lambda control: worker.run(self._parts, number, (places.address, places.link), store, control)
 
     def run(self) -> int:
         """Watch over the children until told to stop; the exit status."""
@@ -111,10 +109,14 @@ class Supervisor:
         gc.enable()
         for one in self._workers:
             self._start(one)
-        while not self._told_to_stop():
+        while not self._is_ending():
             self._bury()
-            self._revive()
-            self._sleep(self._until_due())
+            now = time.monotonic()
+            for one in self._children:
+                if not one.pid and now >= one.due:
+                    self._start(one)
+            due = [one.due for one in self._children if not one.pid]
+            self._sleep(max(0.0, min(due) - time.monotonic()) if due else None)
         return self._stop()
 
     # -- starting ------------------------------------------------------------------------------------------------
@@ -149,16 +151,6 @@ class Supervisor:
             logging.shutdown()
             os._exit(status)
 
-    def _revive(self) -> None:
-        now = time.monotonic()
-        for one in self._children:
-            if not one.pid and now >= one.due:
-                self._start(one)
-
-    def _until_due(self) -> float | None:
-        due = [one.due for one in self._children if not one.pid]
-        return max(0.0, min(due) - time.monotonic()) if due else None
-
     # -- watching ------------------------------------------------------------------------------------------------
 
     def _sleep(self, seconds: float | None) -> None:
@@ -168,16 +160,11 @@ class Supervisor:
                 os.read(self._wake[0], 4096)
 
     def _bury(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            for one in self._children:
-                if one.pid == pid:
-                    self._buried(one, os.waitstatus_to_exitcode(status))
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                for one in self._children:
+                    if one.pid == ended[0]:
+                        self._buried(one, os.waitstatus_to_exitcode(ended[1]))
 
     def _buried(self, one: ChildProcess, code: int) -> None:
         one.pid = 0
@@ -200,7 +187,8 @@ class Supervisor:
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
-    def _told_to_stop(self) -> bool:
+    def _is_ending(self) -> bool:
+        """Whether a signal says stop; others are followed."""
         while self._signals:
             if self._signals.pop(0) != signal.SIGHUP:
                 return True
@@ -285,7 +273,10 @@ def launch(parts: Factories) -> int:
     plan.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix=f"fastgw-{os.getpid()}-"))
     try:
-        _sweep(folder.parent)
+        for left in folder.parent.glob("fastgw-*-*"):  # of launchers that were killed
+            pid = left.name.split("-")[1]
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(left, ignore_errors=True)
         places = Sockets.take(plan, folder)
         supervisor = Supervisor(parts, plan, places)
         agents, operators = authority(*places.address), authority(*places.admin_address)
@@ -293,11 +284,3 @@ def launch(parts: Factories) -> int:
         return supervisor.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(base: Path) -> None:
-    """Remove folders of launchers that were killed."""
-    for left in base.glob("fastgw-*-*"):
-        pid = left.name.split("-")[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)

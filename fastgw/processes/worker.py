@@ -43,14 +43,7 @@ LAG = 0.25
 
 
 class RunningWorker:
-    """One worker at work.
-
-    Args:
-        parts: makers of what it carries.
-        number: counts from 1.
-        path: of the controller's socket.
-        seat: where the store is.
-    """
+    """Worker `number` (from 1) at work; `path` is that of the controller's socket."""
 
     def __init__(self, parts: Factories, number: int, path: str, seat: StoreAccess) -> None:
         self._life = Lifecycle()
@@ -81,7 +74,7 @@ class RunningWorker:
         """
         gc.set_threshold(50_000, 20, 50)  # a snapshot is much that lives long, and has no cycles
         self._tasks.spawn(self._client.run(), "link to the controller")
-        self._tasks.spawn(self._client.tell(), "telling the controller")
+        self._tasks.spawn(self._client.report(), "reporting to the controller")
         self._tasks.spawn(self._watch_lag(), "watching the loop")
         # What was loaded is listed at once where nothing was before: by then every other worker must have it.
         first: asyncio.Future[Any] = asyncio.gather(self._client.activated.wait(), self._served.prepare())
@@ -99,7 +92,15 @@ class RunningWorker:
         await self._drain(server, serving, self._leave.result())
 
     async def _become_active(self, address: tuple[str, int]) -> None:
-        await _reachable(address)
+        """Once somebody answers at the port: Granian listens in a thread of its own and does not say when."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+        writer: asyncio.StreamWriter | None = None
+        while writer is None:
+            try:
+                _, writer = await asyncio.open_connection(host, address[1])
+            except OSError:
+                await asyncio.sleep(0.005)
+        writer.close()
         self._life.activate()
         self._client.say_state()
 
@@ -131,19 +132,6 @@ class RunningWorker:
                 log.warning("the event loop was %.2f s late", late)
 
 
-async def _reachable(address: tuple[str, int]) -> None:
-    """Return when somebody answers at the port: Granian listens in a thread of its own and does not say when."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, address[1])
-        except OSError:
-            await asyncio.sleep(0.005)
-        else:
-            writer.close()
-            return
-
-
 def embedded(application: Any, address: tuple[str, int]) -> Server:
     """Granian's embedded server for this ASGI application; it shares the port by SO_REUSEPORT."""
     return Server(
@@ -165,11 +153,7 @@ def embedded(application: Any, address: tuple[str, int]) -> Server:
 def run(
     parts: Factories, number: int, places: tuple[tuple[str, int], str], seat: StoreAccess, control: socket.socket
 ) -> None:
-    """The whole life of a forked worker; returns when it has drained.
-
-    Args:
-        places: the address to serve on, and the path of the controller's socket.
-    """
+    """The whole life of a forked worker, at `places`: the address to serve on, and the controller's socket."""
     child.raise_files()
     address, path = places
 

@@ -8,16 +8,15 @@ for 100 ms. Most changes are those of one server, and what has not changed stays
 from __future__ import annotations
 
 import pickle
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2b
-from itertools import groupby
+from itertools import count, groupby, repeat
 from operator import itemgetter
 from typing import Any
 from zlib import crc32
 
+from fastgw.catalog.listing import ListEntry
 from fastgw.catalog.uris import Uris
 from fastgw.policy.uris import UriRules
 from fastgw.snapshot.model import Grant, Listing, Page, Snapshot, View
@@ -34,13 +33,16 @@ Part = tuple[bytes, bytes]
 """Hash, and pickled."""
 Runs = tuple[tuple[bytes, bytes], ...]
 """Grants in their order: hashes of parts, with places in each."""
-_SEAM = re.compile(rb"\},\{")
-"""Between two items of a list, most of the time: a text may be cut anywhere."""
+_Ids = tuple[int, ...]
+"""Places in memory of what a part is made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageLayout:
-    """A page: hashes of the pieces of each text that differs from the others, and each dialect's place in `texts`."""
+    """A page: hashes of the pieces of each text that differs from the others, and each dialect's place in `texts`.
+
+    A piece is some items, with commas between them.
+    """
 
     texts: tuple[tuple[bytes, ...], ...]
     of: dict[str, int]
@@ -59,12 +61,9 @@ class ViewLayout:
 
 
 class EncodedSnapshot:
-    """One snapshot as parts.
+    """One snapshot as parts; what is no `Snapshot` travels as it is.
 
-    Args:
-        generation: of the snapshot.
-        snapshot: what is no `Snapshot` travels as it is.
-        before: the snapshot before, whose parts are not made again. It may be forgotten afterwards.
+    The parts of the snapshot `before` are not made again; it may be forgotten afterwards.
     """
 
     def __init__(self, generation: int, snapshot: Any, before: EncodedSnapshot | None = None) -> None:
@@ -72,10 +71,13 @@ class EncodedSnapshot:
         self.parts: dict[bytes, bytes] = {}
         """Hash to pickled part; each comes after those it names."""
         self._snapshot = snapshot  # its objects are known by their places in memory: they must live
-        self._made: dict[tuple[int, ...], list[Part]] = {}
-        self._known = before._made if before is not None else {}
+        self._made: dict[_Ids, list[Part]] = {}
+        """What objects have become: one part, or one for each dialect of agents."""
+        self._pieces: dict[_Ids, list[_Ids]] = {}
+        """Of each page: what its pieces are made of."""
+        self._before = before
         layout = self._layout(snapshot) if isinstance(snapshot, Snapshot) else (snapshot, {})
-        self._known = {}
+        self._before = None
         self.root = pickle.dumps(layout, pickle.HIGHEST_PROTOCOL)
         """What is sent each time: the snapshot less its parts, and by endpoint the hashes of its URIs and its views."""
 
@@ -83,50 +85,73 @@ class EncodedSnapshot:
         """The parts that those lack who have the ones with the hashes `known`."""
         return ((key, text) for key, text in self.parts.items() if key not in known)
 
-    def _add(self, made_of: tuple[Any, ...], make: Callable[[], list[Part]]) -> bytes:
-        """Add what these objects become, the snapshot before may have made it; the hash of the last part of it."""
+    def _add(self, made_of: Sequence[object], make: Callable[[Any], list[Part]]) -> list[Part]:
+        """Add what these objects become, the snapshot before may have made it."""
         ids = tuple(map(id, made_of))
         # Once for all who name it: a view that names one hash twice would be pickled otherwise the next time.
-        made = self._made.get(ids) or self._known.get(ids) or make()
-        self._made[ids] = made
-        self.parts.update(made)
-        return made[-1][0]
+        made = self._made.get(ids)
+        if made is None:
+            before = self._before._made.get(ids) if self._before is not None else None
+            made = self._made[ids] = before or make(made_of)
+            self.parts.update(made)
+        return made
 
     def _layout(self, snapshot: Snapshot) -> tuple[Snapshot, dict[str, tuple[bytes, list[bytes]]]]:
         views = [view for endpoint in snapshot.endpoints.values() for view in endpoint.views]
         tools_and_prompts = [found for view in views for found in (view.grants, view.prompts)]
-        places = self._add_grants(grant for found in tools_and_prompts for grant in found.values())
+        places = self._add_grants([grant for found in tools_and_prompts for grant in found.values()])
         hashes, bare = {}, {}
         for path, endpoint in snapshot.endpoints.items():
-            uris = self._add((endpoint.uris,), partial(_parts_of, endpoint.uris))
+            uris = self._add((endpoint.uris,), lambda found: _parts_of(found[0]))[0][0]
             hashes[path] = uris, [self._add_view(view, places) for view in endpoint.views]
             # Which routes there are is for operators to see, and they ask the controller.
             bare[path] = replace(endpoint, routes={}, views=(View(),) * len(endpoint.views), uris=NO_URIS)
         return replace(snapshot, endpoints=bare), hashes
 
-    def _add_grants(self, grants: Iterable[Grant]) -> dict[int, tuple[bytes, int]]:
+    def _add_grants(self, grants: list[Grant]) -> dict[int, tuple[bytes, int]]:
         """Where each grant is, by its place in memory: hash of a part, and the place in it."""
         places: dict[int, tuple[bytes, int]] = {}
-        unique = list({id(grant): grant for grant in grants}.values())
+        unique = list(dict(zip(map(id, grants), grants, strict=True)).values())
         begin = 0
         for end, grant in enumerate(unique, 1):
             # Names decide where a part ends, so that what stands behind a change is parted as before.
             last = end == len(unique) or crc32(grant.route.name.encode()) % (GRANTS // 2) == 0
             if last or end - begin == GRANTS:
                 some = tuple(unique[begin:end])
-                key = self._add(some, partial(_parts_of, some))
-                places.update({id(one): (key, at) for at, one in enumerate(some)})
+                [(key, _)] = self._add(some, _parts_of)
+                places.update(zip(map(id, some), zip(repeat(key), count()), strict=False))
                 begin = end
         return places
 
     def _add_view(self, view: View, places: Mapping[int, tuple[bytes, int]]) -> bytes:
-        lists = {}
-        for method, found in view.lists.items():
-            pages = [self._add((page,), partial(_parts_of_page, page)) for page in found.pages]
-            lists[method] = tuple(pages), found.fingerprint
-        (part,) = _parts_of(ViewLayout(_runs(view.grants, places), _runs(view.prompts, places), view.uri_rules, lists))
-        self.parts.update([part])
-        return part[0]
+        lists = {
+            method: (tuple([self._add_page(page) for page in found.pages]), found.fingerprint)
+            for method, found in view.lists.items()
+        }
+        layout = ViewLayout(_runs(view.grants, places), _runs(view.prompts, places), view.uri_rules, lists)
+        [(key, text)] = _parts_of(layout)
+        self.parts[key] = text
+        return key
+
+    def _add_page(self, page: Page) -> bytes:
+        ids = (id(page),)
+        if self._before is not None and ids in self._before._made and ids not in self._made:
+            pieces = self._pieces[ids] = self._before._pieces[ids]
+            for piece in pieces:
+                self._made[piece] = self._before._made[piece]
+                self.parts.update(self._made[piece])
+        return self._add((page,), self._parts_of_page)[-1][0]
+
+    def _parts_of_page(self, pages: Sequence[Page]) -> list[Part]:
+        """Its layout; its pieces are added."""
+        (page,) = pages
+        pieces = [(some, self._add(some, _parts_of_items)) for some in _cut(page.entries)]
+        self._pieces[id(page),] = [tuple(map(id, some)) for some, _ in pieces]
+        columns = {id(text): at for at, text in enumerate(page.items.values())}  # dialects that list the same share one
+        places = {key: at for at, key in enumerate(columns)}
+        texts = tuple([tuple([made[at][0] for _, made in pieces]) for at in columns.values()])
+        of = {name: places[id(text)] for name, text in page.items.items()}
+        return _parts_of(PageLayout(texts, of, page.start, page.more))
 
 
 def _runs(grants: Mapping[str, Grant], places: Mapping[int, tuple[bytes, int]]) -> Runs:
@@ -139,26 +164,20 @@ def _parts_of(found: object) -> list[Part]:
     return [(blake2b(text, digest_size=16).digest(), text)]
 
 
-def _parts_of_page(page: Page) -> list[Part]:
-    """Its pieces, and the page."""
-    texts = {id(text): text for text in page.items.values()}  # dialects that list the same share one
-    pieces = {key: [part for piece in _cut(text) for part in _parts_of(piece)] for key, text in texts.items()}
-    places = {key: at for at, key in enumerate(texts)}
-    hashes = tuple([tuple([key for key, _ in found]) for found in pieces.values()])
-    layout = PageLayout(hashes, {name: places[id(text)] for name, text in page.items.items()}, page.start, page.more)
-    return [*(part for found in pieces.values() for part in found), *_parts_of(layout)]
+def _parts_of_items(some: Sequence[ListEntry]) -> list[Part]:
+    """One for each dialect: these items, with commas between them."""
+    columns = zip(*[entry.texts for entry in some], strict=True)
+    made: dict[tuple[bytes, ...], Part] = {}
+    return [made.get(texts) or made.setdefault(texts, _parts_of(b",".join(texts))[0]) for texts in columns]
 
 
-def _cut(text: bytes) -> Iterator[bytes]:
-    """The text in pieces: an item decides by itself whether a piece ends with it, so that a new one moves no other."""
-    begin = item = 0
-    for seam in _SEAM.finditer(text):
-        end = seam.start() + 1
-        if crc32(text[item:end]) % ITEMS == 0:
-            yield text[begin:end]
+def _cut(entries: Sequence[ListEntry]) -> Iterator[Sequence[ListEntry]]:
+    """Items in pieces: an item decides by itself whether a piece ends with it, so that a new one moves no other."""
+    begin = 0
+    for end, entry in enumerate(entries, 1):
+        if end == len(entries) or crc32(entry.texts[0]) % ITEMS == 0:
+            yield entries[begin:end]
             begin = end
-        item = end
-    yield text[begin:]
 
 
 class SnapshotDecoder:
@@ -214,11 +233,11 @@ class SnapshotDecoder:
     def _page(self, layout: PageLayout) -> Page:
         texts = []
         for pieces in layout.texts:
-            text = b"".join([self.parts[piece] for piece in pieces])
+            text = b"[" + b",".join([self.parts[piece] for piece in pieces]) + b"]"
             # From here on the pieces are places in the page: all lists would be kept twice otherwise.
-            view, begin = memoryview(text), 0
+            view, begin = memoryview(text), 1
             for piece in pieces:
                 end = begin + len(self.parts[piece])
-                self.parts[piece], begin = view[begin:end], end
+                self.parts[piece], begin = view[begin:end], end + 1
             texts.append(text)
         return Page({name: texts[at] for name, at in layout.of.items()}, layout.start, layout.more)

@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from fastgw.catalog.elements import DIALECTS, MODERN
+from fastgw.catalog.listing import ListEntry
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Condition
@@ -97,11 +98,13 @@ class Page:
         items: the JSON array for each dialect of agents: `modern`, and each legacy revision.
         start: position of its first item in the whole list.
         more: whether a page follows.
+        entries: what `items` is made of, in the controller alone: the codec knows them again after a change.
     """
 
     items: dict[str, bytes]
     start: int
     more: bool
+    entries: tuple[ListEntry, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Views:
             key = start, start + PAGE < len(entries), items
             page = self._pages.get(key)
             if page is None:
-                page = self._pages[key] = Page(encoded(items), start, key[1])
+                page = self._pages[key] = Page(encoded(items), start, key[1], items)
             pages[key] = page
             yield page
 

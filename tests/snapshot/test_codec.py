@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.listing import ListEntry
 from fastgw.processes.control_plane import no_collections
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.codec import GRANTS, EncodedSnapshot, SnapshotDecoder
@@ -199,17 +200,20 @@ ITEMS = ["[", "]", ",", '","', "},{", "}{", "\\u0000", "ü", "日本", "", "a", 
 
 def test_any_lists_for_any_dialects_arrive_byte_for_byte() -> None:
     worker, encoded, start = Worker(), None, many()
+    kept: list[ListEntry] = []
     endpoint = start.endpoints["/mcp"]
     for seed in range(200):
         dice = random.Random(seed)
         pages = []
         for at in range(dice.randrange(1, 4)):
-            one, two = (
-                json.dumps([{"n": dice.choice(ITEMS)} for _ in range(dice.randrange(40))], separators=(",", ":"))
-                for _ in "ab"
-            )
-            text = one.encode()
-            pages.append(Page({"modern": text, "old": text, "oldest": two.encode()}, at, dice.random() < 0.5))
+            entries = []
+            for _ in range(dice.randrange(40)):
+                text, other = (json.dumps({"n": dice.choice(ITEMS)}).encode() for _ in "ab")
+                entries.append(dice.choice(kept) if kept and dice.random() < 0.5 else ListEntry((text, text, other)))
+            kept = entries
+            modern, oldest = (b"[" + b",".join([one.texts[at] for one in entries]) + b"]" for at in (0, 2))
+            items = {"modern": modern, "old": modern, "oldest": oldest}
+            pages.append(Page(items, at, dice.random() < 0.5, tuple(entries)))
         view_ = replace(endpoint.views[0], lists={"tools/list": Listing(tuple(pages))})
         sent = replace(start, endpoints={"/mcp": replace(endpoint, views=(view_, *endpoint.views[1:]))})
         encoded = EncodedSnapshot(seed + 1, sent, encoded)
