@@ -29,7 +29,7 @@ from fastgw.limits.batcher import Batcher
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
 from fastgw.limits.shared_buckets import SharedBuckets
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.limits import BucketCharge
 from fastgw.upstream.tasks import BackgroundTasks
 
 AT_ONCE = 32
@@ -145,7 +145,7 @@ class Stage:
 
 def _prepared(keys: StoreKeys, charges: Sequence[BucketCharge]) -> tuple[list[str], bytes]:
     """Keys and argument of the script for this check."""
-    rows = [ScriptRow(keys.bucket(*charge.bucket), charge.figures) for charge in charges]
+    rows = [ScriptRow(keys.bucket(*charge.bucket), charge.rate) for charge in charges]
     check = [part for place, charge in enumerate(charges, 1) for part in (place, charge.cost, ENFORCE)]
     request = ScriptRequest(rows, [check])
     return keys.of(request), encode(request, "reference", "epoch")

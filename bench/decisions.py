@@ -24,8 +24,8 @@ from fastgw.gateway.limiter import Limiter
 from fastgw.limits.leases import Leases
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys
+from fastgw.policy.limits import Bucket, BucketCharge, LimitVerdict
 from fastgw.policy.match import Principal
-from fastgw.policy.verdict import Bucket, BucketCharge, LimitVerdict
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.compiler import Learned, compile_snapshot
@@ -78,26 +78,26 @@ class Leased:
     """As `stores.shared.Shared` decides while its store is in use and all that is asked for is held."""
 
     def __init__(self) -> None:
-        self._holdings = Leases(StoreKeys("bench"))
+        self._leases = Leases(StoreKeys("bench"))
 
     def __len__(self) -> int:
-        return len(self._holdings)
+        return len(self._leases)
 
     def decide(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None:
         """See `Shared.decide`."""
-        return self._holdings.grant(charges, now)
+        return self._leases.grant(charges, now)
 
     def release(self, permits: Iterable[BucketCharge]) -> None:
         """See `Shared.release`."""
-        self._holdings.release(permits)
+        self._leases.release(permits)
 
     def fill(self, charges: Sequence[BucketCharge], now: int) -> None:
         """See `Buckets.fill`: more is lent than can be spent here."""
         for charge in charges:
-            holding = self._holdings.find(charge)
-            holding.held, holding.until = HELD, FOR_EVER
-            assert charge.figures is not None
-            holding.lacks(SPENT * charge.figures.price, now)
+            lease = self._leases.find(charge)
+            lease.held, lease.until = HELD, FOR_EVER
+            assert charge.rate is not None
+            lease.lacks(SPENT * charge.rate.price, now)
 
 
 class Scene:

@@ -79,7 +79,7 @@ def sizes(live: int = LIVE) -> list[Measured]:
         found.append(_fact(f"a bucket in memory, {parts} in its `by`", taken, BYTES, "bytes"))
         later, beats = now() + HOUR, 0
         while len(memory) and beats < live:
-            memory.beat(later)
+            memory.heartbeat(later)
             beats += 1
         found.append(
             _fact(f"of these left, full again, after {beats} beats, {parts} in its `by`", len(memory), 0, "buckets")

@@ -17,7 +17,7 @@ from fastgw.cli.client import LARGEST, Place, decoded
 from fastgw.cli.terminal import FAILED, USAGE, CommandFailed, line
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
-from fastgw.policy.verdict import BucketState
+from fastgw.policy.limits import BucketState
 
 TOKEN_ENV = "FASTGW_ADMIN_TOKEN"
 WITHIN = 10.0

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path as FilePath
 
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
-from fastgw.config.rules import FAILED_CREDENTIALS, bucket_rate, tools_of
+from fastgw.config.rules import FAILED_CREDENTIALS, rate_of, tools_of
 from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings
 from fastgw.config.schema.servers import ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
@@ -246,7 +246,7 @@ def _limits_nothing(path: Path, limit: LimitSettings) -> Iterator[Finding]:
 
 def _beyond(path: Path, rate: RateSetting, burst: int | None = None) -> Iterator[Finding]:
     try:
-        bucket_rate(rate, burst)
+        rate_of(rate, burst)
     except ValueError as wrong:
         yield path, str(wrong), None
 

@@ -10,7 +10,7 @@ from fastgw.config.schema.rules import LimitSettings, MatchSettings, OverrideSet
 from fastgw.config.schema.settings import Settings
 from fastgw.config.schema.units import RateSetting
 from fastgw.policy.authorise import Policy
-from fastgw.policy.bucket import BucketRate, figures_of
+from fastgw.policy.bucket import BucketRate, bucket_rate
 from fastgw.policy.limits import Limit, Override, ToolPatterns
 from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, of_kind
@@ -54,7 +54,7 @@ def limits_of(settings: Settings) -> tuple[Limit, ...]:
     """The key `limits`, in its order.
 
     Raises:
-        ValueError: figures beyond what a bucket counts; `checks` refuses them with their place.
+        ValueError: numbers beyond what a bucket counts; `checks` refuses them with their place.
     """
     return tuple(_limit(one) for one in settings.limits)
 
@@ -62,12 +62,19 @@ def limits_of(settings: Settings) -> tuple[Limit, ...]:
 def failed_credentials_of(settings: Settings) -> BucketRate | None:
     """How many wrong credentials an address may show; None where that is not limited."""
     rate = settings.failed_credentials
-    return None if rate is None else bucket_rate(rate, None)
+    return None if rate is None else rate_of(rate, None)
 
 
-def bucket_rate(rate: RateSetting, burst: int | None) -> BucketRate:
-    """What a bucket counts by; `burst` None: as many calls at once as the rate names. ValueError: it limits nothing."""
-    return figures_of(rate.calls, rate.seconds, rate.calls if burst is None else burst)
+def rate_of(rate: RateSetting, burst: int | None) -> BucketRate:
+    """A rate as buckets count it.
+
+    Args:
+        burst: calls at once; None: as many as the rate names.
+
+    Raises:
+        ValueError: they limit nothing.
+    """
+    return bucket_rate(rate.calls, rate.seconds, rate.calls if burst is None else burst)
 
 
 def tools_of(texts: Sequence[str] | None) -> ToolPatterns | None:
@@ -84,7 +91,7 @@ def _limit(one: LimitSettings) -> Limit:
         by=one.by,
         match=match_of(one.match, one.except_),
         tools=tools_of(one.tools),
-        figures=None if one.rate is None else bucket_rate(one.rate, one.burst),
+        rate=None if one.rate is None else rate_of(one.rate, one.burst),
         in_flight=one.in_flight,
         overrides=() if one.rate is None else tuple(_override(one.rate, each) for each in one.overrides),
         exact=one.exact,
@@ -96,5 +103,5 @@ def _limit(one: LimitSettings) -> Limit:
 def _override(rate: RateSetting, override: OverrideSettings) -> Override:
     """A rate of its own brings its own burst, a burst alone stands beside the limit's rate."""
     key = sha256(override.match.model_dump_json().encode()).hexdigest()[:12]
-    found = bucket_rate(override.rate or rate, override.burst)
+    found = rate_of(override.rate or rate, override.burst)
     return Override(match_of(override.match, None) or Match(), found, key)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.policy.verdict import LimitVerdict
+from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import headers, sse
 from fastgw.upstream.tasks import BackgroundTasks
 
@@ -237,15 +237,15 @@ def rate_limit_headers(verdict: LimitVerdict | None) -> Fields:
     `q` calls in `w` seconds: a bucket, and how long it takes to fill. `r` calls are left; in `t` seconds it is full.
     """
     charge = verdict.tightest if verdict is not None else None
-    if verdict is None or charge is None or charge.figures is None:
+    if verdict is None or charge is None or charge.rate is None:
         return []
-    figures = charge.figures
+    rate = charge.rate
     # A String of structured fields (RFC 9651, section 3.3.3): printable ASCII, two letters escaped.
     plain = "".join(letter if " " <= letter <= "~" else "?" for letter in charge.limit.name)
     name = b'"%s"' % plain.replace("\\", "\\\\").replace('"', '\\"').encode()
-    window = max(1, ceil(figures.seconds(figures.cap)))
+    window = max(1, ceil(rate.seconds(rate.cap)))
     return [
-        (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, figures.burst, window)),
+        (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, rate.burst, window)),
         (b"ratelimit", b"%s;r=%d;t=%d" % (name, verdict.left, ceil(verdict.full_in))),
     ]
 

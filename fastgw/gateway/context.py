@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastgw.catalog.route import Arm
 from fastgw.limits.batch import AwaitedAdmission
+from fastgw.policy.limits import LimitVerdict
 from fastgw.policy.match import ANONYMOUS, Principal
-from fastgw.policy.verdict import LimitVerdict
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Endpoint, Grant, Snapshot, View
 from fastgw.upstream.call_context import Attempt

@@ -28,15 +28,17 @@ from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.policy.limits import (
     ApplyingLimits,
+    BucketCharge,
+    BucketState,
     CallSubject,
     Limit,
+    LimitVerdict,
     SubjectReader,
     applying,
     override_table,
     shown,
 )
 from fastgw.policy.match import Claim
-from fastgw.policy.verdict import BucketCharge, BucketState, LimitVerdict
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Snapshot
@@ -54,7 +56,7 @@ NETWORK = 64
 """Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 SOON = 1
 """`Retry-After` where nobody can say when another call ends, in seconds."""
-BEAT = 0.5
+HEARTBEAT = 0.5
 """Seconds between two looks at what is idle, and two signs of life to a store."""
 READY_WITHIN = 1.0
 """Seconds a worker waits for the store before it serves without."""
@@ -80,11 +82,6 @@ class Reset(msgspec.Struct, frozen=True, tag_field="do", tag="reset"):
     subject: tuple[str | None, ...] | None = None
 
 
-class _Reference(msgspec.Struct):
-    type: str
-
-
-_REFERENCE = msgspec.json.Decoder(_Reference).decode
 _RESET = msgspec.json.Decoder(Reset).decode
 
 
@@ -106,12 +103,7 @@ class Selection(NamedTuple):
 
 
 class Limiter(AdmissionGate):
-    """Holds one worker's calls to the limits.
-
-    Args:
-        buckets: where they are kept.
-        counters: of this worker.
-    """
+    """Holds one worker's calls to the limits."""
 
     def __init__(self, buckets: Buckets, counters: Counters) -> None:
         self._buckets = buckets
@@ -127,7 +119,7 @@ class Limiter(AdmissionGate):
 
     def load(self, snapshot: Snapshot) -> None:
         """Go by the limits of this snapshot. Buckets stay as they are: they are known by name."""
-        self._failed_logins = replace(self._failed_logins, figures=snapshot.failed_credentials)
+        self._failed_logins = replace(self._failed_logins, rate=snapshot.failed_credentials)
         if snapshot.limits != self._limits:
             self._limits = snapshot.limits
             self._known.clear()
@@ -141,9 +133,9 @@ class Limiter(AdmissionGate):
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(HEARTBEAT)
             try:
-                self._buckets.beat(int(monotonic() * 1e6))
+                self._buckets.heartbeat(int(monotonic() * 1e6))
                 self._counters.gauge(self._buckets.state == "up", "fastgw_store_up")
                 held = self._buckets.held()
                 for limit in self._limits:
@@ -212,16 +204,16 @@ class Limiter(AdmissionGate):
         weight, principal, found = arm.weight, context.principal, []
         for applies, read in _speaking(selection, context):
             limit = applies.limit
-            table, figures = applies.tariff
+            table, rate = applies.table
             if applies.match is not None or applies.overrides:
                 arguments = call.params.get("arguments", b"{}")
                 if not applies.counts(arguments):
                     continue
-                table, figures = applies.tariff_for(arguments)
+                table, rate = applies.table_for(arguments)
             subject = read(principal)
-            if figures is not None:
-                cost = weight if weight < 2 else min(weight, figures.burst)
-                found.append(BucketCharge(limit, (table, subject), figures, cost))
+            if rate is not None:
+                cost = weight if weight < 2 else min(weight, rate.burst)
+                found.append(BucketCharge(limit, (table, subject), rate, cost))
             if limit.in_flight is not None:
                 found.append(BucketCharge(limit, (f"{limit.name}\n*", subject), None, 1, limit.in_flight))
         return found
@@ -263,25 +255,25 @@ class Limiter(AdmissionGate):
         if reset.subject is None:
             self._buckets.reset_all(reset.limit, reset.number)
             return
-        limit = next((one for one in (*self._limits, self._failed_logins) if one.name == reset.limit), None)
-        if limit is None:
-            return
-        tables = [(limit.name, limit.figures)]
-        tables += [(override_table(limit, one), one.figures) for one in limit.overrides]
         subject = reset.subject[0] if len(reset.subject) == 1 else reset.subject
-        charges = [BucketCharge(limit, (table, subject), figures) for table, figures in tables if figures]
-        self._buckets.reset(charges, reset.number)
+        for limit in (*self._limits, self._failed_logins):
+            if limit.name == reset.limit:
+                tables = [
+                    (limit.name, limit.rate),
+                    *((override_table(limit, one), one.rate) for one in limit.overrides),
+                ]
+                charges = [BucketCharge(limit, (table, subject), rate) for table, rate in tables if rate]
+                self._buckets.reset(charges, reset.number)
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand here, fit for JSON: fullest buckets, who is refused most."""
-        states: list[BucketState] = []
-        for at, one in enumerate(self._buckets.standings(int(monotonic() * 1e6))):
-            if at % SLICE == SLICE - 1:
-                states = nlargest(REPORTED, states, key=attrgetter("used"))
-                await asyncio.sleep(0)  # calls go on meanwhile
-            states.append(one)
+        fullest: list[BucketState] = []
+        states = self._buckets.bucket_states(int(monotonic() * 1e6))
+        while some := list(islice(states, SLICE)):
+            fullest = nlargest(REPORTED, [*fullest, *some], key=attrgetter("used"))
+            await asyncio.sleep(0)  # calls go on meanwhile
         return {
-            "buckets": [asdict(one) for one in nlargest(REPORTED, states, key=attrgetter("used"))],
+            "buckets": [asdict(one) for one in fullest],
             "refused": [
                 {"limit": limit, "subject": subject, "calls": calls}
                 for (limit, subject), calls in islice(self.refused, REPORTED)
@@ -294,11 +286,11 @@ class Limiter(AdmissionGate):
     async def throttle_failed_login(self, context: RequestContext, fault: Fault) -> Fault:
         """The refusal of a wrong credential: `fault`, or RATE_LIMITED for an address that has shown too many."""
         limit = self._failed_logins
-        if limit.figures is None or fault.kind is not Kind.WRONG_CREDENTIAL:
+        if limit.rate is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
         bucket = limit.name, _address(context.client)
         try:
-            verdict = await self._verdict(context, [BucketCharge(limit, bucket, limit.figures)])
+            verdict = await self._verdict(context, [BucketCharge(limit, bucket, limit.rate)])
         finally:
             self.settle(context)
         return self._refusal(context, verdict, verdict.refused) if verdict.refused is not None else fault
@@ -345,5 +337,6 @@ def _kind(call: Call) -> str:
     """What is called; of a completion what is completed."""
     if call.method == names.TOOLS_CALL:
         return "tool"
-    is_completion = call.method == names.COMPLETE and _REFERENCE(call.params["ref"]).type == "ref/prompt"
-    return "prompt" if is_completion or call.method == names.PROMPTS_GET else "resource"
+    if call.method == names.COMPLETE:
+        return "prompt" if msgspec.json.decode(call.params["ref"])["type"] == "ref/prompt" else "resource"
+    return "prompt" if call.method == names.PROMPTS_GET else "resource"

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fastgw.config.instance_urls import place
 from fastgw.gateway.context import RequestContext
-from fastgw.policy.verdict import LimitVerdict
+from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.controller import Controller

@@ -1,25 +1,22 @@
-"""Calls on their way through the limits, and what one worker asks of the store for them in one flight."""
+"""Calls that wait for the store, and what one worker asks of it for them in one batch."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from fastgw.limits.leases import Lease
-from fastgw.limits.script import ENFORCE, SHADOW, ScriptRow
-from fastgw.policy.verdict import BucketCharge, LimitVerdict
+from fastgw.limits.script import ENFORCE, SHADOW, ScriptRequest
+from fastgw.policy.limits import BucketCharge, LimitVerdict
 
 
 class AwaitedAdmission:
-    """What one call asks of the limits, the verdict, and what it must give back: once, since it may end at any moment.
-
-    Stands in the exchange before anything is waited for, so that whoever settles the call finds it.
-
-    Args:
-        charges: the buckets that the call counts in.
+    """What one call asks of the limits, and their verdict. It is there before anything is waited for, so that whoever
+    settles the call, at any moment, finds it.
 
     Attributes:
-        taken: of a call that is asked about at the store: charge, holding, and what of the cost was held.
+        taken: of a call that the store is asked about: charge, lease, and what of the cost was taken from that.
         answered: the store has answered.
     """
 
@@ -58,27 +55,47 @@ class AwaitedAdmission:
         return self.verdict.permits if self.verdict is not None else ()
 
 
-class BatchRows:
-    """The buckets of one flight, each once."""
+Order = tuple[BucketCharge, int, int]
+"""What the store must do with a bucket whatever it lacks: how much, and the mode."""
 
-    def __init__(self, now: int) -> None:
-        self.now = now
-        self.rows: list[ScriptRow] = []
-        self.leases: list[Lease] = []
-        self._places: dict[str, int] = {}
+
+@dataclass(slots=True)
+class Batch:
+    """What is asked in one go, each bucket once.
+
+    Args:
+        request: what the store is sent.
+        now: CLOCK_MONOTONIC microseconds.
+        leases: those of the request's rows.
+        reported: leases of which the store is told what their buckets lacked.
+        orders: those it carries.
+        first: place of the first check that a call waits for.
+    """
+
+    request: ScriptRequest = field(default_factory=ScriptRequest)
+    now: int = 0
+    leases: list[Lease] = field(default_factory=list)
+    reported: dict[Lease, None] = field(default_factory=dict)
+    orders: list[Order] = field(default_factory=list)
+    first: int = 0
+    _places: dict[str, int] = field(default_factory=dict)
 
     def place(self, lease: Lease) -> int:
-        """Where its row stands, counted from 1."""
-        found = self._places.get(lease.key)
-        if found is None:
-            self.rows.append(lease.row(self.now))
+        """Where its row is, counted from 1."""
+        if lease.key not in self._places:
+            self.request.rows.append(lease.row(self.now))
             self.leases.append(lease)
-            found = self._places[lease.key] = len(self.rows)
-        return found
+            self._places[lease.key] = len(self.leases)
+        return self._places[lease.key]
 
-    def check(self, question: AwaitedAdmission) -> list[int]:
-        """What a question asks of its buckets: what is not held of the cost."""
+    def order(self, lease: Lease, amount: int, mode: int) -> None:
+        """Something that the store is to do with a bucket before calls are decided."""
+        self.request.checks.append([self.place(lease), amount, mode])
+        self.first += 1
+
+    def check(self, admission: AwaitedAdmission) -> None:
+        """What a call asks of its buckets: what is not leased of the cost."""
         found: list[int] = []
-        for charge, lease, use in question.taken:
+        for charge, lease, use in admission.taken:
             found += self.place(lease), charge.cost - use, SHADOW if charge.limit.shadow else ENFORCE
-        return found
+        self.request.checks.append(found)

@@ -1,7 +1,7 @@
 """Questions to the store: those that arrive while one is under way go together in the next one.
 
-    up    -- a flight fails, or takes longer than `DEADLINE` -->  away   (all that waits is told so at once)
-    away  -- a probe is answered, and a second one in time   -->  up
+    up    -- a batch fails, or takes longer than `DEADLINE` -->  away   (all that waits is lost at once)
+    away  -- a probe is answered, and a second one in time  -->  up
 
 One question alone costs some 110 us of CPU, most of it in the client; thirty together a tenth of that each.
 """
@@ -24,16 +24,16 @@ T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 DEADLINE = 0.05
-"""Seconds an answer may take. What waits for the next flight is decided when this one fails."""
+"""Seconds an answer may take. What waits for the next batch is decided when this one fails."""
 PROMPT = 0.04
 """Seconds in which a store must answer before it is used: one at the edge of the deadline would come and go."""
 GRACE, MOST_GRACE = 0.005, 0.25
 """Seconds more in which an answer that is here is read; more where our own loop was late: its timers come first,
 and what it has not read may have been there for long."""
 MOST_EMPTIED = 3
-"""Flights in a row that find a store of another epoch: more than one store answers there."""
+"""Batches in a row that find a store of another epoch: more than one store answers there."""
 MOST = 64
-"""Questions in one flight: more would keep the store from its other clients for a millisecond."""
+"""Questions in one batch: more would keep the store from its other clients for a millisecond."""
 SOON = 1.0
 """Seconds: a store that is lost again so soon is not looked for at once, and later each time, up to `MOST_PAUSE`."""
 MOST_PAUSE = 0.6
@@ -47,11 +47,8 @@ class StoreAway(Exception):
     """The store did not do what it was asked; `kind` says why, in one word for metrics."""
 
     def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(kind, detail)
+        super().__init__(f"{kind}: {detail}")
         self.kind = kind
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}: {self.args[1]}"
 
 
 class StoreConnection(Protocol):
@@ -69,13 +66,12 @@ class StoreConnection(Protocol):
 
 
 class BatchHandler(Protocol[T]):
-    """Who makes questions of what waits, and goes by the answers."""
+    """Who makes a request of what waits, and goes by the answer."""
 
-    def compose(self, waiting: list[T]) -> ScriptRequest:
-        """The question of these, and what else is to be said."""
+    def compose(self, waiting: list[T]) -> ScriptRequest: ...
 
-    def landed(self, waiting: list[T], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
-        """The answer; `sent`: CLOCK_MONOTONIC seconds of the question."""
+    def answered(self, waiting: list[T], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
+        """`sent`: CLOCK_MONOTONIC seconds of the request."""
 
     def lost(self, waiting: list[T], why: StoreAway) -> None:
         """There is no answer to these."""
@@ -83,8 +79,8 @@ class BatchHandler(Protocol[T]):
     def emptied(self, epoch: str) -> None:
         """The store knows nothing any more, and has decided nothing: the same is asked again."""
 
-    def unsaid(self) -> bool:
-        """Whether there is something to be said though nothing waits."""
+    def has_more(self) -> bool:
+        """Whether there is a request to be sent though nothing waits."""
 
     def returned(self) -> None:
         """The store is in use again."""
@@ -97,6 +93,8 @@ class Batcher(Generic[T]):
         worker: letters and digits that no other worker has.
     """
 
+    handler: BatchHandler[T]
+
     def __init__(self, connection: StoreConnection, keys: StoreKeys, worker: str, spawn: Spawn) -> None:
         self._connection = connection
         self._keys = keys
@@ -104,8 +102,7 @@ class Batcher(Generic[T]):
         self._numbers = count(1)
         self._spawn = spawn
         self._waiting: deque[T] = deque()
-        self._flying = False
-        self.handler: BatchHandler[T]
+        self._sending = False
         self.away = True
         self._since = -SOON
         self._soon = 0
@@ -113,32 +110,31 @@ class Batcher(Generic[T]):
         self.seconds: Callable[[float], None] = lambda _: None
 
     def ask(self, question: T) -> None:
-        """Let it go with the next flight; the crew hears what became of it."""
+        """Let it go with the next batch; the handler hears what became of it."""
         self._waiting.append(question)
-        self.fly()
+        self.send()
 
-    def fly(self) -> None:
-        """There is something to be said."""
-        if not self._flying and not self.away:
-            self._flying = True
-            self._spawn(self._fly(), "store")
+    def send(self) -> None:
+        """Send what waits and what the handler has."""
+        if not self._sending and not self.away:
+            self._sending = True
+            self._spawn(self._send_all(), "store")
 
-    async def _fly(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            while (self._waiting or self.handler.unsaid()) and not self.away:
-                await self._flight()
+            while (self._waiting or self.handler.has_more()) and not self.away:
+                await self._send_batch([self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))])
         finally:
-            self._flying = False
+            self._sending = False
 
-    async def _flight(self) -> None:
-        waiting = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+    async def _send_batch(self, waiting: list[T]) -> None:
         now = monotonic()
         try:
             request = self.handler.compose(waiting)
             reply = await self._within(DEADLINE, request)
             if not reply.emptied:
                 self._emptied = 0
-                self.handler.landed(waiting, request, reply, now)
+                self.handler.answered(waiting, request, reply, now)
             elif self._emptied < MOST_EMPTIED:
                 self._emptied += 1
                 self.handler.emptied(reply.epoch)
@@ -187,40 +183,39 @@ class Batcher(Generic[T]):
 
     def _lose(self, waiting: list[T], why: StoreAway) -> None:
         self.away = True
-        left = list(self._waiting)
+        left = [*waiting, *self._waiting]
         self._waiting.clear()
         log.warning("the store is away: %s", why)
         self._spawn(self.find(), "looking for the store")
-        self.handler.lost([*waiting, *left], why)
+        self.handler.lost(left, why)
 
     async def find(self) -> None:
         """Look for the store until it answers twice, the second time as fast as calls need it."""
-        said = ""
+        logged = ""
         self._soon = self._soon + 1 if monotonic() - self._since < SOON else 0
         if self._soon:
             await asyncio.sleep(min(MOST_PAUSE, PROBE_EVERY[-1] * self._soon))
         for pause in chain(PROBE_EVERY, repeat(PROBE_EVERY[-1])):
-            wrong = await self._look()
-            if not wrong:
+            if not (wrong := await self._probe()):
                 break
-            if pause == PROBE_EVERY[-1] and wrong != said:
-                said = wrong
-                log.info("the store is not to be had yet: %s", said)
+            if pause == PROBE_EVERY[-1] and wrong != logged:
+                logged = wrong
+                log.info("the store is not to be had yet: %s", wrong)
             await asyncio.sleep(pause)
         self.away, self._since = False, monotonic()
         log.info("the store answers")
         try:
             self.handler.returned()
         finally:
-            self.fly()
+            self.send()
 
-    async def _look(self) -> str:
+    async def _probe(self) -> str:
         """What is wrong with the store; nothing where it answers twice."""
         try:
             await self._connection.close()  # what it knows of servers may be wrong
             for seconds in (PROBE_WITHIN, PROMPT):
-                request, sent = ScriptRequest(beat=True), monotonic()
-                self.handler.landed([], request, await self._within(seconds, request), sent)
+                request, sent = ScriptRequest(heartbeat=True), monotonic()
+                self.handler.answered([], request, await self._within(seconds, request), sent)
         except StoreAway as wrong:
             return str(wrong)
         except Exception as wrong:  # nobody else looks for it

@@ -1,10 +1,10 @@
 -- Rate limits and calls at the same time, decided where the buckets are: many checks in one call, all or nothing each.
 --
--- Knows: buckets, what workers hold of them, this server's clock. Refuses to know: limits, agents, and any clock of a
--- worker. The arithmetic is that of policy/bucket.py, step for step; both are held to the same vectors.
+-- The clock is this server's. The arithmetic is that of policy/bucket.py, step for step; both are held to the same
+-- vectors.
 --
 -- KEYS   1 epoch  2 workers  3 resets  4... buckets
--- ARGV   1 one MessagePack array: version, worker, epoch to begin, beat, rows, checks,
+-- ARGV   1 one MessagePack array: version, worker, epoch to begin, heartbeat, rows, checks,
 --          resets {text ...}, epoch that the worker knows: where it is another, nothing is decided,
 --          since what it knew of is no more
 --          row of a rate      {key, 1, gain, price, cap, tick, held, given back, wanted ahead}
@@ -18,7 +18,7 @@
 -- A bucket is kept as "units stamp cap;worker held until;...": what it lacks, when it lacked that, of how much, and
 -- what each worker holds of it until when; behind cap, for a while, the last reset that made it full. What is held was
 -- taken from the bucket and may be spent without asking; it comes back only when it was spent, given back or has run
--- out, so bucket and holdings together never exceed the whole.
+-- out, so bucket and leases together never exceed the whole.
 
 local VERSION = 1
 local LEASE, PERMIT, WORKER = 2000000, 4000000, 5000000 -- microseconds without a word of the worker
@@ -92,7 +92,6 @@ end
 
 local function lent(state, but)
   local sum = 0
-  if not next(state.held) then return sum end
   for who, entry in pairs(state.held) do
     if who ~= but then sum = sum + entry[1] end
   end
@@ -106,11 +105,8 @@ local function pass(state, row, till, held)
   local passed = whole(at - state.stamp, tick)
   if state.units < least then state.units = least end
   if passed > 0 then
-    if passed >= whole_up(state.units - least, gain) then
-      state.units = least
-    else
-      state.units = state.units - passed * gain
-    end
+    local is_back = passed >= whole_up(state.units - least, gain)
+    state.units = is_back and least or state.units - passed * gain
   end
   state.stamp = at
 end
@@ -140,11 +136,7 @@ for at, row in ipairs(rows) do
     local given = min(row[8], before)
     local held = min(row[7], before - given)
     bring_up_to_date(state, row)
-    if held > 0 then
-      state.held[worker] = { held, now + LEASE }
-    else
-      state.held[worker] = nil
-    end
+    state.held[worker] = held > 0 and { held, now + LEASE } or nil
     if given > 0 then state.units = max(min(row[5], lent(state) * row[4]), state.units - given * row[4]) end
     state.dirty = true
   else
@@ -159,13 +151,12 @@ for at, check in ipairs(checks) do
     local at_row, cost, mode = check[place * 3 - 2], check[place * 3 - 1], check[place * 3]
     local row, state = rows[at_row], state_of[at_row]
     if mode < 2 then
-      local short, time_to_wait
+      local short, time_to_wait = 0, 0
       if row[2] == 1 then
         short = state.units + cost * row[4] - row[5]
         time_to_wait = min(MOST, whole_up(short, row[3]) * row[6] - rest(now, row[6]))
       else
         short = lent(state, worker) + row.used + cost - row[3]
-        time_to_wait = 0
       end
       if short > 0 and mode == 1 then
         shadow = shadow + 2 ^ (place - 1)
@@ -202,7 +193,7 @@ for at, check in ipairs(checks) do
   answers[at] = answer
 end
 
-local holdings = {}
+local leases = {}
 for at, row in ipairs(rows) do
   local state = state_of[at]
   local entry = state.held[worker]
@@ -213,18 +204,14 @@ for at, row in ipairs(rows) do
       held = held + wanted
       state.held[worker] = { held, now + LEASE }
     end
-    holdings[at] = held
+    leases[at] = held
   else
     local room, wanted = row[3] - lent(state, worker) - row.used, row[5]
     local allotted = row.used
     if wanted > 0 and room >= ROOM * wanted then allotted = allotted + wanted end
-    if allotted > 0 then
-      state.held[worker] = { allotted, now + PERMIT }
-    else
-      state.held[worker] = nil
-    end
+    state.held[worker] = allotted > 0 and { allotted, now + PERMIT } or nil
     state.cap, state.dirty = 1, true
-    holdings[at] = allotted
+    leases[at] = allotted
   end
 end
 
@@ -268,4 +255,4 @@ if request[4] == 1 then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now))
   resets = redis.call('ZRANGE', KEYS[3], 0, -1)
 end
-return cmsgpack.pack({ VERSION, epoch, workers, resets, holdings, answers })
+return cmsgpack.pack({ VERSION, epoch, workers, resets, leases, answers })

@@ -40,17 +40,7 @@ def program() -> Path:
 
 def command(program: Path, socket: Path) -> list[str]:
     """The command line of a store that listens on this socket alone."""
-    options = {
-        "port": "0",
-        "unixsocket": str(socket),
-        "unixsocketperm": "700",
-        "dir": str(socket.parent),
-        "save": "",
-        "appendonly": "no",
-        "maxmemory": MEMORY,
-        "maxmemory-policy": "volatile-ttl",
-        "daemonize": "no",
-        "loglevel": "warning",
-        "logfile": LOG,
-    }
-    return [str(program), *(part for name, value in options.items() for part in (f"--{name}", value))]
+    options = f"--port 0 --unixsocketperm 700 --appendonly no --daemonize no --loglevel warning --logfile {LOG}"
+    memory = f"--maxmemory {MEMORY} --maxmemory-policy volatile-ttl"
+    places = ["--unixsocket", str(socket), "--dir", str(socket.parent), "--save", ""]
+    return [str(program), *places, *options.split(), *memory.split()]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from fastgw.limits.script import ScriptRow, StoreKeys
-from fastgw.policy.bucket import MICROS, BucketRate, Lack, now_lacking
-from fastgw.policy.limits import Subject, is_of, shown
-from fastgw.policy.verdict import Bucket, BucketCharge, BucketState, LimitVerdict
+from fastgw.policy.bucket import Lack, now_lacking
+from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, shown
 
 SHARE = 100
 """Of a bucket, one part in so many is a lease."""
@@ -29,7 +28,7 @@ HELD_FOR, ALLOTTED_FOR = 1_600_000, 3_600_000
 """Microseconds for which a lease may be spent, and calls begun that were allotted: less than the store waits (`LEASE`,
 `PERMIT`), by what an answer may take."""
 SWEEP = 1000
-"""Holdings looked at in one step: about 1 ms."""
+"""Leases looked at in one step: about 1 ms."""
 _MOST = 1 << 62
 
 
@@ -39,7 +38,7 @@ class Lease:
 
     Args:
         key: of the bucket in the store.
-        charge: the last one that counted here: the figures in force.
+        charge: the last one that counted here: the rate in force.
         held: tokens, or further calls, that can be granted without asking, until `until`.
         questions: calls under decision that are about it; it must not be forgotten meanwhile.
         pending: tokens of `held` that these have taken already.
@@ -64,12 +63,10 @@ class Lease:
 
     def take(self, cost: int, now: int) -> int:
         """A question begins: what of the cost is held is taken for it."""
-        use = 0
-        if self.held > 0:
-            self.expire(now)
-            use = min(self.held, cost)
-            self.held -= use
-            self.pending += use
+        self.expire(now)
+        use = min(max(0, self.held), cost)
+        self.held -= use
+        self.pending += use
         self.questions += 1
         self.used = now
         return use
@@ -82,69 +79,66 @@ class Lease:
 
     def row(self, now: int) -> ScriptRow:
         """What a question says of it, and asks for in advance."""
-        charge, figures = self.charge, self.charge.figures
-        if figures is None:
+        charge, rate, returning, self.returning = self.charge, self.charge.rate, self.returning, False
+        if rate is None:
             # What is free of the calls allotted here is given up until the answer: nobody starts one uncounted.
             self.held = 0
-            ahead = 0 if self.returning else _ahead(charge.most, charge)
-            self.returning = False
+            ahead = 0 if returning else _ahead(charge.most, charge)
             return ScriptRow(self.key, None, charge.most, self.running + self.pending, 0, ahead)
-        if self.held > 0:
-            self.expire(now)
-        back = self.held if self.returning else 0
+        self.expire(now)
+        back = self.held if returning else 0
         self.held -= back
         wanted = 0
-        if now - self.asked < BUSY and not (self.returning or charge.limit.exact):
-            ahead = _ahead(figures.burst, charge)
+        if now - self.asked < BUSY and not returning:
+            ahead = _ahead(rate.burst, charge)
             wanted = ahead if self.held < ahead // 2 else 0
-        self.asked, self.returning = now, False
-        return ScriptRow(self.key, figures, 0, self.held + self.pending, back, wanted)
+        self.asked = now
+        return ScriptRow(self.key, rate, 0, self.held + self.pending, back, wanted)
 
     def expire(self, now: int) -> None:
         """What was held for too long is lost: the store counts it as spent, or allots it to others."""
-        if self.until <= now:
+        if self.held > 0 and self.until <= now:
             self.held = 0
 
-    def told(self, row: ScriptRow, held: int, sent: int) -> None:
-        """The store's word on what this worker holds.
-
-        Args:
-            row: what it was asked.
-            held: its answer.
-            sent: when it was asked.
-        """
-        if self.charge.figures is None:
+    def update(self, row: ScriptRow, held: int, sent: int) -> None:
+        """What this worker holds, as the store answers to this row, which was sent then."""
+        rate = self.charge.rate
+        if rate is None:
             self.held = held - self.running - self.pending
             self.until = sent + ALLOTTED_FOR
             return
-        # what was spent since the question is missing in what we have already
-        here = self.held + held - row.held
-        self.held = here if here > 0 else 0
-        self.until = sent + HELD_FOR
         lent = held - row.held
+        self.held = max(0, self.held + lent)  # what was spent since the question is missing in what we have already
+        self.until = sent + HELD_FOR
         if lent > 0:  # taken in advance after the bucket was looked at
             units, stamp, cap = self.lack
-            self.lack, self.left = (min(cap, units + lent * self.charge.figures.price), stamp, cap), self.left - lent
+            self.lack, self.left = (min(cap, units + lent * rate.price), stamp, cap), self.left - lent
 
     def lacks(self, units: int, now: int) -> None:
-        """How the bucket stood when the store decided."""
-        figures = self.charge.figures
-        if figures is not None:
-            _, price, cap, tick = figures
-            self.lack = units, now - now % tick, cap
-            self.left = (cap - units) // price
+        """What the bucket lacked when the store decided."""
+        if (rate := self.charge.rate) is not None:
+            self.lack = units, now - now % rate.tick, rate.cap
+            self.left = (rate.cap - units) // rate.price
 
     def lacking(self, now: int) -> int:
         """Units it lacks at `now`, as far as this worker knows."""
-        figures = self.charge.figures
-        return now_lacking(self.lack, figures, now) if figures is not None else 0
+        rate = self.charge.rate
+        return now_lacking(self.lack, rate, now) if rate is not None else 0
+
+    def state(self, now: int) -> BucketState:
+        """How full the bucket is, as far as this worker knows."""
+        limit, (_, subject), rate, _, most = self.charge
+        if rate is None:
+            left = max(0, most - self.running)
+            return BucketState(limit.name, shown(subject), self.running / most, left, most, at_once=True)
+        units = self.lacking(now)
+        left = (rate.cap - units) // rate.price
+        return BucketState(limit.name, shown(subject), units / rate.cap, left, rate.burst)
 
 
 def _ahead(whole: int, charge: BucketCharge) -> int:
-    if charge.limit.exact:
-        return 0
     ahead = min(whole // SHARE, LARGEST)
-    return ahead if ahead >= LEAST else 0
+    return 0 if charge.limit.exact or ahead < LEAST else ahead
 
 
 class Leases:
@@ -152,58 +146,45 @@ class Leases:
 
     def __init__(self, keys: StoreKeys) -> None:
         self._keys = keys
-        self._tables: dict[str, dict[Subject, Lease]] = {}
+        self._leases: dict[Bucket, Lease] = {}
         self._round: Iterator[Lease] = iter(())
         self._lent: set[Lease] = set()
         self.running: set[Lease] = set()
         """Those with calls that run: the store must hear of them while they do."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._tables.values()))
+        return len(self._leases)
 
     def __iter__(self) -> Iterator[Lease]:
-        for table in list(self._tables.values()):
-            yield from list(table.values())
+        return iter(list(self._leases.values()))
 
     def find(self, charge: BucketCharge) -> Lease:
-        """The holding of a charge's bucket; its figures are in force from now on. What was held by others is not."""
-        name, subject = charge.bucket
-        table = self._tables.get(name)
-        if table is None:
-            table = self._tables[name] = {}
-        lease = table.get(subject)
+        """The lease of a charge's bucket; its rate is in force from now on. What was held by another is not."""
+        lease = self._leases.get(charge.bucket)
         if lease is None:
-            lease = table[subject] = Lease(self._keys.bucket(name, subject), charge)
-        elif lease.charge.figures != charge.figures or lease.charge.most != charge.most:
+            lease = self._leases[charge.bucket] = Lease(self._keys.bucket(*charge.bucket), charge)
+        elif lease.charge.rate != charge.rate or lease.charge.most != charge.most:
             lease.held = 0
         lease.charge = charge
         return lease
 
-    def of_limit(self, limit: str) -> Iterator[Lease]:
-        """All that belong to one limit, and to its overrides."""
-        for name, table in list(self._tables.items()):
-            if is_of(name, limit):
-                yield from list(table.values())
-
     def running_in(self, bucket: Bucket) -> int:
         """Calls that run here and are counted in this bucket."""
-        lease = self._tables.get(bucket[0], {}).get(bucket[1])
+        lease = self._leases.get(bucket)
         return lease.running if lease is not None else 0
 
     def grant(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None:
         """The verdict where all is held that the call takes; else None, and nothing was taken."""
-        tables = self._tables
+        leases = self._leases
         found: list[tuple[BucketCharge, Lease]] = []
         for charge in charges:
-            name, subject = charge.bucket
-            table = tables.get(name)
-            lease = table.get(subject) if table is not None else None
+            lease = leases.get(charge.bucket)
             if lease is None or lease.held < charge.cost or lease.until <= now:
                 return None
             before = lease.charge
-            if before.figures is not charge.figures or before.most != charge.most:
-                if before.figures != charge.figures or before.most != charge.most:
-                    return None  # what is held was taken by other figures than those in force
+            if before.rate is not charge.rate or before.most != charge.most:
+                if before.rate != charge.rate or before.most != charge.most:
+                    return None  # what is held was taken at another rate than that in force
                 lease.charge = charge
             found.append((charge, lease))
         verdict = LimitVerdict(how="lease")
@@ -224,14 +205,14 @@ class Leases:
         self.running.add(lease)
         verdict.permits += (lease.charge,)
 
-    def told(self, lease: Lease, row: ScriptRow, held: int, sent: int) -> None:
-        lease.told(row, held, sent)
+    def update(self, lease: Lease, row: ScriptRow, held: int, sent: int) -> None:
+        lease.update(row, held, sent)
         if lease.held > 0:
             self._lent.add(lease)
 
     def release(self, permits: Iterable[BucketCharge]) -> list[Lease]:
-        """These calls are over; the holdings of which the store must hear."""
-        told = []
+        """These calls are over; the leases of which the store must hear."""
+        found = []
         for charge in permits:
             lease = self.find(charge)
             lease.running -= 1
@@ -239,13 +220,11 @@ class Leases:
             if not lease.running:
                 self.running.discard(lease)
             if lease.held > _ahead(charge.most, charge):
-                told.append(lease)
-        return told
-
-    # -- now and then ----------------------------------------------------------------------------------------------
+                found.append(lease)
+        return found
 
     def idle(self, now: int) -> list[Lease]:
-        """Those whose leases lie idle: they are to go back."""
+        """Those that nobody has used lately: they are to go back."""
         found = []
         for lease in list(self._lent):
             lease.expire(now)
@@ -258,15 +237,13 @@ class Leases:
 
     def forget_idle(self, now: int) -> None:
         """Forget some of those that hold nothing of a full bucket; called often, it goes round them all."""
-        looked_at = 0
-        for lease in islice(self._round, SWEEP):
-            looked_at += 1
+        some = list(islice(self._round, SWEEP))
+        for lease in some:
             lease.expire(now)
-            if not (lease.held > 0 or lease.questions or lease.running or lease.lacking(now)):
-                name, subject = lease.charge.bucket
-                if self._tables[name].get(subject) is lease:
-                    del self._tables[name][subject]
-        if looked_at < SWEEP:
+            in_use = lease.held > 0 or lease.questions or lease.running or lease.lacking(now)
+            if not in_use and self._leases.get(lease.charge.bucket) is lease:
+                del self._leases[lease.charge.bucket]
+        if len(some) < SWEEP:
             self._round = iter(self)
 
     def drop(self) -> None:
@@ -282,30 +259,3 @@ class Leases:
             name = lease.charge.limit.name
             found[name] = found.get(name, 0) + max(0, lease.held)
         return found
-
-    def standings(self, now: int) -> Iterator[BucketState]:
-        """How full the buckets are, as far as this worker has heard."""
-        for lease in self:
-            charge, subject = lease.charge, shown(lease.charge.bucket[1])
-            figures = charge.figures
-            if figures is None:
-                left = max(0, charge.most - lease.running)
-                used = lease.running / charge.most
-                yield BucketState(charge.limit.name, subject, used, left, charge.most, at_once=True)
-            else:
-                units = lease.lacking(now)
-                left = (figures.cap - units) // figures.price
-                yield BucketState(charge.limit.name, subject, units / figures.cap, left, figures.burst)
-
-
-def share_of(charge: BucketCharge, count: int) -> BucketCharge:
-    """What one of `count` workers grants of a bucket by itself."""
-    if charge.figures is None:
-        return charge._replace(most=max(1, charge.most // count))
-    figures: BucketRate = charge.figures.among(count)
-    return charge._replace(figures=figures, cost=min(charge.cost, figures.burst))
-
-
-def micros(seconds: float) -> int:
-    """Seconds as whole microseconds."""
-    return int(seconds * MICROS)

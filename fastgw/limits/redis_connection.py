@@ -35,16 +35,11 @@ _WRONG = (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, 
 uvloop for a connection that is reset between its opening and the first word on it.
 """
 CONNECT_WITHIN = 1.0
-"""Seconds for a connection with its greeting; a flight has less, a probe as much."""
+"""Seconds for a connection with its greeting; a batch has less, a probe as much."""
 
 
 class RedisConnection:
-    """See `port.Connection`.
-
-    Args:
-        place: where the store is.
-        socket: path of a Unix socket in its stead.
-    """
+    """A `batcher.StoreConnection`; `socket`: path of a Unix socket in the stead of the place's hosts."""
 
     def __init__(self, place: StorePlace, socket: str | None = None) -> None:
         self._place = place
@@ -80,7 +75,17 @@ class RedisConnection:
         return client
 
     def _made(self) -> Any:
-        place, options = self._place, self._options()
+        place = self._place
+        options: dict[str, Any] = {
+            "username": place.username,
+            "password": place.password,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": CONNECT_WITHIN,
+            "socket_connect_timeout": CONNECT_WITHIN,
+        }
+        if place.tls:
+            options |= {"ssl": True, "ssl_ca_certs": place.ca, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
         if self._socket is not None:
             return Redis(unix_socket_path=self._socket, **options)
         if place.kind == "cluster":
@@ -93,20 +98,6 @@ class RedisConnection:
             return sentinel.master_for(place.name, db=place.database)
         host, port = place.hosts[0]
         return Redis(host=host, port=port, db=place.database, **options)
-
-    def _options(self) -> dict[str, Any]:
-        place = self._place
-        options: dict[str, Any] = {
-            "username": place.username,
-            "password": place.password,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": CONNECT_WITHIN,
-            "socket_connect_timeout": CONNECT_WITHIN,
-        }
-        if place.tls:
-            options |= {"ssl": True, "ssl_ca_certs": place.ca, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
-        return options
 
 
 def _away(wrong: BaseException) -> StoreAway:

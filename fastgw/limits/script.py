@@ -1,11 +1,9 @@
-"""The script `decide.lua` and its words: what one call of it carries there and back.
-
-What comes back is a stranger's: it is read into the types it must have, or not at all.
+"""What one call of the script `decide.lua` carries there and back. What comes back is read into the types it must have,
+or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from importlib.resources import files
@@ -38,7 +36,7 @@ class ScriptRow:
 
     Args:
         key: its name in the store.
-        figures: of a rate; None where calls at the same time are counted.
+        rate: None where calls at the same time are counted.
         most: of those.
         held: tokens that this worker holds and has not spent; of calls, those that run here.
         back: tokens it gives back.
@@ -46,7 +44,7 @@ class ScriptRow:
     """
 
     key: str
-    figures: BucketRate | None = None
+    rate: BucketRate | None = None
     most: int = 0
     held: int = 0
     back: int = 0
@@ -60,14 +58,14 @@ class ScriptRequest:
     Args:
         rows: every bucket once.
         checks: each a flat list of (row counted from 1, cost, mode).
-        beat: say that the worker lives, and ask what the whole deployment knows.
+        heartbeat: say that the worker lives, and ask what the whole deployment knows.
         known: epoch that the worker knows; empty: none. In a store of another one nothing is decided.
         resets: of operators, as text: the store repeats each to all workers for some seconds.
     """
 
     rows: list[ScriptRow] = field(default_factory=list)
     checks: list[list[int]] = field(default_factory=list)
-    beat: bool = False
+    heartbeat: bool = False
     known: str = ""
     resets: list[str] = field(default_factory=list)
 
@@ -80,7 +78,7 @@ class ScriptReply:
         epoch: another one than before: the store has lost what it had.
         emptied: it is another one than the request knew; nothing was decided.
         workers: seen lately, where it was asked for; else 0.
-        resets: those of the last seconds, where the request was a beat.
+        resets: those of the last seconds, where the request was a heartbeat.
         held: for each row what the worker holds now.
         checks: for each (place of the refusal or 0, microseconds to wait, bits of shadow refusals, units lacking ...).
     """
@@ -98,11 +96,7 @@ _DECODE = msgspec.msgpack.Decoder(tuple[int, str, int, list[str], list[int], lis
 
 
 class StoreKeys:
-    """The names of what a deployment keeps, all in one slot of a cluster.
-
-    Args:
-        prefix: of the deployment.
-    """
+    """The names of what a deployment keeps, all in one slot of a cluster."""
 
     def __init__(self, prefix: str) -> None:
         self._start = f"{{{prefix}}}:{VERSION}:"
@@ -126,14 +120,15 @@ def encode(request: ScriptRequest, worker: str, epoch: str) -> bytes:
         worker: letters and digits.
         epoch: to begin with where the store has none.
     """
-    rows = [_row(at, row) for at, row in enumerate(request.rows, FIRST)]
-    return _ENCODE((VERSION, worker, epoch, int(request.beat), rows, request.checks, request.resets, request.known))
-
-
-def _row(key: int, row: ScriptRow) -> Sequence[int]:
-    if row.figures is None:
-        return key, CALLS, row.most, row.held, row.ahead
-    return key, RATE, *row.figures, row.held, row.back, row.ahead
+    rows = [
+        (at, CALLS, row.most, row.held, row.ahead)
+        if row.rate is None
+        else (at, RATE, *row.rate, row.held, row.back, row.ahead)
+        for at, row in enumerate(request.rows, FIRST)
+    ]
+    return _ENCODE(
+        (VERSION, worker, epoch, int(request.heartbeat), rows, request.checks, request.resets, request.known)
+    )
 
 
 def decode(answer: object, request: ScriptRequest) -> ScriptReply:
@@ -152,12 +147,10 @@ def decode(answer: object, request: ScriptRequest) -> ScriptReply:
         return ScriptReply(epoch, 0, [], [], [], emptied=True)
     if version != VERSION or len(held) != len(request.rows) or len(checks) != len(request.checks):
         raise BadReply(f"version {version}, {len(held)} rows, {len(checks)} checks")
-    for asked, told in zip(request.checks, checks, strict=True):
+    for asked, found in zip(request.checks, checks, strict=True):
         items = len(asked) // 3
-        if len(told) != items + 3 or not 0 <= told[0] <= items or min(told) < 0:
-            raise BadReply(f"a check of {items} items answered by {told}")
-    if not 0 <= workers <= MOST_WORKERS:
-        raise BadReply(f"{workers} workers")
-    if any(one < 0 for one in held):
-        raise BadReply("a worker cannot hold less than nothing")
+        if len(found) != items + 3 or not 0 <= found[0] <= items or min(found) < 0:
+            raise BadReply(f"a check of {items} items answered by {found}")
+    if not 0 <= workers <= MOST_WORKERS or min(held, default=0) < 0:
+        raise BadReply(f"{workers} workers, {held} held")
     return ScriptReply(epoch, workers, resets, held, checks)

@@ -1,8 +1,8 @@
 """Buckets in a store that several workers share.
 
 A call is decided from what this worker holds; else by the store; and while the store is away as its limits say:
-`local` (a share of each bucket, from a full one), `allow`, or `deny`. What was spent meanwhile is told the store when
-it is back; where it lost its buckets, it also hears how full they were when last heard of.
+`local` (a share of each bucket, from a full one), `allow`, or `deny`. What was spent meanwhile is reported to the store
+when it is back; where it lost its buckets, also how full they were when last heard of.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import monotonic
 
-from fastgw.limits.batch import AwaitedAdmission, BatchRows
+from fastgw.limits.batch import AwaitedAdmission, Batch, Order
 from fastgw.limits.batcher import Batcher, StoreAway
-from fastgw.limits.leases import Lease, Leases, micros, share_of
+from fastgw.limits.leases import Lease, Leases
 from fastgw.limits.memory_buckets import MemoryBuckets, refused
 from fastgw.limits.script import AT_LEAST, FILL, TAKE, ScriptReply, ScriptRequest, StoreKeys
-from fastgw.policy.verdict import Bucket, BucketCharge, BucketState, LimitVerdict
+from fastgw.policy.bucket import MICROS
+from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, is_of
 
 log = logging.getLogger("fastgw")
 
 MOST_ROWS = 256
-"""Buckets that are spoken of in one flight besides those that calls ask for."""
+"""Buckets that are spoken of in one batch besides those that calls ask for."""
 MOST_OWED = 100_000
 """Buckets whose spending is remembered while the store is away; of further ones it is lost."""
 
 
-_Order = tuple[BucketCharge, int, int]
-"""What the store must do with a bucket whatever it lacks: how much, and the mode."""
-
-
 class SharedBuckets:
-    """The buckets of one worker with a store.
+    """The buckets of one worker with a store; it is the `batcher.BatchHandler`.
 
     Args:
         count: counts one of a metric: name and labels.
@@ -50,17 +47,16 @@ class SharedBuckets:
         self._leases = Leases(keys)
         self._alone = MemoryBuckets("local")
         self._owed: dict[Bucket, tuple[BucketCharge, int]] = {}
-        self._rows: list[Lease] = []
-        self._first = 0
-        self._lost: dict[Lease, None] = {}
-        self._telling: dict[Lease, None] = {}
-        self._told: dict[Lease, None] = {}
-        self._orders: deque[Iterator[_Order]] = deque()
+        self._batch = Batch()
+        """What is under way; empty where nothing is."""
         self._epoch = ""
-        self._beat_due = False
-        self._unsaid_resets: list[str] = []
-        self._under_way: ScriptRequest = ScriptRequest()
-        self._carried: list[_Order] = []
+        # What the store must hear: that there is a worker, and resets; which buckets lacked something; what is held of
+        # some; what it must do.
+        self._heartbeat_due = False
+        self._new_resets: list[str] = []
+        self._lost: dict[Lease, None] = {}
+        self._changed: dict[Lease, None] = {}
+        self._orders: deque[Iterator[Order]] = deque()
         self.heard: Callable[[list[str]], None] = lambda _: None
         """Hears the resets that operators have ordered lately, the whole deployment over."""
         batcher.handler = self
@@ -90,7 +86,7 @@ class SharedBuckets:
     def ask(self, admission: AwaitedAdmission) -> None:
         """Ask the store; `admission.decided` hears the verdict."""
         admission.taken, admission.answered = [], False
-        now = micros(monotonic())
+        now = _micros(monotonic())
         # Those in shadow first: the script tells of them by bits, of which a number of Lua's has 53.
         for charge in sorted(admission.charges, key=lambda charge: not charge.limit.shadow):
             lease = self._leases.find(charge)
@@ -99,48 +95,51 @@ class SharedBuckets:
 
     def release(self, permits: Iterable[BucketCharge]) -> None:
         """These calls are over."""
-        self._told.update(dict.fromkeys(self._leases.release(permits)))
-        if self._told:
-            self._batcher.fly()
+        self._changed.update(dict.fromkeys(self._leases.release(permits)))
+        if self._changed:
+            self._batcher.send()
 
-    # -- a flight (`batcher.BatchHandler`)
-    # ---------------------------------------------------------------------------------
+    # -- a batch -----------------------------------------------------------------------------------------------------
 
-    def unsaid(self) -> bool:
-        return bool(self._beat_due or self._told or self._orders or self._lost)
+    def has_more(self) -> bool:
+        return bool(self._heartbeat_due or self._changed or self._orders or self._lost)
 
     def compose(self, waiting: list[AwaitedAdmission]) -> ScriptRequest:
         """First what the store must know, then the questions."""
-        request = ScriptRequest(beat=self._beat_due, known=self._epoch, resets=self._unsaid_resets)
-        self._beat_due, self._unsaid_resets = False, []
-        rows = BatchRows(micros(monotonic()))
+        request = ScriptRequest(heartbeat=self._heartbeat_due, known=self._epoch, resets=self._new_resets)
+        self._heartbeat_due, self._new_resets = False, []
+        self._batch = batch = Batch(request, _micros(monotonic()))
         about = [lease for question in waiting for _, lease, _ in question.taken] if self._lost else ()
         for lease in chain(about, list(islice(self._lost, MOST_ROWS))):
-            if self._lost.pop(lease, self) is None and (units := lease.lacking(rows.now)):
-                self._telling[lease] = None
-                request.checks.append([rows.place(lease), units, AT_LEAST])
-        self._carried = self._next_orders()
-        for charge, amount, mode in self._carried:
-            request.checks.append([rows.place(self._leases.find(charge)), amount, mode])
-        self._first = len(request.checks)
+            if self._lost.pop(lease, self) is None and (units := lease.lacking(batch.now)):
+                batch.reported[lease] = None
+                batch.order(lease, units, AT_LEAST)
+        while self._orders and len(batch.orders) < MOST_ROWS:
+            some = list(islice(self._orders[0], MOST_ROWS - len(batch.orders)))
+            batch.orders += some
+            if not some:
+                self._orders.popleft()
+        for charge, amount, mode in batch.orders:
+            batch.order(self._leases.find(charge), amount, mode)
         for question in waiting:
-            request.checks.append(rows.check(question))
-        for lease in list(islice(self._told, MOST_ROWS)):
-            del self._told[lease]
-            rows.place(lease)
-        request.rows, self._rows, self._under_way = rows.rows, rows.leases, request
+            batch.check(question)
+        for lease in list(islice(self._changed, MOST_ROWS)):
+            del self._changed[lease]
+            batch.place(lease)
         return request
 
-    def landed(self, waiting: list[AwaitedAdmission], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
-        when, now = micros(sent), micros(monotonic())
+    def answered(
+        self, waiting: list[AwaitedAdmission], request: ScriptRequest, reply: ScriptReply, sent: float
+    ) -> None:
+        when, now = _micros(sent), _micros(monotonic())
         lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
-        if request.beat:
+        if request.heartbeat:
             self._seen = reply.workers
-        leases, self._rows, self._carried, self._under_way, self._telling = self._rows, [], [], ScriptRequest(), {}
-        for question, answer in zip(waiting, reply.checks[self._first :], strict=False):
-            self._answered(question, answer, now)
-        for row, lease, held in zip(request.rows, leases, reply.held, strict=False):
-            self._leases.told(lease, row, held, when)
+        batch, self._batch = self._batch, Batch()
+        for question, answer in zip(waiting, reply.checks[batch.first :], strict=False):
+            self._decided(question, answer, now)
+        for row, lease, held in zip(request.rows, batch.leases, reply.held, strict=False):
+            self._leases.update(lease, row, held, when)
         if lost:  # a probe has found it so
             self._know_nothing()
         elif reply.resets:
@@ -149,41 +148,27 @@ class SharedBuckets:
             except Exception:  # what operators order must not cost calls the store
                 log.exception("resets of operators could not be taken")
 
-    def _next_orders(self) -> list[_Order]:
-        """As many as one flight carries."""
-        taken: list[_Order] = []
-        while self._orders and len(taken) < MOST_ROWS:
-            some = list(islice(self._orders[0], MOST_ROWS - len(taken)))
-            taken += some
-            if not some:
-                self._orders.popleft()
-        return taken
-
-    def _answered(self, question: AwaitedAdmission, answer: list[int], now: int) -> None:
+    def _decided(self, question: AwaitedAdmission, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
         question.answered = True
         verdict = LimitVerdict(how="store")
         for at, ((charge, lease, use), lacking) in enumerate(zip(question.taken, units, strict=True)):
-            lease.settle(use, use if place or shadows >> at & 1 else 0)
+            in_shadow = shadows >> at & 1
+            lease.settle(use, use if place or in_shadow else 0)
             lease.lacks(lacking, now)
-            if shadows >> at & 1:
+            if in_shadow:
                 verdict.shadowed += (charge.limit,)
-            elif not place:
-                self._counted(verdict, charge, lease)
+            elif charge.most and not place:
+                self._leases.begin(lease, verdict)
+            elif not place and not charge.limit.shadow:
+                left = lease.left + lease.held
+                if verdict.tightest is None or left < verdict.left:
+                    verdict.tightest, verdict.left, verdict.lacking = charge, left, lease.lack[0]
         if place:
             charge, lease, _ = question.taken[place - 1]
             verdict = refused(verdict, [(pause, lease.lack[0], charge)])
         if not question.decided(verdict):
             self.release(verdict.permits)
-
-    def _counted(self, verdict: LimitVerdict, charge: BucketCharge, lease: Lease) -> None:
-        """The call counts in this bucket."""
-        if charge.most:
-            self._leases.begin(lease, verdict)
-            return
-        left = lease.left + lease.held
-        if not charge.limit.shadow and (verdict.tightest is None or left < verdict.left):
-            verdict.tightest, verdict.left, verdict.lacking = charge, left, lease.lack[0]
 
     def emptied(self, epoch: str) -> None:
         self._epoch = epoch
@@ -193,9 +178,9 @@ class SharedBuckets:
     def lost(self, waiting: list[AwaitedAdmission], why: StoreAway) -> None:
         self._count("fastgw_store_errors_total", why.kind)
         self._take_back()
-        now = micros(monotonic())
+        now = _micros(monotonic())
         for question in waiting:
-            if question.answered:  # its flight failed after it was answered
+            if question.answered:  # its batch failed after it was answered
                 continue
             for _, lease, use in question.taken:
                 lease.settle(use, use)
@@ -204,19 +189,24 @@ class SharedBuckets:
                 self.release(verdict.permits)
 
     def _take_back(self) -> None:
-        """What was to be told, and may not have been heard, is told again: rather twice than not at all."""
-        self._lost |= self._telling
-        if self._carried:
-            self._orders.appendleft(iter(self._carried))
-        self._unsaid_resets = [*self._under_way.resets, *self._unsaid_resets]
-        self._beat_due = self._beat_due or self._under_way.beat
-        self._rows, self._carried, self._under_way, self._telling = [], [], ScriptRequest(), {}
+        """What was under way, and may not have been heard, is said again: rather twice than not at all."""
+        batch, self._batch = self._batch, Batch()
+        self._lost |= batch.reported
+        if batch.orders:
+            self._orders.appendleft(iter(batch.orders))
+        self._new_resets = [*batch.request.resets, *self._new_resets]
+        self._heartbeat_due = self._heartbeat_due or batch.request.heartbeat
 
     def _know_nothing(self) -> None:
-        """The store has lost its buckets: it is told what each lacked, before it decides about it again."""
+        """The store has lost its buckets: it hears what each lacked, before it decides about it again."""
         self._lost = dict.fromkeys(self._leases)
         self._hold_nothing()
-        self._batcher.fly()
+        self._batcher.send()
+
+    def _hold_nothing(self) -> None:
+        """What was held before may have run out; the store must hear of calls that run."""
+        self._leases.drop()
+        self._changed.update(dict.fromkeys(self._leases.running))
 
     # -- without the store -------------------------------------------------------------------------------------------
 
@@ -225,7 +215,7 @@ class SharedBuckets:
         must = next((one for one in charges if one.limit.on_failure == "deny" and not one.limit.shadow), None)
         if must is not None:
             return LimitVerdict(refused=must, how="deny")
-        local = [share_of(one, self.workers) for one in charges if one.limit.on_failure == "local"]
+        local = [_share_of(one, self.workers) for one in charges if one.limit.on_failure == "local"]
         crowded = [one for one in local if one.most and self._leases.running_in(one.bucket) >= one.most]
         if enforced := [one for one in crowded if not one.limit.shadow]:
             return refused(LimitVerdict(how="local"), [(0, 0, enforced[0])])
@@ -253,7 +243,7 @@ class SharedBuckets:
             self._owed[charge.bucket] = charge, tokens + charge.cost
 
     def returned(self) -> None:
-        """What was spent meanwhile is told.
+        """What was spent meanwhile is reported.
 
         What each worker granted by itself is not forgotten: a store that comes and goes must not bring a full share
         each time.
@@ -262,33 +252,26 @@ class SharedBuckets:
         self._orders.append((charge, tokens, TAKE) for charge, tokens in owed.values())
         self._hold_nothing()
 
-    def _hold_nothing(self) -> None:
-        """What was held before may have run out; calls that run must be told of."""
-        self._leases.drop()
-        self._told.update(dict.fromkeys(self._leases.running))
-
     # -- now and then ----------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """Find the store, however long that takes."""
         await self._batcher.find()
 
-    def beat(self, now: int) -> None:
-        """One sign of life, twice a second: the store waits ten times as long, and eight for calls that run."""
+    def heartbeat(self, now: int) -> None:
+        """Twice a second: the store waits ten times as long for a worker, and eight for calls that run."""
         self._leases.forget_idle(now)
-        self._alone.beat(now)
-        if not self.up:
-            return
-        self._beat_due = True
-        for lease in (*self._leases.running, *self._leases.idle(now)):
-            self._told[lease] = None
-        self._batcher.fly()
+        self._alone.heartbeat(now)
+        if self.up:
+            self._heartbeat_due = True
+            self._changed.update(dict.fromkeys([*self._leases.running, *self._leases.idle(now)]))
+            self._batcher.send()
 
     # -- operators -------------------------------------------------------------------------------------------------
 
-    def standings(self, now: int) -> Iterator[BucketState]:
+    def bucket_states(self, now: int) -> Iterator[BucketState]:
         """How full the buckets are, as far as this worker has heard."""
-        return self._leases.standings(now)
+        return (lease.state(now) for lease in self._leases)
 
     def held(self) -> dict[str, int]:
         """Tokens and calls held in advance, by limit."""
@@ -301,24 +284,36 @@ class SharedBuckets:
             order: that demands it, as a number: the store heeds each once, whoever repeats it.
         """
         self._orders.append(self._reset(charges, order))
-        self._batcher.fly()
+        self._batcher.send()
 
-    def _reset(self, charges: Iterable[BucketCharge], order: int) -> Iterator[_Order]:
+    def _reset(self, charges: Iterable[BucketCharge], order: int) -> Iterator[Order]:
         for charge in charges:
             lease = self._leases.find(charge)
             lease.held, lease.lack = 0, (0, 0, 0)
-            lease.left = charge.figures.burst if charge.figures is not None else 0
+            lease.left = charge.rate.burst if charge.rate is not None else 0
             self._owed.pop(charge.bucket, None)
             self._alone.reset((charge,), order)
             yield charge, order, FILL
 
     def reset_all(self, limit: str, order: int) -> None:
         """The same for all buckets of a limit that this worker has heard of."""
-        charges = (lease.charge for lease in self._leases.of_limit(limit) if lease.charge.figures is not None)
-        self.reset(charges, order)
+        charges = [lease.charge for lease in self._leases if lease.charge.rate is not None]
+        self.reset((charge for charge in charges if is_of(charge.bucket[0], limit)), order)
 
     def repeat(self, reset: str) -> None:
         """Let the whole deployment know of a reset."""
-        self._unsaid_resets.append(reset)
-        self._beat_due = True
-        self._batcher.fly()
+        self._new_resets.append(reset)
+        self._heartbeat_due = True
+        self._batcher.send()
+
+
+def _share_of(charge: BucketCharge, count: int) -> BucketCharge:
+    """What one of `count` workers grants of a bucket by itself."""
+    if charge.rate is None:
+        return charge._replace(most=max(1, charge.most // count))
+    rate = charge.rate.among(count)
+    return charge._replace(rate=rate, cost=min(charge.cost, rate.burst))
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * MICROS)

@@ -30,14 +30,7 @@ TICKS = (1, 1000, MICROS)
 
 
 class BucketRate(NamedTuple):
-    """A rate and a burst, ready to be counted with.
-
-    Args:
-        gain: units that come back each tick.
-        price: units of one token.
-        cap: units of a whole bucket, `burst * price`.
-        tick: microseconds.
-    """
+    """A rate and a burst in units: what comes back each tick (microseconds), of one token, and of a whole bucket."""
 
     gain: int
     price: int
@@ -60,12 +53,12 @@ class BucketRate(NamedTuple):
 
 
 Lack = tuple[int, int, int]
-"""What is kept of a bucket: units it lacks; microseconds of the clock when it lacked that; `cap` of the figures it was
+"""What is kept of a bucket: units it lacks; microseconds of the clock when it lacked that; `cap` of the rate it was
 counted with."""
 
 
-def figures_of(calls: int, seconds: int, burst: int) -> BucketRate:
-    """The figures of `calls` in `seconds`, with at most `burst` at once.
+def bucket_rate(calls: int, seconds: int, burst: int) -> BucketRate:
+    """The rate of `calls` in `seconds`, with at most `burst` at once.
 
     Raises:
         ValueError: faster than `FASTEST` or larger than `MOST_BURST`.
@@ -83,7 +76,7 @@ def figures_of(calls: int, seconds: int, burst: int) -> BucketRate:
     raise ValueError("has no whole numbers")  # cannot be: 86,400 ticks of a day times `MOST_BURST` fit
 
 
-def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int:
+def now_lacking(lack: Lack, rate: BucketRate, now: int, lent: int = 0) -> int:
     """Units that a bucket lacks at `now`. It is kept as (these, `now - now % tick`, `cap`) from then on.
 
     Args:
@@ -94,7 +87,7 @@ def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int
     units, stamp, size = lack
     if units == 0 and lent == 0:
         return 0
-    gain, price, cap, tick = figures
+    gain, price, cap, tick = rate
     if size != cap:
         units = min(cap, ceil(units / size * cap))
     passed = (now - now % tick - stamp) // tick
@@ -104,6 +97,6 @@ def now_lacking(lack: Lack, figures: BucketRate, now: int, lent: int = 0) -> int
     return units if units > least else least
 
 
-def wait(short: int, figures: BucketRate, now: int) -> int:
+def wait(short: int, rate: BucketRate, now: int) -> int:
     """Microseconds from `now` until `short` units have come back; at most `MOST_WAIT`."""
-    return min(MOST_WAIT, -(-short // figures.gain) * figures.tick - now % figures.tick)
+    return min(MOST_WAIT, -(-short // rate.gain) * rate.tick - now % rate.tick)

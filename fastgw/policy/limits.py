@@ -46,9 +46,7 @@ class CallSubject(NamedTuple):
     @property
     def counted_as(self) -> Part:
         """What `tool` of a `by` means here; None for resources, of which an agent can invent names."""
-        if self.kind == "tool":
-            return self.name
-        return f"prompt:{self.name}" if self.kind == "prompt" else None
+        return {"tool": self.name, "prompt": f"prompt:{self.name}"}.get(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +65,22 @@ class ToolPatterns:
     prompt_sources: Patterns = NONE
     uris: UriRules = ANY_URI
 
-    def take(self, matter: CallSubject) -> bool:
+    def take(self, subject: CallSubject) -> bool:
         """Whether the limit speaks of this call."""
-        if matter.kind == "resource":
-            return not self.uris.permit_listed(matter.name, matter.server, matter.own, matter.known_as)
-        tools = matter.kind == "tool"
+        if subject.kind == "resource":
+            return not self.uris.permit_listed(subject.name, subject.server, subject.own, subject.known_as)
+        tools = subject.kind == "tool"
         names, sources = (self.names, self.sources) if tools else (self.prompts, self.prompt_sources)
         # The own name too: a server that lists another's tool renames both, and must not lift a limit by it.
-        return names.fit_any((matter.name, matter.own)) or sources.fits(f"{matter.server}/{matter.own}")
+        return names.fit_any((subject.name, subject.own)) or sources.fits(f"{subject.server}/{subject.own}")
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Other figures for some of a limit's agents.
-
-    Args:
-        key: tells it from the limit's others, wherever it stands among them: its buckets are known by it.
-    """
+    """Another rate for some of a limit's agents. Its buckets are known by `key`, wherever it is among the others."""
 
     match: Match
-    figures: BucketRate
+    rate: BucketRate
     key: str = ""
 
 
@@ -98,9 +92,8 @@ class Limit:
         by: what its buckets are told apart by; empty: one for all.
         match: whose calls; None for everybody's.
         tools: which calls; None for all.
-        figures: of its rate; None where it has none.
         in_flight: calls at the same time; None where that is not limited.
-        overrides: the first whose match holds replaces `figures`.
+        overrides: the first whose match holds replaces `rate`.
         exact: never served from what was taken in advance.
         on_failure: what becomes of a call while the store is away.
         shadow: counted, never enforced.
@@ -110,20 +103,20 @@ class Limit:
     by: tuple[str, ...] = ()
     match: Match | None = None
     tools: ToolPatterns | None = None
-    figures: BucketRate | None = None
+    rate: BucketRate | None = None
     in_flight: int | None = None
     overrides: tuple[Override, ...] = ()
     exact: bool = False
     on_failure: StoreFailure = "local"
     shadow: bool = False
 
-    def subject(self, principal: Principal, endpoint: str, matter: CallSubject) -> Subject:
+    def subject(self, principal: Principal, endpoint: str, subject: CallSubject) -> Subject:
         """Which bucket a call counts in."""
-        return self.subject_reader(endpoint, matter)(principal)
+        return self.subject_reader(endpoint, subject)(principal)
 
-    def subject_reader(self, endpoint: str, matter: CallSubject) -> SubjectReader:
+    def subject_reader(self, endpoint: str, subject: CallSubject) -> SubjectReader:
         """Which bucket a call counts in, once it is known where it came in and what it is about."""
-        readers = [_part_reader(key, endpoint, matter) for key in self.by]
+        readers = [_part_reader(key, endpoint, subject) for key in self.by]
         if len(readers) == 1:
             return readers[0]
         if len(readers) == 2:  # written out: a loop costs half a microsecond more
@@ -137,11 +130,11 @@ class RateTable(NamedTuple):
 
     Args:
         table: the limit's name; for an override also its place, since whoever it speaks of has buckets of their own.
-        figures: None where only calls at the same time are counted.
+        rate: None where only calls at the same time are counted.
     """
 
     table: str
-    figures: BucketRate | None
+    rate: BucketRate | None
 
 
 class ApplyingLimits(NamedTuple):
@@ -149,34 +142,34 @@ class ApplyingLimits(NamedTuple):
 
     Args:
         match: what is left to ask of the arguments; None: nothing.
-        tariff: where no override holds.
-        overrides: those that still look at the arguments, in order; they stand before `tariff`.
+        table: where no override holds.
+        overrides: those that still look at the arguments, in order; they stand before `table`.
     """
 
     limit: Limit
     match: Match | None
-    tariff: RateTable
+    table: RateTable
     overrides: tuple[tuple[Match, RateTable], ...] = ()
 
     def counts(self, arguments: bytes) -> bool:
         """Whether a call with these arguments counts. What cannot be judged does: a limit restricts."""
         return self.match is None or self.match.judge(arguments) is not False
 
-    def tariff_for(self, arguments: bytes) -> RateTable:
+    def table_for(self, arguments: bytes) -> RateTable:
         """At what rate a call with these arguments counts.
 
         Where it cannot be judged whether an override holds, the slowest of all that may: nobody gets a faster rate, or
         away from a slower one, by arguments that each reads otherwise.
         """
         may = []
-        for match, tariff in self.overrides:
+        for match, table in self.overrides:
             judgement = match.judge(arguments)
             if judgement is not False:
-                may.append(tariff)
+                may.append(table)
             if judgement:
                 break
         else:
-            may.append(self.tariff)
+            may.append(self.table)
         return min(may, key=_speed)
 
 
@@ -188,21 +181,18 @@ def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tu
         if limit.match is not None and match is None:
             continue
         asks = match if match is not None and match.looks_at_arguments else None
-        found.append(_with_overrides(limit, asks, principal, endpoint))
+        table, overrides = RateTable(limit.name, limit.rate), []
+        for override in limit.overrides:
+            holds = override.match.for_class(principal, endpoint)
+            if holds is None:
+                continue
+            own = RateTable(override_table(limit, override), override.rate)
+            if not holds.looks_at_arguments:
+                table = own
+                break
+            overrides.append((holds, own))
+        found.append(ApplyingLimits(limit, asks, table, tuple(overrides)))
     return tuple(found)
-
-
-def _with_overrides(limit: Limit, match: Match | None, principal: Principal, endpoint: str) -> ApplyingLimits:
-    left: list[tuple[Match, RateTable]] = []
-    for override in limit.overrides:
-        asks = override.match.for_class(principal, endpoint)
-        if asks is None:
-            continue
-        tariff = RateTable(override_table(limit, override), override.figures)
-        if not asks.looks_at_arguments:
-            return ApplyingLimits(limit, match, tariff, tuple(left))
-        left.append((asks, tariff))
-    return ApplyingLimits(limit, match, RateTable(limit.name, limit.figures), tuple(left))
 
 
 def override_table(limit: Limit, override: Override) -> str:
@@ -215,51 +205,111 @@ def is_of(table: str, limit: str) -> bool:
     return table == limit or table.startswith(f"{limit}\n")
 
 
-def _part_reader(key: str, endpoint: str, matter: CallSubject) -> Callable[[Principal], Part]:
+def _part_reader(key: str, endpoint: str, subject: CallSubject) -> Callable[[Principal], Part]:
     if key == "agent":
-        return _agent
+        return lambda principal: agent if len(agent := principal.agent) <= LONGEST else _bounded(agent)
     if key == "user":
         return lambda principal: _bounded(principal.user)
     if key.startswith(CLAIMS):
         return _claim_reader(key.removeprefix(CLAIMS))
-    part = {"tool": _bounded(matter.counted_as), "server": matter.server, "endpoint": endpoint}[key]
+    part = {"tool": _bounded(subject.counted_as), "server": subject.server, "endpoint": endpoint}[key]
     return lambda _: part
-
-
-def _agent(principal: Principal) -> Part:
-    agent = principal.agent
-    return agent if len(agent) <= LONGEST else _bounded(agent)
 
 
 def _claim_reader(name: str) -> Callable[[Principal], Part]:
     def read(principal: Principal) -> Part:
         claim = principal.claims.get(name)
-        return claim if isinstance(claim, str) and len(claim) <= LONGEST else _bounded(_text(claim))
+        return claim if isinstance(claim, str) and len(claim) <= LONGEST else _bounded(claim)
 
     return read
 
 
-def _text(claim: Claim | None) -> Part:
+def _bounded(value: Claim | None) -> Part:
     """A list counts as its values joined with commas; a missing claim is a value of its own."""
-    return ",".join(claim) if isinstance(claim, tuple) else claim
-
-
-def _bounded(text: Part) -> Part:
+    text = ",".join(value) if isinstance(value, tuple) else value
     if text is None or len(text) <= LONGEST:
         return text
     return f"{text[:LONGEST]}…{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _speed(tariff: RateTable) -> tuple[float, int]:
-    figures = tariff.figures
-    return (figures.gain / (figures.price * figures.tick), figures.burst) if figures is not None else (0.0, 0)
+def _speed(table: RateTable) -> tuple[float, int]:
+    rate = table.rate
+    return (rate.gain / (rate.price * rate.tick), rate.burst) if rate is not None else (0.0, 0)
 
 
 def shown(subject: Subject) -> str:
     """A subject as operators read it, on one line; `-` for a value that is missing."""
-    parts = subject if isinstance(subject, tuple) else (subject,)
-    return " ".join("-" if part is None else _printable(part) for part in parts)
-
-
-def _printable(text: str) -> str:
+    text = " ".join("-" if part is None else part for part in (subject if isinstance(subject, tuple) else (subject,)))
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+
+
+Bucket = tuple[str, Subject]
+"""Which bucket: its limit (or the override of one) and its subject. Keeps its content over a reload."""
+
+
+class BucketCharge(NamedTuple):
+    """One bucket that a call counts in.
+
+    Args:
+        rate: of the rate; None where the calls at the same time are counted.
+        cost: tokens that the call takes, at most a whole bucket.
+        most: calls at the same time; 0 for a rate.
+    """
+
+    limit: Limit
+    bucket: Bucket
+    rate: BucketRate | None
+    cost: int = 1
+    most: int = 0
+
+
+@dataclass(slots=True)
+class LimitVerdict:
+    """Whether a call may go, and how the tightest of its buckets stands then.
+
+    Args:
+        refused: the charge that refuses it; of several the one that takes longest. None where it may go.
+        wait: seconds until that one would let it through; 0.0 where nobody can tell.
+        tightest: of the rates that counted the call the one with the fewest calls left; the refusing one of a refusal.
+        left: tokens in that bucket, as far as this worker knows.
+        lacking: units that bucket lacks.
+        shadowed: limits in shadow mode that would have refused it.
+        permits: the charges whose calls at the same time it takes part in: to be given back when it is over.
+        how: who decided: `memory`, `lease`, `store`, or, while the store is away, `local`, `allow`, `deny`.
+    """
+
+    refused: BucketCharge | None = None
+    wait: float = 0.0
+    tightest: BucketCharge | None = None
+    left: int = 0
+    lacking: int = 0
+    shadowed: tuple[Limit, ...] = ()
+    permits: tuple[BucketCharge, ...] = ()
+    how: str = "memory"
+
+    @property
+    def full_in(self) -> float:
+        """Seconds until the tightest bucket is full."""
+        charge = self.tightest
+        return charge.rate.seconds(self.lacking) if charge is not None and charge.rate is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketState:
+    """How full one bucket is, for operators.
+
+    Args:
+        limit: name of the limit.
+        subject: as operators read it.
+        used: share of the bucket that is gone, 0.0 to 1.0.
+        left: tokens, or calls, that are still to be had.
+        burst: tokens of a full bucket, or most calls at the same time.
+        at_once: calls at the same time are counted, those of this worker.
+    """
+
+    limit: str
+    subject: str
+    used: float
+    left: int
+    burst: int
+    at_once: bool = False

@@ -312,20 +312,20 @@ class _Tracer:
         return f"sent to {target['server']} as {target['name']}"
 
     def _counting(self, one: ApplyingLimits, subject: CallSubject, arguments: bytes) -> Record:
-        limit, tariff = one.limit, one.tariff_for(arguments)
+        limit, table = one.limit, one.table_for(arguments)
         bucket = limit.subject(self.principal, self.call.endpoint, subject)
         rate, at = None, None
-        if limit.figures is not None:
+        if limit.rate is not None:
             written = next(each for each in self.settings.limits if each.name == limit.name)
             tables = [override_table(limit, each) for each in limit.overrides]
-            at = tables.index(tariff.table) if tariff.table in tables else None
+            at = tables.index(table.table) if table.table in tables else None
             rate = str((at is not None and written.overrides[at].rate) or written.rate)
         return {
             "name": limit.name,
             "by": limit.by,
             "bucket": bucket if isinstance(bucket, tuple) else (bucket,),
             "rate": rate,
-            "burst": None if tariff.figures is None else tariff.figures.burst,
+            "burst": None if table.rate is None else table.rate.burst,
             "override": None if at is None else at + 1,
             "in_flight": limit.in_flight,
         }

@@ -29,8 +29,8 @@ class LineFormatter(logging.Formatter):
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end. What a server said may stand in a message: nobody writes a second line into the
-        log, nor orders a terminal about.
+        """The line, without its end. A message may carry what a server said: nobody writes a second line, nor orders a
+        terminal about.
         """
         text = record.getMessage()
         if record.exc_info:

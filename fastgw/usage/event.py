@@ -72,8 +72,8 @@ def attribution(principal: Principal, labels: tuple[str, ...]) -> dict[str, Any]
 
 def stamp(seconds: float) -> str:
     """Unix seconds as RFC 3339, UTC, with milliseconds."""
-    whole, millis = divmod(int(seconds * 1000), 1000)
-    return f"{_to_the_second(whole)}.{millis:03d}Z"
+    whole, rest = divmod(int(seconds * 1000), 1000)
+    return f"{_to_the_second(whole)}.{rest:03d}Z"
 
 
 @lru_cache(maxsize=4)

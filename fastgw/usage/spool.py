@@ -21,7 +21,7 @@ class Spool:
 
     Args:
         send: takes (number of events, their lines); False when it cannot take them now, and they stay.
-        lost: told how many events were dropped.
+        lost: hears how many events were dropped.
     """
 
     def __init__(self, send: Callable[[int, bytes], bool], lost: Callable[[int], None]) -> None:
@@ -45,10 +45,8 @@ class Spool:
             self._timer = asyncio.get_running_loop().call_later(DELAY, self._due)
 
     def _due(self) -> None:
-        self._timer = None
         self.flush()
-        if self._lines:
-            self._timer = asyncio.get_running_loop().call_later(DELAY, self._due)
+        self._timer = asyncio.get_running_loop().call_later(DELAY, self._due) if self._lines else None
 
     def flush(self) -> None:
         """Hand over what waits, if somebody takes it."""

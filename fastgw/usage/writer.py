@@ -70,8 +70,12 @@ class Sink:
 
     def _write(self, lines: bytes) -> bool:
         try:
-            if self._fd < 0:
-                self._fd = self._open()
+            if self._fd < 0 and self.target == "stdout":
+                self._fd = 1
+            elif self._fd < 0:
+                path = self._base / self.target.removeprefix("file:")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
             rest = memoryview(lines)
             while rest:
                 try:
@@ -82,13 +86,6 @@ class Sink:
             log.error("usage events cannot be written to %s: %s", self.target, wrong)
             return False
         return True
-
-    def _open(self) -> int:
-        if self.target == "stdout":
-            return 1
-        path = self._base / self.target.removeprefix("file:")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
 
 class UsageWriter:

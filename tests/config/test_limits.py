@@ -10,7 +10,7 @@ import pytest
 
 from fastgw.config.rules import failed_credentials_of, limits_of
 from fastgw.config.schema.settings import Settings
-from fastgw.policy.bucket import figures_of
+from fastgw.policy.bucket import bucket_rate
 from fastgw.policy.limits import CallSubject, Limit, ToolPatterns, applying
 from fastgw.policy.match import Principal
 from fastgw.snapshot.codec import EncodedSnapshot, SnapshotDecoder
@@ -32,7 +32,7 @@ def taking(*texts: str) -> ToolPatterns:
     return tools
 
 
-# -- figures ------------------------------------------------------------------------------------------------------
+# -- rate ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def taking(*texts: str) -> ToolPatterns:
 )
 def test_rate_and_burst(keys: dict[str, Any], calls: int, seconds: int, burst: int) -> None:
     found = limit(**keys)
-    assert found.figures == figures_of(calls, seconds, burst)
-    assert found.figures is not None and found.figures.burst == burst
+    assert found.rate == bucket_rate(calls, seconds, burst)
+    assert found.rate is not None and found.rate.burst == burst
 
 
 def test_what_is_not_said() -> None:
-    assert limit(rate="5/minute") == Limit("l", figures=figures_of(5, MINUTE, 5))
+    assert limit(rate="5/minute") == Limit("l", rate=bucket_rate(5, MINUTE, 5))
     assert limit(in_flight=3) == Limit("l", in_flight=3)
 
 
@@ -72,17 +72,17 @@ def test_overrides_keep_what_they_do_not_say() -> None:
         {"match": {"agent": "c"}, "rate": "3/hour", "burst": 9},
     ]
     found = limit(rate="100/minute", burst=20, overrides=overrides)
-    assert [one.figures for one in found.overrides] == [
-        figures_of(200, MINUTE, 200),
-        figures_of(100, MINUTE, 7),
-        figures_of(3, HOUR, 9),
+    assert [one.rate for one in found.overrides] == [
+        bucket_rate(200, MINUTE, 200),
+        bucket_rate(100, MINUTE, 7),
+        bucket_rate(3, HOUR, 9),
     ]
     assert [one.match.for_class(Principal("b"), "/mcp") is not None for one in found.overrides] == [False, True, False]
 
 
 def test_wrong_credentials() -> None:
-    assert failed_credentials_of(Settings()) == figures_of(100, MINUTE, 100)
-    assert failed_credentials_of(Settings.model_validate({"failed_credentials": "5/hour"})) == figures_of(5, HOUR, 5)
+    assert failed_credentials_of(Settings()) == bucket_rate(100, MINUTE, 100)
+    assert failed_credentials_of(Settings.model_validate({"failed_credentials": "5/hour"})) == bucket_rate(5, HOUR, 5)
     assert failed_credentials_of(Settings.model_validate({"failed_credentials": "off"})) is None
 
 
@@ -103,7 +103,7 @@ def tool(name: str, server: str = "a", own: str | None = None) -> CallSubject:
 
 
 @pytest.mark.parametrize(
-    ("texts", "matter", "taken"),
+    ("texts", "subject", "taken"),
     [
         (["export-*"], tool("export-all"), True),
         (["export-*"], tool("all", own="export-all"), True),
@@ -124,8 +124,8 @@ def tool(name: str, server: str = "a", own: str | None = None) -> CallSubject:
         (["resource:docs://*"], tool("docs://x"), False),
     ],
 )
-def test_tools(texts: Sequence[str], matter: CallSubject, taken: bool) -> None:
-    assert taking(*texts).take(matter) is taken
+def test_tools(texts: Sequence[str], subject: CallSubject, taken: bool) -> None:
+    assert taking(*texts).take(subject) is taken
 
 
 def test_without_tools_everything_counts() -> None:
@@ -181,7 +181,7 @@ LIMITS = [
 def test_the_snapshot_has_them_and_travels_with_them() -> None:
     snapshot = compiled({"s": ["a"]}, limits=LIMITS, failed_credentials="5/minute")
     assert [one.name for one in snapshot.limits] == ["all", "some"]
-    assert snapshot.failed_credentials == figures_of(5, MINUTE, 5)
+    assert snapshot.failed_credentials == bucket_rate(5, MINUTE, 5)
     copy = pickle.loads(pickle.dumps(snapshot))
     assert (copy.limits, copy.failed_credentials) == (snapshot.limits, snapshot.failed_credentials)
     assert copy.limits[1].tools.take(CallSubject("resource", "docs://%61", "s", "docs://a"))
@@ -205,4 +205,4 @@ def test_an_override_keeps_its_buckets_wherever_it_stands() -> None:
     alone, behind = (limit(rate="1/minute", overrides=rows).overrides for rows in ([gold], [bot, gold]))
     assert alone[0].key == behind[1].key != behind[0].key
     slower = limit(rate="1/minute", overrides=[{**gold, "burst": 3}]).overrides
-    assert slower[0].key == alone[0].key, "a reload that changes its figures keeps what is left in its buckets"
+    assert slower[0].key == alone[0].key, "a reload that changes its rate keeps what is left in its buckets"

@@ -1,4 +1,4 @@
-"""Stores behind the port `Connection`, a crew, and agents, all of them the test itself.
+"""Stores behind the port `Connection`, a handler, and agents, all of them the test itself.
 
 `FakeConnection` hears questions and waits until the test answers each. `FakeStore` is a store of one process: it
 answers by the model of the script at once, by the clock it is given, and can be emptied or taken away.
@@ -17,7 +17,7 @@ from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.batcher import StoreAway
 from fastgw.limits.script import RATE, VERSION, ScriptReply, ScriptRequest, ScriptRow
 from fastgw.policy.bucket import BucketRate
-from fastgw.policy.verdict import BucketCharge, LimitVerdict
+from fastgw.policy.limits import BucketCharge, LimitVerdict
 from tests.limits.models import Model, Whole
 
 PATIENCE = 5.0  # seconds, for what must happen
@@ -57,16 +57,16 @@ class Spawner:
 
 def asked_in(keys: list[str], argument: bytes) -> tuple[ScriptRequest, str, str]:
     """What the script is asked, by whom, and the epoch it is to begin with."""
-    version, worker, epoch, beat, rows, checks, resets, known = msgspec.msgpack.decode(argument)
+    version, worker, epoch, heartbeat, rows, checks, resets, known = msgspec.msgpack.decode(argument)
     assert version == VERSION
     made = [_row(keys, *row) for row in rows]
-    return ScriptRequest(made, checks, bool(beat), known, resets), worker, epoch
+    return ScriptRequest(made, checks, bool(heartbeat), known, resets), worker, epoch
 
 
 def _row(keys: list[str], key: int, kind: int, *rest: int) -> ScriptRow:
     if kind == RATE:
-        *figures, held, back, ahead = rest
-        return ScriptRow(keys[key - 1], BucketRate(*figures), 0, held, back, ahead)
+        *rate, held, back, ahead = rest
+        return ScriptRow(keys[key - 1], BucketRate(*rate), 0, held, back, ahead)
     most, used, ahead = rest
     return ScriptRow(keys[key - 1], None, most, used, 0, ahead)
 
@@ -146,7 +146,7 @@ class FakeStore:
             return packed(ScriptReply(self.epoch, 0, [], [], []))
         told = self.model.decide(request, worker, self.clock())
         self.resets += request.resets
-        if not request.beat:
+        if not request.heartbeat:
             return packed(ScriptReply(self.epoch, 0, [], told.held, told.checks))
         self.beats[worker] = self.clock()
         return packed(ScriptReply(self.epoch, len(self.beats), self.resets, told.held, told.checks))

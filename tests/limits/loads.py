@@ -21,14 +21,13 @@ import uvloop
 
 from fastgw.config.schema.store import StorePlace, StoreSettings
 from fastgw.limits.script import StoreKeys
-from fastgw.policy.bucket import figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge, LimitVerdict
+from fastgw.policy.bucket import bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit, LimitVerdict
 from tests.limits.workers import Worker, connected
 
 COUNT, AGENTS = 3, 4
 EVERY = 0.02  # seconds between two calls of an agent
-PLENTY = figures_of(1, 86_400, 50_000)
+PLENTY = bucket_rate(1, 86_400, 50_000)
 LEASE = 500  # tokens: a hundredth
 FEW = 6  # open files
 KEYS = StoreKeys("fastgw")
@@ -131,8 +130,8 @@ async def loaded(place: StorePlace) -> AsyncIterator[Load]:
 def kept(client: redis.Redis, charge: BucketCharge) -> int:
     """Tokens that a bucket lacks at the store, those that are lent among them."""
     value = client.get(KEYS.bucket(*charge.bucket))
-    assert charge.figures is not None
-    return -(-int(value.split()[0]) // charge.figures.price) if isinstance(value, bytes) else 0
+    assert charge.rate is not None
+    return -(-int(value.split()[0]) // charge.rate.price) if isinstance(value, bytes) else 0
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:

@@ -24,7 +24,7 @@ NONE = BucketRate(1, 1, 0, 1)
 class Arithmetic(Protocol):
     """One bucket without anything that is held of it."""
 
-    def pass_until(self, figures: BucketRate, now: int, lent: int) -> None: ...
+    def pass_until(self, rate: BucketRate, now: int, lent: int) -> None: ...
     def take(self, tokens: int) -> None: ...
     def at_least(self, units: int) -> None: ...
     def pause(self, cost: int, now: int) -> int: ...
@@ -37,21 +37,21 @@ class Whole:
     """By `policy.bucket`."""
 
     lack: Lack = (0, 0, 0)
-    figures: BucketRate = NONE
+    rate: BucketRate = NONE
 
-    def pass_until(self, figures: BucketRate, now: int, lent: int) -> None:
-        self.figures = figures
-        self._become(now_lacking(self.lack, figures, now, lent), now - now % figures.tick)
+    def pass_until(self, rate: BucketRate, now: int, lent: int) -> None:
+        self.rate = rate
+        self._become(now_lacking(self.lack, rate, now, lent), now - now % rate.tick)
 
     def take(self, tokens: int) -> None:
-        self._become(self.lack[0] + tokens * self.figures.price, self.lack[1])
+        self._become(self.lack[0] + tokens * self.rate.price, self.lack[1])
 
     def at_least(self, units: int) -> None:
         self._become(max(self.lack[0], units), self.lack[1])
 
     def pause(self, cost: int, now: int) -> int:
-        short = self.lack[0] + cost * self.figures.price - self.figures.cap
-        return wait(short, self.figures, now) if short > 0 else 0
+        short = self.lack[0] + cost * self.rate.price - self.rate.cap
+        return wait(short, self.rate, now) if short > 0 else 0
 
     def units(self) -> int:
         return self.lack[0]
@@ -60,7 +60,7 @@ class Whole:
         assert units == self.lack[0]
 
     def _become(self, units: int, stamp: int) -> None:
-        self.lack = max(0, min(units, self.figures.cap)), stamp, self.figures.cap
+        self.lack = max(0, min(units, self.rate.cap)), stamp, self.rate.cap
 
 
 class Naive:
@@ -68,37 +68,37 @@ class Naive:
 
     def __init__(self) -> None:
         self.level, self.burst, self.since = Fraction(0), 0, 0
-        self.figures = NONE
+        self.rate = NONE
         self.resized = False
 
-    def pass_until(self, figures: BucketRate, now: int, lent: int) -> None:
-        before, self.burst = self.burst, figures.cap // figures.price
-        last, self.figures = self.figures, figures
+    def pass_until(self, rate: BucketRate, now: int, lent: int) -> None:
+        before, self.burst = self.burst, rate.cap // rate.price
+        last, self.rate = self.rate, rate
         self.level = self.level / before * self.burst if before else Fraction(self.burst)
-        if before and figures.cap != last.cap:
+        if before and rate.cap != last.cap:
             self.resized = True
-            self.level = Fraction(floor(self.level * figures.price), figures.price)
-        last_time, self.since = self.since, now // figures.tick * figures.tick
-        ticks = (self.since - last_time) // figures.tick
+            self.level = Fraction(floor(self.level * rate.price), rate.price)
+        last_time, self.since = self.since, now // rate.tick * rate.tick
+        ticks = (self.since - last_time) // rate.tick
         self.level = max(Fraction(0), min(self.level + max(0, ticks) * self.each_tick, Fraction(self.burst - lent)))
 
     @property
     def each_tick(self) -> Fraction:
-        return Fraction(self.figures.gain, self.figures.price)
+        return Fraction(self.rate.gain, self.rate.price)
 
     def take(self, tokens: int) -> None:
         self.level = min(Fraction(self.burst), max(Fraction(0), self.level - tokens))
 
     def at_least(self, units: int) -> None:
-        self.level = max(Fraction(0), min(self.level, self.burst - Fraction(units, self.figures.price)))
+        self.level = max(Fraction(0), min(self.level, self.burst - Fraction(units, self.rate.price)))
 
     def pause(self, cost: int, now: int) -> int:
         if self.level >= cost:
             return 0
-        return min(FOREVER, ceil((cost - self.level) / self.each_tick) * self.figures.tick - now % self.figures.tick)
+        return min(FOREVER, ceil((cost - self.level) / self.each_tick) * self.rate.tick - now % self.rate.tick)
 
     def units(self) -> int:
-        exact = (self.burst - self.level) * self.figures.price
+        exact = (self.burst - self.level) * self.rate.price
         assert exact.denominator == 1
         return int(exact)
 
@@ -106,7 +106,7 @@ class Naive:
         """Where sizes change, the others count in doubles: the last unit may differ."""
         assert abs(units - self.units()) <= self.resized
         self.resized = False
-        self.level = self.burst - Fraction(units, self.figures.price)
+        self.level = self.burst - Fraction(units, self.rate.price)
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Model:
         if doubles is not None:
             for key, units in doubles.heard.items():
                 self.buckets[key].arithmetic.adopt(units)
-        rates = [row.key for row in request.rows if row.figures is not None]
+        rates = [row.key for row in request.rows if row.rate is not None]
         self.heard = {key: self.buckets[key].arithmetic.units() for key in rates}
         checks = [self._check(check, request.rows, used, worker, now) for check in request.checks]
         held = [self._lend(row, used[at], worker, now) for at, row in enumerate(request.rows)]
@@ -163,18 +163,18 @@ class Model:
         """The worker's word on a bucket; of calls, how many it runs."""
         bucket = self.buckets.setdefault(row.key, Bucket(self._arithmetic()))
         gone, ended = bucket.begin(now)
-        if row.figures is None:
+        if row.rate is None:
             return row.held
         if gone:
-            bucket.arithmetic.pass_until(row.figures, ended, bucket.lent() + gone)
-        bucket.arithmetic.pass_until(row.figures, now, bucket.lent())
+            bucket.arithmetic.pass_until(row.rate, ended, bucket.lent() + gone)
+        bucket.arithmetic.pass_until(row.rate, now, bucket.lent())
         before, _ = bucket.held.pop(worker, (0, 0))
         given = min(row.back, before)
         if held := min(row.held, before - given):
             bucket.held[worker] = held, now + LEASE
         if given:
             bucket.arithmetic.take(-given)
-            bucket.arithmetic.at_least(min(row.figures.burst, bucket.lent()) * row.figures.price)
+            bucket.arithmetic.at_least(min(row.rate.burst, bucket.lent()) * row.rate.price)
         return 0
 
     def _check(self, check: list[int], rows: list[ScriptRow], used: list[int], worker: str, now: int) -> list[int]:
@@ -182,7 +182,7 @@ class Model:
         refused, longest, shadows = 0, -1, 0
         for at, (place, cost, mode) in enumerate(items):
             row, bucket = rows[place], self.buckets[rows[place].key]
-            if row.figures is None:
+            if row.rate is None:
                 full, pause = bucket.lent(worker) + used[place] + cost > row.most, 0
             else:
                 pause = bucket.arithmetic.pause(cost, now)
@@ -195,7 +195,7 @@ class Model:
         for at, (place, cost, mode) in enumerate(items):
             row, bucket = rows[place], self.buckets[rows[place].key]
             counts = mode == TAKE or (mode <= SHADOW and not refused and not shadows >> at & 1)
-            if row.figures is None:
+            if row.rate is None:
                 used[place] += cost if counts else 0
                 lacking.append(bucket.lent(worker) + used[place])
                 continue
@@ -210,16 +210,16 @@ class Model:
 
     def _fill(self, bucket: Bucket, row: ScriptRow, order: int) -> None:
         """Make it full but for what is lent; an order is heeded once."""
-        assert row.figures is not None
+        assert row.rate is not None
         if order != bucket.filled:
             bucket.filled = order
-            bucket.arithmetic.take(-row.figures.burst)
-            bucket.arithmetic.at_least(min(row.figures.burst, bucket.lent()) * row.figures.price)
+            bucket.arithmetic.take(-row.rate.burst)
+            bucket.arithmetic.at_least(min(row.rate.burst, bucket.lent()) * row.rate.price)
 
     def _lend(self, row: ScriptRow, used: int, worker: str, now: int) -> int:
         """What the worker holds in the end."""
         bucket = self.buckets[row.key]
-        if row.figures is None:
+        if row.rate is None:
             room = row.most - bucket.lent(worker) - used
             allotted = used + (row.ahead if row.ahead and room >= ROOM * row.ahead else 0)
             bucket.held.pop(worker, None)
@@ -237,8 +237,8 @@ class Model:
 class Spent:
     """What was let through of one bucket, and when: never more than a burst and what the time gives back."""
 
-    def __init__(self, figures: BucketRate, allowed: int) -> None:
-        self.figures, self.allowed = figures, Fraction(allowed)
+    def __init__(self, rate: BucketRate, allowed: int) -> None:
+        self.rate, self.allowed = rate, Fraction(allowed)
         self._events: list[tuple[int, int]] = []
 
     def add(self, at: int, tokens: int) -> None:
@@ -248,6 +248,6 @@ class Spent:
         """Every window at once: the most that one brought since the best moment to begin."""
         worst, last = Fraction(0), 0
         for at, tokens in sorted(self._events):
-            worst = max(Fraction(0), worst - Fraction((at - last) * self.figures.gain, self.figures.price)) + tokens
-            assert worst <= self.allowed, (self.figures, float(worst))
+            worst = max(Fraction(0), worst - Fraction((at - last) * self.rate.gain, self.rate.price)) + tokens
+            assert worst <= self.allowed, (self.rate, float(worst))
             last = at

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from fastgw.config.schema.store import StorePlace
-from fastgw.policy.bucket import MICROS, figures_of
+from fastgw.policy.bucket import MICROS, bucket_rate
 from tests.limits import worker
 from tests.limits.models import Spent
 from tests.limits.worker import MOST, RATES, Record, Task
@@ -83,7 +83,7 @@ class Together:
         """By bucket, what was let through by what might have been, from the first call to the last."""
         found = {}
         for bucket, times in self.passed().items():
-            calls, seconds, burst = figures(bucket)
+            calls, seconds, burst = rate(bucket)
             found[bucket] = len(times) / (burst + calls / seconds * (times[-1] - times[0]))
         return found
 
@@ -101,8 +101,8 @@ class Together:
         """In no stretch of time more than a burst and what the stretch gives back."""
         late = Fraction(max(record.slowest for record in self.records))
         for bucket, times in self.passed().items():
-            calls, seconds, burst = figures(bucket)
-            spent = Spent(figures_of(calls, seconds, burst), burst)
+            calls, seconds, burst = rate(bucket)
+            spent = Spent(bucket_rate(calls, seconds, burst), burst)
             spent.allowed += Fraction(calls, seconds) * late  # a verdict may be written down late
             for at in times:
                 spent.add(int(at * MICROS), 1)
@@ -131,6 +131,6 @@ class Together:
         )
 
 
-def figures(bucket: str) -> tuple[int, int, int]:
+def rate(bucket: str) -> tuple[int, int, int]:
     """Calls, seconds, burst of a bucket by its name."""
     return next(found for limit, found in RATES.items() if bucket.startswith(f"('{limit}'"))

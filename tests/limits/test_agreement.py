@@ -15,9 +15,8 @@ import pytest
 
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import AT_LEAST, ENFORCE, FILL, SHADOW, TAKE, ScriptRequest, ScriptRow
-from fastgw.policy.bucket import MICROS, BucketRate, figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import MICROS, BucketRate, bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit
 from tests.limits.models import Model, Naive, Spent, Told, Whole
 from tests.limits.played import Played, Step
 from tests.limits.valkeys import Valkey
@@ -29,7 +28,7 @@ EACH = 500  # steps sent together
 HELD_FOR = 1_600_000  # microseconds for which a worker spends what it holds
 DAY = 86_400
 CHOICES = [
-    figures_of(*one)
+    bucket_rate(*one)
     for one in [
         (1, 1, 1), (1, 1, 40), (7, 60, 7), (7, 60, 1000), (10, 1, 100), (1000, 1, 1000), (1000, 1, 3000), (3, 7, 500),
         (999_983, DAY, 999_983), (100_000_007, DAY, 100_000_007), (1, DAY, 10**6), (10**6, 1, 10**6), (1, DAY, 10**9),
@@ -81,8 +80,8 @@ def some_checks(dice: random.Random, rows: list[ScriptRow], most: int = 3) -> li
     for _ in range(dice.randint(1, most)):
         check: list[int] = []
         for place in dice.sample(range(len(rows)), dice.randint(1, min(3, len(rows)))):
-            figures = rows[place].figures
-            burst = figures.burst if figures is not None else 1
+            rate = rows[place].rate
+            burst = rate.burst if rate is not None else 1
             cost = dice.choice([0, 1, 1, 1, burst, dice.randint(0, burst), dice.randint(0, 1 + burst // 20)])
             check += (place + 1, min(cost, burst), SHADOW if dice.random() < 0.2 else ENFORCE)
         checks.append(check)
@@ -97,7 +96,7 @@ def charges_of(check: list[int], rows: list[ScriptRow]) -> list[BucketCharge]:
     made = []
     for place, cost, mode in zip(*[iter(check)] * 3, strict=True):
         row = rows[place - 1]
-        made.append(BucketCharge(Limit(row.key, shadow=mode == SHADOW), (row.key, None), row.figures, cost))
+        made.append(BucketCharge(Limit(row.key, shadow=mode == SHADOW), (row.key, None), row.rate, cost))
     return made
 
 
@@ -111,25 +110,25 @@ def told_by_memory(memory: MemoryBuckets, check: list[int], rows: list[ScriptRow
 
 class Alone:
     """One worker. Memory's clock never goes back, and it keeps a bucket as it was when it last took something of it:
-    so one whose figures change is touched before and after."""
+    so one whose rate change is touched before and after."""
 
     def __init__(self) -> None:
         self.dice = random.Random(SEED)
         self.clock = Clock(self.dice, steady=True)
         self.memory, self.whole, self.naive = MemoryBuckets(), Model(Whole), Model(Naive)
-        self.figures = {f"{{agree}}:{name}": self.dice.choice(CHOICES) for name in range(8)}
+        self.rate = {f"{{agree}}:{name}": self.dice.choice(CHOICES) for name in range(8)}
         self.steps: list[Step] = []
         self.expected: list[Told] = []
 
     def go_on(self) -> None:
         self.clock.go_on(self.expected[-1].checks[0][1] if self.expected else 0)
         if self.dice.random() < 0.01:
-            key = self.dice.choice(list(self.figures))
-            for figures in (self.figures[key], self.dice.choice(CHOICES)):
-                self.figures[key] = figures
-                self._ask([ScriptRow(key, figures)], [1, 0, ENFORCE])
-        keys = self.dice.sample(list(self.figures), self.dice.randint(1, 3))
-        rows = [ScriptRow(key, self.figures[key]) for key in keys]
+            key = self.dice.choice(list(self.rate))
+            for rate in (self.rate[key], self.dice.choice(CHOICES)):
+                self.rate[key] = rate
+                self._ask([ScriptRow(key, rate)], [1, 0, ENFORCE])
+        keys = self.dice.sample(list(self.rate), self.dice.randint(1, 3))
+        rows = [ScriptRow(key, self.rate[key]) for key in keys]
         self._ask(rows, some_checks(self.dice, rows, most=1)[0])
 
     def _ask(self, rows: list[ScriptRow], check: list[int]) -> None:
@@ -158,7 +157,7 @@ def assert_told(played: Played, steps: list[Step], expected: list[Told]) -> None
             assert Told(reply.held, reply.checks) == told, (SEED, first + at, steps[first + at])
 
 
-# -- with leases, and all that a flight may carry --------------------------------------------------------------------
+# -- with leases, and all that a batch may carry --------------------------------------------------------------------
 
 
 @dataclass
@@ -177,24 +176,22 @@ class Deployment:
         self.dice = random.Random(SEED)
         self.clock = Clock(self.dice)
         self.whole, self.naive = Model(Whole), Model(Naive)
-        self.figures = {f"{{agree}}:{name}": self.dice.choice(CHOICES) for name in range(6)}
+        self.rate = {f"{{agree}}:{name}": self.dice.choice(CHOICES) for name in range(6)}
         self.most = {f"{{agree}}:calls{name}": self.dice.choice([1, 10, 200]) for name in range(2)}
-        self.leases = {(key, who): Lease() for key in self.figures for who in ("w1", "w2")}
-        self.spent = {key: Spent(figures, figures.burst) for key, figures in self.figures.items()}
+        self.leases = {(key, who): Lease() for key in self.rate for who in ("w1", "w2")}
+        self.spent = {key: Spent(rate, rate.burst) for key, rate in self.rate.items()}
         self.hint = 0
         self.order = 1
 
     def gone_by(self, key: str) -> int:
-        return self.clock.gone_by[self.figures[key].tick]
+        return self.clock.gone_by[self.rate[key].tick]
 
     def step(self) -> tuple[Step, Told]:
         self._go_on()
         worker = self.dice.choice(["w1", "w2"])
-        rows = [
-            self._row(key, worker) for key in self.dice.sample([*self.figures, *self.most], self.dice.randint(1, 4))
-        ]
+        rows = [self._row(key, worker) for key in self.dice.sample([*self.rate, *self.most], self.dice.randint(1, 4))]
         request = ScriptRequest(rows, some_checks(self.dice, rows))
-        rates = [place for place, row in enumerate(rows, 1) if row.figures is not None]
+        rates = [place for place, row in enumerate(rows, 1) if row.rate is not None]
         if rates and self.dice.random() < 0.2:
             request.checks.append(self._order(self.dice.choice(rates), rows))
         told = self.whole.decide(request, worker, self.clock.now)
@@ -211,14 +208,14 @@ class Deployment:
                 self.spent[key].add(lease.seen, lease.tokens)
                 lease.tokens = 0
         if self.dice.random() < 0.01:
-            self._change(self.dice.choice(list(self.figures)), self.dice.choice(CHOICES))
+            self._change(self.dice.choice(list(self.rate)), self.dice.choice(CHOICES))
 
-    def _change(self, key: str, figures: BucketRate) -> None:
+    def _change(self, key: str, rate: BucketRate) -> None:
         """Another configuration. What is held stays, so it may be more than the new burst."""
         self.spent[key].check()
-        self.figures[key] = figures
+        self.rate[key] = rate
         held = sum(self.leases[key, who].tokens for who in ("w1", "w2"))
-        self.spent[key] = Spent(figures, max(figures.burst, held))
+        self.spent[key] = Spent(rate, max(rate.burst, held))
 
     def _row(self, key: str, worker: str) -> ScriptRow:
         if key in self.most:
@@ -226,19 +223,19 @@ class Deployment:
             return ScriptRow(
                 key, most=most, held=self.dice.randint(0, 1 + most // 2), ahead=self.dice.choice([0, 1, most // 20])
             )
-        lease, figures = self.leases[key, worker], self.figures[key]
+        lease, rate = self.leases[key, worker], self.rate[key]
         spends = self.dice.randint(0, lease.tokens)
         back = self.dice.choice([0, 0, lease.tokens - spends, self.dice.randint(0, lease.tokens - spends)])
         self.spent[key].add(self.gone_by(key), spends)
         lease.tokens -= spends + back
-        ahead = self.dice.choice([0, 0, 1, self.dice.randint(0, 1 + figures.burst // 10), figures.burst // 100])
-        return ScriptRow(key, figures, 0, lease.tokens, back, ahead)
+        ahead = self.dice.choice([0, 0, 1, self.dice.randint(0, 1 + rate.burst // 10), rate.burst // 100])
+        return ScriptRow(key, rate, 0, lease.tokens, back, ahead)
 
     def _order(self, place: int, rows: list[ScriptRow]) -> list[int]:
-        figures = rows[place - 1].figures
-        assert figures is not None
+        rate = rows[place - 1].rate
+        assert rate is not None
         mode = self.dice.choice([TAKE, TAKE, AT_LEAST, FILL])
-        amount = self.dice.randint(0, figures.cap if mode == AT_LEAST else 2 * figures.burst)
+        amount = self.dice.randint(0, rate.cap if mode == AT_LEAST else 2 * rate.burst)
         if mode == FILL:
             amount = self.dice.choice([self.order, self.order + 1])
             self.order = amount
@@ -251,13 +248,13 @@ class Deployment:
                 row = request.rows[place - 1]
                 if mode == FILL:
                     self._filled(row.key)
-                elif row.figures is not None and mode <= SHADOW and not refused and not shadows >> at & 1:
+                elif row.rate is not None and mode <= SHADOW and not refused and not shadows >> at & 1:
                     self.spent[row.key].add(self.gone_by(row.key), cost)
         for row, held in zip(request.rows, told.held, strict=True):
             bucket = self.whole.buckets[row.key]
-            if row.figures is not None:
+            if row.rate is not None:
                 self.leases[row.key, worker] = Lease(held, self.clock.gone_by[1], self.gone_by(row.key))
-                least = min(row.figures.cap, bucket.lent() * row.figures.price)
+                least = min(row.rate.cap, bucket.lent() * row.rate.price)
                 assert bucket.arithmetic.units() >= least, SEED
             else:
                 assert bucket.lent() <= max(row.most, row.held + bucket.lent(worker)), SEED
@@ -266,7 +263,7 @@ class Deployment:
         """An operator made it full: what was let through before no longer counts."""
         self.spent[key].check()
         held = sum(self.leases[key, who].tokens for who in ("w1", "w2"))
-        self.spent[key] = Spent(self.figures[key], max(self.figures[key].burst, held))
+        self.spent[key] = Spent(self.rate[key], max(self.rate[key].burst, held))
 
 
 KEPT = re.compile(r"(\d+) (\d+) (\d+)(?: (\d+))?((?:;\w+ \d+ \d+)*)")
@@ -280,7 +277,7 @@ def test_the_server_and_the_models_agree_on_leases_and_orders(server: Valkey) ->
         spent.check()
     client = server.client(decode_responses=False)
     assert_told(Played(client, "agree"), list(steps), list(expected))
-    for key in deployment.figures:
+    for key in deployment.rate:
         bucket = deployment.whole.buckets[key]
         kept = client.get(key)
         found = KEPT.fullmatch(kept.decode()) if kept is not None else None

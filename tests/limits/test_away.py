@@ -10,21 +10,20 @@ from dataclasses import replace
 
 import pytest
 
-from fastgw.policy.bucket import MICROS, BucketRate, figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import MICROS, BucketRate, bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit
 from tests.limits.fakes import Caller, until
 from tests.limits.test_leases import at_once, charge, clock, held, lacking, leased, played, running
 from tests.limits.workers import WORKERS, Clock, Deployment, Worker
 
 __all__ = ["clock"]
-EIGHTY = figures_of(1, 1, 80)  # ten for each of eight workers
+EIGHTY = bucket_rate(1, 1, 80)  # ten for each of eight workers
 TRIGGER = Limit("trigger", exact=True)
 LOCAL, ALLOW, DENY = (Limit(how, on_failure=how, exact=True) for how in ("local", "allow", "deny"))
 
 
-def of(limit: Limit, figures: BucketRate = EIGHTY, cost: int = 1) -> BucketCharge:
-    return charge(limit, figures, cost)
+def of(limit: Limit, rate: BucketRate = EIGHTY, cost: int = 1) -> BucketCharge:
+    return charge(limit, rate, cost)
 
 
 async def away(deployment: Deployment) -> Worker:
@@ -65,7 +64,7 @@ def test_each_worker_grants_its_share_and_no_more(clock: Clock) -> None:
 
 def test_a_share_is_one_call_at_least(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
-        worker, asked = await away(deployment), of(LOCAL, figures_of(1, 60, 3), cost=3)
+        worker, asked = await away(deployment), of(LOCAL, bucket_rate(1, 60, 3), cost=3)
         assert (await worker.call(asked)).refused is None
         assert (await worker.call(asked)).wait == 60.0 * WORKERS
 
@@ -90,7 +89,7 @@ def test_a_limit_that_may_give_way_lets_through_and_counts(clock: Clock) -> None
             assert (verdict.how, verdict.refused) == ("allow", None)
         assert worker.counted["fastgw_limit_fail_open_total", "allow"] == 100
         both = [(await worker.call(of(ALLOW), of(LOCAL))).refused for _ in range(11)]
-        assert both == [None] * 10 + [of(LOCAL)._replace(figures=EIGHTY.among(WORKERS))]
+        assert both == [None] * 10 + [of(LOCAL)._replace(rate=EIGHTY.among(WORKERS))]
 
     played(clock, story)
 
@@ -184,7 +183,7 @@ def test_what_was_to_be_told_is_told_though_the_store_goes_again(clock: Clock) -
         for _ in range(10):
             await worker.call(of(LOCAL))
         gone = _answering(deployment, probes=2)
-        await until(gone)  # the flight that tells is lost
+        await until(gone)  # the batch that tells is lost
         await back(deployment)
         assert lacking(deployment, of(LOCAL)) == 10
 
@@ -266,7 +265,7 @@ def test_what_it_lacked_is_told_though_the_store_goes_before_it_heard(clock: Clo
         worker = await deployment.worker()
         await worker.call(of(DENY, cost=80))
         deployment.store.empty()
-        gone = _answering(deployment, probes=1)  # that it was emptied is heard; the flight that tells is lost
+        gone = _answering(deployment, probes=1)  # that it was emptied is heard; the batch that tells is lost
         assert (await worker.call(of(DENY))).how == "deny"
         assert gone()
         await back(deployment)
@@ -281,7 +280,7 @@ def test_a_lease_of_a_bucket_that_was_lost_is_not_used(clock: Clock) -> None:
         worker = await deployment.worker()
         await leased(worker, charge())
         deployment.store.empty()
-        await worker.beat()
+        await worker.heartbeat()
         assert lacking(deployment, charge()) - held(worker) >= 2, "what it holds now was taken from the new bucket"
 
     played(clock, story)
@@ -294,7 +293,7 @@ def test_five_hundred_buckets_are_told(clock: Clock) -> None:
         for one in asked:
             await worker.call(one)
         deployment.store.empty()
-        await worker.beat()
+        await worker.heartbeat()
         assert [lacking(deployment, one) for one in asked] == [80] * 500
 
     played(clock, story)

@@ -9,8 +9,8 @@ import pytest
 
 from fastgw.limits.batcher import DEADLINE, GRACE, MOST, MOST_EMPTIED, PROBE_EVERY, PROBE_WITHIN
 from fastgw.limits.script import ScriptReply
-from tests.limits.crews import AWAY, Scene, asked, played
 from tests.limits.fakes import packed, until
+from tests.limits.handlers import AWAY, Scene, asked, played
 
 LATE = 0.25  # seconds that a slow machine may add to what has a time
 
@@ -27,21 +27,21 @@ def test_what_comes_while_a_question_is_under_way_goes_together_in_the_next() ->
         second = await scene.hear()
         assert asked(second) == list(range(2, 10))
         second.admits()
-        await until(lambda: len(scene.handler.landed_) == 2)
-        assert scene.handler.landed_ == [[1], list(range(2, 10))]
-        assert len(scene.took) == 4, "two probes, two flights"
+        await until(lambda: len(scene.handler.answered_) == 2)
+        assert scene.handler.answered_ == [[1], list(range(2, 10))]
+        assert len(scene.took) == 4, "two probes, two batches"
 
     played(story)
 
 
-def test_a_flight_carries_so_many_and_the_rest_goes_on() -> None:
+def test_a_batch_carries_so_many_and_the_rest_goes_on() -> None:
     async def story(scene: Scene) -> None:
         scene.ask(*range(2 * MOST + 1))
         sizes = []
         for _ in range(3):
-            flight = await scene.hear()
-            sizes.append(len(asked(flight)))
-            flight.admits()
+            batch = await scene.hear()
+            sizes.append(len(asked(batch)))
+            batch.admits()
         await until(lambda: len(scene.handler.heard) == 2 * MOST + 1)
         assert sizes == [MOST, MOST, 1]
         assert scene.handler.heard == list(range(2 * MOST + 1))
@@ -51,29 +51,29 @@ def test_a_flight_carries_so_many_and_the_rest_goes_on() -> None:
 
 def test_what_is_to_be_said_needs_no_question() -> None:
     async def story(scene: Scene) -> None:
-        scene.batcher.fly()
+        scene.batcher.send()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert scene.connection.asked.empty()
         scene.handler.to_say = True
-        scene.batcher.fly()
-        scene.batcher.fly()
-        flight = await scene.hear()
-        assert asked(flight) == []
+        scene.batcher.send()
+        scene.batcher.send()
+        batch = await scene.hear()
+        assert asked(batch) == []
         scene.handler.to_say = True
-        flight.admits()
+        batch.admits()
         (await scene.hear()).admits()
-        await until(lambda: scene.handler.landed_ == [[], []])
+        await until(lambda: scene.handler.answered_ == [[], []])
 
     played(story)
 
 
-def test_a_flight_that_fails_loses_all_that_waits_at_once() -> None:
+def test_a_batch_that_fails_loses_all_that_waits_at_once() -> None:
     async def story(scene: Scene) -> None:
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         scene.ask(2, 3)
-        flight.fails(AWAY)
+        batch.fails(AWAY)
         await until(lambda: scene.handler.lost_)
         assert scene.handler.lost_ == [([1, 2, 3], "connection")]
         assert scene.batcher.away
@@ -108,7 +108,7 @@ def test_an_answer_that_does_not_come_is_given_up_in_time() -> None:
     played(story)
 
 
-def test_what_waited_for_another_flight_has_as_long_as_that() -> None:
+def test_what_waited_for_another_batch_has_as_long_as_that() -> None:
     async def story(scene: Scene) -> None:
         scene.ask(1)
         first = await scene.hear()
@@ -129,13 +129,13 @@ def test_an_answer_that_is_here_counts_though_our_own_loop_was_late() -> None:
     async def story(scene: Scene) -> None:
         def late() -> None:
             time.sleep(2 * DEADLINE)  # the loop stands still, as beside a long piece of work
-            flight.admits()
+            batch.admits()
 
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         asyncio.get_running_loop().call_soon(late)
         await until(lambda: scene.handler.heard)
-        assert scene.handler.landed_ == [[1]]
+        assert scene.handler.answered_ == [[1]]
 
     played(story)
 
@@ -144,13 +144,13 @@ def test_an_answer_that_our_own_late_loop_could_not_read_is_waited_for() -> None
     async def story(scene: Scene) -> None:
         def late() -> None:
             time.sleep(3 * DEADLINE)
-            asyncio.get_running_loop().call_later(DEADLINE, flight.admits)
+            asyncio.get_running_loop().call_later(DEADLINE, batch.admits)
 
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         asyncio.get_running_loop().call_soon(late)
         await until(lambda: scene.handler.heard)
-        assert scene.handler.landed_ == [[1]]
+        assert scene.handler.answered_ == [[1]]
 
     played(story)
 
@@ -166,8 +166,8 @@ def test_a_store_that_answers_twice_is_in_use_again() -> None:
         await scene.answer_probes()
         assert scene.connection.closed == 2
         assert not scene.batcher.away
-        flight = await scene.hear()
-        assert asked(flight) == [2]
+        batch = await scene.hear()
+        assert asked(batch) == [2]
 
     played(story)
 
@@ -228,10 +228,10 @@ def test_a_store_that_was_emptied_is_asked_again() -> None:
     async def story(scene: Scene) -> None:
         scene.handler.known = "one"
         scene.ask(1, 2)
-        flight = await scene.hear()
-        assert flight.request.known == "one"
+        batch = await scene.hear()
+        assert batch.request.known == "one"
         scene.ask(3)
-        flight.answers(packed(ScriptReply("two", 0, [], [], [])))
+        batch.answers(packed(ScriptReply("two", 0, [], [], [])))
         again = await scene.hear()
         assert (asked(again), again.request.known) == ([1, 2, 3], "two")
         again.admits("two")
@@ -258,9 +258,9 @@ def test_no_two_questions_begin_the_same_epoch() -> None:
         epochs = []
         for question in range(5):
             scene.ask(question)
-            flight = await scene.hear()
-            epochs.append(flight.epoch)
-            flight.admits(flight.epoch)
+            batch = await scene.hear()
+            epochs.append(batch.epoch)
+            batch.admits(batch.epoch)
         assert len(set(epochs)) == 5
 
     played(story)

@@ -1,4 +1,4 @@
-"""The traffic with a store whose client, or whose crew, fails as nobody foresaw: no question waits for ever."""
+"""The traffic with a store whose client, or whose handler, fails as nobody foresaw: no question waits for ever."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from fastgw.limits.script import ScriptReply
-from tests.limits.crews import AWAY, Scene, played
 from tests.limits.fakes import packed, until
+from tests.limits.handlers import AWAY, Scene, played
 
 
 def failing(scene: Scene, where: str) -> Callable[[str], None]:
-    """The crew fails there, once."""
+    """The handler fails there, once."""
 
     def fail(place: str) -> None:
         if place == where:
@@ -24,14 +24,14 @@ def failing(scene: Scene, where: str) -> Callable[[str], None]:
     return fail
 
 
-@pytest.mark.parametrize("where", ["compose", "landed"])
+@pytest.mark.parametrize("where", ["compose", "answered"])
 def test_a_crew_that_fails_loses_nobody(where: str) -> None:
     async def story(scene: Scene) -> None:
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         scene.ask(2, 3)
         scene.handler.fails = failing(scene, where)
-        flight.admits()
+        batch.admits()
         await until(lambda: scene.handler.lost_)
         assert sorted(scene.handler.heard) == [1, 2, 3]
         assert scene.handler.lost_[0][1] == "defect"
@@ -49,11 +49,11 @@ def test_a_store_is_found_again_though_the_crew_failed(where: str) -> None:
         scene.handler.fails = failing(scene, where)
         scene.handler.known = "one"
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         if where == "emptied":
-            flight.answers(packed(ScriptReply("two", 0, [], [], [])))
+            batch.answers(packed(ScriptReply("two", 0, [], [], [])))
         else:
-            flight.fails(AWAY)
+            batch.fails(AWAY)
         await until(lambda: scene.batcher.away)
         for _ in range(2):
             (await scene.hear()).admits()
@@ -70,9 +70,9 @@ def test_a_store_is_found_again_though_the_crew_failed(where: str) -> None:
 def test_an_error_that_nobody_knows_is_a_store_that_is_away(wrong: Exception) -> None:
     async def story(scene: Scene) -> None:
         scene.ask(1)
-        flight = await scene.hear()
+        batch = await scene.hear()
         scene.ask(2)
-        flight.fails(wrong)
+        batch.fails(wrong)
         await until(lambda: scene.handler.lost_)
         assert scene.handler.heard == [1, 2]
         (await scene.hear()).fails(wrong)
@@ -84,7 +84,7 @@ def test_an_error_that_nobody_knows_is_a_store_that_is_away(wrong: Exception) ->
 def test_a_crew_that_fails_over_a_probe_does_not_end_the_search() -> None:
     async def story(scene: Scene) -> None:
         await scene.lose(1)
-        scene.handler.fails = failing(scene, "landed")
+        scene.handler.fails = failing(scene, "answered")
         (await scene.hear()).admits()
         await scene.answer_probes()
         assert not scene.batcher.away

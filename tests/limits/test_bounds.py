@@ -1,4 +1,4 @@
-"""Ways above a limit that were open once: stores that come and go, figures that change, orders that are repeated."""
+"""Ways above a limit that were open once: stores that come and go, rate that change, orders that are repeated."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from fastgw.limits.script import ENFORCE, FILL, TAKE, ScriptRequest, ScriptRow
-from fastgw.policy.bucket import MICROS, figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import MICROS, bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit
 from tests.limits.fakes import Caller, until
 from tests.limits.played import Played
 from tests.limits.test_leases import at_once, charge, clock, held, played
@@ -19,9 +18,9 @@ from tests.policy.test_bucket import START
 
 __all__ = ["clock"]
 LOCAL = Limit("local", exact=True)
-HOUR = figures_of(80, 3600, 80)
+HOUR = bucket_rate(80, 3600, 80)
 """Ten for each of eight workers, and no more within a test."""
-WIDE, NARROW = figures_of(100_000, 1, 100_000), figures_of(60, 3600, 60)
+WIDE, NARROW = bucket_rate(100_000, 1, 100_000), bucket_rate(60, 3600, 60)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +65,9 @@ def test_tokens_leased_at_a_higher_rate_are_not_spent_at_a_lower_one(clock: Cloc
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
         for _ in range(2):
-            await worker.call(charge(figures=WIDE))
+            await worker.call(charge(rate=WIDE))
         assert held(worker) == 1000
-        verdicts = [await worker.call(charge(figures=NARROW)) for _ in range(80)]
+        verdicts = [await worker.call(charge(rate=NARROW)) for _ in range(80)]
         assert {verdict.how for verdict in verdicts} == {"store"}
         assert sum(verdict.refused is None for verdict in verdicts) <= NARROW.burst
 
@@ -77,11 +76,11 @@ def test_tokens_leased_at_a_higher_rate_are_not_spent_at_a_lower_one(clock: Cloc
 
 def test_an_order_makes_a_bucket_full_once_whoever_repeats_it(server: Valkey) -> None:
     script, bucket = Played(server.client(), "orders"), "{orders}:1:b:1"
-    figures = figures_of(1, 3600, 10)
+    rate = bucket_rate(1, 3600, 10)
 
     def ask(amount: int, mode: int, worker: str, later: int) -> int:
-        request = ScriptRequest([ScriptRow(bucket, figures)], [[1, amount, mode]])
-        return -(-script.ask(request, worker, START + later).checks[0][3] // figures.price)
+        request = ScriptRequest([ScriptRow(bucket, rate)], [[1, amount, mode]])
+        return -(-script.ask(request, worker, START + later).checks[0][3] // rate.price)
 
     assert ask(10, TAKE, "w1", 0) == 10
     assert ask(7, FILL, "w1", 1) == 0
@@ -92,28 +91,28 @@ def test_an_order_makes_a_bucket_full_once_whoever_repeats_it(server: Valkey) ->
 
 def test_a_full_bucket_remembers_the_order_while_it_is_repeated(server: Valkey) -> None:
     script, bucket = Played(server.client(), "kept"), "{kept}:1:b:1"
-    figures = figures_of(1, 1, 10)
-    script.ask(ScriptRequest([ScriptRow(bucket, figures)], [[1, 7, FILL]]), "w1", START)
+    rate = bucket_rate(1, 1, 10)
+    script.ask(ScriptRequest([ScriptRow(bucket, rate)], [[1, 7, FILL]]), "w1", START)
     assert server.client().exists(bucket) == 1
-    script.ask(ScriptRequest([ScriptRow(bucket, figures)], [[1, 10, TAKE]]), "w1", START + MICROS)
-    told = script.ask(ScriptRequest([ScriptRow(bucket, figures)], [[1, 7, FILL]]), "w2", START + 2 * MICROS)
-    assert told.checks[0][3] == 9 * figures.price
+    script.ask(ScriptRequest([ScriptRow(bucket, rate)], [[1, 10, TAKE]]), "w1", START + MICROS)
+    told = script.ask(ScriptRequest([ScriptRow(bucket, rate)], [[1, 7, FILL]]), "w2", START + 2 * MICROS)
+    assert told.checks[0][3] == 9 * rate.price
 
 
 def test_what_a_worker_holds_stays_its_own_when_the_bucket_is_made_full(server: Valkey) -> None:
     script, bucket = Played(server.client(), "lent"), "{lent}:1:b:1"
-    figures = figures_of(1, 3600, 100)
-    lent = script.ask(ScriptRequest([ScriptRow(bucket, figures, ahead=5)], [[1, 1, ENFORCE]]), "w1", START)
+    rate = bucket_rate(1, 3600, 100)
+    lent = script.ask(ScriptRequest([ScriptRow(bucket, rate, ahead=5)], [[1, 1, ENFORCE]]), "w1", START)
     assert lent.held == [5]
-    told = script.ask(ScriptRequest([ScriptRow(bucket, figures)], [[1, 7, FILL]]), "w2", START + 1)
-    assert told.checks[0][3] == 5 * figures.price, "full but for what is lent: together no more than the whole"
+    told = script.ask(ScriptRequest([ScriptRow(bucket, rate)], [[1, 7, FILL]]), "w2", START + 1)
+    assert told.checks[0][3] == 5 * rate.price, "full but for what is lent: together no more than the whole"
 
 
 def test_one_key_in_two_rows_is_one_bucket(server: Valkey) -> None:
     script, bucket = Played(server.client(), "twice"), "{twice}:1:b:1"
-    figures = figures_of(1, 3600, 100)
-    request = ScriptRequest([ScriptRow(bucket, figures), ScriptRow(bucket, figures)], [[1, 40, TAKE], [2, 1, ENFORCE]])
-    assert script.ask(request, "w1", START).checks[1][3] == 41 * figures.price
+    rate = bucket_rate(1, 3600, 100)
+    request = ScriptRequest([ScriptRow(bucket, rate), ScriptRow(bucket, rate)], [[1, 40, TAKE], [2, 1, ENFORCE]])
+    assert script.ask(request, "w1", START).checks[1][3] == 41 * rate.price
 
 
 def test_what_is_owed_is_told_however_long_nobody_asked_about_its_bucket(clock: Clock) -> None:
@@ -123,7 +122,7 @@ def test_what_is_owed_is_told_however_long_nobody_asked_about_its_bucket(clock: 
         for _ in range(41):
             assert (await worker.call(asked)).how == "allow"
         for _ in range(3):
-            worker.shared.beat(clock.now)
+            worker.shared.heartbeat(clock.now)
         deployment.store.returns()
         await until(lambda: worker.shared.up)
         await worker.rest()
@@ -148,7 +147,7 @@ def test_resets_that_cannot_be_taken_cost_no_call_and_no_permit(clock: Clock) ->
         worker.shared.repeat("a reset")
         caller = Caller([asked])
         worker.shared.ask(caller)
-        worker.shared.beat(clock.now)
+        worker.shared.heartbeat(clock.now)
         verdict = await caller.wait()
         await worker.rest()
         assert (len(caller.heard), verdict.how, worker.shared.up) == (1, "store", True)
@@ -171,7 +170,7 @@ def test_a_whole_limit_is_made_full_in_steps(clock: Clock) -> None:
         before = len(deployment.store.asked)
         worker.shared.reset_all(LOCAL.name, 1)
         await worker.rest()
-        assert len(deployment.store.asked) - before >= 3, "256 in a flight"
+        assert len(deployment.store.asked) - before >= 3, "256 in a batch"
         for one in agents:
             assert (await worker.call(one)).refused is None
 

@@ -18,8 +18,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fastgw.config.schema.store import StorePlace
-from fastgw.policy.bucket import figures_of
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import bucket_rate
+from fastgw.policy.limits import BucketCharge
 from tests.limits.loads import (
     ALLOW,
     AT_ONCE,
@@ -257,7 +257,7 @@ def test_a_store_that_is_emptied_is_told_what_it_had(server: Valkey) -> None:
 def test_a_bucket_that_was_nearly_empty_is_so_again(server: Valkey) -> None:
     """A thousand calls and no more, through three workers, the store emptied on the way."""
     limits = DENY, replace(DENY, exact=False)  # the second is leased in tens
-    thousand = [BucketCharge(limit, (f"thousand{limit.exact}", "a"), figures_of(1, 86_400, 1000)) for limit in limits]
+    thousand = [BucketCharge(limit, (f"thousand{limit.exact}", "a"), bucket_rate(1, 86_400, 1000)) for limit in limits]
 
     async def drain(worker: Worker, charge: BucketCharge, admitted: list[float]) -> None:
         while (verdict := await worker.call(charge)).how in {*NORMAL, "deny"}:

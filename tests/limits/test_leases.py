@@ -9,19 +9,18 @@ import pytest
 
 from fastgw.limits.leases import HELD_FOR, IDLE
 from fastgw.limits.script import ScriptRequest, StoreKeys
-from fastgw.policy.bucket import MICROS, BucketRate, figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import MICROS, BucketRate, bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit
 from tests.limits.fakes import Caller, until
 from tests.limits.workers import Clock, Deployment, Worker
 
 LIMIT, EXACT, SHADOW = Limit("agent"), Limit("exact", exact=True), Limit("shadow", shadow=True)
-THOUSAND = figures_of(1, 1, 1000)  # a lease is ten tokens
+THOUSAND = bucket_rate(1, 1, 1000)  # a lease is ten tokens
 KEYS = StoreKeys("fastgw")
 
 
-def charge(limit: Limit = LIMIT, figures: BucketRate = THOUSAND, cost: int = 1, subject: str = "a") -> BucketCharge:
-    return BucketCharge(limit, (limit.name, subject), figures, cost)
+def charge(limit: Limit = LIMIT, rate: BucketRate = THOUSAND, cost: int = 1, subject: str = "a") -> BucketCharge:
+    return BucketCharge(limit, (limit.name, subject), rate, cost)
 
 
 def at_once(most: int, limit: Limit = LIMIT) -> BucketCharge:
@@ -52,8 +51,8 @@ def played(clock: Clock, story: Callable[[Deployment], Awaitable[None]]) -> None
 def lacking(deployment: Deployment, asked: BucketCharge) -> int:
     """Tokens that a bucket lacks at the store."""
     bucket = deployment.store.model.buckets[KEYS.bucket(*asked.bucket)]
-    assert asked.figures is not None
-    return bucket.arithmetic.units() // asked.figures.price
+    assert asked.rate is not None
+    return bucket.arithmetic.units() // asked.rate.price
 
 
 def held(worker: Worker) -> int:
@@ -106,7 +105,7 @@ def test_an_exact_limit_is_never_leased(clock: Clock) -> None:
 @pytest.mark.parametrize(("burst", "lease"), [(199, 0), (200, 2), (1000, 10), (5_000_000, 10_000)])
 def test_a_hundredth_is_leased_and_at_least_two_tokens(clock: Clock, burst: int, lease: int) -> None:
     async def story(deployment: Deployment) -> None:
-        worker, asked = await deployment.worker(), charge(figures=figures_of(1, 1, burst))
+        worker, asked = await deployment.worker(), charge(rate=bucket_rate(1, 1, burst))
         for _ in range(2):
             await worker.call(asked)
         assert held(worker) == lease
@@ -152,10 +151,10 @@ def test_a_lease_that_lies_idle_goes_back(clock: Clock) -> None:
         await leased(worker, charge())
         await worker.call(charge())
         clock.go_on(IDLE)
-        await worker.beat()
+        await worker.heartbeat()
         assert held(worker) == 9
         clock.go_on(1)
-        await worker.beat()
+        await worker.heartbeat()
         assert held(worker) == 0
         assert lacking(deployment, charge()) == 2, "of the three that were spent half a one is back"
 
@@ -175,7 +174,7 @@ def test_all_or_nothing_is_held_for_a_grant(clock: Clock) -> None:
 
 def test_a_refusal_gives_back_what_was_held_for_the_call(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
-        worker, narrow = await deployment.worker(), charge(EXACT, figures_of(1, 60, 1))
+        worker, narrow = await deployment.worker(), charge(EXACT, bucket_rate(1, 60, 1))
         await leased(worker, charge())
         assert (await worker.call(narrow)).refused is None
         for _ in range(3):
@@ -189,7 +188,7 @@ def test_a_refusal_gives_back_what_was_held_for_the_call(clock: Clock) -> None:
 
 def test_a_limit_in_shadow_refuses_nobody_and_charges_the_others(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
-        worker, narrow = await deployment.worker(), charge(SHADOW, figures_of(1, 60, 1))
+        worker, narrow = await deployment.worker(), charge(SHADOW, bucket_rate(1, 60, 1))
         shadowed = [(await worker.call(narrow, charge())).shadowed for _ in range(3)]
         assert shadowed == [(), (SHADOW,), (SHADOW,)]
         assert (lacking(deployment, narrow), lacking(deployment, charge())) == (1, 12), (
@@ -199,11 +198,11 @@ def test_a_limit_in_shadow_refuses_nobody_and_charges_the_others(clock: Clock) -
     played(clock, story)
 
 
-def test_figures_that_change_hold_for_what_was_held_before(clock: Clock) -> None:
+def test_a_rate_that_changes_holds_for_what_was_held_before(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
         await leased(worker, charge())
-        small = charge(figures=figures_of(1, 1, 20))
+        small = charge(rate=bucket_rate(1, 1, 20))
         admitted = [(await worker.call(small)).refused is None for _ in range(50)]
         assert admitted.count(True) <= 20
 
@@ -278,7 +277,7 @@ def test_calls_that_run_are_told_as_long_as_they_do(clock: Clock) -> None:
         verdict = await one.call(asked)
         for _ in range(20):
             clock.go_on(500_000)
-            await one.beat()
+            await one.heartbeat()
             assert (await other.call(asked)).refused == asked
         one.shared.release(verdict.permits)
         await until(lambda: running(deployment, asked) == 0)
@@ -294,15 +293,15 @@ def test_buckets_that_are_full_again_are_forgotten(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
         await worker.call(*(charge(subject=f"{one}") for one in range(50)), at_once(5))
-        await worker.call(charge(subject="slow", figures=figures_of(1, 3600, 5)))
+        await worker.call(charge(subject="slow", rate=bucket_rate(1, 3600, 5)))
         clock.go_on(1 * MICROS - 1)
         for _ in range(3):
-            await worker.beat()
-        assert len(list(worker.shared.standings(clock.now))) == 52
+            await worker.heartbeat()
+        assert len(list(worker.shared.bucket_states(clock.now))) == 52
         clock.go_on(1)
         for _ in range(3):
-            await worker.beat()
-        assert {one.subject for one in worker.shared.standings(clock.now)} == {"a", "slow"}
+            await worker.heartbeat()
+        assert {one.subject for one in worker.shared.bucket_states(clock.now)} == {"a", "slow"}
 
     played(clock, story)
 
@@ -323,8 +322,8 @@ def test_an_operator_makes_a_bucket_full_here_and_at_the_store(clock: Clock) -> 
 def test_the_request_of_a_worker_that_knows_nothing_is_empty(clock: Clock) -> None:
     async def story(deployment: Deployment) -> None:
         worker = await deployment.worker()
-        await worker.beat()
-        assert deployment.store.asked[-1][1] == ScriptRequest(beat=True, known=deployment.store.epoch)
+        await worker.heartbeat()
+        assert deployment.store.asked[-1][1] == ScriptRequest(heartbeat=True, known=deployment.store.epoch)
         assert worker.shared.workers == 8
 
     played(clock, story)

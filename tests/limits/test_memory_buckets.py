@@ -7,17 +7,16 @@ import random
 import tracemalloc
 
 from fastgw.limits.memory_buckets import SWEEP, MemoryBuckets
-from fastgw.policy.bucket import MICROS, BucketRate, figures_of
-from fastgw.policy.limits import Limit, Subject
-from fastgw.policy.verdict import BucketCharge, BucketState, LimitVerdict
+from fastgw.policy.bucket import MICROS, BucketRate, bucket_rate
+from fastgw.policy.limits import BucketCharge, BucketState, Limit, LimitVerdict, Subject
 
 START = 5_000 * MICROS
-SECOND, MINUTE = figures_of(1, 1, 5), figures_of(7, 60, 7)
+SECOND, MINUTE = bucket_rate(1, 1, 5), bucket_rate(7, 60, 7)
 AGENT, TOOL = Limit("agent", ("agent",)), Limit("tool", ("agent", "tool"))
 
 
-def charge(limit: Limit = AGENT, subject: Subject = "a", figures: BucketRate = SECOND, cost: int = 1) -> BucketCharge:
-    return BucketCharge(limit, (limit.name, subject), figures, cost)
+def charge(limit: Limit = AGENT, subject: Subject = "a", rate: BucketRate = SECOND, cost: int = 1) -> BucketCharge:
+    return BucketCharge(limit, (limit.name, subject), rate, cost)
 
 
 def at_once(most: int, subject: Subject = "a", limit: Limit = AGENT) -> BucketCharge:
@@ -37,10 +36,10 @@ def test_a_refused_call_is_admitted_after_its_wait_and_not_before() -> None:
     dice = random.Random(1)
     for _ in range(500):
         memory, burst = MemoryBuckets(), dice.randint(1, 1000)
-        figures = figures_of(dice.randint(1, 10_000), dice.choice([1, 60, 3600, 86_400]), burst)
+        rate = bucket_rate(dice.randint(1, 10_000), dice.choice([1, 60, 3600, 86_400]), burst)
         now = START + dice.randrange(MICROS)
-        asked = charge(figures=figures, cost=dice.randint(1, burst))
-        memory.decide([charge(figures=figures, cost=burst)], now)
+        asked = charge(rate=rate, cost=dice.randint(1, burst))
+        memory.decide([charge(rate=rate, cost=burst)], now)
         pause = memory.decide([asked], now).wait
         again = now + round(pause * MICROS)
         assert memory.decide([asked], again - 1).refused == asked
@@ -65,8 +64,8 @@ def test_all_or_nothing_and_the_longest_wait_is_told() -> None:
 
 def test_the_tightest_is_the_one_with_the_fewest_calls_left() -> None:
     memory = MemoryBuckets()
-    shadow = charge(Limit("shadow", shadow=True), figures=figures_of(1, 1, 2))
-    calls = [charge(), charge(TOOL, ("a", "t"), figures_of(1, 1, 4)), shadow]
+    shadow = charge(Limit("shadow", shadow=True), rate=bucket_rate(1, 1, 2))
+    calls = [charge(), charge(TOOL, ("a", "t"), bucket_rate(1, 1, 4)), shadow]
     verdict = memory.decide(calls, START)
     assert (verdict.tightest, verdict.left, verdict.lacking) == (calls[1], 3, MICROS)
     assert verdict.full_in == 1.0
@@ -75,7 +74,7 @@ def test_the_tightest_is_the_one_with_the_fewest_calls_left() -> None:
 
 def test_a_limit_in_shadow_counts_and_refuses_nobody() -> None:
     memory, limit = MemoryBuckets(), Limit("shadow", shadow=True)
-    asked = [charge(limit, figures=figures_of(1, 1, 2)), charge()]
+    asked = [charge(limit, rate=bucket_rate(1, 1, 2)), charge()]
     assert [memory.decide(asked, START).shadowed for _ in range(4)] == [(), (), (limit,), (limit,)]
     assert memory.decide([asked[1]], START).left == 0
     assert memory.decide(asked, START).shadowed == (limit,)
@@ -104,7 +103,7 @@ def test_permits_are_given_back() -> None:
 def sweep(memory: MemoryBuckets, now: int) -> None:
     """Twice round all that is kept."""
     for _ in range(2 * (len(memory) // SWEEP + 2)):
-        memory.beat(now)
+        memory.heartbeat(now)
 
 
 def test_only_full_buckets_are_forgotten() -> None:
@@ -118,28 +117,28 @@ def test_only_full_buckets_are_forgotten() -> None:
     assert memory.decide([charge(subject="1", cost=5)], START + MICROS).wait == 1.0
     sweep(memory, START + 2 * MICROS)
     assert len(memory) == 2 * SWEEP + 10, "calls that run are not forgotten"
-    assert len(list(memory.standings(START + 2 * MICROS))) == 2 * SWEEP + 10
+    assert len(list(memory.bucket_states(START + 2 * MICROS))) == 2 * SWEEP + 10
 
 
-def test_a_bucket_is_forgotten_by_the_figures_it_was_last_counted_with() -> None:
-    slow, fast = figures_of(1, 60, 5), figures_of(1000, 1, 5000)
+def test_a_bucket_is_forgotten_by_the_rate_it_was_last_counted_with() -> None:
+    slow, fast = bucket_rate(1, 60, 5), bucket_rate(1000, 1, 5000)
     like_slow = BucketRate(slow.gain * 1000, *slow[1:])
     for first, second in ((fast, slow), (slow, fast), (like_slow, slow), (slow, like_slow)):
         memory = MemoryBuckets()
-        memory.decide([charge(subject="first", figures=first)], START)
-        memory.decide([charge(subject="a", figures=slow, cost=5)], START)
-        memory.decide([charge(subject="second", figures=second)], START)
+        memory.decide([charge(subject="first", rate=first)], START)
+        memory.decide([charge(subject="a", rate=slow, cost=5)], START)
+        memory.decide([charge(subject="second", rate=second)], START)
         sweep(memory, START + 50 * MICROS)
-        assert memory.decide([charge(figures=slow)], START + 50 * MICROS).wait == 10.0, (first, second)
+        assert memory.decide([charge(rate=slow)], START + 50 * MICROS).wait == 10.0, (first, second)
 
 
 def test_another_figure_after_a_reload_is_forgotten_and_shown_by_what_is_new() -> None:
     memory = MemoryBuckets()
-    memory.decide([charge(figures=figures_of(1000, 1, 1000))], START)
-    memory.decide([charge(figures=figures_of(1, 60, 2), cost=1)], START)
+    memory.decide([charge(rate=bucket_rate(1000, 1, 1000))], START)
+    memory.decide([charge(rate=bucket_rate(1, 60, 2), cost=1)], START)
     sweep(memory, START + 59 * MICROS)
     assert len(memory) == 1
-    assert list(memory.standings(START + 30 * MICROS)) == [BucketState("agent", "a", 0.251, 1, 2)]
+    assert list(memory.bucket_states(START + 30 * MICROS)) == [BucketState("agent", "a", 0.251, 1, 2)]
     sweep(memory, START + 61 * MICROS)
     assert len(memory) == 0
 
@@ -171,7 +170,7 @@ def test_all_buckets_of_a_limit_are_those_of_its_overrides_too() -> None:
 def test_how_full_each_bucket_is() -> None:
     memory = MemoryBuckets()
     memory.decide([charge(cost=4), charge(TOOL, ("a", None), MINUTE), at_once(4)], START)
-    found = sorted(memory.standings(START + MICROS), key=lambda one: (one.limit, one.at_once))
+    found = sorted(memory.bucket_states(START + MICROS), key=lambda one: (one.limit, one.at_once))
     assert found == [
         BucketState("agent", "a", 0.6, 2, 5),
         BucketState("agent", "a", 0.25, 3, 4, at_once=True),

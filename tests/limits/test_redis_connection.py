@@ -20,7 +20,7 @@ from tests.limits.tls_proxy import TlsProxy
 from tests.limits.valkeys import HOST, Valkey
 
 KINDS = ["single", "cluster", "sentinel"]
-KEYS, ASKED = StoreKeys("fastgw"), ScriptRequest(beat=True)
+KEYS, ASKED = StoreKeys("fastgw"), ScriptRequest(heartbeat=True)
 IMPATIENT = 0.03  # seconds
 SHAPES = [
     b"+OK\r\n", b":1\r\n", b"*-1\r\n", b"$-1\r\n", b"*0\r\n", b"-ERR x\r\n", b"-MOVED 1 127.0.0.1:1\r\n",

@@ -29,13 +29,13 @@ from fastgw.limits.script import (
     decode,
     encode,
 )
-from fastgw.policy.bucket import MICROS, figures_of
+from fastgw.policy.bucket import MICROS, bucket_rate
 from tests.limits.played import Played
 from tests.limits.valkeys import HOST, Valkey
 from tests.policy.test_bucket import START
 
 KEYS = StoreKeys("fastgw")
-SECOND = figures_of(1, 1, 10)
+SECOND = bucket_rate(1, 1, 10)
 BUCKET = KEYS.bucket("limit", "agent")
 ASKED = ScriptRequest(
     [ScriptRow(BUCKET, SECOND), ScriptRow("{fastgw}:1:b:2", most=5)], [[1, 1, ENFORCE, 2, 1, ENFORCE], [1, 3, SHADOW]]
@@ -192,7 +192,7 @@ def test_strange_numbers_are_read_as_a_bucket_and_kept_as_one(server: Valkey, ke
         for _ in range(2):
             (refused, pause, _, lacking), *_ = ask(server, ScriptRequest([row], [[1, 1, ENFORCE]])).checks
             assert refused in (0, 1)
-            assert row.figures is None or (0 <= lacking <= SECOND.cap and pause <= 10 * MICROS)
+            assert row.rate is None or (0 <= lacking <= SECOND.cap and pause <= 10 * MICROS)
         assert not (left := server.client().get(BUCKET)) or len(left) < 100
         assert -1 != server.ask("PTTL", BUCKET) < 20_000
 
@@ -200,7 +200,7 @@ def test_strange_numbers_are_read_as_a_bucket_and_kept_as_one(server: Valkey, ke
 @pytest.mark.parametrize("key", [BUCKET, KEYS.epoch])
 def test_another_type_of_value_is_a_store_that_refuses(server: Valkey, key: str) -> None:
     server.client().rpush(key, "one", "two")
-    request = ScriptRequest([ScriptRow(BUCKET, SECOND)], [[1, 1, ENFORCE]], beat=True)
+    request = ScriptRequest([ScriptRow(BUCKET, SECOND)], [[1, 1, ENFORCE]], heartbeat=True)
     with pytest.raises(StoreAway, match=r"refused: .*WRONGTYPE"):
         connected(server, KEYS.of(request), encode(request, "w1", "first"))
 
@@ -230,12 +230,12 @@ def test_all_keys_of_a_deployment_are_in_one_slot_of_a_cluster(prefix: str) -> N
 def test_every_key_is_forgotten_in_time(server: Valkey) -> None:
     dice = random.Random(7)
     for at in range(200):
-        rows = [ScriptRow(KEYS.bucket("rate", f"a{dice.randrange(20)}"), figures_of(dice.randint(1, 50), 60, 100))]
+        rows = [ScriptRow(KEYS.bucket("rate", f"a{dice.randrange(20)}"), bucket_rate(dice.randint(1, 50), 60, 100))]
         rows.append(
             ScriptRow(KEYS.bucket("calls", f"a{dice.randrange(20)}"), most=100, held=dice.randrange(3), ahead=1)
         )
         rows[0].ahead = dice.randrange(3)
-        request = ScriptRequest(rows, [[1, dice.randrange(5), ENFORCE, 2, 1, ENFORCE]], beat=at % 3 == 0)
+        request = ScriptRequest(rows, [[1, dice.randrange(5), ENFORCE, 2, 1, ENFORCE]], heartbeat=at % 3 == 0)
         request.resets = [f"reset {at % 5}"] if at % 10 == 1 else []
         ask(server, request, f"w{at % 4}")
         client: redis.Redis = server.client()
@@ -245,7 +245,7 @@ def test_every_key_is_forgotten_in_time(server: Valkey) -> None:
 
 
 def test_a_bucket_is_kept_until_all_that_is_lent_of_it_has_come_back(server: Valkey) -> None:
-    ask(server, ScriptRequest([ScriptRow(BUCKET, figures_of(1, 1, 1000), ahead=10)]))
+    ask(server, ScriptRequest([ScriptRow(BUCKET, bucket_rate(1, 1, 1000), ahead=10)]))
     assert 12_000 < server.ask("PTTL", BUCKET) <= 13_000  # 2 s lent, 10 s to come back, 1 s more
 
 
@@ -258,9 +258,9 @@ def played(server: Valkey) -> Played:
 
 
 def test_a_lease_that_nobody_speaks_of_may_have_been_spent_at_its_end(played: Played) -> None:
-    figures = figures_of(1, 1, 1000)
-    row, check = ScriptRow(BUCKET, figures), [1, 0, ENFORCE]
-    assert played.ask(ScriptRequest([ScriptRow(BUCKET, figures, ahead=10)]), "w1", START).held == [10]
+    rate = bucket_rate(1, 1, 1000)
+    row, check = ScriptRow(BUCKET, rate), [1, 0, ENFORCE]
+    assert played.ask(ScriptRequest([ScriptRow(BUCKET, rate, ahead=10)]), "w1", START).held == [10]
     # ten seconds' worth came back meanwhile, had it not been lent for two of them
     assert played.ask(ScriptRequest([row], [check]), "w2", START + 10 * MICROS).checks == [[0, 0, 0, 2 * MICROS]]
 
@@ -283,21 +283,21 @@ def test_a_clock_that_goes_back_keeps_nothing_longer_than_it_was_given(played: P
 
 
 def test_workers_are_counted_while_they_are_heard_of(played: Played) -> None:
-    beat = ScriptRequest(beat=True)
-    assert [played.ask(beat, f"w{at}", START + at * MICROS).workers for at in range(3)] == [1, 2, 3]
+    heartbeat = ScriptRequest(heartbeat=True)
+    assert [played.ask(heartbeat, f"w{at}", START + at * MICROS).workers for at in range(3)] == [1, 2, 3]
     assert played.ask(ScriptRequest(), "w9", START + 3 * MICROS).workers == 0
-    assert played.ask(beat, "w2", START + 6 * MICROS + 1).workers == 1
-    assert played.ask(beat, "w3", START - 3600 * MICROS).workers == 1
+    assert played.ask(heartbeat, "w2", START + 6 * MICROS + 1).workers == 1
+    assert played.ask(heartbeat, "w3", START - 3600 * MICROS).workers == 1
 
 
 def test_a_reset_is_repeated_to_every_worker_for_ten_seconds(played: Played) -> None:
     played.ask(ScriptRequest(resets=["one", "two"]), "w1", START)
     played.ask(ScriptRequest(resets=["three"]), "w1", START + 2 * MICROS)
-    beat = ScriptRequest(beat=True)
+    heartbeat = ScriptRequest(heartbeat=True)
     assert played.ask(ScriptRequest(), "w2", START + 2 * MICROS).resets == []
-    assert sorted(played.ask(beat, "w2", START + 2 * MICROS).resets) == ["one", "three", "two"]
-    assert played.ask(beat, "w3", START + 10 * MICROS).resets == ["three"]
-    assert played.ask(beat, "w2", START + 12 * MICROS).resets == []
+    assert sorted(played.ask(heartbeat, "w2", START + 2 * MICROS).resets) == ["one", "three", "two"]
+    assert played.ask(heartbeat, "w3", START + 10 * MICROS).resets == ["three"]
+    assert played.ask(heartbeat, "w2", START + 12 * MICROS).resets == []
 
 
 def test_the_first_to_come_names_the_epoch(server: Valkey) -> None:
@@ -308,7 +308,7 @@ def test_the_first_to_come_names_the_epoch(server: Valkey) -> None:
 
 
 def test_a_store_of_another_epoch_decides_nothing(server: Valkey) -> None:
-    request = ScriptRequest([ScriptRow(BUCKET, SECOND)], [[1, 1, ENFORCE]], beat=True)
+    request = ScriptRequest([ScriptRow(BUCKET, SECOND)], [[1, 1, ENFORCE]], heartbeat=True)
     request.known = ask(server, request, epoch="one").epoch
     assert ask(server, request).checks[0][3] > MICROS
     server.ask("FLUSHALL")

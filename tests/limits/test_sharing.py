@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from fastgw.policy.bucket import MICROS, figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge
+from fastgw.policy.bucket import MICROS, bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit
 from tests.limits.models import Spent
 from tests.limits.test_leases import at_once, charge, clock, held, played
 from tests.limits.workers import Clock, Deployment, Worker
@@ -15,8 +14,10 @@ from tests.limits.workers import Clock, Deployment, Worker
 __all__ = ["clock"]
 LEASED, SLOW, EXACT = Limit("leased"), Limit("slow"), Limit("exact", exact=True)
 RATES = [
-    charge(LEASED, figures_of(50, 1, 1000)), charge(SLOW, figures_of(60, 60, 300)), charge(EXACT, figures_of(7, 1, 50)),
-]  # fmt: skip
+    charge(LEASED, bucket_rate(50, 1, 1000)),
+    charge(SLOW, bucket_rate(60, 60, 300)),
+    charge(EXACT, bucket_rate(7, 1, 50)),
+]
 CALLS = [at_once(500, LEASED), at_once(8, EXACT)]
 STEPS = 1000
 
@@ -29,7 +30,7 @@ class Crowd:
         self.running: dict[Worker, list[list[BucketCharge]]] = {}
         self.still: dict[Worker, int] = {}
         self.beaten: dict[Worker, int] = {}
-        self.spent = {one.bucket: Spent(one.figures, one.figures.burst) for one in RATES if one.figures is not None}
+        self.spent = {one.bucket: Spent(one.rate, one.rate.burst) for one in RATES if one.rate is not None}
         self.hows: Counter[str] = Counter()
 
     async def join(self) -> None:
@@ -41,7 +42,7 @@ class Crowd:
         for worker in self.running:
             if self.clock.now - self.beaten[worker] > 500_000 and self.still.get(worker, 0) < self.clock.now:
                 self.beaten[worker] = self.clock.now
-                await worker.beat()
+                await worker.heartbeat()
         worker = self.dice.choice(list(self.running))
         at = self.dice.random()
         if at < 0.02:
@@ -62,13 +63,13 @@ class Crowd:
     async def _call(self, worker: Worker) -> None:
         chosen = self.dice.sample([*RATES, *CALLS], self.dice.choice([1, 1, 2, 3]))
         for _ in range(self.dice.choice([1, 5, 50])):
-            charges = [one._replace(cost=self.dice.choice([1, 1, 2, 5])) if one.figures else one for one in chosen]
+            charges = [one._replace(cost=self.dice.choice([1, 1, 2, 5])) if one.rate else one for one in chosen]
             verdict = await worker.call(*charges)
             self.hows[verdict.how] += 1
             if verdict.refused is None:
                 self.running[worker] += [list(verdict.permits)] if verdict.permits else []
                 for one in charges:
-                    if one.figures is not None:
+                    if one.rate is not None:
                         self.spent[one.bucket].add(self.clock.now, one.cost)
         at_the_same_time = Counter(one.bucket for calls in self.running.values() for some in calls for one in some)
         assert all(at_the_same_time[one.bucket] <= one.most for one in CALLS)
@@ -105,7 +106,7 @@ def test_all_that_is_lent_is_spent_or_given_back(clock: Clock) -> None:
         assert sum(map(held, workers)) > 0
         clock.go_on(600_000)
         for worker in workers:
-            await worker.beat()
+            await worker.heartbeat()
         assert sum(map(held, workers)) == 0
         bucket = deployment.store.model.buckets[deployment.keys.bucket(*RATES[0].bucket)]
         assert (bucket.lent(), bucket.arithmetic.units()) == (0, 240 * 20_000 - 600_000)
@@ -120,7 +121,7 @@ def test_a_reset_at_one_worker_is_heard_by_all_with_their_next_sign_of_life(cloc
         second.shared.heard = heard.append
         first.shared.repeat("a reset")
         await first.rest()
-        await second.beat()
+        await second.heartbeat()
         assert heard == [["a reset"]]
 
     played(clock, story)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastgw.limits.script import ENFORCE, ScriptRequest, ScriptRow
-from fastgw.policy.bucket import BucketRate, figures_of
+from fastgw.policy.bucket import BucketRate, bucket_rate
 from tests.limits.played import Played
 from tests.limits.valkeys import Valkey
 from tests.policy.test_bucket import START, VECTORS
@@ -25,34 +25,34 @@ def server() -> Iterator[Valkey]:
 class Story:
     """One bucket at the server, of which another worker holds something."""
 
-    def __init__(self, server: Valkey, figures: BucketRate) -> None:
+    def __init__(self, server: Valkey, rate: BucketRate) -> None:
         server.ask("FLUSHALL")
         self.played = Played(server.client(), "vectors")
-        self.figures = figures
+        self.rate = rate
         self.lent = 0
 
     def take(self, now: int, cost: int) -> tuple[int, int]:
         """Microseconds to wait, and units lacking."""
-        request = ScriptRequest([ScriptRow(KEY, self.figures)], [[1, cost, ENFORCE]])
+        request = ScriptRequest([ScriptRow(KEY, self.rate)], [[1, cost, ENFORCE]])
         refused, pause, _, lacking = self.played.ask(request, "w1", now).checks[0]
         assert bool(refused) == bool(pause)
         return pause, lacking
 
     def other(self, now: int, *, lend: int = 0, spent: int = 0, back: int = 0) -> int:
         """The other worker speaks; units lacking."""
-        row = ScriptRow(KEY, self.figures, held=self.lent - spent - back, back=back, ahead=lend)
+        row = ScriptRow(KEY, self.rate, held=self.lent - spent - back, back=back, ahead=lend)
         reply = self.played.ask(ScriptRequest([row], [[1, 0, ENFORCE]]), "w2", now)
         self.lent += lend - spent - back
         assert reply.held == [self.lent]
-        return reply.checks[0][3] + lend * self.figures.price  # taken in advance after the checks
+        return reply.checks[0][3] + lend * self.rate.price  # taken in advance after the checks
 
 
 @pytest.mark.parametrize("told", VECTORS, ids=lambda told: told["law"])
 def test_the_vectors(server: Valkey, told: dict[str, Any]) -> None:
-    story = Story(server, figures_of(*told["rate"], told["burst"]))
+    story = Story(server, bucket_rate(*told["rate"], told["burst"]))
     for step in told["steps"]:
         if "rate" in step:
-            story.figures = figures_of(*step["rate"], step["burst"])
+            story.rate = bucket_rate(*step["rate"], step["burst"])
         elif "cost" in step:
             assert story.take(START + step["at"], step["cost"]) == (step.get("wait", 0), step["lacking"]), step
         else:

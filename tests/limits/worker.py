@@ -17,9 +17,8 @@ import uvloop
 
 from fastgw.config.schema.store import StorePlace
 from fastgw.limits import batcher, redis_connection
-from fastgw.policy.bucket import figures_of
-from fastgw.policy.limits import Limit
-from fastgw.policy.verdict import BucketCharge, LimitVerdict
+from fastgw.policy.bucket import bucket_rate
+from fastgw.policy.limits import BucketCharge, Limit, LimitVerdict
 from tests.limits.workers import Worker, connected
 
 ALL, AGENT, PAIR = Limit("all", exact=True), Limit("agent", ("agent",)), Limit("pair", ("agent", "tool"))
@@ -72,7 +71,7 @@ class Record:
 def rate(limit: Limit, *subject: str) -> BucketCharge:
     """A charge of one of the rates."""
     known = subject[0] if len(subject) == 1 else subject
-    return BucketCharge(limit, (limit.name, known or None), figures_of(*RATES[limit.name]))
+    return BucketCharge(limit, (limit.name, known or None), bucket_rate(*RATES[limit.name]))
 
 
 def at_once(limit: Limit) -> BucketCharge:
@@ -126,7 +125,7 @@ class Work:
                 await asyncio.sleep(PAUSE)
                 continue
             for charge in charges:
-                if charge.figures is not None:
+                if charge.rate is not None:
                     self.record.passed.setdefault(str(charge.bucket), []).append(now)
             if kind == 4:  # a long call; the agent does not wait for its end
                 self.calls.append(asyncio.create_task(self._run(verdict, now, 0.5 + dice.random())))

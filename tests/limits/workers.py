@@ -19,12 +19,12 @@ from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.policy.bucket import MICROS
-from fastgw.policy.verdict import BucketCharge, LimitVerdict
+from fastgw.policy.limits import BucketCharge, LimitVerdict
 from tests.limits.fakes import Caller, FakeStore, Spawner, until
 from tests.policy.test_bucket import START
 
 WORKERS = 8
-BEAT = 0.5
+HEARTBEAT = 0.5
 
 
 class Clock:
@@ -70,12 +70,12 @@ class Worker:
         """Find the store, then give signs of life."""
         await self.shared.begin()
         while True:
-            await asyncio.sleep(BEAT)
-            self.shared.beat(self.now())
+            await asyncio.sleep(HEARTBEAT)
+            self.shared.heartbeat(self.now())
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """A sign of life, and all that goes with it, until nothing is under way."""
-        self.shared.beat(self.now())
+        self.shared.heartbeat(self.now())
         await self.rest()
 
     async def rest(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastgw.policy.bucket import BucketRate, figures_of
+from fastgw.policy.bucket import BucketRate, bucket_rate
 from fastgw.policy.limits import (
     LONGEST,
     CallSubject,
@@ -25,11 +25,11 @@ from fastgw.policy.uris import UriRules
 
 BOT = Principal("bot", {"team": "qa"}, user="ann")
 CALL = CallSubject("tool", "deploy", "a", "own")
-FEW, MORE, MOST = (figures_of(calls, 60, calls) for calls in (1, 2, 3))
+FEW, MORE, MOST = (bucket_rate(calls, 60, calls) for calls in (1, 2, 3))
 
 
-def subject(*by: str, principal: Principal = BOT, matter: CallSubject = CALL) -> Subject:
-    return Limit("l", by).subject(principal, "/mcp", matter)
+def subject(*by: str, principal: Principal = BOT, call: CallSubject = CALL) -> Subject:
+    return Limit("l", by).subject(principal, "/mcp", call)
 
 
 def of_claims(*values: Claim | None) -> Subject:
@@ -66,15 +66,15 @@ def test_whom_nobody_stands_behind_shares_a_bucket() -> None:
 
 
 @pytest.mark.parametrize(
-    ("matter", "part"),
+    ("call", "part"),
     [
         (CallSubject("tool", "x", "a", "x"), "x"),
         (CallSubject("prompt", "x", "a", "x"), "prompt:x"),
         (CallSubject("resource", "docs://1", "a", "docs://1"), None),
     ],
 )
-def test_what_a_tool_is_here(matter: CallSubject, part: str | None) -> None:
-    assert subject("tool", matter=matter) == part
+def test_what_a_tool_is_here(call: CallSubject, part: str | None) -> None:
+    assert subject("tool", call=call) == part
 
 
 def test_a_missing_claim_is_a_bucket_of_its_own() -> None:
@@ -148,7 +148,7 @@ URIS = ToolPatterns(only(), only(), uris=UriRules(None, only("docs://secret/*", 
 
 
 @pytest.mark.parametrize(
-    ("matter", "taken"),
+    ("call", "taken"),
     [
         (reading("docs://secret/1"), True),
         (reading("DOCS://secret/1"), True),
@@ -170,9 +170,9 @@ URIS = ToolPatterns(only(), only(), uris=UriRules(None, only("docs://secret/*", 
         (CallSubject("prompt", "docs://secret/1", "a", "docs://secret/1"), False),
     ],
 )
-def test_resources_in_every_spelling(matter: CallSubject, taken: bool) -> None:
+def test_resources_in_every_spelling(call: CallSubject, taken: bool) -> None:
     """As hard to walk round as a deny: what cannot be told counts."""
-    assert URIS.take(matter) is taken
+    assert URIS.take(call) is taken
 
 
 def test_patterns_of_tools_say_nothing_of_the_rest() -> None:
@@ -193,17 +193,17 @@ def about(value: str) -> Match:
     return Match(arguments=(("env", ArgumentTest(only(value))),))
 
 
-def figures(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) -> BucketRate | None:
-    """At what figures the call counts; None where it does not."""
+def rate(limit: Limit, arguments: bytes = b"", principal: Principal = BOT) -> BucketRate | None:
+    """At what rate the call counts; None where it does not."""
     for one in applying([limit], principal, "/mcp"):
         if one.counts(arguments):
-            return one.tariff_for(arguments).figures
+            return one.table_for(arguments).rate
     return None
 
 
 def limited(match: Match | None = None, *overrides: tuple[Match, BucketRate]) -> Limit:
     return Limit(
-        "l", match=match, figures=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides))
+        "l", match=match, rate=FEW, overrides=tuple(Override(*one, str(at)) for at, one in enumerate(overrides))
     )
 
 
@@ -221,7 +221,7 @@ def limited(match: Match | None = None, *overrides: tuple[Match, BucketRate]) ->
     ],
 )
 def test_match_and_except(match: Match | None, counts: bool) -> None:
-    assert (figures(limited(match)) is not None) is counts
+    assert (rate(limited(match)) is not None) is counts
 
 
 @pytest.mark.parametrize(
@@ -239,24 +239,24 @@ def test_match_and_except(match: Match | None, counts: bool) -> None:
     ],
 )
 def test_what_cannot_be_judged_counts(match: Match, arguments: bytes, counts: bool) -> None:
-    assert (figures(limited(match), arguments) is not None) is counts
+    assert (rate(limited(match), arguments) is not None) is counts
 
 
 def test_the_first_override_that_holds_is_taken() -> None:
     everybody, nobody = Match(agent=only("*")), Match(agent=only("x"))
-    assert figures(limited()) == FEW
-    assert figures(limited(None, (nobody, MORE))) == FEW
-    assert figures(limited(None, (nobody, MORE), (everybody, MOST))) == MOST
-    assert figures(limited(None, (everybody, MORE), (everybody, MOST))) == MORE
+    assert rate(limited()) == FEW
+    assert rate(limited(None, (nobody, MORE))) == FEW
+    assert rate(limited(None, (nobody, MORE), (everybody, MOST))) == MOST
+    assert rate(limited(None, (everybody, MORE), (everybody, MOST))) == MORE
 
 
 def test_where_it_cannot_be_judged_which_override_holds_the_slowest_of_all_counts() -> None:
     limit = limited(None, (about("prod"), MORE), (Match(agent=only("bot")), MOST))
-    assert figures(limit, b'{"env":"prod"}') == MORE
-    assert figures(limit, b'{"env":"test"}') == MOST
+    assert rate(limit, b'{"env":"prod"}') == MORE
+    assert rate(limit, b'{"env":"test"}') == MOST
     for unclear in (b'{"env":["prod"]}', b'{"env":"test","env":"prod"}', b'{"env":"prod","Env":"x"}'):
-        assert figures(limit, unclear) == MORE, "MORE may hold, else MOST: nobody gets the faster one by confusion"
-        assert figures(limit, unclear, Principal("x")) == FEW, "MORE may hold, else FEW"
+        assert rate(limit, unclear) == MORE, "MORE may hold, else MOST: nobody gets the faster one by confusion"
+        assert rate(limit, unclear, Principal("x")) == FEW, "MORE may hold, else FEW"
 
 
 def test_a_name_holds_for_servers_own_names_too_so_that_no_collision_lifts_it() -> None:
@@ -270,7 +270,7 @@ def test_an_override_has_buckets_of_its_own() -> None:
     limit = limited(None, (about("prod"), MORE), (Match(agent=only("bot")), MOST))
 
     def table(arguments: bytes, agent: str) -> str:
-        return applying([limit], Principal(agent), "/mcp")[0].tariff_for(arguments).table
+        return applying([limit], Principal(agent), "/mcp")[0].table_for(arguments).table
 
     tables = [table(b'{"env":"prod"}', "bot"), table(b"", "bot"), table(b"", "x")]
     assert tables == [*(override_table(limit, one) for one in limit.overrides), "l"]

@@ -26,11 +26,8 @@ class StorePlace:
     Args:
         kind: `memory`: in the one worker. `embedded`: on this machine, for its workers. The others are elsewhere.
         hosts: (host, port), an IPv6 host without its brackets; of sentinels these themselves; none on this machine.
-        database: number; 0 of a cluster.
         name: what the sentinels call the store; empty for others.
-        tls: by `rediss`.
         ca: path of a PEM file; None: the system's.
-        prefix: what the names of all keys begin with.
     """
 
     kind: Literal["memory", "embedded", "single", "sentinel", "cluster"] = "memory"

@@ -1,4 +1,4 @@
-"""One worker's traffic with a store: the crew is a list of what it heard, the store a connection the test answers."""
+"""One worker's traffic with a store: the handler notes what it heard, the store is a connection the test answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.policy.test_bucket import START
 AWAY = StoreAway("connection", "reset by peer")
 
 
-class FakeCrew:
+class FakeHandler:
     """Questions are numbers; each is a check of one row."""
 
     def __init__(self) -> None:
-        self.landed_: list[list[int]] = []
+        self.answered_: list[list[int]] = []
         self.lost_: list[tuple[list[int], str]] = []
         self.emptied_: list[str] = []
         self.returned_ = 0
@@ -31,11 +31,11 @@ class FakeCrew:
         self.to_say = False
         return ScriptRequest([ScriptRow("k", most=START)], [[1, question, 0] for question in waiting], known=self.known)
 
-    def landed(self, waiting: list[int], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
+    def answered(self, waiting: list[int], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
         assert 0 <= time.monotonic() - sent < 5
         assert len(reply.checks) == len(waiting)
-        self.fails("landed")
-        self.landed_.append(waiting)
+        self.fails("answered")
+        self.answered_.append(waiting)
 
     def lost(self, waiting: list[int], why: StoreAway) -> None:
         self.lost_.append((waiting, why.kind))
@@ -46,7 +46,7 @@ class FakeCrew:
         self.known = epoch
         self.emptied_.append(epoch)
 
-    def unsaid(self) -> bool:
+    def has_more(self) -> bool:
         return self.to_say
 
     def returned(self) -> None:
@@ -55,15 +55,15 @@ class FakeCrew:
 
     @property
     def heard(self) -> list[int]:
-        """Questions that became known to have landed or to be lost."""
-        return [one for some in (*self.landed_, *(lost for lost, _ in self.lost_)) for one in some]
+        """Questions that became known to have answered or to be lost."""
+        return [one for some in (*self.answered_, *(lost for lost, _ in self.lost_)) for one in some]
 
 
 class Scene:
     """One worker's traffic."""
 
     def __init__(self) -> None:
-        self.connection, self.handler, self.spawner = FakeConnection(), FakeCrew(), Spawner()
+        self.connection, self.handler, self.spawner = FakeConnection(), FakeHandler(), Spawner()
         self.batcher: Batcher[int] = Batcher(self.connection, StoreKeys("fastgw"), "w1", self.spawner.spawn)
         self.batcher.handler = self.handler
         self.took: list[float] = []
@@ -78,10 +78,10 @@ class Scene:
         returned = self.handler.returned_
         for _ in range(2):
             probe = await self.hear()
-            assert probe.request == ScriptRequest(beat=True)
+            assert probe.request == ScriptRequest(heartbeat=True)
             probe.admits()
         await until(lambda: self.handler.returned_ > returned)
-        self.handler.landed_ = [some for some in self.handler.landed_ if some]
+        self.handler.answered_ = [some for some in self.handler.answered_ if some]
 
     def ask(self, *questions: int) -> None:
         for question in questions:
