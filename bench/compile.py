@@ -25,7 +25,7 @@ import orjson
 from bench.catalogues import Lists, Size, changed, offered, text
 from bench.versions import versions
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
-from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.catalog.tools import Catalogue
 from fastgw.config.schema.settings import Settings
 from fastgw.processes.control_plane import no_collections
 from fastgw.processes.ipc import pack
@@ -138,7 +138,7 @@ def catalogue(server: str, lists: Lists) -> Catalogue:
     """What the controller makes of a server's lists when it has fetched them."""
     resources = parse_definitions(DefinitionKind.RESOURCE, server, text(lists["resources/list"]))[0]
     prompts = parse_definitions(DefinitionKind.PROMPT, server, text(lists["prompts/list"]))[0]
-    tools = parse_tools(server, text(lists["tools/list"]))[0]
+    tools = parse_definitions(DefinitionKind.TOOL, server, text(lists["tools/list"]))[0]
     declared = frozenset(("tools", "prompts", "resources"))
     return Catalogue(server, tools, 0.0, 0.0, (), prompts, resources, (), declared)
 

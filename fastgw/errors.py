@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -74,43 +75,31 @@ class Kind(Enum):
     ABANDONED = "abandoned", -32600, 400, 400, 499, "cancelled", "The body broke off."
 
 
+@dataclass(eq=False, repr=False)
 class Fault(Exception):
     """One failure on its way to whoever asked.
 
     Args:
-        kind: what happened.
         message: plain words for the agent, in place of the kind's; names no server, address or other agent.
         detail: what the operator reads in the log; never told to an agent.
         data: further members of the JSON-RPC error's `data`, already fit for JSON.
         sent: whether any byte of the call had left for a server (so it may have run).
-        repeatable: whether the very same call may be sent again without harm.
         retry_after: seconds after which a repeat makes sense, None where waiting does not help.
         headers: HTTP headers that the answer must carry, for example `WWW-Authenticate`.
     """
 
-    __slots__ = ("kind", "message", "detail", "data", "sent", "repeatable", "retry_after", "headers")
+    kind: Kind
+    message: str = ""
+    _: KW_ONLY
+    detail: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    sent: bool = False
+    repeatable: bool = False
+    retry_after: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(  # noqa: PLR0913 - one fault says all of it
-        self,
-        kind: Kind,
-        message: str | None = None,
-        *,
-        detail: str = "",
-        data: dict[str, Any] | None = None,
-        sent: bool = False,
-        repeatable: bool = False,
-        retry_after: int | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
-        super().__init__(kind, message, detail)
-        self.kind = kind
-        self.message = message or kind.message
-        self.detail = detail
-        self.data = data or {}
-        self.sent = sent
-        self.repeatable = repeatable
-        self.retry_after = retry_after
-        self.headers = headers
+    def __post_init__(self) -> None:
+        self.message = self.message or self.kind.message
 
     @property
     def may_have_run(self) -> bool:

@@ -27,9 +27,7 @@ def authenticate(
     """Who shows the key in these headers: `Authorization`, with or without the word Bearer, or `X-API-Key`.
 
     Args:
-        headers: of the request, by lower-case name.
         twice: names of those that came more than once.
-        keys: by `digest`.
         now: Unix seconds.
 
     Raises:
@@ -61,6 +59,6 @@ def _authorized(value: bytes) -> bytes:
     return words[0] if len(words) == 1 else b""
 
 
-def _wrong(detail: str, message: str | None = None) -> Fault:
+def _wrong(detail: str, message: str = "") -> Fault:
     challenge = b'Bearer error="invalid_token"'
     return Fault(Kind.WRONG_CREDENTIAL, message, detail=detail, headers=((b"www-authenticate", challenge),))

@@ -1,7 +1,7 @@
-"""A server's prompts, resources and resource templates as it listed them: kept word for word.
+"""Tools, prompts, resources and resource templates as their server listed them: kept word for word.
 
-Checked is what would make a client refuse the whole list (2026-07-28, Schema: Prompt, Resource, ResourceTemplate), and
-that a URI is one.
+Checked is what would make a client refuse the whole list (2026-07-28, Schema: Tool, Prompt, Resource,
+ResourceTemplate), and that a URI is one. What breaks a rule is left out alone, with a notice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Final
 import msgspec
 
 from fastgw.catalog.elements import Notice, UnfitElement, misfit, parse_each, read, tail
+from fastgw.catalog.param_headers import BadAnnotation, param_headers
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
+from fastgw.protocol.headers import ParamHeader
 
 LONGEST_URI: Final = 8 * 1024
 """Bytes of a URI or of a template's text: it travels in a header, too."""
@@ -31,41 +33,41 @@ _NUMBER = msgspec.json.Decoder(float).decode
 class DefinitionKind(Enum):
     """What a definition defines: the method that lists it, and the member that names it."""
 
+    TOOL = (names.TOOLS_LIST, "name")
     PROMPT = (names.PROMPTS_LIST, "name")
     RESOURCE = (names.RESOURCES_LIST, "uri")
     TEMPLATE = (names.TEMPLATES_LIST, "uriTemplate")
 
-    @property
-    def method(self) -> str:
-        """The method that lists it."""
-        return self.value[0]
-
-    @property
-    def key(self) -> str:
-        """The member that names it."""
-        return self.value[1]
+    def __init__(self, method: str, key: str) -> None:
+        self.method = method
+        self.key = key
 
 
+_SCHEMAS: Final = {"inputSchema": b"{", "outputSchema": b"{", "annotations": b"{"}
 _OPENS: Final = {
+    DefinitionKind.TOOL: {**_TEXTS, **_SCHEMAS, "execution": b"{"},
     DefinitionKind.PROMPT: {**_TEXTS, "arguments": b"["},
     DefinitionKind.RESOURCE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
     DefinitionKind.TEMPLATE: {"name": b'"', **_TEXTS, "mimeType": b'"', "annotations": b"{"},
 }
-"""How the values of members open."""
-_KNOWN: Final = {sort: frozenset((sort.key, "size", *opens)) for sort, opens in _OPENS.items()}
+_KNOWN: Final = {
+    **{kind: frozenset((kind.key, "size", *opens)) for kind, opens in _OPENS.items()},
+    DefinitionKind.TOOL: frozenset(("name", *_TEXTS, *_SCHEMAS)),
+}
+_HINTS: Final = frozenset(("readOnlyHint", "idempotentHint"))
 _AUDIENCES: Final = frozenset((b'"user"', b'"assistant"'))
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A prompt, a resource or a template as its server describes it.
+    """A tool, a prompt, a resource or a template as its server describes it.
 
     Args:
-        server: the server's name in the configuration.
-        key: the prompt's own name, the resource's URI, the template's text.
+        key: the tool's or prompt's own name, the resource's URI, the template's text.
         members: every member but that one: member name to JSON text, in the server's order.
-        size: bytes of the definition.
+        size: bytes of the definition; 0 of a `placeholder`.
         tails: all that follows the key in a list, for each of `elements.DIALECTS`.
+        param_headers: arguments of a tool that travel in headers as well.
     """
 
     server: str
@@ -73,80 +75,107 @@ class Definition:
     members: dict[str, bytes]
     size: int
     tails: tuple[bytes, ...]
+    param_headers: tuple[ParamHeader, ...] = ()
 
 
 def parse_definitions(
-    sort: DefinitionKind, server: str, array: bytes
+    kind: DefinitionKind, server: str, array: bytes
 ) -> tuple[tuple[Definition, ...], tuple[Notice, ...]]:
-    """The definitions of one page.
-
-    Args:
-        sort: what they define.
-        server: the server's name.
-        array: JSON text of the member of the result that holds them.
+    """The definitions of one page, given the JSON text of the member of the result that holds them.
 
     Raises:
         ValueError: not a JSON array.
     """
-    return parse_each(server, array, names.LISTS[sort.method], partial(parse_definition, sort))
+    return parse_each(server, array, names.LISTS[kind.method], partial(parse_definition, kind))
 
 
-def parse_definition(sort: DefinitionKind, server: str, text: bytes) -> Definition:
+def parse_definition(kind: DefinitionKind, server: str, text: bytes) -> Definition:
     """One element of such a list.
 
     Raises:
-        Unfit: it has no key, or one that is no URI; no `name`; a member of a wrong type or twice; text that is no
-            UTF-8.
+        UnfitElement: it has no key, or one that is no URI; a member of a wrong type or twice; text that is no UTF-8.
+            Of a tool: no object as input schema, or a bad `x-mcp-header`; or it can only be called as a task
+            (2025-11-25, Tasks). Of a resource or template: no `name`.
     """
     key = ""
+    headers: tuple[ParamHeader, ...] = ()
     try:
-        found = read(text, _KNOWN[sort])
-        key = string(found.pop(sort.key, b""), sort.key)
-        reason = _key_trouble(sort, key) or _trouble(sort, found)
-    except (NotJson, NotAMessage) as wrong:
+        found = read(text, _KNOWN[kind])
+        key = string(found.pop(kind.key, b""), kind.key)
+        reason = _key_trouble(kind, key) or _trouble(kind, found)
+        if kind is DefinitionKind.TOOL and not reason:
+            headers = param_headers(found["inputSchema"])
+    except (NotJson, NotAMessage, BadAnnotation) as wrong:
         reason = str(wrong)
     if reason:
         raise UnfitElement(key, reason)
-    return Definition(server, key, found, len(text), tails(found))
+    return Definition(server, key, found, len(text), tails(found), headers)
+
+
+def placeholder(server: str, name: str) -> Definition:
+    """What stands for a configured tool while its server has never answered."""
+    found = {"inputSchema": b'{"type":"object"}'}
+    return Definition(server, name, found, 0, tails(found))
 
 
 def tails(found: dict[str, bytes]) -> tuple[bytes, ...]:
     """The members other than the key as they follow it in a list, for each of `elements.DIALECTS`.
 
-    As with tools, 2025-03-26 gets no titles; what else it does not know its clients pass over. Equal texts are one
-    object.
+    Up to 2025-11-25 an output schema must describe an object, and 2025-03-26 knows neither output schemas nor titles;
+    what else it does not know its clients pass over. Equal texts are one object.
     """
-    whole = oldest = tail(found)
-    if "title" in found:
-        oldest = tail({name: value for name, value in found.items() if name != "title"})
-    return whole, whole, whole, oldest
+    modern = tail(found)
+    legacy = oldest = modern
+    if "outputSchema" in found and not _describes_object(found["outputSchema"]):
+        legacy = tail({name: value for name, value in found.items() if name != "outputSchema"})
+    if "outputSchema" in found or "title" in found:
+        oldest = tail({name: value for name, value in found.items() if name not in ("outputSchema", "title")})
+    return modern, legacy, legacy, oldest
 
 
-def _key_trouble(sort: DefinitionKind, key: str) -> str:
-    """Why this cannot be a key; empty where it can."""
-    if sort is DefinitionKind.PROMPT:
+def _describes_object(schema: bytes) -> bool:
+    try:
+        return members(schema).get("type") == b'"object"'
+    except (NotJson, NotAMessage):
+        return False
+
+
+def _key_trouble(kind: DefinitionKind, key: str) -> str:
+    """Why this cannot be a key; empty where it can. Of tools' names `naming` judges."""
+    if kind is DefinitionKind.TOOL:
+        return ""
+    if kind is DefinitionKind.PROMPT:
         return "" if key else "it has no name"
     if not key or not key.isprintable() or " " in key:
-        return f"{sort.key} is empty or holds spaces or control characters"
+        return f"{kind.key} is empty or holds spaces or control characters"
     if len(key) > LONGEST_URI or len(key.encode()) > LONGEST_URI:
-        return f"{sort.key} is longer than {LONGEST_URI} bytes"
-    if sort is DefinitionKind.RESOURCE and _SCHEME.match(key) is None:
-        return "uri is not absolute"
-    return ""
+        return f"{kind.key} is longer than {LONGEST_URI} bytes"
+    return "uri is not absolute" if kind is DefinitionKind.RESOURCE and _SCHEME.match(key) is None else ""
 
 
-def _trouble(sort: DefinitionKind, found: dict[str, bytes]) -> str:
+def _trouble(kind: DefinitionKind, found: dict[str, bytes]) -> str:
     """What a client could not take in the members other than the key; empty for nothing."""
-    member = misfit(found, _OPENS[sort])
+    member = misfit(found, _OPENS[kind])
     if member:
         return f"{member} has a wrong type"
-    if sort is DefinitionKind.PROMPT:
+    if kind is DefinitionKind.TOOL:
+        return _tool_trouble(found)
+    if kind is DefinitionKind.PROMPT:
         return _arguments_trouble(found["arguments"]) if "arguments" in found else ""
     if "name" not in found:
         return "it has no name"
-    if sort is DefinitionKind.RESOURCE and not found.get("size", b"0").lstrip(b"-").isdigit():
+    if kind is DefinitionKind.RESOURCE and not found.get("size", b"0").lstrip(b"-").isdigit():
         return "size has a wrong type"
     return _annotations_trouble(found["annotations"]) if "annotations" in found else ""
+
+
+def _tool_trouble(found: dict[str, bytes]) -> str:
+    if "inputSchema" not in found or members(found["inputSchema"]).get("type") != b'"object"':
+        return "inputSchema must be of type object"
+    if members(found.get("execution", b"{}")).get("taskSupport") == b'"required"':
+        return "needs tasks, which are not supported"
+    members(found.get("annotations", b"{}"), _HINTS)
+    return ""
 
 
 def _arguments_trouble(array: bytes) -> str:

@@ -29,8 +29,8 @@ _COUNTED = re.compile(r"\{\s*(\d{1,6})?\s*,?\s*(\d{1,6})?\s*\}")
 Schema = dict[str, Any]
 
 
-class TooMuch(ValueError):
-    """The schema asks for too much, or for what lies outside it; the message says what."""
+class UnusableSchema(ValueError):
+    """A schema that nothing can be validated against; the message says why, in plain words."""
 
 
 class _Place(NamedTuple):
@@ -54,12 +54,9 @@ def effort(root: object) -> tuple[list[float], list[float]]:
     """The most work, for each value and for each byte of text, that values at each depth can make; depths beyond the
     last make no more than those before.
 
-    Args:
-        root: the schema, decoded.
-
     Raises:
-        TooMuch: beyond the bounds; a reference to anything outside the schema, or to nothing; one that leads back to
-            itself without looking inside a value.
+        UnusableSchema: beyond the bounds; a reference to anything outside the schema, or to nothing; one that leads
+            back to itself without looking inside a value.
     """
     if not isinstance(root, dict):
         return [1.0], [0.0]
@@ -67,9 +64,9 @@ def effort(root: object) -> tuple[list[float], list[float]]:
     while reader.waiting:
         reader.visit(reader.waiting.pop(), frozenset())
     if reader.unrolled > MOST_UNROLLED:
-        raise TooMuch("too much lies under unevaluatedItems or unevaluatedProperties")
+        raise UnusableSchema("too much lies under unevaluatedItems or unevaluatedProperties")
     if sum(place.own[1] for place in reader.places.values()) * 8 > MOST_STATES:
-        raise TooMuch("its patterns are too large")
+        raise UnusableSchema("its patterns are too large")
     return _by_depth(reader.places, id(root), 0), _by_depth(reader.places, id(root), 1)
 
 
@@ -89,9 +86,9 @@ class _Reader:
         if key in self.places:
             return key
         if key in above:
-            raise TooMuch("it refers to itself without end")
+            raise UnusableSchema("it refers to itself without end")
         if len(self.places) > MOST_SCHEMAS:
-            raise TooMuch("it is too large")
+            raise UnusableSchema("it is too large")
         same = [found for word in _SAME for found in _each(node.get(word))]
         same += [*_named(node.get("dependentSchemas")), *_named(node.get("dependencies"))]
         same += _each(
@@ -100,7 +97,7 @@ class _Reader:
         below = [self.visit(one, above | {key}) for one in same] if len(above) < DEEPEST else []
         links = 1 + max((self.places[one].links for one in below), default=0)
         if links > DEEPEST or len(above) >= DEEPEST:
-            raise TooMuch(f"more than {DEEPEST} links on one value")
+            raise UnusableSchema(f"more than {DEEPEST} links on one value")
         ways = 1 + sum(self.places[one].ways for one in below)
         self.unrolled += ways if "unevaluatedItems" in node or "unevaluatedProperties" in node else 0
         groups = _groups(node)
@@ -190,7 +187,7 @@ def _anchors(root: Schema) -> dict[str, Schema]:
             waiting.extend(node)
         elif isinstance(node, dict):
             if node is not root and isinstance(node.get(own_id), str):
-                raise TooMuch("it has a schema with an id of its own inside")
+                raise UnusableSchema("it has a schema with an id of its own inside")
             for name in (node.get("$anchor"), node.get("$dynamicAnchor")):
                 if isinstance(name, str):
                     found.setdefault(name, node)
@@ -200,7 +197,7 @@ def _anchors(root: Schema) -> dict[str, Schema]:
 
 def _resolved(root: Schema, anchors: dict[str, Schema], reference: str) -> Any:
     if not reference.startswith("#"):
-        raise TooMuch("it refers to a schema outside itself")
+        raise UnusableSchema("it refers to a schema outside itself")
     pointer = unquote(reference[1:])
     found: Any = root if not pointer or pointer.startswith("/") else anchors.get(pointer)
     try:
@@ -209,5 +206,5 @@ def _resolved(root: Schema, anchors: dict[str, Schema], reference: str) -> Any:
     except (LookupError, ValueError, TypeError):
         found = None
     if found is None:
-        raise TooMuch("it refers to a part that it does not have")
+        raise UnusableSchema("it refers to a part that it does not have")
     return found

@@ -41,7 +41,6 @@ class Notice:
 
     Args:
         subject: what it is about: `server/tool`, a name, an endpoint.
-        text: what happened, in plain words.
         endpoint: path of the endpoint where it happened; empty where it holds everywhere.
     """
 
@@ -79,12 +78,6 @@ def parse_each(
 ) -> tuple[tuple[T, ...], tuple[Notice, ...]]:
     """The elements of one page, and what was left out.
 
-    Args:
-        server: the server's name.
-        array: JSON text of the array.
-        what: the member of the result that it is.
-        parse: reads one element, given the server's name and the element; raises UnfitElement.
-
     Raises:
         ValueError: not a JSON array.
     """
@@ -110,10 +103,6 @@ def parse_each(
 def read(text: bytes, known: frozenset[str]) -> dict[str, bytes]:
     """The members of one element.
 
-    Args:
-        text: JSON text.
-        known: member names with a meaning.
-
     Raises:
         NotJson, NotAMessage: as `envelope.members`; also text that is no UTF-8, or half a surrogate pair anywhere in
             it: strict clients would refuse the whole list.
@@ -126,12 +115,7 @@ def read(text: bytes, known: frozenset[str]) -> dict[str, bytes]:
 
 
 def misfit(found: dict[str, bytes], opens: dict[str, bytes]) -> str:
-    """The first member whose JSON text does not open as it must; empty where all do.
-
-    Args:
-        found: an element's members.
-        opens: member name to the first byte of its value.
-    """
+    """The first member whose JSON text does not open with the byte it must (`opens`); empty where all do."""
     return next((member for member, first in opens.items() if found.get(member, first)[:1] != first), "")
 
 
@@ -143,9 +127,6 @@ def tail(found: dict[str, bytes]) -> bytes:
 def _without_nulls(text: bytes, nulls: set[str]) -> bytes:
     """The element without members that are null, which many servers write for what they leave out. Schemas and `_meta`
     are not looked into.
-
-    Args:
-        nulls: what was null is added to it.
     """
     if b"null" not in text:
         return text

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 from zlib import crc32
 
 from fastgw.catalog.elements import DIALECTS
@@ -25,13 +24,7 @@ class ListEntry:
 
 
 def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> ListEntry:
-    """An item under its exposed key.
-
-    Args:
-        key_json: its name or URI as JSON text.
-        tails: `ToolDefinition.tails` or `Definition.tails`.
-        member: what the key is called: `name`, `uri` or `uriTemplate`.
-    """
+    """An item under its exposed key (JSON text); `member` is what the key is called: `name`, `uri` or `uriTemplate`."""
     head = b'{"%b":%b' % (member.encode(), key_json)
     made: dict[int, bytes] = {}
     # Equal tails are one object, and so are the texts made of them.
@@ -51,19 +44,3 @@ def encoded(part: Sequence[ListEntry]) -> dict[str, bytes]:
 def fingerprint(names: Iterable[str]) -> int:
     """Of the names of a list, in their order: which list a cursor continues."""
     return crc32("\n".join(names).encode())
-
-
-P_co = TypeVar("P_co", covariant=True)
-
-
-class Paged(Protocol[P_co]):
-    """Whatever has pages (`Listing` of the snapshot)."""
-
-    @property
-    def pages(self) -> Sequence[P_co]: ...
-
-
-def page_at(listing: Paged[P_co], start: int) -> P_co | None:
-    """The page that begins at this position; None where none does (a cursor of a longer list, or a made-up one)."""
-    at, rest = divmod(start, PAGE)
-    return listing.pages[at] if rest == 0 and 0 <= at < len(listing.pages) else None

@@ -45,28 +45,20 @@ def is_visible(name: str) -> bool:
     return 0 < len(name) <= LONGEST_OWN and name.isprintable() and name == name.strip()
 
 
-def prefixed(alias: str, tool: str) -> str:
-    """`alias__tool`, cut where it is too long."""
-    return shortened(alias + SEPARATOR + tool)
-
-
 def shortened(name: str) -> str:
     """The name itself up to 64 characters; else its beginning, `_` and 8 hex digits of its SHA-256."""
     return name if len(name) <= MAX_NAME else _hashed(name, name, 8)
 
 
 def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
-    """Names for the tools of one endpoint.
-
-    Args:
-        mode: `none`, `on_collision` or `always`.
-        servers: in the order of the configuration, without the targets of entries in `tools:`.
-        reserved: names of those entries.
-    """
+    """Names for the tools of one endpoint, servers in the order of the file; `reserved` are the names of entries."""
     naming, kept = Naming(), frozenset(reserved)
-    tools = [
-        (server, tool) for server in servers for tool in dict.fromkeys(server.tools) if _shows(server, tool, naming)
-    ]
+    every = [(server, tool) for server in servers for tool in dict.fromkeys(server.tools)]
+    for server, tool in every:
+        if not is_visible(tool):
+            subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
+            naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
+    tools = [(server, tool) for server, tool in every if is_visible(tool)]
     brought = Counter(tool for _, tool in tools)
     made: list[tuple[str, str, str]] = []
     taken = set(kept)
@@ -75,7 +67,7 @@ def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -
         if mode == "none" and tool in taken:
             naming.notices.append(Notice(f"{server.server}/{tool}", "hidden: its name is taken, and naming is none"))
         elif mode == "always" or (mode == "on_collision" and collides):
-            made.append((server.server, tool, prefixed(server.alias, tool)))
+            made.append((server.server, tool, shortened(server.alias + SEPARATOR + tool)))
         else:
             taken.add(tool)
             if len(tool) > MAX_NAME:
@@ -87,14 +79,6 @@ def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -
         for name, tool, _ in made:
             naming.notices.append(Notice(f"{name}/{tool}", f"is called {naming.names[name, tool]} here"))
     return naming
-
-
-def _shows(server: ServerNames, tool: str, naming: Naming) -> bool:
-    """Whether the tool's name can be shown; else a notice says so."""
-    if not is_visible(tool):
-        subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
-        naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
-    return is_visible(tool)
 
 
 def _place(made: Sequence[tuple[str, str, str]], taken: set[str], naming: Naming) -> None:

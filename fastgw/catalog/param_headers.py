@@ -35,9 +35,6 @@ class BadAnnotation(ValueError):
 def param_headers(schema: bytes) -> tuple[ParamHeader, ...]:
     """The headers that this input schema asks for, in the order of their paths.
 
-    Args:
-        schema: JSON text of `inputSchema`.
-
     Raises:
         BadAnnotation: an annotation is misplaced, misspelt, twice, or on a type that has no header form.
     """

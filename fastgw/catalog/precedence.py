@@ -16,11 +16,7 @@ Given = Mapping[str, Any]
 
 
 class Precedence:
-    """The entries of `tools:`, by the kind of their key.
-
-    Args:
-        entries: key (`server/tool`, a name, or a pattern) to what is written there, in the order of the file.
-    """
+    """The entries of `tools:`, by key (`server/tool`, a name, or a pattern), in the order of the file."""
 
     __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "can_hide")
 
@@ -34,26 +30,17 @@ class Precedence:
         hiding = [(key, 1 << at) for at, (key, given) in enumerate(wild) if given.get("hidden") is True]
         self._hiding = Masks(hiding)
         self.can_hide = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
-        """Whether any entry hides anything at all."""
 
     def chain(self, name: str, source: str) -> list[Given]:
-        """The entries that speak of a tool, nearest first.
-
-        Args:
-            name: as agents see it.
-            source: `server/tool`.
-        """
-        found = [self._exact[key] for key in (source, name) if key in self._exact]
-        bits = self._names.of(name) | self._sources.of(source)
-        found.extend(self._fitting(bits))
-        return found
+        """The entries that speak of a tool, nearest first."""
+        exact = [self._exact[key] for key in (source, name) if key in self._exact]
+        return exact + self._fitting(self._names.of(name) | self._sources.of(source))
 
     def hidden(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
         """Whether a tool is hidden. `hidden: true` is tried on every name it has, `false` where agents see it.
 
         Args:
             name: as agents see it; empty while it has no name yet.
-            sources: `server/tool` of each target.
             known_as: every name a deny is tried on.
         """
         own = [self._exact[source]["hidden"] for source in sources if self._says(source)]

@@ -51,7 +51,6 @@ class Target:
     """One server's tool, prompt or resource.
 
     Args:
-        server: the server's name in the configuration.
         tool: its own name there; the URI of a resource.
         name_json: `tool` as JSON text, ready to be sent.
         param_headers: headers a modern server wants, by the *server's own* definition.
@@ -73,8 +72,6 @@ class Checks:
     """What is validated of a call (`validate` of the configuration).
 
     Args:
-        arguments: JSON Schema, as agents are shown it, that `arguments` must fit; None where it is not asked for.
-        results: JSON Schema that `structuredContent` must fit; None where it is not asked for.
         pending: the server has never said what the schemas are: no call goes through unchecked.
     """
 
@@ -88,9 +85,7 @@ class Arm:
     """One entry of a route: whose calls, where they go, and how long they may take.
 
     Args:
-        match: whose calls; None for everybody's.
         targets: in order; none where no server of this endpoint brings one.
-        deadlines: of its calls, as the settings of its first target say.
         fixed: arguments (our name, JSON text) that are sent whatever the agent says, and that it must not name.
         defaults: arguments (our name, JSON text) that are sent where the agent says nothing.
         checks: schemas that arguments or results must fit, where the configuration asks for it.
@@ -116,7 +111,6 @@ class Route:
     """Everything about one exposed tool that does not depend on who calls.
 
     Args:
-        name: as agents see it on this endpoint.
         arms: tried in order; the first whose match holds is taken.
         known_as: every name a deny is tried on: the exposed one, and of each target `server/tool` and `tool`.
         param_headers: headers a modern agent must mirror, by the definition the agent was shown.
@@ -133,9 +127,6 @@ def arms_for(arms: Sequence[Arm], principal: Principal, endpoint: str, trace: Wh
 
     Empty where none can be: then the tool does not exist for that agent. Nothing follows an arm that takes every call,
     nor one without a target here: whoever it was written for must not fall through to what was written for others.
-
-    Args:
-        trace: takes down why arms cannot be taken.
     """
     left: list[Arm] = []
     for arm in arms:
@@ -162,33 +153,27 @@ def arm_for(arms: Sequence[Arm], arguments: bytes, trace: WhyNot | None = None) 
     be deceived by a member that stands twice. An arm looks at what it would send: its fixed and default arguments too.
 
     Args:
-        arms: of the grant, from `arms_for`.
         arguments: JSON text of `params.arguments`; empty where the call has none.
-        trace: takes down why arms are not taken.
     """
     for arm in arms:
         why = None if trace is None else _noted(trace)
-        judgement = True if arm.match is None else _judged(arm, arm.match, arguments, why)
-        if judgement is None:
-            return None
-        if judgement:
+        if arm.match is None:
             return arm
+        sent = arguments
+        if arm.fixed or arm.defaults:
+            try:
+                sent = filled(arguments, arm.fixed, arm.defaults)
+            except (NotAMessage, NotJson) as wrong:
+                if why is not None:
+                    why.append(f"the arguments cannot be judged: {wrong}")
+                return None
+        judgement = arm.match.judge(sent, why)
+        if judgement is not False:
+            return arm if judgement else None
     return None
 
 
-def _judged(arm: Arm, match: Match, arguments: bytes, why: list[str] | None) -> bool | None:
-    if arm.fixed or arm.defaults:
-        try:
-            arguments = filled(arguments, arm.fixed, arm.defaults)
-        except (NotAMessage, NotJson) as wrong:
-            if why is not None:
-                why.append(f"the arguments cannot be judged: {wrong}")
-            return None
-    return match.judge(arguments, why)
-
-
 def _noted(trace: WhyNot | None) -> list[str] | None:
-    """A new entry of the trace, where there is one."""
     if trace is None:
         return None
     trace.append([])
@@ -201,7 +186,6 @@ def filled(arguments: bytes, fixed: Pairs, defaults: Pairs) -> bytes:
     A `null` is a value: a default takes its place no more than any other's.
 
     Args:
-        arguments: JSON text of `params.arguments`; empty or `null` where the call has none.
         fixed: sent always; the agent must not name them, nor imitate them in another case.
         defaults: sent where the agent does not name them.
 

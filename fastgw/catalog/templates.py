@@ -14,7 +14,6 @@ import re
 from urllib.parse import quote
 
 LONGEST_TEMPLATE = 512
-"""Characters of a template that is read backwards."""
 
 _VARIABLE = r"[A-Za-z0-9_%][A-Za-z0-9_.%]*+(?:\*|:[1-9][0-9]{0,3}+)?+"
 _NAMES = f"{_VARIABLE}(?:,{_VARIABLE})*+"

@@ -60,7 +60,6 @@ class UriTables:
         resources, templates: exposed URI or text; what is missing is hidden, or its server may not give it.
         owners: by the URI or text that agents see as it is; None for what is shown with an alias alone.
         routes: servers, and what fits any of their templates that agents see as they are.
-        asking, kept: how many servers want a URI, and who has one that nobody may rename.
     """
 
     resources: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -84,7 +83,6 @@ class Uris:
     """The URIs of one endpoint. Immutable, pickled to the workers; what is derived is derived at its first use.
 
     Args:
-        mode: `none`, `on_collision` or `always`.
         servers: those that declare resources, in the order of the configuration.
         only: what the endpoint takes: tried on exposed URIs and on `server/own`; None for all.
     """
@@ -236,7 +234,6 @@ class Uris:
 
     @cached_property
     def _servers(self) -> dict[str, str]:
-        """The other way round."""
         return {alias: server for server, alias in self._aliases.items()}
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
 
-from fastgw.catalog.effort import BUDGET, DEEPEST, TooMuch, effort
+from fastgw.catalog.effort import BUDGET, DEEPEST, UnusableSchema, effort
 
 LARGEST_SCHEMA = 256 * 2**10
 LARGEST_VALUE = 2**20
@@ -38,10 +38,6 @@ LONGEST_WORDS = 200
 _REGEX = jsonschema_rs.RegexOptions(size_limit=256 * 2**10, dfa_size_limit=2**20)
 _LONG = re.compile(rb"[0-9]{19,}")
 _VALUE = "the value"
-
-
-class UnusableSchema(ValueError):
-    """A schema that nothing can be validated against; the message says why, in plain words."""
 
 
 class InvalidValue(ValueError):
@@ -89,9 +85,11 @@ def _built(schema: bytes) -> Validator:
     try:
         values, texts = effort(_decoded(schema))
         if values[0] > BUDGET:
-            raise TooMuch("it makes more work than any value is given")
+            raise UnusableSchema("it makes more work than any value is given")
         rules = jsonschema_rs.validator_for(schema.decode(), offline=True, pattern_options=_REGEX, mask=_VALUE)
-    except (TooMuch, InvalidValue) as wrong:
+    except UnusableSchema:
+        raise
+    except InvalidValue as wrong:
         raise UnusableSchema(str(wrong)) from None
     except jsonschema_rs.ValidationError as wrong:
         raise UnusableSchema(

@@ -114,7 +114,7 @@ def _entry_point(path: str, own: str, scope: Mapping[str, Any]) -> EntryPoint | 
 def no_endpoint(path: str) -> Fault:
     """The refusal of a path that leads nowhere."""
     login = path.startswith(_LOGIN) or path.endswith("/.well-known/openid-configuration")
-    return Fault(Kind.NO_ENDPOINT, _NO_LOGIN if login else None)
+    return Fault(Kind.NO_ENDPOINT, _NO_LOGIN if login else "")
 
 
 def _speaks_sessions(context: RequestContext) -> bool:

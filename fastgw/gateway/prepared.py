@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from fastgw.catalog.listing import PAGE, page_at
+from fastgw.catalog.listing import PAGE
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.gateway.context import RequestContext
@@ -86,7 +86,7 @@ def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -
         plain = None
     if plain is not None:
         start, fingerprint = orjson.loads(plain)
-        page = page_at(listing, start) if fingerprint == listing.fingerprint else None
+        page = listing.page_at(start) if fingerprint == listing.fingerprint else None
         if page is not None:
             return page
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")

@@ -22,13 +22,7 @@ from fastgw.policy.uris import ANY_URI, UriRules
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One entry of `policies`.
-
-    Args:
-        match: whose calls; None for everyone's.
-        allow, deny: patterns as written.
-        shadow: counted, never enforced.
-    """
+    """One entry of `policies`, patterns as written; one in shadow is counted, never enforced."""
 
     name: str
     match: Match | None
@@ -72,11 +66,10 @@ class Bits:
 
 @dataclass(frozen=True, slots=True)
 class ApplyingPolicies:
-    """The policies that apply to one class of agents on one endpoint.
+    """The policies that apply to one class of agents on one endpoint: a bit for each that holds whatever the arguments,
+    and for each that still looks at them.
 
     Args:
-        outright: a bit for each that holds whatever the arguments.
-        asking: a bit for each that still looks at the arguments.
         left: of the latter, place in the list of policies to what is left to ask.
     """
 
@@ -87,12 +80,7 @@ class ApplyingPolicies:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policies say of one tool for one class of agents, before the arguments are known.
-
-    Args:
-        allowed: some policy allows it whatever the arguments.
-        conditions: the policies that still look at the arguments, those that deny first.
-    """
+    """What the policies say of one tool, before the arguments are known; the conditions that deny come first."""
 
     allowed: bool
     conditions: tuple[Condition, ...] = ()
@@ -123,13 +111,7 @@ class Rules:
         self._uri_rules: dict[tuple[Patterns, Patterns], UriRules] = {}
 
     def bits(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> Bits:
-        """The policies that speak of a tool.
-
-        Args:
-            name: the exposed name.
-            sources: `server/tool` of each target.
-            known_as: every name a deny is tried on.
-        """
+        """The policies that speak of a tool with these targets (`server/tool`), denies by every name it is known as."""
         deny = 0
         for known in known_as:
             deny |= self._denies.of(known)
@@ -137,11 +119,7 @@ class Rules:
         return Bits(self._names.of(name), by_source if any(by_source.values()) else {}, deny)
 
     def applying(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> ApplyingPolicies:
-        """The policies that apply to this agent on this endpoint.
-
-        Args:
-            trace: takes the conditions that fail.
-        """
+        """The policies that apply to this agent on this endpoint; `trace` takes the conditions that fail."""
         outright = 0
         left: list[tuple[int, Match]] = []
         for at, policy in enumerate(self.policies or ()):
@@ -155,13 +133,7 @@ class Rules:
         return ApplyingPolicies(outright, sum(1 << at for at, _ in left), tuple(left))
 
     def judge(self, bits: Bits, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
-        """What the policies say of a tool; None where it does not exist for this class.
-
-        Args:
-            bits: of the tool, by `bits`.
-            sources: `server/tool` of the targets this class could reach.
-            applying: of the class, by `applying`.
-        """
+        """What the policies say of a tool; None where it does not exist for this class, which can reach `sources`."""
         if self.policies is None:
             return FREE
         outright = applying.outright
@@ -189,9 +161,6 @@ class Rules:
         """What one class may read: the same object for all classes to which the same patterns apply.
 
         A policy that looks at arguments says nothing of resources: a read has none.
-
-        Args:
-            applying: of the class, by `applying`.
         """
         if self.policies is None:
             return ANY_URI
@@ -209,9 +178,6 @@ def refused_by(grant: Granted, arguments: bytes) -> str | None:
 
     Where only an allow is missing it is the first policy that would have allowed other arguments. Arguments that cannot
     be judged (no object, a member twice) satisfy no allow and every deny.
-
-    Args:
-        arguments: JSON text of `params.arguments`; empty where the call has none.
     """
     allowed, missing = grant.allowed, ""
     for condition in grant.conditions:

@@ -21,14 +21,7 @@ Claim = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls.
-
-    Args:
-        agent: the agent's name, as it stands in policies and usage events.
-        claims: claim name to value; what a credential says about the agent.
-        credential: which credential it showed: `key:` and the first 8 hex digits of its SHA-256; None if anonymous.
-        user: the person behind the agent, where the credential names one.
-    """
+    """Who calls; `credential` is `key:` and the first 8 hex digits of the key's SHA-256, None if anonymous."""
 
     agent: str
     claims: dict[str, Claim] = field(default_factory=dict, hash=False)
@@ -94,9 +87,7 @@ class Match:
     """Conditions on a call; all that are given must hold, and `unless` must not.
 
     Args:
-        agent: patterns over the agent's name; None for any agent.
         claims: claim name to patterns; a missing claim never matches, a list matches by any element.
-        endpoint: patterns over the endpoint's path; None for any.
         arguments: argument name to its test; a missing argument never matches.
         unless: `except` of the configuration: what is taken out again.
     """
@@ -115,8 +106,7 @@ class Match:
     def for_class(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> Match | None:
         """What is left to ask of the arguments once it is known who calls; None where it cannot match any more.
 
-        Args:
-            trace: takes the conditions that fail.
+        `trace` takes the conditions that fail.
         """
         failing = self._failing(principal, endpoint)
         first = next(failing, None)
@@ -132,12 +122,7 @@ class Match:
         return replace(self, agent=None, claims=(), endpoint=None, unless=out)
 
     def judge(self, arguments: bytes, trace: list[str] | None = None) -> bool | None:
-        """The judgement on the arguments alone; of a match that `for_class` gave, the whole judgement.
-
-        Args:
-            arguments: JSON text of `params.arguments`; empty where the call has none.
-            trace: takes the conditions that fail or cannot be judged.
-        """
+        """The judgement on the arguments alone; of a match that `for_class` gave, the whole judgement."""
         found = self._judge_own(arguments, trace)
         if found is False or self.unless is None:
             return found
@@ -183,7 +168,6 @@ class Match:
 
 
 ANYONE = Match()
-"""Holds for every call."""
 
 
 def _or(patterns: Patterns) -> str:
@@ -196,9 +180,6 @@ AgentTraits = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
 class Traits:
     """What the given matches can see of an agent: those with equal traits get equal answers from every match, so that
     one of ten thousand is asked for all.
-
-    Args:
-        matches: every match that will be asked; their `unless` is found by itself.
     """
 
     __slots__ = ("_agents", "_claims")

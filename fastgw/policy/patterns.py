@@ -47,11 +47,7 @@ def expression(pattern: str) -> str:
 
 
 class Patterns:
-    """Several patterns joined by or, compiled once. Immutable, compared and pickled by their texts.
-
-    Args:
-        texts: the patterns as written; none fits nothing.
-    """
+    """Several patterns joined by or, compiled once. Immutable, compared and pickled by their texts."""
 
     __slots__ = ("texts", "_exact", "_wild")
 
@@ -83,13 +79,10 @@ class Patterns:
 
 
 class Masks:
-    """Many patterns at once, each standing for a bit: which bits fit a name is one look-up or one expression.
+    """Many patterns at once, each with its bits: which bits fit a name is one look-up or one expression.
 
     Ten thousand names against the patterns of every policy are tried at each compile. Most patterns are a beginning and
     one `*`: those cost one look-up for each length there is, and only the rest is tried one by one.
-
-    Args:
-        rows: pattern and the bits it sets.
     """
 
     __slots__ = ("_exact", "_begin", "_wild", "_any", "_known")

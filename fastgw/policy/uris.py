@@ -57,8 +57,6 @@ class UriRules:
         """Whether the class may read a URI that an agent names: one that is not canonical it may not.
 
         Args:
-            exposed: as the agent names it.
-            server, own: where it leads, and how that server spells it.
             known_as: what else it is called, or could be: no other name of it leads round a deny.
         """
         return self.free or (is_canonical(own) and self.permit_listed(exposed, server, own, known_as))

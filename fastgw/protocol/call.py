@@ -11,8 +11,6 @@ class Call:
 
     Args:
         id: the JSON-RPC id as JSON text, type kept (`1` is not `"1"`).
-        method: the JSON-RPC method.
-        version: the protocol revision the agent speaks.
         name: `params.name` where the method has one; `params.uri` of `resources/read`.
         params: members of `params` other than that and `_meta`: member name to JSON text.
         meta: members of `_meta` the gateway does not own: neither reserved ones nor `progressToken`.

@@ -122,10 +122,6 @@ def _value_at(arguments: bytes, path: tuple[str, ...]) -> bytes | None:
 def lines(wanted: Iterable[ParamHeader], arguments: bytes) -> bytes:
     """The `Mcp-Param-*` header lines of a call, each ended by CRLF.
 
-    Args:
-        wanted: the headers by the server's own definition of the tool.
-        arguments: JSON text of the arguments as the server gets them.
-
     Raises:
         NotAMessage, NotJson: a member of the arguments on the way to a value stands twice; they are no JSON.
     """
@@ -159,10 +155,7 @@ def check(
 ) -> str | None:
     """What is wrong with the `Mcp-Param-*` headers of a request; None if they agree with its body.
 
-    Args:
-        wanted: the headers by the definition that the agent was shown.
-        arguments: JSON text of the arguments.
-        headers: by lower-case name; `twice`: names that came more than once.
+    `wanted` goes by the definition that the agent was shown; `twice` are the names that came more than once.
     """
     for item in wanted:
         try:
@@ -185,11 +178,8 @@ def _compare(value: bytes | None, header: bytes | None, kind: str) -> str | None
         text = decode_name(header)
     except ValueError as wrong:
         return str(wrong)
-    if text == _plain(value, kind):
-        return None
-    if value[:1] != b'"' and _same_number(text, value.decode("utf-8", "replace")):
-        return None
-    return "does not match the argument"
+    same = text == _plain(value, kind) or (value[:1] != b'"' and _same_number(text, value.decode("utf-8", "replace")))
+    return None if same else "does not match the argument"
 
 
 def _plain(value: bytes, kind: str) -> str:

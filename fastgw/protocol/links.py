@@ -30,11 +30,7 @@ _ESCAPED = re.compile(rb"\\u00(?:7[52]|69)")
 
 
 def rewritten(members: dict[str, bytes], expose: Expose) -> dict[str, bytes]:
-    """A result with its URIs as agents know them.
-
-    Args:
-        members: member name to JSON text, as of `results.Result`; given back itself where nothing changes.
-    """
+    """A result with its URIs as agents know them."""
     linking = {
         name: edit for name, edit in _RESULT.items() if _may_link(text := members.get(name, b"")) and is_handy(text)
     }

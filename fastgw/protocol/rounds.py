@@ -57,7 +57,6 @@ class RoundState:
     """What a sealed `requestState` holds.
 
     Args:
-        server: name of the server that wants it back.
         instance: key of its instance that gave it.
         expires: Unix seconds.
         inner: the server's own `requestState`, a JSON string, as JSON text.
@@ -99,10 +98,6 @@ _remembered = lru_cache(maxsize=512)(_offered)
 
 def check(found: dict[str, bytes], capabilities: bytes) -> None:
     """Make sure that an agent can be given this result.
-
-    Args:
-        found: members of the result, `resultType` being `KIND`.
-        capabilities: what was offered to the server, from `offered`.
 
     Raises:
         NotOffered: it asks for something that was not.
@@ -155,22 +150,12 @@ def _missing(method: str, params: dict[str, bytes], declared: dict[str, dict[str
 
 
 def bond(endpoint: str, agent: str, method: str, name: str) -> bytes:
-    """What a state is bound to, so that it opens for the same agent asking for the same thing alone.
-
-    Args:
-        method, name: of the request: the name or URI by which the agent knows what it asks for.
-    """
+    """What a state is bound to, so that it opens for the same agent and the same thing, as it names it, alone."""
     return _PACK((endpoint, agent, method, name))
 
 
 def seal_state(state: RoundState, sealer: Sealer, bound: bytes, nonce: bytes) -> bytes:
-    """The `requestState` that an agent gets, as JSON text.
-
-    Args:
-        sealer: of the purpose `state`.
-        bound: from `bond`.
-        nonce: `sealing.NONCE` bytes never used before.
-    """
+    """The `requestState` that an agent gets, as JSON text. `nonce`: `sealing.NONCE` bytes never used before."""
     return b'"%s"' % sealer.seal(_PACK(state), bound, nonce).encode("ascii")
 
 
@@ -179,7 +164,6 @@ def open_state(text: bytes, sealer: Sealer, bound: bytes, now: float) -> RoundSt
 
     Args:
         text: `requestState` as JSON text.
-        sealer, bound: as when it was sealed.
         now: Unix seconds.
     """
     if len(text) > _LARGEST_TOKEN:

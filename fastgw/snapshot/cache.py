@@ -17,11 +17,10 @@ from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import SEPARATOR, shortened
 from fastgw.catalog.precedence import Given, Precedence
 from fastgw.catalog.route import Deadlines
-from fastgw.catalog.tools import Catalogue, ToolDefinition
+from fastgw.catalog.tools import LISTS, Catalogue
 from fastgw.config.rules import policies_of
 from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
-from fastgw.config.schema.tools import ToolSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, is_wild, of_kind
@@ -36,11 +35,7 @@ TIMES = ("timeout", "max_timeout", "idle_timeout")
 
 
 class CompileCache:
-    """For the compiles of one configuration, one after the other; another configuration gets another one.
-
-    Args:
-        settings: the file as read.
-    """
+    """For the compiles of one configuration, one after the other; another configuration gets another one."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -67,11 +62,11 @@ class CompileCache:
     def as_before(self, place: Place, value: T) -> T:
         """The value of the last time where it equals this one, so that it is the same ingredient."""
         found = self._kept.get(place)
-        if found is not None and found[1] == value:
-            value = found[1]
-        else:
+        if found is None or found[1] != value:
             self._kept[place] = (), value
-        return value
+            return value
+        kept: T = found[1]
+        return kept
 
     def exchanged(self, place: Place, value: T) -> T:
         """The value of the last time, and this one for the next; itself where there is none."""
@@ -86,16 +81,10 @@ class CompileCache:
 
 
 class Filter:
-    """The key `tools:` of a server or an endpoint: it is taken what is named there, and nothing else.
-
-    Args:
-        texts: patterns as written; None where the key is not written: everything is taken.
-    """
+    """The key `tools:` of a server or an endpoint: it is taken what is named there, and nothing else."""
 
     def __init__(self, texts: Sequence[str] | None) -> None:
-        self.tools, self.prompts = (
-            NameFilter(None if texts is None else of_kind(kind, texts)) for kind in ("", PROMPT)
-        )
+        self.names = {kind: NameFilter(None if texts is None else of_kind(kind, texts)) for kind in ("", PROMPT)}
         self.uris = None if texts is None else Patterns(of_kind(RESOURCE, texts))
         """Tried on URIs; None takes all."""
 
@@ -123,17 +112,10 @@ class NameFilter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerOffer:
-    """All that one server offers, by its own names. What is equal to that of the last time is the same object.
-
-    Args:
-        catalogue: what it was read from; None where the server has never answered.
-        tools, prompts, resources, templates: in the server's order.
-        declares: names of its capabilities as far as they matter here.
-        notices: what was left out.
-    """
+    """All that one server offers, by its own names. What is equal to that of the last time is the same object."""
 
     catalogue: Catalogue | None = None
-    tools: dict[str, ToolDefinition] = field(default_factory=dict)
+    tools: dict[str, Definition] = field(default_factory=dict)
     prompts: dict[str, Definition] = field(default_factory=dict)
     resources: dict[str, Definition] = field(default_factory=dict)
     templates: dict[str, Definition] = field(default_factory=dict)
@@ -142,7 +124,6 @@ class ServerOffer:
 
 
 NOTHING = ServerOffer()
-"""Of a server that has never answered."""
 
 
 class ServerCatalogues:
@@ -152,7 +133,10 @@ class ServerCatalogues:
         self.settings = settings
         self.notices: list[Notice] = []
         self.offer = dict.fromkeys(settings.servers, NOTHING)
-        self.places = Precedence({key: _given(tool) for key, tool in settings.tools.items()})
+        written = {key: tool.model_fields_set - {"to", "route"} for key, tool in settings.tools.items()}
+        self.places = Precedence(
+            {key: {name: getattr(tool, name) for name in written[key]} for key, tool in settings.tools.items()}
+        )
         self.filters = {name: Filter(server.tools) for name, server in settings.servers.items()}
         self.deadlines: dict[object, Deadlines] = {}
         """By what they follow from, and by themselves: a snapshot of 10,000 tools travels with a handful of objects."""
@@ -162,11 +146,7 @@ class ServerCatalogues:
             del self.entries[key]
 
     def take(self, catalogues: Mapping[str, Catalogue | None]) -> None:
-        """Go by these catalogues from now on.
-
-        Args:
-            catalogues: by server; None or missing where the server has never answered.
-        """
+        """Go by these catalogues from now on: by server, None or missing where it has never answered."""
         self.offer = {server: _offer(server, catalogues.get(server), last) for server, last in self.offer.items()}
 
     def alias(self, server: str) -> str:
@@ -200,23 +180,20 @@ def _offer(server: str, catalogue: Catalogue | None, last: ServerOffer) -> Serve
         # Its dictionaries are empty, and must not be taken for those of a server that has said so.
         last = ServerOffer()
     twice: list[str] = []
-    tools = _by_key(((tool.name, tool) for tool in catalogue.tools), last.tools, twice)
-    prompts = _by_key(((one.key, one) for one in catalogue.prompts), last.prompts, twice)
-    resources = _by_key(((one.key, one) for one in catalogue.resources), last.resources, twice)
-    templates = _by_key(((one.key, one) for one in catalogue.templates), last.templates, twice)
+    lists: dict[str, Any] = {name: _by_key(getattr(catalogue, name), getattr(last, name), twice) for name in LISTS}
     notices = (*catalogue.notices, *(Notice(f"{server}/{key}", "listed twice: the first is used") for key in twice))
-    return ServerOffer(catalogue, tools, prompts, resources, templates, _declared(catalogue), notices)
+    return ServerOffer(catalogue, declares=_declared(catalogue), notices=notices, **lists)
 
 
-def _by_key(listed: Iterable[tuple[str, T]], last: dict[str, T], twice: list[str]) -> dict[str, T]:
+def _by_key(listed: Iterable[Definition], last: dict[str, Definition], twice: list[str]) -> dict[str, Definition]:
     """Definitions by key, the first of each; those that equal the earlier ones are these."""
-    found: dict[str, T] = {}
-    for key, one in listed:
-        if key in found:
-            twice.append(key)
+    found: dict[str, Definition] = {}
+    for one in listed:
+        if one.key in found:
+            twice.append(one.key)
             continue
-        earlier = last.get(key)
-        found[key] = earlier if earlier is not None and earlier == one else one
+        earlier = last.get(one.key)
+        found[one.key] = earlier if earlier is not None and earlier == one else one
     return last if _same(tuple(found.values()), tuple(last.values())) else found
 
 
@@ -226,8 +203,3 @@ def _declared(catalogue: Catalogue) -> frozenset[str]:
         return catalogue.capabilities
     held = {"resources": catalogue.resources or catalogue.templates, "prompts": catalogue.prompts}
     return frozenset(name for name, listed in held.items() if listed)
-
-
-def _given(tool: ToolSettings) -> Given:
-    """What is written in an entry of `tools:`, less where it leads."""
-    return {key: getattr(tool, key) for key in tool.model_fields_set - {"to", "route"}}

@@ -11,7 +11,7 @@ from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instance_urls import instance_key
 from fastgw.config.rules import failed_credentials_of, limits_of
-from fastgw.config.schema.servers import InstanceUrl, ServerSettings
+from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol import names
@@ -24,13 +24,10 @@ from fastgw.snapshot.tools import Prompts, Tools
 from fastgw.snapshot.views import EndpointSections, Views
 
 DEFAULT_ENDPOINT = "/mcp"
-COMPLETIONS = "completions"
-LOGGING = "logging"
 BODY = 30.0
 """Seconds an agent has to send its body, at most."""
 
 T = TypeVar("T")
-Eras = Mapping[str, tuple[str | None, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +35,14 @@ class Learned:
     """What is known beside the configuration.
 
     Args:
-        catalogues: by server; None or missing where it has never answered.
         eras: by `Address.key`: `Era.value` (None while unknown) and the revision to speak (empty while unknown).
         credentials: by server: header lines with its credential, each ended by CRLF.
         seal_keys: master secrets, first seals, all open.
-        version: of the gateway, for its `serverInfo`.
         gateway: which fastgw this is, where `usage.gateway` does not say.
     """
 
     catalogues: Mapping[str, Catalogue | None] = field(default_factory=dict)
-    eras: Eras = field(default_factory=dict)
+    eras: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
     version: str = "0"
@@ -57,14 +52,7 @@ class Learned:
 def compile_snapshot(
     settings: Settings, learned: Learned, generation: int, cache: CompileCache | None = None
 ) -> tuple[Snapshot, tuple[Notice, ...]]:
-    """The snapshot, and what the operator should hear about it.
-
-    Args:
-        settings: the file as read.
-        learned: what is known beside it.
-        generation: of the snapshot.
-        cache: of the compile before, for the same settings: what has not changed since is not made again.
-    """
+    """The snapshot, and what the operator should hear; what has not changed since `cache` is not made again."""
     if cache is None or cache.settings is not settings:
         cache = CompileCache(settings)
     catalogues, agents = cache.catalogues, cache.agents
@@ -103,7 +91,6 @@ def endpoints_of(settings: Settings) -> Mapping[str, EndpointSettings]:
 
 
 def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[Endpoint, list[Notice]]:
-    """One endpoint, and what the operator should hear about it."""
     uris, readers, resources, templates = reading_of(builder)
     tools = Tools(builder).sections()
     sections: EndpointSections = {
@@ -127,7 +114,7 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
         instructions=settings.instructions,
         uris=uris,
         readers=readers,
-        completes=frozenset(server for server in builder.servers if COMPLETIONS in builder.offer(server).declares),
+        completes=frozenset(server for server in builder.servers if "completions" in builder.offer(server).declares),
         origins=None if settings.origins is None else frozenset(settings.origins),
         guides=views.guides(),
     )
@@ -154,27 +141,25 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
     plain = {header: value for header, value in server.headers.items() if header.lower() != "host"}
     lines = "".join(f"{header}: {value}\r\n" for header, value in plain.items()).encode("latin-1")
     tls = server.tls
+    addresses = []
+    for one in server.url:
+        key = instance_key(name, one.url)
+        era, version = effective_era(server.era, learned.eras.get(key, (None, "")))
+        addresses.append(Address(key, name, one.url, era, version, one.shown))
     return Backend(
         name=name,
-        instances=tuple(_instance(name, server, one, learned.eras) for one in server.url),
+        instances=tuple(addresses),
         headers=lines + learned.credentials.get(name, b""),
         tls=(tls.ca, tls.cert, tls.key) if tls else (None, None, None),
         shared_session=server.shared_session,
         session_idle=server.session_idle,
         max_sessions=server.max_sessions,
         maintenance=server.maintenance,
-        logs=LOGGING in catalogues.offer[name].declares,
+        logs="logging" in catalogues.offer[name].declares,
         start_timeout=server.start_timeout,
         host=next((value for header, value in server.headers.items() if header not in plain), None),
         server_name=tls.server_name if tls else None,
     )
-
-
-def _instance(name: str, server: ServerSettings, address: InstanceUrl, eras: Eras) -> Address:
-    """One address; where the configuration settles the era, what was learned of the other one is not used."""
-    key = instance_key(name, address.url)
-    era, version = effective_era(server.era, eras.get(key, (None, "")))
-    return Address(key, name, address.url, era, version, address.shown)
 
 
 def effective_era(configured: str, found: tuple[T, str]) -> tuple[T | str, str]:

@@ -6,22 +6,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
+from fastgw.catalog.definitions import Definition, tails
+from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.listing import ListEntry, entry
 from fastgw.catalog.precedence import Given, first
-from fastgw.catalog.route import Arm, Checks
-from fastgw.catalog.tools import ToolDefinition, tails
-from fastgw.catalog.validation import UnusableSchema, objection
+from fastgw.catalog.route import Arm, Checks, Pairs
+from fastgw.catalog.validation import objection
 from fastgw.config.tree import Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.headers import ParamHeader
-
-Pairs = tuple[tuple[str, bytes], ...]
-"""Arguments by our name, each with its JSON text."""
 
 _TEXTS = msgspec.json.Decoder(list[str]).decode
 _POINT = re.compile(r"([+-]?)(\d*)(?:(\.)(\d*))?([eE][+-]?\d+)?")
@@ -29,13 +27,7 @@ _POINT = re.compile(r"([+-]?)(\d*)(?:(\.)(\d*))?([eE][+-]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class ShownTool:
-    """A tool as agents see it.
-
-    Args:
-        entry: as it is listed.
-        param_headers: the headers its callers must mirror, by the schema they see.
-        schema: the input schema they see, JSON text; empty for what has none.
-    """
+    """A tool as agents see it."""
 
     entry: ListEntry
     param_headers: tuple[ParamHeader, ...]
@@ -53,40 +45,12 @@ class SettledArm:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Curation:
-    """What is settled about the arguments of one tool.
-
-    Args:
-        fixed: sent whatever the agent says; agents neither see nor send them.
-        defaults: sent where the agent leaves them out; agents see them.
-    """
-
-    fixed: Pairs = field(default=(), repr=False)
-    defaults: Pairs = ()
-
-
-UNTOUCHED = Curation()
-"""Of a tool about which nothing is said."""
-
-
-def curation_of(chain: Sequence[Given]) -> Curation:
-    """What the settings that speak of a tool, nearest first, say of its arguments: each key is found by itself."""
-    fixed: Mapping[str, Any] = first(chain, "fixed", {})
-    defaults: Mapping[str, Any] = first(chain, "defaults", {})
-    if not fixed and not defaults:
-        return UNTOUCHED
-    return Curation(_texts(fixed), _texts({name: value for name, value in defaults.items() if name not in fixed}))
-
-
 def curated(
-    name: str, arm: Arm, chain: Sequence[Given], definition: ToolDefinition, renamed: Sequence[tuple[str, str]]
+    name: str, arm: Arm, chain: Sequence[Given], definition: Definition, renamed: Sequence[tuple[str, str]]
 ) -> SettledArm:
     """The arm with what its calls send and must fit, and the tool as agents see it.
 
     Args:
-        name: the exposed name.
-        arm: as it is otherwise.
         chain: the settings that speak of its first target, nearest first.
         definition: of the target whose definition agents are shown.
         renamed: that target's arguments, ours and theirs: agents are shown ours.
@@ -94,34 +58,39 @@ def curated(
     Raises:
         UnusableSchema: the tool must be left out: something is asked for that cannot be done for it. The text says why.
     """
-    curation = curation_of(chain)
-    shown = _shown_tool(name, definition, chain, curation, {theirs: our for our, theirs in renamed})
+    fixed: Mapping[str, Any] = first(chain, "fixed", {})
+    defaults: Mapping[str, Any] = first(chain, "defaults", {})
+    if fixed or defaults:
+        left = {name: value for name, value in defaults.items() if name not in fixed}
+        arm = replace(arm, fixed=_texts(fixed), defaults=_texts(left))
+    shown = _shown_tool(name, arm, chain, definition, {theirs: our for our, theirs in renamed})
     checks, remarks = _checks(chain, definition, shown.schema)
-    if curation is UNTOUCHED and checks is None:
-        return SettledArm(arm, shown, remarks)
-    _refuse_their_names(curation, arm)
-    arm = replace(arm, fixed=curation.fixed, defaults=curation.defaults, checks=checks)
-    return SettledArm(arm, shown, (*_strangers(curation, arm, definition), *remarks))
+    if checks is not None:
+        arm = replace(arm, checks=checks)
+    if arm.fixed or arm.defaults:
+        _refuse_their_names(arm)
+        remarks = (*_unknown_arguments(arm, definition), *remarks)
+    return SettledArm(arm, shown, remarks)
 
 
 def _shown_tool(
-    name: str, definition: ToolDefinition, chain: Sequence[Given], curation: Curation, ours: Mapping[str, str]
+    name: str, arm: Arm, chain: Sequence[Given], definition: Definition, ours: Mapping[str, str]
 ) -> ShownTool:
     changed = _overrides(definition.members, chain)
     schema, headers = definition.members["inputSchema"], definition.param_headers
-    if ours or curation is not UNTOUCHED:
+    fixed, defaults = dict(arm.fixed), dict(arm.defaults)
+    if ours or fixed or defaults:
         # The server's own arguments whose names are ours for others: nothing reaches them any more.
         covered = set(ours.values()) - set(ours)
-        fixed = dict(curation.fixed)
 
         def shown(own: str) -> str | None:
             name = ours.get(own, own)
             return None if own in covered or name in fixed else name
 
         try:
-            schema = changed["inputSchema"] = _shown_schema(schema, shown, dict(curation.defaults))
+            schema = changed["inputSchema"] = _shown_schema(schema, shown, defaults)
         except (NotJson, NotAMessage, msgspec.MsgspecError) as wrong:
-            if curation is not UNTOUCHED:
+            if fixed or defaults:
                 text = f"fixed and default arguments cannot be told from its inputSchema: {wrong}"
                 raise UnusableSchema(text) from None
         moved = [(header, shown(header.path[0])) for header in headers]
@@ -142,10 +111,8 @@ def _overrides(written: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str
 
 
 def _shown_schema(schema: bytes, shown: Callable[[str], str | None], defaults: Mapping[str, bytes]) -> bytes:
-    """An input schema as agents see it: a default argument is not required, and shows its value.
-
-    Args:
-        shown: the server's name of an argument to ours; None for one that agents do not see.
+    """An input schema as agents see it: a default argument is not required, and shows its value; of
+    those for which `shown` gives None nothing is seen.
 
     Raises:
         NotJson, NotAMessage, MsgspecError: it has a member twice, or members of wrong types, so that nothing can be
@@ -175,7 +142,7 @@ def _with_default(schema: bytes, value: bytes) -> bytes:
     return emit({**members(schema), "default": value}) if schema.startswith(b"{") else schema
 
 
-def _checks(chain: Sequence[Given], definition: ToolDefinition, shown: bytes) -> tuple[Checks | None, tuple[str, ...]]:
+def _checks(chain: Sequence[Given], definition: Definition, shown: bytes) -> tuple[Checks | None, tuple[str, ...]]:
     wanted: Sequence[str] = first(chain, "validate_", ())
     if not wanted:
         return None, ()
@@ -198,25 +165,25 @@ def _usable(schema: bytes, what: str) -> bytes:
     return schema
 
 
-def _refuse_their_names(curation: Curation, arm: Arm) -> None:
+def _refuse_their_names(arm: Arm) -> None:
     """Under a server's own name of a renamed argument nothing can be sent: policies look at ours."""
     for target in arm.targets:
         ours, theirs = {our for our, _ in target.renamed}, {their for _, their in target.renamed}
-        for name, _ in (*curation.fixed, *curation.defaults):
-            if name in theirs and name not in ours:
+        for name, _ in (*arm.fixed, *arm.defaults):
+            if name in theirs - ours:
                 raise UnusableSchema(
                     f"{name} is the server's own name of a renamed argument: fixed and defaults take ours"
                 )
 
 
-def _strangers(curation: Curation, arm: Arm, definition: ToolDefinition) -> Iterable[str]:
-    """Arguments that the tool's server does not know; they are sent all the same."""
+def _unknown_arguments(arm: Arm, definition: Definition) -> Iterable[str]:
+    """Remarks on arguments that the tool's server does not know; they are sent all the same."""
     try:
         known = members(members(definition.members["inputSchema"])["properties"])
     except (NotJson, NotAMessage, KeyError):
         return
     renames = dict(arm.target.renamed) if arm.targets else {}
-    for name, _ in (*curation.fixed, *curation.defaults):
+    for name, _ in (*arm.fixed, *arm.defaults):
         if renames.get(name, name) not in known:
             yield f"is sent the argument {name}, which its inputSchema does not have"
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fastgw.catalog.definitions import Definition
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.tools import ToolDefinition
 from fastgw.config.schema.settings import EndpointSettings
 from fastgw.policy.patterns import Patterns
 from fastgw.snapshot.cache import NOTHING, CompileCache, Filter, ServerCatalogues, ServerOffer
 
-Definitions = Mapping[str, ToolDefinition]
+Definitions = Mapping[str, Definition]
 """A server's tools by own name, with URIs as this endpoint exposes them. The same object while nothing has changed."""
 
 
 @dataclass(slots=True)
 class EndpointBuilder:
-    """One endpoint in the making.
-
-    Args:
-        servers: its servers in the order of the configuration.
-        taken: what its `tools` take.
-        tools: definitions by server, once its URIs are settled.
-    """
+    """One endpoint in the making."""
 
     cache: CompileCache
     path: str

@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 from fastgw.catalog.elements import DIALECTS, MODERN
-from fastgw.catalog.listing import ListEntry
+from fastgw.catalog.listing import PAGE, ListEntry
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Condition
@@ -25,8 +25,6 @@ class Address:
 
     Args:
         key: identity of the instance: survives reloads, names its pool, sessions and breaker: `server|url`.
-        server: the server's name.
-        url: http or https URL.
         era: `Era.value` it speaks as far as is known, `both` where it speaks either; None while it never answered.
         version: the revision to speak to it, the modern one where it speaks both; empty while unknown.
         shown: the URL as operators may see it: as written in the file, references not filled in, without its query.
@@ -75,13 +73,8 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One tool as one class of principals may use it.
-
-    Args:
-        route: where it goes.
-        arms: the arms of `route` whose static part holds for this class.
-        allowed: some policy allows it whatever the arguments.
-        conditions: policies that still look at the arguments; empty for the common case.
+    """One tool as one class of principals may use it: the arms whose static part holds for it, and the policies that
+    still look at the arguments.
     """
 
     route: Route
@@ -97,7 +90,6 @@ class Page:
     Args:
         items: the JSON array for each dialect of agents: `modern`, and each legacy revision.
         start: position of its first item in the whole list.
-        more: whether a page follows.
         entries: what `items` is made of, in the controller alone: the codec knows them again after a change.
     """
 
@@ -109,35 +101,26 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One list, whole.
-
-    Args:
-        pages: at least one.
-        fingerprint: of the names in their order: which list a cursor continues. Another one in its place would skip
-            items or repeat them.
-    """
+    """One list, of at least one page; `fingerprint` (of the names in order) says which list a cursor continues."""
 
     pages: tuple[Page, ...]
     fingerprint: int = 0
+
+    def page_at(self, start: int) -> Page | None:
+        """The page that begins at this position; None where none does (a cursor of a longer or made-up list)."""
+        at, rest = divmod(start, PAGE)
+        return self.pages[at] if rest == 0 and 0 <= at < len(self.pages) else None
 
     def __bool__(self) -> bool:
         return self.pages[0].more or self.pages[0].items[MODERN] != b"[]"
 
 
 NOTHING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
-"""The list of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one class of principals sees on one endpoint.
-
-    Args:
-        grants: tools by exposed name.
-        prompts: prompts by exposed name.
-        uri_rules: what this class may read.
-        lists: list method to list; a method that is missing lists nothing.
-    """
+    """What one class of principals sees on one endpoint; a method that `lists` does not have lists nothing."""
 
     grants: dict[str, Grant] = field(default_factory=dict)
     prompts: dict[str, Grant] = field(default_factory=dict)
@@ -150,19 +133,13 @@ class Endpoint:
     """One path agents connect to.
 
     Args:
-        routes: exposed name to route, for every principal.
-        views: the distinct views.
         view_of: agent name to index in `views`, for every agent of the configuration and for `anonymous`.
         anonymous: nobody needs a credential (`auth: none`).
         fresh_until: CLOCK_MONOTONIC seconds until which the lists are known to be fresh (minimum over servers);
             0.0 where a server gives no hint.
-        servers: names of its servers.
-        instructions: the operator's text about it; empty for none.
         guides: for each view, what its agents read as `instructions` in discover and initialize: with the texts of the
             servers they have something of. None where only the operator says something.
-        uris: whose each URI is here.
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
-        completes: names of the servers that complete arguments.
         origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
     """
 
@@ -208,8 +185,6 @@ class Snapshot:
 
     Args:
         generation: counts up with every compile of one controller; workers keep the highest.
-        endpoints: by path.
-        backends: by server name.
         keys: SHA-256 hex digest of an API key to its entry.
         hosts: allowed `Host` values in lower case, without and with port; empty allows any.
         origins: allowed `Origin` values in lower case.
@@ -219,7 +194,6 @@ class Snapshot:
         currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
         body_deadline: seconds an agent has to send its body.
         longest: seconds after which every call that took this snapshot is over.
-        limits: in the order of the file.
         failed_credentials: wrong credentials that one address may show; None: any number.
     """
 

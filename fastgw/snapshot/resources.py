@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from fastgw.catalog.definitions import DefinitionKind
+from fastgw.catalog.definitions import DefinitionKind, tails
 from fastgw.catalog.listing import entry
 from fastgw.catalog.route import Arm
-from fastgw.catalog.tools import tails
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.protocol import links
 from fastgw.protocol.envelope import quote

@@ -25,9 +25,6 @@ class SectionRow:
     Args:
         sources: for each arm of the route, `server/tool` of every target.
         shown: for each arm, what those are shown whose first arm it is; None for an arm without a target here.
-        bits: the policies that speak of it.
-        origin: the definition it was made of; None where it was made of several things.
-        notices: what the operator should hear of it.
     """
 
     route: Route
@@ -66,29 +63,17 @@ class AgentClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SectionView:
-    """What one class of agents has of a section. Of one section, two views with the same content are one object.
-
-    Args:
-        names: exposed names or URIs, in the order of the list.
-        entries: how each is listed.
-        grants: by exposed name; none for resources.
-        server: whose resources they are.
-    """
+    """What one class of agents has of a section. Of one section, two views with the same content are one object."""
 
     names: tuple[str, ...]
     entries: tuple[ListEntry, ...]
     grants: dict[str, Grant]
     server: str = ""
+    """Whose resources they are."""
 
 
 class Section:
-    """Tools or prompts.
-
-    Args:
-        rules: the policies.
-        rows: in the order of lists.
-        notices: what the operator should hear of what is not there.
-    """
+    """Tools or prompts."""
 
     def __init__(self, rules: Rules, rows: Sequence[SectionRow], notices: Sequence[Notice] = ()) -> None:
         self.notices = (*notices, *(notice for row in rows for notice in row.notices))

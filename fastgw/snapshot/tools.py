@@ -6,23 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from fastgw.catalog.definitions import Definition, DefinitionKind
+from fastgw.catalog.definitions import Definition, DefinitionKind, placeholder
+from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.listing import entry
 from fastgw.catalog.naming import Naming, ServerNames, assign
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
-from fastgw.catalog.tools import ToolDefinition, placeholder
-from fastgw.catalog.validation import UnusableSchema
 from fastgw.config.rules import match_of
 from fastgw.config.schema.tools import TargetSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT
 from fastgw.protocol.envelope import quote
-from fastgw.snapshot.cache import Filter, NameFilter, Own, times
+from fastgw.snapshot.cache import Own, times
 from fastgw.snapshot.curation import SettledArm, ShownTool, curated
-from fastgw.snapshot.endpoint_builder import EndpointBuilder
+from fastgw.snapshot.endpoint_builder import Definitions, EndpointBuilder
 from fastgw.snapshot.sections import Section, SectionRow
 
 CONNECT = 5.0
@@ -30,34 +29,22 @@ CONNECT = 5.0
 COMFORTABLE = 48
 """Characters of a name up to which clients that put a prefix of their own before it stay within 64."""
 
-OwnDefinitions = Mapping[str, Definition | ToolDefinition]
 Entries = dict[str, list[tuple[Match | None, tuple[TargetSettings, ...]]]]
 """Entries of `tools:` that lead somewhere: name to arms, each with its targets on this endpoint."""
 
 
 class Offers(ABC):
-    """The tools, or the prompts, of one endpoint: the servers' own ones are named, each becomes a row of a section.
-
-    Args:
-        rules: the policies about them.
-    """
+    """The tools, or the prompts, of one endpoint: the servers' own ones are named, each becomes a row of a section."""
 
     prefix = ""
     """Before names where they are spoken of: in patterns, and in notices."""
 
-    def __init__(self, builder: EndpointBuilder, rules: Rules) -> None:
+    def __init__(self, builder: EndpointBuilder, rules: Rules, definitions: Mapping[str, Definitions]) -> None:
         self.builder = builder
         self.rules = rules
-        self.led_to: set[Own] = set()
+        self.definitions = definitions
+        self.targeted: set[Own] = set()
         """Those that entries of `tools:` lead to."""
-
-    @abstractmethod
-    def definitions(self, server: str) -> OwnDefinitions:
-        """What a server offers, by own name."""
-
-    @abstractmethod
-    def filter(self, taken: Filter) -> NameFilter:
-        """The part of a key `tools:` that speaks of these."""
 
     @abstractmethod
     def settled(self, name: str, arm: Arm) -> SettledArm:
@@ -69,10 +56,10 @@ class Offers(ABC):
 
     def wanted(self, server: str) -> Iterator[str]:
         """Of a server's own names those that want one here."""
-        given = self.filter(self.builder.catalogues.filters[server])
-        for own in self.definitions(server):
+        given = self.builder.catalogues.filters[server].names[self.prefix]
+        for own in self.definitions[server]:
             source = f"{server}/{own}"
-            if (server, own) in self.led_to:
+            if (server, own) in self.targeted:
                 self.missing(source, "has no name of its own: an entry of `tools` leads to it")
             elif not given.give(server, own):
                 self.missing(source, "left out: it is not among `tools` of the server")
@@ -80,15 +67,10 @@ class Offers(ABC):
                 yield own
 
     def missing(self, subject: str, why: str) -> None:
-        """Take down why one is not there."""
         self.builder.missing(f"{self.prefix}{subject}", why)
 
     def sections(self, entries: Iterable[str] = ()) -> list[Section]:
-        """Server by server.
-
-        Args:
-            entries: names that are taken already.
-        """
+        """Server by server."""
         cache, path, mode = self.builder.cache, self.builder.path, self.builder.endpoint.naming
         asking = tuple(map(self._server_names, self.builder.servers))
         asking = cache.as_before((self.prefix, "asking", path), asking)
@@ -99,7 +81,7 @@ class Offers(ABC):
         return [self._section(one, naming) for one in asking]
 
     def _server_names(self, server: str) -> ServerNames:
-        place, definitions = (self.prefix, "wanted", self.builder.path, server), self.definitions(server)
+        place, definitions = (self.prefix, "wanted", self.builder.path, server), self.definitions[server]
         wanted = self.builder.cache.kept(place, (definitions,), lambda: tuple(self.wanted(server)))
         return ServerNames(server, self.builder.catalogues.alias(server), wanted)
 
@@ -107,11 +89,11 @@ class Offers(ABC):
         cache, path, server = self.builder.cache, self.builder.path, asking.server
         named = tuple([(own, name) for own in asking.tools if (name := naming.names.get((server, own))) is not None])
         names = cache.as_before((self.prefix, "names", path, server), named)
-        place, definitions = (self.prefix, "section", path, server), self.definitions(server)
+        place, definitions = (self.prefix, "section", path, server), self.definitions[server]
         before: Section | None = cache.last(place)
         return cache.kept(place, (names, definitions), lambda: self._built(names, definitions, before))
 
-    def _built(self, names: Sequence[tuple[str, str]], definitions: OwnDefinitions, before: Section | None) -> Section:
+    def _built(self, names: Sequence[tuple[str, str]], definitions: Definitions, before: Section | None) -> Section:
         """One server's section; what has the name and the definition it had before is taken from there."""
         earlier = before.rows if before is not None else {}
         notices: list[Notice] = []
@@ -120,8 +102,7 @@ class Offers(ABC):
             definition = definitions[own]
             row = earlier.get(name)
             if row is None or row.origin is not definition:
-                headers = definition.param_headers if isinstance(definition, ToolDefinition) else ()
-                arm = Arm(None, (Target(definition.server, own, quote(own), headers),))
+                arm = Arm(None, (Target(definition.server, own, quote(own), definition.param_headers),))
                 row = self.row(name, (arm,), notices, definition)
             if row is not None:
                 rows.append(row)
@@ -136,7 +117,7 @@ class Offers(ABC):
         known_as = builder.catalogues.known_as(name, targets)
         if self.hides(name, flat, known_as):
             return None
-        if not self.filter(builder.taken).take(name, flat):
+        if not builder.taken.names[self.prefix].take(name, flat):
             subject = flat[0] if origin is not None and not self.prefix else name
             self.missing(subject, "left out: it is not among `tools` of this endpoint")
             return None
@@ -153,7 +134,6 @@ class Offers(ABC):
         return SectionRow(route, sources, shown, bits, origin, tuple([builder.note(name, text) for text in remarks]))
 
     def hides(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
-        """Whether an entry of `tools:` hides it."""
         return False
 
 
@@ -161,24 +141,18 @@ class Tools(Offers):
     """Entries of `tools:` first, then server by server; what an entry leads to has no other name."""
 
     def __init__(self, builder: EndpointBuilder) -> None:
-        super().__init__(builder, builder.cache.rules)
+        super().__init__(builder, builder.cache.rules, builder.tools)
         self._entries: Entries = builder.cache.kept(("entries", builder.path), (), self._entries_here)
         arms = [arm for entry in self._entries.values() for arm in entry]
-        self.led_to = {(to.server, to.tool) for _, targets in arms for to in targets}
+        self.targeted = {(to.server, to.tool) for _, targets in arms for to in targets}
 
     def sections(self, entries: Iterable[str] = ()) -> list[Section]:
         """The section of the entries, and one of each server."""
-        servers = dict.fromkeys(server for server, _ in sorted(self.led_to))
-        definitions = tuple(map(self.definitions, servers))
+        servers = dict.fromkeys(server for server, _ in sorted(self.targeted))
+        definitions = tuple([self.definitions[server] for server in servers])
         place = "section of entries", self.builder.path
         section = self.builder.cache.kept(place, definitions, self._entry_section)
         return [section, *super().sections(self._entries)]
-
-    def definitions(self, server: str) -> Mapping[str, ToolDefinition]:
-        return self.builder.tools[server]
-
-    def filter(self, taken: Filter) -> NameFilter:
-        return taken.tools
 
     def hides(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
         return self.builder.hides(name, sources, known_as)
@@ -219,7 +193,7 @@ class Tools(Offers):
         for match, targets in self._entries[name]:
             known = []
             for to in targets:
-                if not self.builder.answered(to.server) or to.tool in self.definitions(to.server):
+                if not self.builder.answered(to.server) or to.tool in self.definitions[to.server]:
                     headers = self._definition(to.server, to.tool).param_headers
                     known.append(Target(to.server, to.tool, quote(to.tool), headers, tuple(to.arguments.items())))
                 else:
@@ -231,8 +205,8 @@ class Tools(Offers):
         notices.append(self.builder.note(name, "left out: no server brings a tool it points at"))
         return None
 
-    def _definition(self, server: str, own: str) -> ToolDefinition:
-        return self.definitions(server)[own] if self.builder.answered(server) else placeholder(server, own)
+    def _definition(self, server: str, own: str) -> Definition:
+        return self.definitions[server][own] if self.builder.answered(server) else placeholder(server, own)
 
 
 class Prompts(Offers):
@@ -241,28 +215,18 @@ class Prompts(Offers):
     prefix = PROMPT
 
     def __init__(self, builder: EndpointBuilder) -> None:
-        super().__init__(builder, builder.cache.prompt_rules)
-
-    def definitions(self, server: str) -> Mapping[str, Definition]:
-        return self.builder.offer(server).prompts
-
-    def filter(self, taken: Filter) -> NameFilter:
-        return taken.prompts
+        offered = {server: builder.offer(server).prompts for server in builder.servers}
+        super().__init__(builder, builder.cache.prompt_rules, offered)
 
     def settled(self, name: str, arm: Arm) -> SettledArm:
         target = arm.target
-        tails = self.definitions(target.server)[target.tool].tails
+        tails = self.definitions[target.server][target.tool].tails
         shown = ShownTool(entry(quote(name), tails, DefinitionKind.PROMPT.key), (), b"")
         return SettledArm(replace(arm, deadlines=deadlines_of(self.builder, target.server)), shown)
 
 
 def deadlines_of(builder: EndpointBuilder, server: str, chain: Sequence[Given] = ()) -> Deadlines:
-    """How long calls of an arm may take: what is said of its first target, nearest place first.
-
-    Args:
-        server: of that target.
-        chain: the entries of `tools:` that speak of it.
-    """
+    """How long calls of an arm may take: what is said of its first target, nearest place first."""
     known, settings = builder.catalogues.deadlines, builder.cache.settings
     # The entries live as long as the catalogues, so that each is known by its place in memory.
     key = builder.path, server, *map(id, chain)

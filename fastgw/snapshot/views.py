@@ -50,7 +50,12 @@ class Views:
         found = self._classes[agent]
         place = self._by_class.get(id(found))
         if place is None:
-            place = self._by_class[id(found)] = self._placed(self._view_key(found))
+            view_key = self._view_key(found)
+            if view_key not in self._places:
+                view = self._now[view_key] = self._before.get(view_key) or self._build(view_key)
+                self._places[view_key] = len(self.built)
+                self.built.append(view[0])
+            place = self._by_class[id(found)] = self._places[view_key]
         return place
 
     def guides(self) -> tuple[str, ...]:
@@ -76,25 +81,16 @@ class Views:
             ]
         )
 
-    def _placed(self, view_key: ViewKey) -> int:
-        place = self._places.get(view_key)
-        if place is None:
-            found = self._now[view_key] = self._before.get(view_key) or self._build(view_key)
-            place = self._places[view_key] = len(self.built)
-            self.built.append(found[0])
-        return place
-
     def _build(self, view_key: ViewKey) -> tuple[View, Pages]:
         pages: Pages = {}
         shown = dict(zip(self._sections, view_key[1], strict=True))
-        lists = {method: self._listing(views, pages) for method, views in shown.items()}
+        lists = {}
+        for method, views in shown.items():
+            entries = [entry for view in views for entry in view.entries]
+            listed = [name for view in views for name in view.names]
+            lists[method] = Listing(tuple(self._paged(entries, pages)), fingerprint(listed))
         tools, prompts = _grants(shown[names.TOOLS_LIST]), _grants(shown[names.PROMPTS_LIST])
         return View(tools, prompts, view_key[0], lists), pages
-
-    def _listing(self, views: Sequence[SectionView], pages: Pages) -> Listing:
-        entries = [entry for view in views for entry in view.entries]
-        listed = [name for view in views for name in view.names]
-        return Listing(tuple(self._paged(entries, pages)), fingerprint(listed))
 
     def _paged(self, entries: Sequence[ListEntry], pages: Pages) -> Iterator[Page]:
         """The pages of a list; an empty list has one empty page. Views share pages with the same items."""
@@ -109,12 +105,7 @@ class Views:
 
 
 def _agent_classes(cache: CompileCache, path: str, entries: Section) -> dict[str, AgentClass]:
-    """The class of every agent, by its name; agents of one class have one object.
-
-    Args:
-        path: of the endpoint.
-        entries: the section of the entries of `tools:`.
-    """
+    """The class of every agent, by its name; agents of one class have one object."""
     rules, split = cache.rules, entries.split
     policies = [policy.match for policy in rules.policies or () if policy.match and not policy.shadow]
     traits = Traits([*policies, *(arm.match for route in split for arm in route.arms if arm.match)])

@@ -9,14 +9,13 @@ import pytest
 
 from fastgw.catalog.definitions import LONGEST_URI, DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.elements import DIALECTS, LARGEST, MOST, UnfitElement
-from fastgw.catalog.tools import parse_tools
 
-SORTS = list(DefinitionKind)
 GOOD: dict[DefinitionKind, dict[str, Any]] = {
     DefinitionKind.PROMPT: {"name": "p", "arguments": [{"name": "a", "required": True, "title": "A", "x": 1}]},
     DefinitionKind.RESOURCE: {"uri": "file:///a", "name": "r", "mimeType": "text/plain", "size": 3},
     DefinitionKind.TEMPLATE: {"uriTemplate": "file:///{path}", "name": "t", "mimeType": "text/plain"},
 }
+SORTS = list(GOOD)
 
 
 def text(sort: DefinitionKind, **more: Any) -> bytes:
@@ -259,8 +258,8 @@ def test_of_many_nulls_one_notice_names_some() -> None:
 def test_a_tool_is_bounded_too() -> None:
     schema = b'{"type":"object","$ref":"http://127.0.0.1/x","x":"' + b"y" * (10 * LARGEST) + b'"}'
     array = b'[{"inputSchema":%b,"name":"huge"},{"name":"t","inputSchema":{"type":"object"}}]' % schema
-    tools, notices = parse_tools("s", array)
-    assert [one.name for one in tools] == ["t"]
+    tools, notices = parse_definitions(DefinitionKind.TOOL, "s", array)
+    assert [one.key for one in tools] == ["t"]
     assert [notice.subject for notice in notices] == ["s/huge"]
 
 

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from fastgw.catalog.definitions import DefinitionKind, parse_definitions
+from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.elements import UnfitElement
-from fastgw.catalog.listing import PAGE, encoded, entry, page_at
-from fastgw.catalog.tools import Catalogue, dump, load, parse_tool, parse_tools
+from fastgw.catalog.listing import PAGE, encoded, entry
+from fastgw.catalog.tools import Catalogue, dump, load
 from fastgw.protocol.headers import ParamHeader
+from fastgw.snapshot.model import Listing, Page
 
 SCHEMA = b'"inputSchema":{"type": "object"}'
 
@@ -21,7 +22,7 @@ def tool(more: bytes = b"", schema: bytes = SCHEMA) -> bytes:
 
 def test_members_travel_as_they_were_written() -> None:
     odd = b'"x-limit" : 123456789012345678901234567890, "icons":[ {"src":"\\u00e9"} ], "y":1E400'
-    found = parse_tool("s", tool(odd))
+    found = parse_definition(DefinitionKind.TOOL, "s", tool(odd))
     text = entry(b'"s__t"', found.tails).texts[0]
     assert text.startswith(b'{"name":"s__t",')
     for value in (b"123456789012345678901234567890", b'[ {"src":"\\u00e9"} ]', b"1E400", b'{"type": "object"}'):
@@ -29,12 +30,12 @@ def test_members_travel_as_they_were_written() -> None:
 
 
 def test_older_agents_get_what_their_revision_knows() -> None:
-    found = parse_tool("s", tool(b'"title":"T","outputSchema":{"type":"array"}'))
+    found = parse_definition(DefinitionKind.TOOL, "s", tool(b'"title":"T","outputSchema":{"type":"array"}'))
     modern, november, june, march = (json.loads(text) for text in entry(b'"t"', found.tails).texts)
     assert "outputSchema" in modern
     assert "outputSchema" not in november and "outputSchema" not in june and "outputSchema" not in march
     assert "title" in june and "title" not in march
-    kept = parse_tool("s", tool(b'"outputSchema":{"type":"object"}')).tails
+    kept = parse_definition(DefinitionKind.TOOL, "s", tool(b'"outputSchema":{"type":"object"}')).tails
     assert b"outputSchema" in kept[1] and b"outputSchema" not in kept[3]
 
 
@@ -58,7 +59,7 @@ def test_older_agents_get_what_their_revision_knows() -> None:
 )
 def test_a_bad_definition_is_refused(text: bytes) -> None:
     with pytest.raises(UnfitElement):
-        parse_tool("s", text)
+        parse_definition(DefinitionKind.TOOL, "s", text)
 
 
 def test_a_tool_that_needs_tasks_is_left_out_and_the_notice_says_why() -> None:
@@ -76,26 +77,26 @@ def test_a_tool_that_needs_tasks_is_left_out_and_the_notice_says_why() -> None:
         )
     ]
     one = needing("slow", b'{ "taskSupport" : "required" }')
-    tools, notices = parse_tools("s", b"[" + b",".join([one, *others]) + b"]")
-    assert [tool.name for tool in tools] == list("abcde")
+    tools, notices = parse_definitions(DefinitionKind.TOOL, "s", b"[" + b",".join([one, *others]) + b"]")
+    assert [tool.key for tool in tools] == list("abcde")
     left_out = [(notice.subject, notice.text) for notice in notices if notice.text.startswith("left out")]
     assert left_out == [("s/slow", "left out: needs tasks, which are not supported")]
 
 
 def test_one_bad_definition_leaves_the_others() -> None:
-    tools, notices = parse_tools("s", b"[" + tool() + b',{"name":"bad"}]')
-    assert [one.name for one in tools] == ["t"]
+    tools, notices = parse_definitions(DefinitionKind.TOOL, "s", b"[" + tool() + b',{"name":"bad"}]')
+    assert [one.key for one in tools] == ["t"]
     assert [notice.subject for notice in notices] == ["s/bad"]
     with pytest.raises(ValueError, match="no JSON array"):
-        parse_tools("s", b"{}")
+        parse_definitions(DefinitionKind.TOOL, "s", b"{}")
 
 
 @pytest.mark.parametrize(
     "member", ["title", "description", "outputSchema", "annotations", "icons", "_meta", "execution", "x-other"]
 )
 def test_an_optional_member_that_is_null_counts_as_left_out(member: str) -> None:
-    (found,), notices = parse_tools("s", b"[" + tool(b'"%b":null' % member.encode()) + b"]")
-    assert found.tails == parse_tool("s", tool()).tails
+    (found,), notices = parse_definitions(DefinitionKind.TOOL, "s", b"[" + tool(b'"%b":null' % member.encode()) + b"]")
+    assert found.tails == parse_definition(DefinitionKind.TOOL, "s", tool()).tails
     assert [notice.text for notice in notices] == [f"tools: null counts as left out: {member}"]
 
 
@@ -103,7 +104,7 @@ def test_so_does_one_inside_annotations_icons_and_execution() -> None:
     more = (
         b'"annotations":{"title":null,"readOnlyHint":true},"icons":[{"src":"a","mimeType":null}],"execution":{"x":null}'
     )
-    (found,), notices = parse_tools("s", b"[" + tool(more) + b"]")
+    (found,), notices = parse_definitions(DefinitionKind.TOOL, "s", b"[" + tool(more) + b"]")
     assert found.members["annotations"] == b'{"readOnlyHint":true}'
     assert found.members["icons"] == b'[{"src":"a"}]'
     assert found.members["execution"] == b"{}"
@@ -113,14 +114,14 @@ def test_so_does_one_inside_annotations_icons_and_execution() -> None:
 def test_schemas_and_meta_keep_their_nulls() -> None:
     schema = b'{"type":"object","properties":{"a":{"default":null,"enum":[null, 1]}},"x":null}'
     more = b'"outputSchema":' + schema + b',"_meta":{"a":null},"title":null'
-    (found,), _ = parse_tools("s", b"[" + tool(more, b'"inputSchema":' + schema) + b"]")
+    (found,), _ = parse_definitions(DefinitionKind.TOOL, "s", b"[" + tool(more, b'"inputSchema":' + schema) + b"]")
     assert found.members == {"inputSchema": schema, "outputSchema": schema, "_meta": b'{"a":null}'}
 
 
 @pytest.mark.parametrize("text", [b'{"name":null,' + SCHEMA + b"}", b'{"name":"t","inputSchema":null}', b"null"])
 def test_a_null_where_something_must_stand_leaves_the_tool_out(text: bytes) -> None:
-    tools, notices = parse_tools("s", b"[" + text + b"," + tool() + b"]")
-    assert [one.name for one in tools] == ["t"]
+    tools, notices = parse_definitions(DefinitionKind.TOOL, "s", b"[" + text + b"," + tool() + b"]")
+    assert [one.key for one in tools] == ["t"]
     assert any(notice.text.startswith("left out: ") for notice in notices)
 
 
@@ -130,7 +131,9 @@ def annotated(properties: str) -> bytes:
 
 def test_parameters_in_headers() -> None:
     nested = '{"a":{"type":"object","properties":{"b":{"type":"integer","x-mcp-header":"Tenant"}}},'
-    found = parse_tool("s", annotated(nested + '"r":{"type":"string","x-mcp\\u002dheader":"Region"}}'))
+    found = parse_definition(
+        DefinitionKind.TOOL, "s", annotated(nested + '"r":{"type":"string","x-mcp\\u002dheader":"Region"}}')
+    )
     assert found.param_headers == (
         ParamHeader("mcp-param-tenant", ("a", "b"), "integer"),
         ParamHeader("mcp-param-region", ("r",), "string"),
@@ -158,16 +161,18 @@ def test_parameters_in_headers() -> None:
 )
 def test_a_bad_annotation_makes_the_tool_invalid(properties: str) -> None:
     with pytest.raises(UnfitElement):
-        parse_tool("s", annotated(properties))
+        parse_definition(DefinitionKind.TOOL, "s", annotated(properties))
 
 
 def test_data_that_looks_like_an_annotation_is_none() -> None:
-    found = parse_tool("s", annotated('{"x-mcp-header":{"type":"object","default":{"x-mcp-header":1}}}'))
+    found = parse_definition(
+        DefinitionKind.TOOL, "s", annotated('{"x-mcp-header":{"type":"object","default":{"x-mcp-header":1}}}')
+    )
     assert found.param_headers == ()
 
 
 def test_a_kept_catalogue_comes_back() -> None:
-    tools, _ = parse_tools("s", b"[" + tool(b'"description":"\xc3\xa9"') + b"]")
+    tools, _ = parse_definitions(DefinitionKind.TOOL, "s", b"[" + tool(b'"description":"\xc3\xa9"') + b"]")
     back = load(dump(Catalogue("s", tools, 55.0, 1700000000.25)))
     assert (back.server, back.fetched_at, back.fresh_until) == ("s", 1700000000.25, 0.0)
     assert back.tools[0].tails == tools[0].tails
@@ -209,16 +214,14 @@ def test_a_damaged_one_is_refused(damage: bytes) -> None:
 
 
 def test_equal_texts_are_one_object() -> None:
-    plain = entry(b'"t"', parse_tool("s", tool()).tails)
+    plain = entry(b'"t"', parse_definition(DefinitionKind.TOOL, "s", tool()).tails)
     page = encoded([plain] * 3)
     assert page["modern"] is page["2025-03-26"]
     assert len(json.loads(page["modern"])) == 3
     assert encoded([]) == dict.fromkeys(page, b"[]")
 
 
-class Pages:
-    pages = ("first", "second")
-
-
 def test_a_position_finds_its_page() -> None:
-    assert [page_at(Pages(), at) for at in (0, PAGE, 1, -PAGE, 2 * PAGE)] == ["first", "second", None, None, None]
+    first, second = Page({}, 0, True), Page({}, PAGE, False)
+    listing = Listing((first, second))
+    assert [listing.page_at(at) for at in (0, PAGE, 1, -PAGE, 2 * PAGE)] == [first, second, None, None, None]

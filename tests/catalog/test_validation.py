@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.validation import UnusableSchema, check_arguments, check_result, objection, validator
+from fastgw.catalog.effort import UnusableSchema
+from fastgw.catalog.validation import check_arguments, check_result, objection, validator
 
 TOOL = {
     "type": "object",

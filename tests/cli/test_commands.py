@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fastgw.auth.keys import digest
-from fastgw.catalog.definitions import DefinitionKind, parse_definition
-from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
+from fastgw.catalog.tools import Catalogue
 from fastgw.cli.main import COMMANDS, main
 from fastgw.config.reader import read_settings
 from fastgw.upstream.discovery.kept import store
@@ -54,7 +54,11 @@ def test_check_says_what_the_kept_catalogues_make_of_names(tmp_path: Path, capsy
     )
     for server, names in (("a", ["search", "x" * 70]), ("b", ["search"])):
         tools = json.dumps([{"name": name, "inputSchema": {"type": "object"}} for name in names])
-        store(tmp_path / "data" / "catalogue", Catalogue(server, parse_tools(server, tools.encode())[0]), {})
+        store(
+            tmp_path / "data" / "catalogue",
+            Catalogue(server, parse_definitions(DefinitionKind.TOOL, server, tools.encode())[0]),
+            {},
+        )
     assert main(["check", "--config", str(file)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{file}: ok"
@@ -97,7 +101,7 @@ def test_check_says_which_target_a_kept_catalogue_does_not_have(
     file.write_text(AGENTS + "servers:\n  a: {url: http://h/}\ntools:\n  x: {to: a/nope}\n", encoding="utf-8")
     assert main(["check", "--config", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}: ok\n"
-    tools = parse_tools("a", b'[{"name":"get","inputSchema":{"type":"object"}}]')[0]
+    tools = parse_definitions(DefinitionKind.TOOL, "a", b'[{"name":"get","inputSchema":{"type":"object"}}]')[0]
     store(tmp_path / "data" / "catalogue", Catalogue("a", tools), {})
     assert main(["check", "--config", str(file)]) == 0
     assert "a/nope is passed over: the server does not bring it" in capsys.readouterr().out
@@ -187,7 +191,9 @@ def test_what_the_readme_says_of_explain(
     assert found
     file = tmp_path / "fastgw.yaml"
     file.write_text(found[1], encoding="utf-8")
-    tools = parse_tools("search", b'[{"name":"drop-index","inputSchema":{"type":"object"}}]')[0]
+    tools = parse_definitions(
+        DefinitionKind.TOOL, "search", b'[{"name":"drop-index","inputSchema":{"type":"object"}}]'
+    )[0]
     store(tmp_path / "data" / "catalogue", Catalogue("search", tools), {})
     monkeypatch.setenv("DEPLOYMENT_TOKEN", "x")
     assert main(["explain", "--config", str(file), "--agent", "deploy-bot", "--tool", "drop-index"]) == 1

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.definitions import DefinitionKind, parse_definition
+from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.route import arm_for
-from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.catalog.tools import Catalogue
 from fastgw.cli.main import main
 from fastgw.config.schema.settings import Settings
 from fastgw.gateway.arguments import sendable
@@ -33,7 +33,7 @@ def catalogue(server: str, tools: Sequence[str], prompts: Sequence[str] = (), ur
     array = [{"name": tool, "inputSchema": {"type": "object"}} for tool in tools]
     return Catalogue(
         server,
-        parse_tools(server, json.dumps(array).encode())[0],
+        parse_definitions(DefinitionKind.TOOL, server, json.dumps(array).encode())[0],
         prompts=tuple(
             parse_definition(DefinitionKind.PROMPT, server, json.dumps({"name": one}).encode()) for one in prompts
         ),

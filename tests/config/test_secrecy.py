@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from fastgw.catalog.route import Arm
 from fastgw.config.references import SECRETS
 from fastgw.config.schema.settings import Settings
 from fastgw.snapshot.compiler import Learned, compile_snapshot
-from fastgw.snapshot.curation import curation_of
 from tests.snapshot.compiling import catalogue, settings
 
 MAY_BE_WRITTEN = {("servers", "*", "env"), ("servers", "*", "headers"), ("alerts", "webhook"), ("tools", "*", "fixed")}
@@ -36,7 +36,7 @@ def test_no_secret_stands_in_the_repr_of_what_is_compiled() -> None:
     )
     snapshot, notices = compile_snapshot(told, learned, 1)
     assert b"hush-1" in snapshot.backends["a"].headers
-    assert "hush" not in repr((told, learned, snapshot, notices, curation_of([{"fixed": {"k": "hush-5"}}])))
+    assert "hush" not in repr((told, learned, snapshot, notices, Arm(None, (), fixed=(("k", b"hush-5"),))))
 
 
 def test_every_hidden_field_comes_by_reference() -> None:

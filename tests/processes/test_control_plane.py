@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from fastgw import __version__
-from fastgw.catalog.definitions import DefinitionKind, parse_definition
-from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
+from fastgw.catalog.tools import Catalogue
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.settings import EndpointSettings
 from fastgw.errors import Fault, Kind
@@ -44,7 +44,7 @@ def plan(folder: Path, **servers: dict[str, Any]) -> Plan:
 
 def keep(folder: Path, server: str) -> None:
     """Leave a catalogue as an earlier run would have."""
-    tools, _ = parse_tools(server, TOOLS)
+    tools, _ = parse_definitions(DefinitionKind.TOOL, server, TOOLS)
     kept.store(folder / "data" / "catalogue", Catalogue(server, tools, 0.0, 1.0, ()), {})
 
 
@@ -78,7 +78,7 @@ def test_a_kept_catalogue_is_in_the_first_snapshot(tmp_path: Path) -> None:
 def test_collisions_are_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tools = [{"name": f"t{number}", "inputSchema": {"type": "object"}} for number in range(30)]
     for server in ("one", "two"):
-        listed, _ = parse_tools(server, json.dumps(tools).encode())
+        listed, _ = parse_definitions(DefinitionKind.TOOL, server, json.dumps(tools).encode())
         kept.store(tmp_path / "data" / "catalogue", Catalogue(server, (*listed, listed[0]), 0.0, 1.0, ()), {})
 
     async def scene(control_plane: ControlPlane) -> None:

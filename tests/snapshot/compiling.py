@@ -8,7 +8,7 @@ from typing import Any
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.tools import Catalogue, parse_tools
+from fastgw.catalog.tools import Catalogue
 from fastgw.config.schema.settings import Settings
 from fastgw.policy.match import Principal
 from fastgw.snapshot.compiler import Learned, compile_snapshot
@@ -24,7 +24,7 @@ def catalogue(server: str, *tools: Written, fresh_until: float = 0.0, **more: An
     array = [{"inputSchema": {"type": "object"}, **tool} for tool in _written("name", tools)]
     return Catalogue(
         server,
-        parse_tools(server, json.dumps(array).encode())[0],
+        parse_definitions(DefinitionKind.TOOL, server, json.dumps(array).encode())[0],
         fresh_until,
         prompts=_parsed(DefinitionKind.PROMPT, server, more.get("prompts", ())),
         resources=_parsed(DefinitionKind.RESOURCE, server, more.get("resources", ())),

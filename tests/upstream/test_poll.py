@@ -151,7 +151,7 @@ class World:
 
     def names(self, server: str) -> list[str] | None:
         known = self.found.catalogues().get(server)
-        return None if known is None else [one.name for one in known.tools]
+        return None if known is None else [one.key for one in known.tools]
 
     def keys(self, server: str, place: str) -> list[str]:
         known = self.found.catalogues().get(server)
@@ -564,7 +564,7 @@ def test_a_cursor_that_comes_twice_ends_the_list() -> None:
             pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"})
         )
     )
-    assert [one.name for one in found.items] == ["x", "y"]
+    assert [one.key for one in found.items] == ["x", "y"]
     assert "twice" in str(found.notices)
 
 
@@ -594,7 +594,7 @@ def test_a_list_that_is_too_long_is_cut_off() -> None:
 def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() -> None:
     first = {**tool("x"), "title": "first"}
     found = run(ListReader(TOOLS, "a").read(pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
-    assert [(one.name, one.members.get("title")) for one in found.items] == [("x", b'"first"'), ("y", None)]
+    assert [(one.key, one.members.get("title")) for one in found.items] == [("x", b'"first"'), ("y", None)]
     assert len(found.notices) == 2
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.tools import parse_tools
 from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members
@@ -61,10 +60,11 @@ class ListKind:
         return capabilities is None or self.capability in capabilities
 
 
+_TOOLS = partial(parse_definitions, DefinitionKind.TOOL)
 _PROMPTS = partial(parse_definitions, DefinitionKind.PROMPT)
 _RESOURCES = partial(parse_definitions, DefinitionKind.RESOURCE)
 _TEMPLATES = partial(parse_definitions, DefinitionKind.TEMPLATE)
-TOOLS: Final = ListKind(names.TOOLS_LIST, "tools", "name", "tools", 10_000, parse_tools)
+TOOLS: Final = ListKind(names.TOOLS_LIST, "tools", "key", "tools", 10_000, _TOOLS)
 LIST_KINDS: Final = (
     TOOLS,
     ListKind(names.PROMPTS_LIST, "prompts", "key", "prompts", 2_000, _PROMPTS),

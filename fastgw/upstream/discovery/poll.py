@@ -160,7 +160,7 @@ class CatalogueFetcher:
             missing = str(fault)
         if missing:
             raise _down(missing)
-        found = next((one for one in known.listed(TOOLS) if one.name == tool), None)
+        found = next((one for one in known.listed(TOOLS) if one.key == tool), None)
         return tuple((item.header, item.path, item.kind) for item in found.param_headers) if found is not None else ()
 
     def close(self) -> None:
