@@ -1,6 +1,6 @@
 """Decisions over four buckets that the store makes, many calls at the same time, beside a script call for each alone.
 
-Knows: a Valkey of its own on a Unix socket, exact limits, how calls wait for flights, what both processes spend.
+Knows: a Valkey of its own on a Unix socket, exact limits, how calls wait for a batch, what both processes spend.
 Refuses to know: HTTP and MCP. The reference is `evalsha` by redis-py for one check of four buckets, prepared
 beforehand, one after the other on the same kind of connection.
 """
@@ -72,8 +72,8 @@ class Stage:
         self._registry = BackgroundTasks()
         self._client = Redis(unix_socket_path=str(socket), protocol=2)
         connection, keys = RedisConnection(StorePlace("embedded"), str(socket)), StoreKeys("bench")
-        flights = Batcher(connection, keys, os.urandom(8).hex(), self._registry.spawn)
-        self._shared = SharedBuckets(keys, flights, lambda *_: None, 1)
+        batcher = Batcher(connection, keys, os.urandom(8).hex(), self._registry.spawn)
+        self._shared = SharedBuckets(keys, batcher, lambda *_: None, 1)
         self._connection = connection
         self._prepared = [_prepared(keys, charges) for charges in calls]
 

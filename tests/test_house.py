@@ -36,6 +36,7 @@ PURE = {"catalog", "policy", "protocol", "errors"}
 IMPURE = {"asyncio", "logging", "random", "secrets", "time", "socket", "threading", "subprocess"}
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "managers", "core", "misc"}
 FUNCTION_LINES, FILE_LINES, DECORATED = 60, 600, (ast.FunctionDef, ast.AsyncFunctionDef)
+SHORTEST_FILE = 40
 UNFINISHED = re.compile(r"#\s*(TODO|FIXME|XXX|HACK)\b")
 
 SOURCES = sorted(CODE.rglob("*.py"))
@@ -57,7 +58,7 @@ MODULES = {module(file): file for file in SOURCES}
 
 
 def package(name: str) -> str:
-    """`fastgw.protocol.names` lies in `mcp`, `fastgw.errors` in `faults`."""
+    """`fastgw.protocol.names` lies in `protocol`, `fastgw.errors` in `errors`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -81,6 +82,21 @@ def allowed(importer: str, imported: str) -> bool:
         return False
     below = LEVEL[imported] < LEVEL[importer]
     return below or (importer, imported) in NEIGHBOURS
+
+
+def test_no_class_name_stands_twice() -> None:
+    found: dict[str, list[str]] = {}
+    for name, file in MODULES.items():
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(name)
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+
+
+def test_no_file_is_a_crumb() -> None:
+    """What has fewer lines belongs to a neighbour, unless it is a package's face."""
+    lines = {file: file.read_text(encoding="utf-8").count("\n") for file in SOURCES if not file.name.startswith("__")}
+    assert [str(file.relative_to(ROOT)) for file, count in lines.items() if count < SHORTEST_FILE] == []
 
 
 def test_every_package_has_a_floor() -> None:

@@ -46,7 +46,7 @@ class MessageEntryPoint:
             raise Fault(Kind.NOT_ACCEPTABLE)
         return True
 
-    def parse(
+    def recognise(
         self, context: RequestContext, body: bytes, agent_sessions: AgentSessions
     ) -> ParsedRequest | list[ParsedRequest]:
         """What the body asks for: one message, or a batch, each of its messages understood or refused by itself.

@@ -3,7 +3,7 @@
 accept      path, Host, Origin; the snapshot is taken once
 identify    credential -> Principal, before a stranger's method is looked at and its body read
 read        the body, up to its limit and deadline
-parse       era, version, envelope -> Call; headers must agree with the body
+recognise   era, version, envelope -> Call; headers must agree with the body
 resolve     name -> Grant, one dictionary look-up; or an answer made here
 authorise   what policies say about these very arguments
 admit       the gates: whether the gateway takes the call now
@@ -71,7 +71,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             await agent.answer(200, gateway.common(context), b"")
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
-        found = entry_point.parse(context, body, gateway.agent_sessions)
+        found = entry_point.recognise(context, body, gateway.agent_sessions)
         if isinstance(found, list):
             await answer_batch(gateway, context, found, agent)
         else:

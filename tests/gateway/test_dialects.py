@@ -34,7 +34,7 @@ def context(fields: Fields, agent: Principal = AGENT, path: str = "/mcp") -> Req
 
 def parse(fields: Fields, message: Any, **where: Any) -> ParsedRequest:
     body = message if isinstance(message, bytes) else orjson.dumps(message)
-    found = MESSAGES.parse(context(fields, **where), body, SESSIONS)
+    found = MESSAGES.recognise(context(fields, **where), body, SESSIONS)
     assert isinstance(found, ParsedRequest)
     return found
 
@@ -43,7 +43,7 @@ def refusal(fields: Fields, message: Any, **where: Any) -> tuple[Fault, RequestC
     body = message if isinstance(message, bytes) else orjson.dumps(message)
     one = context(fields, **where)
     with pytest.raises(Fault) as caught:
-        MESSAGES.parse(one, body, SESSIONS)
+        MESSAGES.recognise(one, body, SESSIONS)
     return caught.value, one
 
 
@@ -142,7 +142,7 @@ def test_a_routing_header_that_came_twice_is_refused() -> None:
     one = context(fields)
     one.twice = frozenset((b"mcp-name",))
     with pytest.raises(Fault) as caught:
-        MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
+        MESSAGES.recognise(one, orjson.dumps(message), SESSIONS)
     assert caught.value.kind is Kind.HEADER_MISMATCH
 
 
@@ -324,7 +324,7 @@ def test_a_revision_named_twice_does_not_keep_initialize_from_settling_on_one() 
     one = context({"MCP-Protocol-Version": MODERN})
     one.twice = frozenset((b"mcp-protocol-version",))
     message = request("initialize", protocolVersion="2024-11-05", capabilities={}, clientInfo={})
-    found = MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
+    found = MESSAGES.recognise(one, orjson.dumps(message), SESSIONS)
     assert isinstance(found, ParsedRequest)
     assert found.kind is RequestKind.INITIALIZE
 
@@ -402,7 +402,7 @@ def test_a_revision_that_came_twice_belongs_to_no_session(last: str) -> None:
     one = context({**fields, "MCP-Protocol-Version": last})
     one.twice = frozenset((b"mcp-protocol-version",))
     with pytest.raises(Fault) as caught:
-        MESSAGES.parse(one, orjson.dumps(message), SESSIONS)
+        MESSAGES.recognise(one, orjson.dumps(message), SESSIONS)
     assert caught.value.kind is Kind.HEADER_MISMATCH
 
 
@@ -420,7 +420,7 @@ def test_the_answer_to_a_request_nobody_made_is_taken_and_dropped() -> None:
 def test_batches_are_for_the_one_revision_that_has_them() -> None:
     items = [request("ping", id=1), request("nothing/known", id=2), {"jsonrpc": "2.0", "id": 3}]
     old = {"Mcp-Session-Id": initialize("2025-03-26")}
-    found = MESSAGES.parse(context(old), orjson.dumps(items), SESSIONS)
+    found = MESSAGES.recognise(context(old), orjson.dumps(items), SESSIONS)
     assert isinstance(found, list)
     assert isinstance(found[0], ParsedRequest) and found[0].kind is RequestKind.PING
     assert found[1].fault is not None and (found[1].call.id, found[1].fault.kind) == (b"2", Kind.UNKNOWN_METHOD)

@@ -94,7 +94,7 @@ class InvokeEntryPoint:
         _accepts_json(context)
         return brings
 
-    def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
+    def recognise(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
         """Raises a Fault: UNKNOWN_NAME where the name is no UTF-8; NOT_JSON, BAD_PARAMS."""
         context.method = names.TOOLS_CALL
         try:
@@ -125,7 +125,7 @@ class ToolsEntryPoint:
         _accepts_json(context)
         return False
 
-    def parse(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
+    def recognise(self, context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest:
         """Raises a Fault, BAD_PARAMS, for a query that is no cursor."""
         context.method = self.method
         call = Call(_ID, self.method, names.MODERN_VERSION, params=_cursor(self._query))
