@@ -30,7 +30,7 @@ from fastgw.limits.redis_connection import RedisConnection
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.policy.limits import BucketCharge
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 
 AT_ONCE = 32
 PAUSE = 0.1

@@ -13,7 +13,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
 from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import headers, sse
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -26,9 +26,9 @@ from fastgw.protocol.sealing import Sealer
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import Controller, UpstreamSession
 from fastgw.upstream.instances import Instances
-from fastgw.upstream.tasks import BackgroundTasks
 
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 

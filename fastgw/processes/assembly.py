@@ -18,8 +18,8 @@ from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.processes.control_plane import ControlPlane
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, Plan, StoreAccess
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import Controller
-from fastgw.upstream.tasks import BackgroundTasks
 
 CLIENT = "fastgw.limits.redis_connection"
 """Imported where there is a store: its client takes 100 to 300 ms."""

@@ -21,13 +21,13 @@ from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
 from fastgw.snapshot.model import Snapshot
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
 from fastgw.upstream.instances import Instances
 from fastgw.upstream.rpc import RpcClient, RpcClients, question
 from fastgw.upstream.sessions import UpstreamSessions
-from fastgw.upstream.tasks import BackgroundTasks
 
 log = logging.getLogger("fastgw")
 

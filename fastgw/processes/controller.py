@@ -24,7 +24,7 @@ from fastgw.processes.kept import EndedSessions
 from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.usage.writer import UsageWriter
 
 log = logging.getLogger("fastgw")

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from fastgw.errors import Fault, Kind
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 
 log = logging.getLogger("fastgw")
 

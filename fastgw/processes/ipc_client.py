@@ -18,8 +18,8 @@ from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
 from fastgw.snapshot.codec import Part, SnapshotDecoder
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.tasks import BackgroundTasks
 from fastgw.usage.spool import Spool
 
 log = logging.getLogger("fastgw")

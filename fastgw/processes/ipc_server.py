@@ -14,7 +14,7 @@ from typing import Any
 
 from fastgw.processes.ipc import MOST_UNSENT, BadMessage, Channel, Handler
 from fastgw.snapshot.codec import EncodedSnapshot, Part
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 
 log = logging.getLogger("fastgw")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings
     from fastgw.snapshot.model import Snapshot
     from fastgw.telemetry.counters import Counters
+    from fastgw.upstream.call_context import BackgroundTasks
     from fastgw.upstream.controller import Controller, UpstreamSession
-    from fastgw.upstream.tasks import BackgroundTasks
 
 
 @dataclass(frozen=True, slots=True)

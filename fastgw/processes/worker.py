@@ -22,7 +22,7 @@ from fastgw.processes import child
 from fastgw.processes.ipc_client import IpcClient
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry.counters import Counters
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 
 log = logging.getLogger("fastgw")
 

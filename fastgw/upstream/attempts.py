@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from zlib import crc32
 
 from fastgw import credentials
 from fastgw.catalog.route import Arm
@@ -25,15 +26,13 @@ from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
-from fastgw.snapshot.model import BOTH, Backend
-from fastgw.upstream import log_levels
-from fastgw.upstream.balancer import pick
+from fastgw.snapshot.model import BOTH, Address, Backend
 from fastgw.upstream.call_context import Attempt, Spawn, remaining
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, Controller, UpstreamSession
 from fastgw.upstream.instances import Instance, Instances
 from fastgw.upstream.reply import UpstreamReply
-from fastgw.upstream.session_repair import SessionRepair
+from fastgw.upstream.session_repair import SessionRepair, settle_level
 from fastgw.upstream.sessions import ANYONE
 
 HEARTBEAT = 0.5
@@ -42,13 +41,7 @@ their way it must stay below `sessions.SHORTEST_IDLE`."""
 
 
 class UpstreamCaller:
-    """All calls of one worker.
-
-    Args:
-        controller: what is one in the whole gateway.
-        instances: of all servers.
-        spawn: `BackgroundTasks.spawn`.
-    """
+    """All calls of one worker."""
 
     def __init__(self, controller: Controller, instances: Instances, spawn: Spawn) -> None:
         self._controller = controller
@@ -60,17 +53,8 @@ class UpstreamCaller:
     async def forward(
         self, call: Call, principal: Principal, arm: Arm, backends: Mapping[str, Backend], attempts: list[Attempt]
     ) -> UpstreamReply:
-        """Give a call to the first instance that takes it and wait until that begins to answer.
-
-        Args:
-            call: the parsed request.
-            principal: who calls.
-            arm: where it goes.
-            backends: the servers, by name.
-            attempts: gets a record of each attempt, as it begins.
-
-        Raises:
-            Fault: NO_SERVER where no instance takes it; else what `call` raises.
+        """Give a call to the first instance that takes it and wait until that begins to answer; `attempts` gets each
+        attempt, as it begins. Raises Fault NO_SERVER where no instance takes it; else what `call` raises.
         """
         loop = asyncio.get_running_loop()
         deadlines, first = arm.deadlines, loop.time()
@@ -106,10 +90,8 @@ class UpstreamCaller:
         return [(one.address.key, *known) for one in self._instances for known in one.sessions.items()]
 
     async def call(self, attempt: Attempt) -> UpstreamReply:
-        """Have one instance answer, mending what its server says is wrong.
-
-        Raises:
-            Fault: as `classify` says; what `Transport.send` and `Controller.open_session` raise.
+        """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
+        `StreamableHttp.send` and `Controller.open_session` raise.
         """
         instance = self._instances.find(attempt.address.key)
         spoken = instance.spoken(attempt.address)
@@ -142,9 +124,13 @@ class UpstreamCaller:
     async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply:
         await self._repair.provide(attempt, instance)
         if attempt.call.log_level_set and attempt.backend.logs:
-            await log_levels.settle(attempt, instance, self._spawn)
+            await settle_level(attempt, instance, self._spawn)
         identity = attempt.identity
-        self._hold(instance, identity)
+        # Long calls keep their session from being ended as idle.
+        self._controller.touch(instance.address.key, identity)
+        instance.in_use[identity] += 1
+        if self._beating is None:
+            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
         try:
             reply = await instance.transport.send(attempt)
         except BaseException:
@@ -167,7 +153,8 @@ class UpstreamCaller:
                 except Fault:
                     in_doubt = in_doubt or attempt.spoken == BOTH
             case ReplyKind.SESSION_SUSPECT:
-                await self._repair.suspect(attempt)
+                # Before the agent hears the answer: its next call may come to another worker.
+                await self._controller.suspect_session((attempt.address.key, attempt.identity), attempt.session.id)
                 return False
             case ReplyKind.HEADER_MISMATCH:
                 # Only a tool's definition says which headers its calls need.
@@ -202,13 +189,6 @@ class UpstreamCaller:
         instance.heard = attempt.spoken
         attempt.era = _era(attempt.spoken, attempt.call)
 
-    def _hold(self, instance: Instance, identity: str) -> None:
-        """A call is in this session: long calls keep theirs from being ended as idle."""
-        self._controller.touch(instance.address.key, identity)
-        instance.in_use[identity] += 1
-        if self._beating is None:
-            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
-
     def _beat(self) -> None:
         self._beating = None
         for instance in self._instances:
@@ -231,3 +211,23 @@ def _era(spoken: str, call: Call) -> Era:
     if spoken == BOTH:
         return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
     return Era.MODERN if spoken == Era.MODERN.value else Era.LEGACY
+
+
+def pick(backend: Backend, identity: str, tried: Collection[str] = (), first: str | None = None) -> Address | None:
+    """The instance to try next: the same first one for the same identity on every worker; None when all were tried.
+
+    Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move. `tried` and
+    `first` are keys: of those that were tried for this call, of the one to begin with where there is still such a one.
+    """
+    left = [one for one in backend.instances if one.key not in tried] if tried else backend.instances
+    if len(left) < 2:
+        return left[0] if left else None
+    return min(left, key=lambda one: (one.key != first, _rank(one.key, identity)))
+
+
+def _rank(instance: str, identity: str) -> int:
+    """A number of 32 bits. A CRC alone will not do: two of them differ by the same bits for every identity of a
+    length, so that of three instances one would get half of all; to multiply (a step of lowbias32) ends that.
+    """
+    mixed = crc32(f"{instance}\n{identity}".encode())
+    return (mixed ^ mixed >> 16) * 0x21F0AAAD & 0xFFFFFFFF

@@ -1,8 +1,9 @@
-"""One call on its way to a server: what an attempt is, and what each request of it needs."""
+"""One call on its way to a server: what an attempt is, what each request of it needs, and what runs beside it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -16,13 +17,14 @@ from fastgw.upstream.classify import ReplyKind
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.transports.http_client import HttpClient
 
+log = logging.getLogger("fastgw")
+
 T = TypeVar("T")
 
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 """`BackgroundTasks.spawn`: runs work beside the caller and logs its failure under the name."""
 
-ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)
-"""For messages nobody waits for."""
+ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)  # for messages nobody waits for
 
 
 @dataclass(slots=True, eq=False)
@@ -30,17 +32,12 @@ class Attempt:
     """One try of a call at one instance of a server, and how it ended.
 
     Args:
-        call: as the agent asks.
         target: the tool, prompt or resource by its server's own name.
-        backend, address: the server, and which instance of it.
         identity: whose session, where the server has sessions.
-        deadlines: of the whole attempt, repeats included.
-        begun: loop time.
+        deadlines: of the whole attempt, repeats included, which began at loop time `begun`.
         credential: header lines, each ended by CRLF.
         spoken: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
-        era: how it is asked.
         session: in the legacy era, the one it goes in; `lost`: the one before that.
-        mended: what has been mended for it.
         sent: whether the server may have got the call.
         ended: the fault it ended with; None while it runs, and where it was answered.
         waited: seconds spent waiting for the server.
@@ -64,7 +61,6 @@ class Attempt:
     waited: float = 0.0
 
     def left(self) -> Deadlines:
-        """The deadlines of what is still to be done for it."""
         return remaining(self.deadlines, self.begun)
 
     def first_time(self, what: ReplyKind) -> bool:
@@ -74,10 +70,8 @@ class Attempt:
         return new
 
     async def in_time(self, answer: Awaitable[T]) -> T:
-        """The controller's answer, as long as the call has time: the server may take its time for it.
-
-        Raises:
-            Fault: TIMEOUT, not `sent`.
+        """The controller's answer, as long as the call has time: the server may take its time for it. Raises Fault:
+        TIMEOUT, not `sent`.
         """
         try:
             async with asyncio.timeout(self.left().total):
@@ -93,13 +87,9 @@ class CallContext:
 
     Args:
         id: our JSON-RPC id, as JSON text.
-        era: how the server is spoken to.
-        http: connections to the instance.
         credential: header lines.
         session: of a legacy server; `NO_SESSION` for a modern one.
-        deadlines: of the whole exchange.
-        started: loop time when it began.
-        spawn: for messages sent aside.
+        deadlines: of the whole exchange, which began at loop time `started`.
         limit: most bytes of one event.
     """
 
@@ -114,14 +104,38 @@ class CallContext:
     limit: int = 64 * 1024 * 1024
 
     def left(self) -> Deadlines:
-        """The deadlines of a further request on behalf of the same exchange: its total does not start anew."""
         return remaining(self.deadlines, self.started)
 
 
 def remaining(deadlines: Deadlines, started: float) -> Deadlines:
-    """What is left of an exchange that began at loop time `started`."""
+    """What is left of an exchange that began at loop time `started`: its total does not start anew."""
     spent = asyncio.get_running_loop().time() - started
     if spent < 0.001:
         return deadlines
     left = max(0.01, deadlines.total - spent)
     return replace(deadlines, total=left, connect=min(deadlines.connect, left), granted=deadlines.whole)
+
+
+class BackgroundTasks:
+    """What runs beside the calls, referenced: a task nobody holds may be collected in mid-flight."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` beside the caller; a failure is logged under `name`, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (wrong := task.exception()) is not None:
+            log.error("%s failed: %r", task.get_name(), wrong, exc_info=wrong)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

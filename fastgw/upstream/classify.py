@@ -37,8 +37,11 @@ a proxy whose server broke while it ran the call. Either with a response to our 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
+from itertools import count
 from typing import Any
 
 import orjson
@@ -47,9 +50,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson, read_reply
 from fastgw.protocol.names import Era
-from fastgw.upstream.failures import lost
-from fastgw.upstream.ids import is_out_of_step, same_id
-from fastgw.upstream.transports.http_client import Answer
+from fastgw.upstream.transports.http_client import Answer, lost
 
 
 class ReplyKind(Enum):
@@ -68,7 +69,6 @@ class Classified:
     """What an answer means.
 
     Args:
-        means: what to do.
         message: the response, where the answer holds one to our request.
         otherwise: for a doubt that proves wrong: the fault it then is; None where `message` is to be relayed.
         then: what it means where it turns out not to be about the session.
@@ -90,21 +90,15 @@ _ABOUT_THE_CALL = (names.INVALID_PARAMS, names.METHOD_NOT_FOUND, names.RESOURCE_
 """These are about the call or the gateway, whatever words they use."""
 _ABOUT_TRANSPORT = (names.INVALID_REQUEST, -32000, -32001)
 """Codes under which SDKs tell of sessions; a tool's own errors have others."""
-_PASSING = (408, 425, 429)
-"""Statuses that say: not now."""
+_PASSING = (408, 425, 429)  # statuses that say: not now
+
+_COUNTED = 32  # bits that count
+_LONGEST_ID = 64  # bytes of an id that is looked at
 
 
 def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> Classified:
-    """The row of the table.
-
-    Args:
-        answer: the server's answer.
-        era: how it was asked.
-        upstream_id: our id, as JSON text.
-        capabilities: what the agent declared, JSON text.
-
-    Raises:
-        Fault: for the rows that end the call.
+    """The row of the table, for an answer to our id `upstream_id` by an agent that declared `capabilities` (JSON
+    texts). Raises Fault for the rows that end the call.
     """
     body = answer.body
     if body is None:
@@ -131,11 +125,7 @@ def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) 
 
 
 def _response(answer: Answer, body: bytes, upstream_id: bytes) -> Message | None:
-    """The response in the body, if it is one to us.
-
-    Raises:
-        Fault: LOST for a 200 with anything else.
-    """
+    """The response in the body, if it is one to us. Raises Fault LOST for a 200 with anything else."""
     try:
         message = read_reply(body)
         if message.method is None and same_id(message.id, upstream_id):
@@ -153,12 +143,8 @@ def _response(answer: Answer, body: bytes, upstream_id: bytes) -> Message | None
 
 
 def about_session(status: int, message: Message | None, body: bytes) -> ReplyKind | None:
-    """What a legacy server's answer in a session says of the session; None for nothing.
-
-    Args:
-        status: of HTTP.
-        message: its response to our request; None where it is none.
-        body: the body where `message` is None.
+    """What a legacy server's answer in a session says of the session; None for nothing. `message` is its response to
+    our request, `body` counts where there is none.
     """
     if message is not None and message.result is not None:
         return None
@@ -217,25 +203,18 @@ def _turned_away(answer: Answer, message: Message | None) -> Fault:
     if answer.status in (401, 403):
         detail = f"the server refuses our credential: status {answer.status}"
         return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
-    said = answer.headers.get("retry-after", "").strip()
-    wait = max(1, min(int(said), _LONGEST_WAIT)) if said.isdecimal() and len(said) < 10 else None  # it may be a date
+    hint = answer.headers.get("retry-after", "").strip()
+    wait = max(1, min(int(hint), _LONGEST_WAIT)) if hint.isdecimal() and len(hint) < 10 else None  # it may be a date
     refused = message is None and (answer.status == 429 or wait is not None)
     detail, data = f"status {answer.status}", {"reason": "busy"}
     return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
 
 
 def speaks_modern(message: Message | None, body: bytes) -> bool:
-    """Whether a refusal is one that only servers of 2026-07-28 give.
-
-    Args:
-        message: the response; None where there is none to our request.
-        body: the body then: a server may refuse a request before it reads its id.
+    """Whether a refusal is one that only servers of 2026-07-28 give. `body` counts where there is no response to our
+    request: a server may refuse a request before it reads its id.
     """
-    if message is not None:
-        code, data = _code(message.error or b"")
-    else:
-        found = _object(body).get("error")
-        code, data = _code_of(found if isinstance(found, dict) else {})
+    code, data = _code(message.error or b"" if message is not None else json_object(body).get("error"))
     if code == names.UNSUPPORTED_VERSION:
         supported = data.get("supported") if isinstance(data, dict) else None
         return isinstance(supported, list) and names.MODERN_VERSION in supported
@@ -248,15 +227,10 @@ def not_offered(detail: str) -> Fault:
 
 
 def agent_lacks(error: bytes, capabilities: bytes) -> bool:
-    """Whether some capability that a -32021 requires is one that the agent did not declare.
-
-    Args:
-        error: the JSON-RPC error object, as JSON text.
-        capabilities: what the agent declared, as JSON text.
-    """
+    """Whether some capability that a -32021, `error`, requires is one that the agent did not declare; JSON texts."""
     data = _code(error)[1]
     required = data.get("requiredCapabilities") if isinstance(data, dict) else None
-    return isinstance(required, dict) and _missing(required, _object(capabilities))
+    return isinstance(required, dict) and _missing(required, json_object(capabilities))
 
 
 def _missing(required: dict[str, Any], declared: Any) -> bool:
@@ -277,19 +251,61 @@ def _foreign_code(body: bytes) -> int | None:
     return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
 
 
-def _code(error: bytes) -> tuple[int | None, Any]:
-    """Code and data of a JSON-RPC error object."""
-    return _code_of(_object(error))
+def _code(error: Any) -> tuple[int | None, Any]:
+    """Code and data of a JSON-RPC error object, or of its JSON text."""
+    found = json_object(error) if isinstance(error, bytes) else error
+    is_error = isinstance(found, dict) and isinstance(found.get("code"), int)
+    return (found["code"], found.get("data")) if is_error else (None, None)
 
 
-def _code_of(error: dict[str, Any]) -> tuple[int | None, Any]:
-    return (error["code"], error.get("data")) if isinstance(error.get("code"), int) else (None, None)
-
-
-def _object(text: bytes) -> dict[str, Any]:
+def json_object(text: bytes | None) -> dict[str, Any]:
     """A JSON object, decoded; empty for anything else."""
     try:
-        found = orjson.loads(text)
+        found = orjson.loads(text or b"")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def new_id() -> bytes:
+    """An id of ours, as JSON text: an integer, because some servers take nothing else.
+
+    It is unique in a session whichever of our processes asks in it: 21 random bits of the process, then a count,
+    together below 2**53, where every reader of JSON still sees the same number (RFC 8259, section 6).
+    """
+    return b"%d" % next(_numbers())
+
+
+@cache
+def _numbers() -> count[int]:
+    """Made by the first request, so after the fork: each process has its own."""
+    return count((int.from_bytes(os.urandom(3), "big") >> 3 << _COUNTED) + 1)
+
+
+def same_id(found: bytes | None, ours: bytes) -> bool:
+    """Whether this JSON text is our id. As the SDK clients do, `"12"` and `12.0` are taken for `12`."""
+    return found == ours or (found is not None and _number(found) == int(ours))
+
+
+def is_out_of_step(status: int, found: bytes | None, ours: bytes) -> bool:
+    """Whether a response with the id `found`, which is not `ours`, was meant for another request on its connection.
+
+    Servers refuse requests they have not read under `null` or an id of their own making. Anything else that is not
+    ours is an answer that came late or twice, most surely one that is made as all our ids are.
+    """
+    if found is None or found == b"null":
+        return False
+    number = _number(found)
+    return status == 200 or (number is not None and number >> _COUNTED == int(ours) >> _COUNTED)
+
+
+def _number(text: bytes) -> int | None:
+    """The whole number that this JSON text is, or has in quotes; None for anything else."""
+    if len(text) > _LONGEST_ID:
+        return None
+    try:
+        value = orjson.loads(text)
+        number = float(value) if isinstance(value, str) else value
+        return int(value) if isinstance(number, int | float) and int(number) == number else None
+    except (ValueError, OverflowError):
+        return None

@@ -56,9 +56,8 @@ class Controller(Protocol):
         """
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """An agent's session has ended, and with it those that servers opened for it.
-
-        Every worker knows when this returns; it is remembered for `seconds`.
+        """An agent's session has ended, and with it those that servers opened for it: every worker knows when this
+        returns, and for `seconds`.
         """
 
     async def set_level(self, session: str, level: str) -> None:

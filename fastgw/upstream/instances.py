@@ -11,19 +11,15 @@ from fastgw.config.instance_urls import label
 from fastgw.snapshot.model import Address, Backend, Snapshot
 from fastgw.upstream.call_context import Spawn
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.failures import down
 from fastgw.upstream.transports.http import HttpPool, TransportSettings
-from fastgw.upstream.transports.http_client import HttpClient
-from fastgw.upstream.transports.port import Transport
+from fastgw.upstream.transports.http_client import HttpClient, down
 from fastgw.upstream.transports.streamable_http import StreamableHttp
 
 log = logging.getLogger("fastgw")
 
-MOST_SESSIONS = 20_000
-"""Sessions at one instance that a worker remembers; the controller knows those that fall out."""
+MOST_SESSIONS = 20_000  # sessions at one instance that a worker remembers; the controller knows those that fall out
 
-_GRACE = 5.0
-"""Seconds beyond a call's own deadline before its connection may go."""
+_GRACE = 5.0  # seconds beyond a call's own deadline before its connection may go
 
 
 class Instance:
@@ -31,13 +27,12 @@ class Instance:
 
     Attributes:
         backend, address: as the newest snapshot describes it.
-        settings: what its connections were opened with; `http`: these, for the gateway's own questions.
-        transport: how calls get there.
+        settings: what the connections `http` were opened with.
         heard: what the controller has found that it speaks: newer than any snapshot.
         sessions: by identity.
         suspects: by identity (session id, how often in a row): answered as if the server had lost it.
         levels: by identity (session id, level, turn): the log level that was set; `setting`: being set.
-        in_use: by identity, how many calls are in its session.
+        in_use: calls by identity.
     """
 
     def __init__(self, backend: Backend, address: Address) -> None:
@@ -45,7 +40,7 @@ class Instance:
         self.address = address
         self.settings: TransportSettings
         self.http: HttpClient
-        self.transport: Transport
+        self.transport: StreamableHttp
         self.heard: str | None = None
         self.sessions: dict[str, UpstreamSession] = {}
         self.suspects: dict[str, tuple[str, int]] = {}
@@ -58,7 +53,6 @@ class Instance:
         return address.era if self.heard is None else self.heard
 
     def keep(self, identity: str, session: UpstreamSession) -> None:
-        """Remember a session."""
         while len(self.sessions) >= MOST_SESSIONS:
             self.drop(next(iter(self.sessions)))
         self.sessions[identity] = session
@@ -76,18 +70,13 @@ class Instance:
             del self.suspects[next(iter(self.suspects))]
 
     def release(self, identity: str) -> None:
-        """A call is no longer in its session."""
         self.in_use[identity] -= 1
         if self.in_use[identity] <= 0:
             del self.in_use[identity]
 
 
 class Instances:
-    """The instances of all servers, by `Address.key`.
-
-    Args:
-        spawn: `BackgroundTasks.spawn`.
-    """
+    """The instances of all servers, by `Address.key`."""
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
@@ -104,13 +93,12 @@ class Instances:
     def load(self, snapshot: Snapshot, longest: float | None = None) -> None:
         """Have every instance of the snapshot; those that stay keep what was learned, the others are closed.
 
-        Args:
-            longest: seconds after which the calls are over that took an earlier snapshot; until then what leaves is
-                found. None: nothing is under way.
+        The calls that took an earlier snapshot are over after `longest` seconds; until then what leaves is found. None:
+        nothing is under way.
         """
         before, self._live, self._snapshot = self._live, {}, snapshot
         self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
-        replaced: dict[str, Transport] = {key: instance.transport for key, instance in before.items()}
+        replaced = {key: instance.transport for key, instance in before.items()}
         for key in self._wanted:
             try:
                 self._live[key] = self._opened(key, snapshot, before.get(key))
@@ -122,13 +110,14 @@ class Instances:
             self._leaving.clear()
         for key, transport in replaced.items():
             if key not in self._live or self._live[key].transport is not transport:
-                self._retire(transport, longest)
+                if longest is None:
+                    self._spawn(transport.close(), "close connections")
+                else:
+                    asyncio.get_running_loop().call_later(longest + _GRACE, self._let_go, transport)
 
     def find(self, key: str) -> Instance:
-        """The instance of this key.
-
-        Raises:
-            Fault: NO_SERVER for one that a reload took away, or whose TLS files cannot be used.
+        """The instance of this key. Raises Fault NO_SERVER for one that a reload took away, or whose TLS files cannot
+        be used.
         """
         instance = self._live.get(key) or self._leaving.get(key)
         if instance is None:
@@ -148,7 +137,6 @@ class Instances:
             self._early_eras[key] = era
 
     async def close(self) -> None:
-        """Close every connection."""
         for instance in self:
             await instance.transport.close()
 
@@ -166,12 +154,6 @@ class Instances:
         known.heard = self._early_eras.pop(key, known.heard)
         return known
 
-    def _retire(self, transport: Transport, longest: float | None) -> None:
-        if longest is None:
-            self._spawn(transport.close(), "close connections")
-        else:
-            asyncio.get_running_loop().call_later(longest + _GRACE, self._let_go, transport)
-
-    def _let_go(self, transport: Transport) -> None:
+    def _let_go(self, transport: StreamableHttp) -> None:
         self._leaving = {key: one for key, one in self._leaving.items() if one.transport is not transport}
         self._spawn(transport.close(), "close connections")

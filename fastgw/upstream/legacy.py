@@ -14,8 +14,7 @@ _FIXED = (
     b"content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
 )
 _STREAM = b"accept: text/event-stream\r\naccept-encoding: identity\r\n"
-_NO_VERSION_HEADER = "2025-03-26"
-"""Up to this revision no header names the version (2025-06-18 brought it)."""
+_NO_VERSION_HEADER = "2025-03-26"  # up to this revision no header names the version (2025-06-18 brought it)
 _UNKNOWN = frozenset((rounds.RESPONSES, rounds.STATE))
 """Members of `params` that came with 2026-07-28: a server that has never asked has no use for an answer."""
 SPOKEN = (*names.LEGACY_VERSIONS, "2024-11-05")
@@ -26,18 +25,7 @@ as tools go, what 2025-03-26 says."""
 def request(
     call: Call, target: Target, upstream_id: bytes, credential: bytes, session: UpstreamSession
 ) -> tuple[bytes, bytes]:
-    """Header lines and body of a call.
-
-    Args:
-        call: the agent's call.
-        target: the tool, prompt or resource by its server's own name.
-        upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
-        credential: header lines.
-        session: the session it belongs to.
-
-    Raises:
-        Fault: BAD_PARAMS where the arguments cannot be sent as they are.
-    """
+    """Header lines and body of a call in a session; otherwise as `modern.request`."""
     params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
     if not _UNKNOWN.isdisjoint(params):
         params = {name: value for name, value in params.items() if name not in _UNKNOWN}
@@ -53,7 +41,7 @@ def request(
 
 
 def headers(credential: bytes, session: UpstreamSession) -> bytes:
-    """Header lines of every POST inside a session."""
+    """Header lines of every POST inside a session; `NO_SESSION` for `initialize`, which belongs to none yet."""
     return credential + _FIXED + _belonging(session)
 
 
@@ -63,11 +51,6 @@ def stream_headers(credential: bytes, session: UpstreamSession, last_event: str 
     return credential + _STREAM + _belonging(session) + resumed
 
 
-def opening_headers(credential: bytes) -> bytes:
-    """Header lines of `initialize`, which belongs to no session yet."""
-    return credential + _FIXED
-
-
 def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:
     """The body that asks for a session. The version is our newest; `capabilities` is what is offered, as JSON text."""
     params = {"protocolVersion": quote(names.NEWEST_LEGACY), "capabilities": capabilities, "clientInfo": ours}
@@ -75,16 +58,6 @@ def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:
 
 
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-
-
-def listing(method: str, cursor: bytes | None, upstream_id: bytes) -> bytes:
-    """A request for one page of a list; `cursor` as the server wrote it."""
-    return message(method, {} if cursor is None else {"cursor": cursor}, upstream_id)
-
-
-def ping(upstream_id: bytes) -> bytes:
-    """A request that every server answers (2025-11-25, Ping)."""
-    return message(names.PING, {}, upstream_id)
 
 
 def set_level(level: str, upstream_id: bytes) -> bytes:

@@ -25,14 +25,10 @@ def request(call: Call, target: Target, upstream_id: bytes, credential: bytes, o
     """Header lines and body of a call.
 
     Args:
-        call: the agent's call.
-        target: the tool, prompt or resource by its server's own name.
         upstream_id: our JSON-RPC id of this request, as JSON text; also its progress token.
-        credential: header lines.
         ours: our `clientInfo` as JSON text, for agents that gave none.
 
-    Raises:
-        Fault: BAD_PARAMS where the arguments cannot be sent as they are.
+    Raises Fault BAD_PARAMS where the arguments cannot be sent as they are.
     """
     params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
     mirrored = b""
@@ -69,15 +65,11 @@ def message(method: str, params: dict[str, bytes], upstream_id: bytes) -> bytes:
 
 
 def renamed(arguments: bytes, pairs: tuple[tuple[str, str], ...]) -> bytes:
-    """The arguments under the names their server gives them; values stay byte for byte.
-
-    Args:
-        arguments: JSON text.
-        pairs: (ours, theirs).
+    """The arguments under the names their server gives them; values stay byte for byte. Pairs are (ours, theirs).
 
     Raises:
-        NotAMessage: no object, a member twice, or one under the server's own name, or under that in another case,
-            which some servers take for the same: policies look at ours, so that would be a way round them.
+        NotAMessage: no object, a member twice, or one under the server's own name in whatever case, which some servers
+            take for the same: policies look at ours, so that would be a way round them.
     """
     if not pairs:
         return arguments

@@ -5,7 +5,7 @@ waiting --server asks--> waiting             answered aside (legacy), dropped (m
 waiting --stream ends--> resumed             2025-11-25 with an event id; else LOST
 waiting --our response--> over               handed up
 waiting --other response--> over             LOST, the connection is closed
-waiting --closed or cancelled--> over        the server is told to stop
+waiting --closed or cancelled--> over        the server gets a cancel, or sees the connection close
 over    --anything--> over                   nothing is handed up any more
 """
 
@@ -28,16 +28,12 @@ from fastgw.protocol.names import Era
 from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream import legacy
 from fastgw.upstream.call_context import ASIDE, CallContext
-from fastgw.upstream.classify import RELAYED, Classified
-from fastgw.upstream.failures import lost
-from fastgw.upstream.ids import is_out_of_step, same_id
-from fastgw.upstream.transports.http_client import Answer
+from fastgw.upstream.classify import RELAYED, Classified, is_out_of_step, same_id
+from fastgw.upstream.transports.http_client import Answer, lost
 
-LINGER = 1.0
-"""Seconds a stream may take to end after its response; then its connection is not waited for any longer."""
+LINGER = 1.0  # seconds a stream may take to end after its response; then its connection is not waited for any longer
 
-_MOST_ASKED = 64
-"""Requests of a server within one call that are answered; a server that asks more is out of order."""
+_MOST_ASKED = 64  # requests of a server within one call that are answered; a server that asks more is out of order
 _MOST_RESUMED = 100
 _LONGEST_RETRY = 30.0
 _FIRST_RETRY = 1.0
@@ -49,12 +45,7 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class UpstreamReply:
-    """A call that a server has been given.
-
-    Args:
-        context: the way it went.
-        answer: the server's HTTP answer.
-        classified: what that means, and its message where it has been read already.
+    """A call that a server has been given; `classified` says what its answer means.
 
     Attributes:
         ended: called once when nothing more will come.
@@ -95,10 +86,8 @@ class UpstreamReply:
         return self._context.era is Era.MODERN
 
     async def next(self) -> Message:
-        """The next notification of this call, or its final response (`method` is None), after which it is over.
-
-        Raises:
-            Fault: LOST (no response came, or one to another question), TIMEOUT; the call is over then too.
+        """The next notification of this call, or its final response (`method` is None), after which it is over. Raises
+        Fault: LOST (no response came, or one to another question), TIMEOUT; the call is over then too.
         """
         try:
             while not self._ready:
@@ -123,16 +112,13 @@ class UpstreamReply:
         self._answer.extend(*self._due)
 
     def close(self) -> None:
-        """Give the call up if it still runs: a modern server sees the connection close, a legacy one is told.
+        """Give the call up if it still runs: a modern server sees the connection close, a legacy one gets a cancel.
 
         May be called at any time, any number of times.
         """
         self._stop("closed")
 
-    # -- reading ------------------------------------------------------------------------------------------------
-
     async def _fill(self) -> None:
-        """Read on until something is ready, or one piece further."""
         if self._parser is None:
             text, self._text = self._text, None
             if text is None:
@@ -168,17 +154,23 @@ class UpstreamReply:
                 self._take(event.data)
 
     def _take(self, text: bytes) -> None:
-        upstream_id = self._context.id
+        context = self._context
         for message in self._messages(text):
             if message.method is None:
-                if not same_id(message.id, upstream_id):
-                    if is_out_of_step(self._answer.status, message.id, upstream_id):
+                if not same_id(message.id, context.id):
+                    if is_out_of_step(self._answer.status, message.id, context.id):
                         self._answer.poison()
                     raise lost("a response with another id")
                 self._ready.append(message)
                 return
             if message.id is not None:
-                self._asked_by_server(message.method, message.id)
+                self._asked += 1
+                if self._asked > _MOST_ASKED:
+                    raise lost("the server keeps asking")
+                # A modern one must not ask here, and there is no way to answer it (2026-07-28, Streamable HTTP).
+                if context.era is Era.LEGACY:
+                    answer = legacy.response(message.method, message.id)
+                    context.spawn(aside(context, answer), "answer a server's request")
             elif self._is_ours(message):
                 self._ready.append(message)
 
@@ -201,25 +193,12 @@ class UpstreamReply:
         except (NotJson, NotAMessage):
             return False
 
-    def _asked_by_server(self, method: str, their_id: bytes) -> None:
-        context = self._context
-        self._asked += 1
-        if self._asked > _MOST_ASKED:
-            raise lost("the server keeps asking")
-        # A modern server must not ask on this stream, and there is no way to answer it (2026-07-28, Streamable HTTP).
-        if context.era is Era.LEGACY:
-            context.spawn(aside(context, legacy.response(method, their_id)), "answer a server's request")
-
-    # -- resuming -----------------------------------------------------------------------------------------------
-
     def _may_resume(self) -> bool:
         return self._last_event is not None and self._context.session.version >= _RESUMABLE
 
     async def _resume(self) -> None:
-        """Ask for the rest of a stream that ended before its response (2025-11-25, Resumability and Redelivery).
-
-        Raises:
-            Fault: LOST where it cannot be had.
+        """Ask for the rest of a stream that ended before its response (2025-11-25, Resumability and Redelivery). Raises
+        Fault: LOST where it cannot be had.
         """
         context = self._context
         self._resumed += 1
@@ -246,8 +225,6 @@ class UpstreamReply:
         left = max(0.01, due - asyncio.get_running_loop().time())
         given = self._context.deadlines
         return replace(given, total=left, connect=min(given.connect, left), granted=seconds)
-
-    # -- ending -------------------------------------------------------------------------------------------------
 
     def _stop(self, reason: str) -> None:
         if self._over:

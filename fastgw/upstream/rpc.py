@@ -8,33 +8,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import orjson
-
 from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import unshown
 from fastgw.errors import Fault, Kind
+from fastgw.protocol import names
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import CallContext, Spawn
-from fastgw.upstream.classify import about_session
+from fastgw.upstream.classify import about_session, json_object, new_id
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
-from fastgw.upstream.ids import new_id
 from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.transports.http_client import HttpClient
 
 CONNECT = 3.0
-ALIVE_WITHIN = 2.0
-"""Seconds for an answer to `ping`."""
+ALIVE_WITHIN = 2.0  # seconds for an answer to `ping`
 _ANNOUNCED: Final = {
     "tools": "toolsListChanged", "prompts": "promptsListChanged", "resources": "resourcesListChanged",
 }  # fmt: skip
 """Capability to the member of a listen filter that asks for its announcements (2026-07-28, Subscriptions)."""
 _MOST_CAPABILITIES, _LONGEST_NAME, _LONGEST_INSTRUCTIONS = 64, 128, 64 * 1024
 """Of what a server says of itself: it is written to disk."""
-_LONGEST_SHOWN = 200
-"""Characters of an error that operators are shown."""
+_LONGEST_SHOWN = 200  # characters of an error that operators are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +57,8 @@ def declared_in(result: dict[str, Any]) -> Declared:
     found = result.get("capabilities")
     if not isinstance(found, dict):
         return Declared(None, text)
-    names = sorted(name for name, value in found.items() if value is not None and value is not False)
-    kept = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_CAPABILITIES]
+    real = sorted(name for name, value in found.items() if value is not None and value is not False)
+    kept = [name for name in real if len(name) <= _LONGEST_NAME][:_MOST_CAPABILITIES]
     lists = {member: found.get(name) for name, member in _ANNOUNCED.items()}
     announces = [member for member, one in lists.items() if isinstance(one, dict) and one.get("listChanged") is True]
     return Declared(frozenset(kept), text, tuple(announces))
@@ -80,14 +76,14 @@ class RpcReply:
     @property
     def result(self) -> dict[str, Any]:
         """The result; empty where there is none, or it is no object."""
-        return _object(self.message.result if self.message is not None else None)
+        return json_object(self.message.result if self.message is not None else None)
 
     @property
     def error(self) -> dict[str, Any]:
         """The error, also one that answers no id of ours; empty where there is none, or it is no object."""
         if self.message is not None:
-            return _object(self.message.error)
-        found = _object(self.body).get("error")
+            return json_object(self.message.error)
+        found = json_object(self.body).get("error")
         return found if isinstance(found, dict) else {}
 
     def refusal(self, backend: Backend) -> Fault | None:
@@ -113,14 +109,6 @@ class RpcReply:
         return f", {text!r}" if text else ""
 
 
-def _object(text: bytes | None) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text or b"")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def question(seconds: float) -> Deadlines:
     """The deadlines of a question that may take so long."""
     return Deadlines(connect=min(CONNECT, seconds), first_byte=seconds, idle=seconds, total=seconds)
@@ -140,26 +128,21 @@ class RpcClient:
         return replace(self, deadlines=question(min(seconds, self.deadlines.total)))
 
     async def ask_modern(self, method: str, params: dict[str, bytes], ours: bytes) -> RpcReply:
-        """Ask a modern server; `ours` is our `clientInfo` as JSON text. Raises as `ask`."""
+        """Ask a modern server; `ours` is our `clientInfo` as JSON text. This and the others raise as `ask`."""
         upstream_id = new_id()
         headers, body = modern.question(method, params, upstream_id, ours)
         return await self.ask(self.backend.headers + headers, body, upstream_id)
 
-    async def ask_legacy(self, session: UpstreamSession, body: Callable[[bytes], bytes]) -> RpcReply:
-        """Ask a legacy server in this session; `body` makes the request of its id. Raises as `ask`."""
+    async def ask_legacy(self, session: UpstreamSession, method: str, params: dict[str, bytes]) -> RpcReply:
         upstream_id = new_id()
-        return await self.ask(legacy.headers(self.backend.headers, session), body(upstream_id), upstream_id, session)
+        body = modern.message(method, params, upstream_id)
+        return await self.ask(legacy.headers(self.backend.headers, session), body, upstream_id, session)
 
     async def ask(
         self, headers: bytes, body: bytes, upstream_id: bytes, session: UpstreamSession | None = None
     ) -> RpcReply:
-        """Put one question, with all header lines, and read the answer to its end.
-
-        Args:
-            session: of a legacy server; None asks a modern one.
-
-        Raises:
-            Fault: as `HttpClient.request` and `UpstreamReply.next` say.
+        """Put one question, with all header lines, and read the answer to its end; no session asks a modern server.
+        Raises Fault as `HttpClient.request` and `UpstreamReply.next` say.
         """
         began = asyncio.get_running_loop().time()
         answer = await self.transport.request("POST", headers, body, self.deadlines)
@@ -191,9 +174,11 @@ class RpcClient:
 
 
 async def is_alive(client: RpcClient, session: UpstreamSession) -> bool:
-    """Whether a legacy server still knows a session: any answer to `ping` that is not about the session says so."""
+    """Whether a legacy server still knows a session: any answer to `ping` (2025-11-25, Ping) that is not about the
+    session says so.
+    """
     try:
-        reply = await client.within(ALIVE_WITHIN).ask_legacy(session, legacy.ping)
+        reply = await client.within(ALIVE_WITHIN).ask_legacy(session, names.PING, {})
     except Fault:
         return False
     if reply.message is None:
@@ -203,12 +188,8 @@ async def is_alive(client: RpcClient, session: UpstreamSession) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RpcClients:
-    """How the controller talks to servers.
-
-    Args:
-        client: by instance key; raises Fault NO_SERVER for one that is not configured (any more).
-        ours: our `clientInfo` as JSON text.
-        clock: monotonic seconds.
+    """How the controller talks to servers: `client` by instance key, which raises Fault NO_SERVER for one that is not
+    configured (any more); `ours` is our `clientInfo` as JSON text, `clock` gives monotonic seconds.
     """
 
     client: Callable[[str], RpcClient]

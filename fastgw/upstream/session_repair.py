@@ -1,4 +1,4 @@
-"""The session that a call goes in, and another where its server has lost that one.
+"""The session that a call goes in, another where its server has lost that one, and the log level set in it.
 
 | one identity's session at one instance, as this worker knows it | event | then |
 |---|---|---|
@@ -12,13 +12,24 @@
 
 Replaced: by one that a call beside this one brought, that another worker has, or a new one. An identity's session is
 opened once however many calls ask.
+
+The log level is set once, before the first call that wants messages of it:
+
+    never set, or another level, or a new session      set before the next call goes
+    being set                                          calls of that session wait for it, for a while
+    refused, or not answered                           counts as set: the server was asked, and calls go on
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
+from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
+from fastgw.upstream import legacy
 from fastgw.upstream.call_context import Attempt, Spawn
-from fastgw.upstream.classify import ReplyKind
+from fastgw.upstream.classify import ReplyKind, new_id
 from fastgw.upstream.controller import Controller, UpstreamSession
 from fastgw.upstream.instances import Instance
 from fastgw.upstream.rpc import RpcClient, is_alive
@@ -26,25 +37,22 @@ from fastgw.upstream.rpc import RpcClient, is_alive
 JUST_OPENED = 1.0
 """Seconds in which a session that was there a moment ago is not doubted, unless its server says that it is gone."""
 
+PATIENCE = Deadlines(connect=2.0, first_byte=2.0, idle=2.0, total=2.0)
+"""What setting a level may take of the time of the call that waits for it; of a short one it is half at most."""
+
+LOWEST = "debug"
+"""For sessions that calls of several levels share: each of them then gets what it wants of all messages."""
+
 
 class SessionRepair:
-    """What one worker does about sessions.
-
-    Args:
-        controller: has the sessions of all workers.
-        spawn: `BackgroundTasks.spawn`.
-    """
+    """What one worker does about sessions."""
 
     def __init__(self, controller: Controller, spawn: Spawn) -> None:
         self._controller = controller
         self._spawn = spawn
 
     async def provide(self, attempt: Attempt, instance: Instance) -> None:
-        """Have a session that is not suspect.
-
-        Raises:
-            Fault: what `Controller.open_session` raises.
-        """
+        """Have a session that is not suspect. Raises Fault: what `Controller.open_session` raises."""
         known = instance.sessions.get(attempt.identity)
         attempt.session = session = known or await self._open(attempt, instance, None)
         suspect, times = instance.suspects.get(attempt.identity, ("", 0)) if instance.suspects else ("", 0)
@@ -61,15 +69,17 @@ class SessionRepair:
             instance.sessions.setdefault(attempt.identity, session)  # the only one there is, and it answers
 
     async def replaced(self, attempt: Attempt, instance: Instance, means: ReplyKind) -> bool:
-        """Whether the call, whose session is dead or refused, is to be asked again in another.
-
-        Raises:
-            Fault: no other can be had.
+        """Whether the call, whose session is dead or refused, is to be asked again in another. Raises Fault: no other
+        can be had.
         """
         session = attempt.session
         if session.opened >= attempt.begun:
             if attempt.lost is not None:
-                await self._go_back(attempt, instance, attempt.lost)
+                # The agent keeps what a server has in the old session; where that cannot be, the new one stays.
+                key, identity = attempt.address.key, attempt.identity
+                with suppress(Fault):
+                    kept = await attempt.in_time(self._controller.keep_session(key, identity, attempt.lost, session))
+                    instance.sessions[identity] = kept
             return False
         is_young = session.opened >= attempt.begun - JUST_OPENED
         if attempt.lost is None and is_young and means is not ReplyKind.SESSION_DEAD:
@@ -81,19 +91,6 @@ class SessionRepair:
             instance.sessions.setdefault(attempt.identity, session)  # it may be good for other calls
             raise
         return attempt.session != session and (not attempt.session.id or attempt.session.id != session.id)
-
-    async def suspect(self, attempt: Attempt) -> None:
-        """Have every worker suspect it, before the agent hears the answer: its next call may come to another one."""
-        await self._controller.suspect_session((attempt.address.key, attempt.identity), attempt.session.id)
-
-    async def _go_back(self, attempt: Attempt, instance: Instance, old: UpstreamSession) -> None:
-        """The agent keeps what a server has in the old session; where that cannot be, the new one stays."""
-        key, identity = attempt.address.key, attempt.identity
-        try:
-            kept = await attempt.in_time(self._controller.keep_session(key, identity, old, attempt.session))
-        except Fault:
-            return
-        instance.sessions[identity] = kept
 
     async def _renew(self, attempt: Attempt, instance: Instance) -> None:
         """Have another session in place of a lost one; a call beside this one may have brought it already."""
@@ -111,7 +108,46 @@ class SessionRepair:
         try:
             session = await attempt.in_time(self._controller.open_session(key, identity, dead))
         except Fault:
-            instance.heard = None  # if it no longer speaks as we heard, the snapshot's word counts again
+            instance.heard = None  # if it no longer speaks so, what the snapshot says counts again
             raise
         instance.keep(identity, session)
         return session
+
+
+async def settle_level(attempt: Attempt, instance: Instance, spawn: Spawn) -> None:
+    """Come back when the session of an attempt has the level that its call wants, or the time for it is over.
+
+    The session gets exactly that level if no other agent's calls go there. `Call.log_level_set` counts the agent's
+    changes of it: another worker may have set another in between.
+    """
+    call, identity = attempt.call, attempt.identity
+    level, turn = LOWEST, 0
+    if identity.startswith("session:") and call.log_level is not None:
+        level, turn = call.log_level, call.log_level_set
+    wanted = attempt.session.id, level, turn
+    task = instance.setting.get(identity)
+    if instance.levels.get(identity) != wanted:
+        instance.levels[identity] = wanted
+        client = RpcClient(instance.http, attempt.backend, spawn, PATIENCE)
+        work = _set_level(level, attempt, instance, client, task)
+        task = instance.setting[identity] = spawn(work, "set a session's log level")
+    if task is not None:
+        # A call that is withdrawn meanwhile leaves the question to those that wait beside it.
+        await asyncio.wait((task,), timeout=min(PATIENCE.total, attempt.left().total / 2))
+
+
+async def _set_level(
+    level: str, attempt: Attempt, instance: Instance, client: RpcClient, before: asyncio.Task[None] | None
+) -> None:
+    session, credential = attempt.session, attempt.credential
+    try:
+        if before is not None:  # two levels at once: the newer one must arrive last
+            await asyncio.wait((before,), timeout=PATIENCE.total)
+        upstream_id = new_id()
+        body = legacy.set_level(level, upstream_id)
+        await client.ask(legacy.headers(credential, session), body, upstream_id, session)
+    except Fault:
+        pass  # the call that waits finds out for itself whether the server is there
+    finally:
+        if instance.setting.get(attempt.identity) is asyncio.current_task():
+            del instance.setting[attempt.identity]

@@ -32,10 +32,9 @@ from fastgw.errors import Fault, Kind
 from fastgw.snapshot.model import Backend
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import ASIDE
-from fastgw.upstream.classify import speaks_modern
+from fastgw.upstream.classify import new_id, speaks_modern
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.discovery.kept import KeptSessions
-from fastgw.upstream.ids import new_id
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in
 
 log = logging.getLogger("fastgw")
@@ -44,17 +43,14 @@ Key = tuple[str, str]
 """(instance key, identity). An identity is `agent:NAME`, `session:NAME:ID` (an agent's own session; an id has no
 colon, a name may have), `ANYONE` or `GATEWAY`."""
 
-ANYONE = "*"
-"""Whose session it is where a server's sessions are shared."""
+ANYONE = "*"  # whose session it is where a server's sessions are shared
 GATEWAY = "controller"
 """Whose the gateway's own session at each instance is, for lists and notices of change; never idle."""
 
-SETTLED = 5.0
-"""Seconds without use after which a session may make room for another identity's."""
+SETTLED = 5.0  # seconds without use after which a session may make room for another identity's
 SHORTEST_IDLE = 2.0
 """Seconds a session is kept at least, whatever `session_idle` says: that it is in use is known only now and then."""
-_AT_MOST_EVERY = 1.0
-"""Seconds between two `initialize` for one identity at one instance."""
+_AT_MOST_EVERY = 1.0  # seconds between two `initialize` for one identity at one instance
 _MOST_SPARE = 10_000
 """Sessions opened in vain that are still to be ended; of those beyond it their servers will rid themselves."""
 _ONE_ONLY = "refused a second session: if it takes one only, write `shared_session: true`"
@@ -124,13 +120,8 @@ class UpstreamSessions:
         return await self.open(instance, own_identity(self._clients.client(instance).backend), dead)
 
     async def open(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        """The session of this identity at this instance; opened if there is none, or only the dead one.
-
-        Args:
-            dead: a session that the server was found not to know.
-
-        Raises:
-            Fault: NO_SERVER or TIMEOUT, never `sent`: no call was given to the server.
+        """The session of this identity at this instance; opened if there is none, or only the one found dead. Raises
+        Fault NO_SERVER or TIMEOUT, never `sent`: no call was given to the server.
         """
         key = (instance, identity)
         client = self._clients.client(instance)
@@ -172,7 +163,6 @@ class UpstreamSessions:
         return self._declared.get(instance, NOTHING)
 
     def touch(self, instance: str, identity: str) -> None:
-        """The session is in use now."""
         key = (instance, identity)
         held = self._pool(key).held
         if key in held:
@@ -218,7 +208,6 @@ class UpstreamSessions:
                     self._end(key, pool.held.pop(key).session)
 
     async def run(self) -> None:
-        """Reap for ever."""
         while True:
             await asyncio.sleep(1.0)
             self.reap()
@@ -229,15 +218,13 @@ class UpstreamSessions:
 
     async def close(self, within: float) -> None:
         """End every session with its server, as far as `within` seconds allow."""
-        held = [item for pool in self._pools.values() for item in pool.held.items()]
+        every = [item for pool in self._pools.values() for item in pool.held.items()]
         self._pools.clear()
-        tasks = [task for key, one in held if (task := self._end(key, one.session)) is not None]
+        tasks = [task for key, held in every if (task := self._end(key, held.session)) is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=within)
             for task in late:
                 task.cancel()
-
-    # -- inside -------------------------------------------------------------------------------------------------
 
     def _pool(self, key: Key) -> SessionPool:
         """Where the session of a key is; the gateway's own take no place among the others."""
@@ -298,7 +285,7 @@ class UpstreamSessions:
     async def _initialize(self, client: RpcClient, identity: str) -> tuple[UpstreamSession, Declared]:
         """Send `initialize`, then `notifications/initialized` (2025-11-25, Lifecycle)."""
         upstream_id = new_id()
-        headers = legacy.opening_headers(client.backend.headers)
+        headers = legacy.headers(client.backend.headers, NO_SESSION)
         body = legacy.initialize(upstream_id, self._clients.ours, modern.OF_AGENTS if identity == GATEWAY else b"{}")
         try:
             reply = await client.ask(headers, body, upstream_id, NO_SESSION)

@@ -23,7 +23,7 @@ from fastgw.processes.plan import Lifecycle
 from fastgw.protocol import names
 from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Page, Snapshot, View
 from fastgw.telemetry.counters import Counters
-from fastgw.upstream.tasks import BackgroundTasks
+from fastgw.upstream.call_context import BackgroundTasks
 from tests.upstream.fakes import FakeAnswer, FakeKeeper, FakeWire, Sent, settle
 
 META = {names.META_VERSION: names.MODERN_VERSION, names.META_CAPABILITIES: {}}

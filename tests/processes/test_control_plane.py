@@ -22,9 +22,9 @@ from fastgw.processes.assembly import parts
 from fastgw.processes.control_plane import ControlPlane
 from fastgw.processes.plan import Lifecycle, Plan, StoreAccess, plan_of
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery import kept
-from fastgw.upstream.tasks import BackgroundTasks
 from tests.e2e.http import Asked, modern
 
 KEY = "fgw_a_key"

@@ -21,8 +21,8 @@ from fastgw.processes.plan import Lifecycle
 from fastgw.snapshot.codec import EncodedSnapshot
 from fastgw.snapshot.model import Snapshot
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.tasks import BackgroundTasks
 from tests.snapshot.compiling import compiled, view
 
 

@@ -18,8 +18,8 @@ from fastgw.errors import Fault, Kind
 from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import Controller, UpstreamSession
-from fastgw.upstream.tasks import BackgroundTasks
 
 
 class Trivial:

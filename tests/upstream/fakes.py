@@ -14,12 +14,11 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream.attempts import UpstreamCaller
-from fastgw.upstream.call_context import Attempt
+from fastgw.upstream.call_context import Attempt, BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.instances import Instance, Instances
 from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.rpc import RpcClient
-from fastgw.upstream.tasks import BackgroundTasks
 from fastgw.upstream.transports.streamable_http import StreamableHttp
 
 OURS = b'{"name":"fastgw","version":"1"}'

@@ -12,8 +12,7 @@ from fastgw.catalog.route import Arm, Deadlines, Target
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
 from fastgw.protocol.headers import ParamHeader
-from fastgw.upstream.attempts import UpstreamCaller
-from fastgw.upstream.balancer import pick
+from fastgw.upstream.attempts import UpstreamCaller, pick
 from fastgw.upstream.call_context import Attempt
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.instances import Instance

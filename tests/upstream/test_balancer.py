@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fastgw.snapshot.model import Address, Backend
-from fastgw.upstream.balancer import pick
+from fastgw.upstream.attempts import pick
 from tests.upstream.fakes import backend as backend_of
 
 

@@ -11,8 +11,8 @@ from fastgw.protocol.names import Era
 from fastgw.upstream.discovery import probe as probing
 from fastgw.upstream.discovery.probe import classified, discover
 from fastgw.upstream.discovery.status import DiscoveredEra
-from fastgw.upstream.failures import down
 from fastgw.upstream.rpc import Declared, RpcReply
+from fastgw.upstream.transports.http_client import down
 from tests.upstream.fakes import OURS, SSE, FakeAnswer, FakeWire, client, error, event, registry, result, run
 
 MODERN = DiscoveredEra(Era.MODERN, "2026-07-28")

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from fastgw.upstream.ids import is_out_of_step, new_id, same_id
+from fastgw.upstream.classify import is_out_of_step, new_id, same_id
 
 OURS = b"12"
 
 
 FORKS = """
 import os
-from fastgw.upstream.ids import new_id
+from fastgw.upstream.classify import new_id
 for _ in range(3):
     if os.fork() == 0:
         os.write(1, b"%d %d " % (int(new_id()), int(new_id())))

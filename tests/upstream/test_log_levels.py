@@ -9,7 +9,7 @@ import pytest
 
 from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind
-from fastgw.upstream import log_levels
+from fastgw.upstream.session_repair import PATIENCE
 from tests.upstream.fakes import (  # fmt: skip
     PATIENT,
     TARGET,
@@ -238,7 +238,7 @@ def test_a_server_that_never_answers_does_not_use_up_the_time_of_a_call() -> Non
         loop, hasty = asyncio.get_running_loop(), Deadlines(0.1, 0.1, 0.1, 0.1)
         began = loop.time()
         assert await worker.call("error", 1, deadlines=hasty) == b'{"content": []}'
-        assert loop.time() - began < log_levels.PATIENCE.total
+        assert loop.time() - began < PATIENCE.total
         assert worker.heard() == ["error", "tools/call"]
 
     story(play)

@@ -12,11 +12,10 @@ import pytest
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.names import Era
 from fastgw.upstream.attempts import UpstreamCaller
-from fastgw.upstream.call_context import CallContext
+from fastgw.upstream.call_context import BackgroundTasks, CallContext
 from fastgw.upstream.classify import ReplyKind, classify
 from fastgw.upstream.controller import NO_SESSION
 from fastgw.upstream.reply import UpstreamReply, aside
-from fastgw.upstream.tasks import BackgroundTasks
 from tests.upstream.fakes import (  # fmt: skip
     JSON,
     PATIENT,

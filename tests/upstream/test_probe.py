@@ -12,9 +12,9 @@ from fastgw.upstream import sessions as directory
 from fastgw.upstream.discovery import probe
 from fastgw.upstream.discovery.probe import LEGACY_LIFETIME, EraProbe
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
-from fastgw.upstream.failures import down
 from fastgw.upstream.rpc import RpcClient, RpcClients
 from fastgw.upstream.sessions import GATEWAY, UpstreamSessions
+from fastgw.upstream.transports.http_client import down
 from tests.upstream.fakes import (  # fmt: skip
     OURS,
     PATIENT,

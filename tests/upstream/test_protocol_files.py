@@ -140,7 +140,8 @@ def test_the_small_messages() -> None:
         "capabilities": {"roots": {}},
         "clientInfo": json.loads(OURS),
     }
-    assert json.loads(lower_legacy.ping(ID)) == {"jsonrpc": "2.0", "id": 12, "method": "ping", "params": {}}
+    ping = json.loads(lower_modern.message("ping", {}, ID))
+    assert ping == {"jsonrpc": "2.0", "id": 12, "method": "ping", "params": {}}
     assert json.loads(lower_legacy.cancelled(ID, "gone")) == {
         "jsonrpc": "2.0",
         "method": "notifications/cancelled",

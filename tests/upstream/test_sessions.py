@@ -13,9 +13,9 @@ from fastgw.processes.ipc_client import TELL_EVERY
 from fastgw.upstream import sessions
 from fastgw.upstream.attempts import HEARTBEAT
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.failures import down
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients
 from fastgw.upstream.sessions import GATEWAY, SHORTEST_IDLE, ModernOnly, UpstreamSessions
+from fastgw.upstream.transports.http_client import down
 from tests.upstream.fakes import (
     OURS,
     PATIENT,

@@ -18,17 +18,14 @@ from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members
 from fastgw.snapshot.model import Backend
 from fastgw.upstream.call_context import Spawn
-from fastgw.upstream.failures import lost
 from fastgw.upstream.rpc import RpcReply
+from fastgw.upstream.transports.http_client import lost
 
-PATIENCE = 1.0
-"""Seconds that lists which are there wait for those which are not."""
+PATIENCE = 1.0  # seconds that lists which are there wait for those which are not
 MOST_PAGES = 100
 MOST_BYTES = 64 * 1024 * 1024
-MOST_NOTICES = 100
-"""Of one list."""
-MOST_COMMAS = 2_000_000
-"""Of one page: 64 MiB of `{},` would be a gigabyte once it is taken apart."""
+MOST_NOTICES = 100  # of one list
+MOST_COMMAS = 2_000_000  # of one page: 64 MiB of `{},` would be a gigabyte once it is taken apart
 _MOST_COUNTED = 10_000
 _LONG = 256 * 1024
 """Bytes of a page from which on it is read in a thread: workers ask the controller for sessions meanwhile."""
@@ -39,12 +36,10 @@ Page = Callable[[str, bytes | None], Awaitable[bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class ListKind:
-    """One of the lists that a server may have.
+    """One of the lists that a server may have, of which `most` items are used.
 
     Args:
-        place: the field of `Catalogue` that holds it.
-        key: the field of its items that names them.
-        most: items that are used.
+        place: the field of `Catalogue` that holds it; `key`: the field of its items that names them.
         parse: of a server's name and a page, a JSON array, makes items and notices; raises ValueError.
     """
 
@@ -113,10 +108,8 @@ def page_of(reply: RpcReply, backend: Backend) -> bytes | None:
 async def fetch_all(
     kinds: Mapping[ListKind, float], server: str, page: Page, spawn: Spawn
 ) -> AsyncIterator[dict[ListKind, FetchedList]]:
-    """Fetch several lists of one server: what came of each, those that come soon together, every other by itself.
-
-    Args:
-        kinds: which, and the seconds that all pages of each may take.
+    """Fetch several lists of one server, each within its seconds for all pages: what came of each, those that come
+    soon together, every other by itself.
     """
     waiting = {
         spawn(ListReader(kind, server).outcome(page, within), f"{kind.method} of {server}"): kind
@@ -155,10 +148,8 @@ class ListReader:
             return self._listed(wrong)
 
     async def read(self, page: Page) -> FetchedList:
-        """The whole list; where it is capped, what came up to there, with a notice.
-
-        Raises:
-            Fault: a page could not be had, or is no list.
+        """The whole list; where it is capped, what came up to there, with a notice. Raises Fault: a page could not be
+        had, or is no list.
         """
         followed: set[bytes] = set()
         cursor: bytes | None = None

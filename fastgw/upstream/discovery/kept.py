@@ -61,7 +61,6 @@ class KeptSessions:
             log.warning("the kept sessions are not used: %s", wrong)
 
     def get(self, instance: str) -> UpstreamSession | None:
-        """The session of this instance that was kept last."""
         found = self._sessions.get(_alias(instance))
         return UpstreamSession(*found) if found is not None else None
 

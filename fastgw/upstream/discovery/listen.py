@@ -24,25 +24,21 @@ from fastgw.protocol.names import Era
 from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import CallContext
+from fastgw.upstream.classify import new_id
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.status import DiscoveredEra
-from fastgw.upstream.failures import lost
-from fastgw.upstream.ids import new_id
 from fastgw.upstream.reply import aside
 from fastgw.upstream.rpc import RpcClients, is_alive
 from fastgw.upstream.sessions import UpstreamSessions
-from fastgw.upstream.transports.http_client import Answer
+from fastgw.upstream.transports.http_client import Answer, lost
 
 LONGEST_EVENT = 1024 * 1024
 _FOR_EVER = 7 * 86_400.0
 STREAM = Deadlines(connect=5.0, first_byte=30.0, idle=_FOR_EVER, total=_FOR_EVER)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
-_NOT_OFFERED_FOR = 600.0
-"""Seconds after which a server that offers no such stream is asked again."""
-_STEADY = 30.0
-"""Seconds a stream lives before the pauses start small again."""
-_NO_STREAM = 405
-"""Status of a server that offers none (2025-11-25, Listening for Messages)."""
+_NOT_OFFERED_FOR = 600.0  # seconds after which a server that offers no such stream is asked again
+_STEADY = 30.0  # seconds a stream lives before the pauses start small again
+_NO_STREAM = 405  # status of a server that offers none (2025-11-25, Listening for Messages)
 _CHANGED = frozenset((names.TOOLS_CHANGED, names.PROMPTS_CHANGED, names.RESOURCES_CHANGED))
 
 
@@ -57,11 +53,8 @@ def pause(failures: int, first: float, longest: float) -> float:
 
 @dataclass(slots=True)
 class Listener:
-    """Listens at one instance and calls `changed` for every announcement.
-
-    Args:
-        missed: nobody listened for a while.
-        refused: the session in which the stream was refused last.
+    """Listens at one instance and calls `changed` for every announcement; `missed` where nobody listened for a while,
+    `refused` is the session in which the stream was refused last.
     """
 
     clients: RpcClients

@@ -42,28 +42,20 @@ from fastgw.upstream.sessions import UpstreamSessions
 
 log = logging.getLogger("fastgw")
 
-COALESCE = 0.1
-"""Seconds in which announced changes are gathered."""
+COALESCE = 0.1  # seconds in which announced changes are gathered
 SHORTEST, LONGEST = 1.0, 3600.0
 """Seconds between two fetches, whatever a server says about its freshness and its changes."""
-UNDECLARED_WITHIN = 3.0
-"""Seconds for a list that a server does not declare: it may never answer."""
-UNDECLARED_EVERY = 600.0
-"""Seconds after which a list that is not declared, and was not there, is asked for again."""
+UNDECLARED_WITHIN = 3.0  # seconds for a list that a server does not declare: it may never answer
+UNDECLARED_EVERY = 600.0  # seconds after which a list that is not declared, and was not there, is asked for again
 FIRST_RETRY, LONGEST_RETRY = 0.25, 5.0
-_DOUBT_AGAIN = 1.0
-"""Seconds an era that was just found is beyond doubt."""
-_SOON = 5
-"""Tries at once for a list that fails where others come."""
+_DOUBT_AGAIN = 1.0  # seconds an era that was just found is beyond doubt
+_SOON = 5  # tries at once for a list that fails where others come
 
 
 class CatalogueFetcher:
-    """All servers' catalogues and eras.
+    """All servers' catalogues and eras; the last catalogues go to `catalogue` in the folder `data`.
 
-    Args:
-        data: folder of what outlives a restart; the last catalogues go to `catalogue` in it.
-        on_change: called whenever catalogues are others than before.
-        on_fresh: called whenever only `freshness` is another than before.
+    `on_change` is called whenever catalogues are others than before, `on_fresh` whenever only `freshness` is.
     """
 
     def __init__(
@@ -82,8 +74,6 @@ class CatalogueFetcher:
         self.on_era: Callable[[str], object] = lambda _: on_change()
         """Called with the key of an instance that speaks otherwise than before."""
         self._servers: dict[str, ServerStatus] = {}
-
-    # -- for the controller -----------------------------------------------------------------------------------------
 
     def watch(self, servers: Iterable[WatchedServer]) -> None:
         """Watch exactly these servers from now on; those that have not changed undisturbed.
@@ -115,7 +105,6 @@ class CatalogueFetcher:
 
     @property
     def settled(self) -> bool:
-        """Whether every server has answered or failed once."""
         return all(server.is_settled() for server in self._servers.values())
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -123,10 +112,8 @@ class CatalogueFetcher:
         return {name: server.state() for name, server in self._servers.items()}
 
     async def doubt(self, instance: str, believed: str) -> str:
-        """Probe an instance again, unless it is known to speak otherwise than believed; `Controller.doubt_era`.
-
-        Raises:
-            Fault: NO_SERVER where nothing can be learned.
+        """Probe an instance again, unless it is known to speak otherwise than believed; `Controller.doubt_era`. Raises
+        Fault: NO_SERVER where nothing can be learned.
         """
         server = self._servers.get(instance.partition("|")[0])
         status = server.instances.get(instance) if server is not None else None
@@ -145,10 +132,8 @@ class CatalogueFetcher:
         raise _down("its era is not known")
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        """Fetch a server's catalogue now; the tool's headers by it. See `Controller.refresh`.
-
-        Raises:
-            Fault: NO_SERVER where it cannot be had.
+        """Fetch a server's catalogue now; the tool's headers by it. See `Controller.refresh`. Raises Fault NO_SERVER
+        where it cannot be had.
         """
         known = self._servers.get(server)
         if known is None:
@@ -164,11 +149,8 @@ class CatalogueFetcher:
         return tuple((item.header, item.path, item.kind) for item in found.param_headers) if found is not None else ()
 
     def close(self) -> None:
-        """Stop watching."""
         for server in self._servers.values():
             server.stop()
-
-    # -- one instance -------------------------------------------------------------------------------------------
 
     def _begin(self, watched: WatchedServer, known: ServerStatus | None) -> ServerStatus:
         server = ServerStatus(watched)
@@ -184,7 +166,6 @@ class CatalogueFetcher:
         return server
 
     async def _watch(self, status: InstanceStatus) -> None:
-        """Round after round, whatever the server does."""
         while True:
             status.wake.clear()  # before the round: a change announced during it leads to another
             began = self._clients.clock()
@@ -238,10 +219,8 @@ class CatalogueFetcher:
         return pause(status.failures, FIRST_RETRY, LONGEST_RETRY)
 
     async def _fetch(self, status: InstanceStatus, asked: float, kinds: Iterable[ListKind] = LIST_KINDS) -> str:
-        """Fetch these lists, each unless a fetch of it began after `asked`; which could not be had, and why.
-
-        Raises:
-            Fault: none could be had.
+        """Fetch these lists, each unless a fetch of it began after `asked`; which could not be had, and why. Raises
+        Fault: none could be had.
         """
         server = status.server
         async with status.fetching:

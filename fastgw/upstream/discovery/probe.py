@@ -21,12 +21,10 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from fastgw.errors import Fault
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
-from fastgw.upstream import legacy
 from fastgw.upstream.classify import about_session, speaks_modern
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.fetch import LIST_KINDS, page_of
@@ -35,24 +33,16 @@ from fastgw.upstream.discovery.status import LEGACY, MODERN, DiscoveredEra, Inst
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in, is_alive
 from fastgw.upstream.sessions import ModernOnly, UpstreamSessions
 
-LEGACY_LIFETIME = 600.0
-"""Seconds after which what was found by a refusal is looked at again."""
-DISCOVER_WITHIN = 3.0
-"""Seconds for an answer to discover: some servers never answer what they do not know."""
+LEGACY_LIFETIME = 600.0  # seconds after which what was found by a refusal is looked at again
+DISCOVER_WITHIN = 3.0  # seconds for an answer to discover: some servers never answer what they do not know
 _REFUSALS = (400, 404, 405, 406, 415, 422)
 """Statuses by which older servers refuse a method or a revision that they do not know."""
-_MOST_FAILURES = 2
-"""Rounds that may fail in one session before the gateway tries another."""
+_MOST_FAILURES = 2  # rounds that may fail in one session before the gateway tries another
 
 
 async def discover(client: RpcClient, ours: bytes, configured: str = "auto") -> DiscoveredEra:
-    """What an instance answers to discover; that it is legacy `initialize` must confirm.
-
-    Args:
-        configured: `era` of the configuration; `legacy` asks nothing.
-
-    Raises:
-        Fault: NO_SERVER where it cannot be reached.
+    """What an instance answers to discover; that it is legacy `initialize` must confirm. Where `era` of the
+    configuration is `legacy` nothing is asked. Raises Fault NO_SERVER where it cannot be reached.
     """
     if configured == Era.LEGACY.value:
         return LEGACY
@@ -81,10 +71,8 @@ def classified(reply: RpcReply) -> DiscoveredEra:
 
 
 class EraProbe:
-    """Finds out what instances speak and declare, and listens at each as it is spoken to.
-
-    Args:
-        on_era: called with the key of an instance that speaks otherwise than before.
+    """Finds out what instances speak and declare, and listens at each as it is spoken to; `on_era` is called with the
+    key of an instance that speaks otherwise than before.
     """
 
     def __init__(self, clients: RpcClients, sessions: UpstreamSessions, on_era: Callable[[str], object]) -> None:
@@ -142,7 +130,6 @@ class EraProbe:
             self._note(status, found)
 
     def declared(self, status: InstanceStatus) -> Declared:
-        """What an instance says of itself."""
         if status.found is not None and status.found.era is Era.MODERN:
             return status.found.declared
         return self._sessions.declared(status.key)
@@ -150,16 +137,16 @@ class EraProbe:
     async def page(self, status: InstanceStatus, method: str, cursor: bytes | None) -> bytes | None:
         """One page of one of its lists, as `fetch.Page`; a lost session is opened anew once."""
         client = self._clients.client(status.key)
+        params = {} if cursor is None else {"cursor": cursor}
         if status.found is not None and status.found.era is Era.MODERN:
-            params = {} if cursor is None else {"cursor": cursor}
             return page_of(await client.ask_modern(method, params, self._clients.ours), client.backend)
-        body = partial(legacy.listing, method, cursor)
         session = await self._sessions.own(status.key)
-        reply = await client.ask_legacy(session, body)
+        reply = await client.ask_legacy(session, method, params)
         # A list may be asked for twice, so whatever makes one doubt is reason enough to ask the session itself.
         doubted = about_session(reply.status, reply.message, reply.body) is not None
         if doubted and not await is_alive(client, session):
-            reply = await client.ask_legacy(await self._sessions.own(status.key, session), body)
+            session = await self._sessions.own(status.key, session)
+            reply = await client.ask_legacy(session, method, params)
         return page_of(reply, client.backend)
 
     async def _session(self, status: InstanceStatus, client: RpcClient) -> UpstreamSession:

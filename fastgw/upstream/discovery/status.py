@@ -19,17 +19,13 @@ from fastgw.upstream.rpc import NOTHING, Declared
 
 log = logging.getLogger("fastgw")
 
-_MOST_NOTES = 50
-"""Of one server: what it does wrong must not fill memory."""
+_MOST_NOTES = 50  # of one server: what it does wrong must not fill memory
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedServer:
-    """One server to watch: what its addresses say of their era is not looked at.
-
-    Args:
-        era: `auto`, `modern` or `legacy`, from the configuration.
-        refresh: seconds after which a list without a word on its freshness is fetched again.
+    """One server to watch: what its addresses say of their era is not looked at; `era` is that of the configuration.
+    A list without a word on its freshness is fetched again after `refresh` seconds.
     """
 
     backend: Backend
@@ -39,11 +35,10 @@ class WatchedServer:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredEra:
-    """What a probe found.
+    """What a probe found; `spoken` as in `Address.era`.
 
     Args:
         version: the revision; empty for a legacy server before its `initialize`.
-        declared: what a modern server says of itself.
         failure: what it answered to discover, where that was no refusal.
         has_sessions: a modern server also takes `initialize`.
     """
@@ -56,7 +51,6 @@ class DiscoveredEra:
 
     @property
     def spoken(self) -> str:
-        """As in `Address.era`."""
         return BOTH if self.has_sessions else self.era.value
 
 
@@ -95,7 +89,6 @@ class InstanceStatus:
 
     @property
     def label(self) -> str:
-        """What logs call it."""
         return label(self.key)
 
     def note(self, texts: Iterable[str]) -> None:
@@ -138,11 +131,9 @@ class ServerStatus:
 
     @property
     def name(self) -> str:
-        """The server's name."""
         return self.watched.backend.name
 
     def listed(self, kind: ListKind) -> tuple[Any, ...]:
-        """What of this list is in use."""
         found: tuple[Any, ...] = getattr(self.catalogue, kind.place, ())
         return found
 
@@ -152,12 +143,9 @@ class ServerStatus:
         return len(rounds) == len(self.instances) or any(not status.error for status in rounds)
 
     def updated(self, lists: Mapping[ListKind, FetchedList], declared: Declared, begun: float, now: float) -> Catalogue:
-        """The catalogue with these lists in place of those it had, which goes on being the one in use.
-
-        Args:
-            declared: what it says of itself; a list that it has stands for its capability all the same.
-            begun: when the lists were asked for, in monotonic seconds.
-            now: Unix seconds.
+        """The catalogue with these lists in place of those it had, which goes on being the one in use. A list that
+        comes stands for its capability whatever is declared. They were asked for at `begun` (monotonic seconds); `now`
+        is in Unix seconds.
         """
         self.lists |= {kind: (replace(found, items=()), begun) for kind, found in lists.items()}
         old = self.catalogue if self.catalogue is not None else Catalogue(self.name, ())
@@ -180,7 +168,6 @@ class ServerStatus:
         )
 
     def stop(self) -> None:
-        """End all background work."""
         for status in self.instances.values():
             for task in (status.watch, status.listen):
                 if task is not None:

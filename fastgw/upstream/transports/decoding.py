@@ -5,12 +5,10 @@ from __future__ import annotations
 import zlib
 
 from fastgw.errors import Fault
-from fastgw.upstream.failures import lost
+from fastgw.upstream.transports.http_client import lost
 
-_GZIP, _ZLIB, _BARE = 31, 15, -15
-"""zlib's window bits: with a gzip header, a zlib header, none."""
-_STEP = 64 * 1024
-"""Bytes that are decoded at once."""
+_GZIP, _ZLIB, _BARE = 31, 15, -15  # zlib's window bits: with a gzip header, a zlib header, none
+_STEP = 64 * 1024  # bytes that are decoded at once
 _CODINGS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
@@ -31,14 +29,11 @@ class Decoder:
         return self._full or bool(self._rest)
 
     def push(self, piece: bytes) -> None:
-        """Take a piece."""
         self._rest += piece
 
     def pull(self, most: int) -> bytes:
-        """At most so many bytes of what has come decoded; b"" where the next piece is needed.
-
-        Raises:
-            Fault: LOST for damaged data.
+        """At most so many bytes of what has come decoded; b"" where the next piece is needed. Raises Fault LOST for
+        damaged data.
         """
         found = b""
         while self.pending and not found:
@@ -56,13 +51,8 @@ class Decoder:
         return found
 
     def feed(self, piece: bytes, room: int) -> bytes:
-        """All that this piece decodes to.
-
-        Args:
-            room: most bytes it may come to.
-
-        Raises:
-            Fault: LOST for damaged data, or more than fits: a few kilobytes can stand for gigabytes.
+        """All that this piece decodes to, at most `room` bytes. Raises Fault LOST for damaged data, or more than fits:
+        a few kilobytes can stand for gigabytes.
         """
         self.push(piece)
         parts = []
@@ -82,17 +72,16 @@ class Decoder:
         if self._began and (self._window != _GZIP or piece[:1] != b"\x1f"):
             return None
         # Many servers send deflate without the zlib header that it should have.
-        window = _BARE if self._window == _ZLIB and not _has_header(piece) else self._window
+        has_header = piece[0] & 15 == 8 and (len(piece) < 2 or int.from_bytes(piece[:2], "big") % 31 == 0)  # RFC 1950
+        window = _BARE if self._window == _ZLIB and not has_header else self._window
         self._began = True
         self._inflater = zlib.decompressobj(window)
         return self._inflater
 
 
 def decoder_of(headers: dict[str, str]) -> Decoder | None:
-    """What decodes the body that has these headers; None for one that is not encoded.
-
-    Raises:
-        Fault: LOST for a coding that is not known here.
+    """What decodes the body that has these headers; None for one that is not encoded. Raises Fault LOST for a coding
+    that is not known here.
     """
     coding = headers.get("content-encoding", "").strip().lower()
     if coding in ("", "identity"):
@@ -101,8 +90,3 @@ def decoder_of(headers: dict[str, str]) -> Decoder | None:
     if window is None:
         raise lost(f"the body is encoded as {coding[:32]!r} although identity was asked for")
     return Decoder(window)
-
-
-def _has_header(piece: bytes) -> bool:
-    """Whether it begins as zlib data does (RFC 1950, section 2.2)."""
-    return piece[0] & 15 == 8 and (len(piece) < 2 or int.from_bytes(piece[:2], "big") % 31 == 0)

@@ -25,7 +25,7 @@ from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import redacted
 from fastgw.errors import Fault, Kind
 from fastgw.upstream.call_context import remaining
-from fastgw.upstream.failures import busy, down, lost
+from fastgw.upstream.transports.http_client import busy, down, lost
 from fastgw.upstream.transports.http_exchange import HttpAnswer, HttpProtocol
 
 IDLE_SECONDS = 4.0
@@ -95,12 +95,8 @@ _GONE = (404, 410)
 class HttpPool:
     """An `HttpClient`. Make it in a running event loop; it opens no connection yet.
 
-    Args:
-        settings: where to, and how.
-        max_connections: most connections at a time; a request beyond it waits for its connect deadline.
-
-    Raises:
-        ValueError: unusable URL or TLS files.
+    A request beyond `max_connections` at a time waits for its connect deadline. Raises ValueError for an unusable URL
+    or TLS files.
     """
 
     def __init__(self, settings: TransportSettings, max_connections: int = 512) -> None:
@@ -152,10 +148,8 @@ class HttpPool:
             self.notes.add(text)
 
     def _move(self, answer: HttpAnswer, asked: URL) -> None:
-        """Follow a redirect of a request to `asked`, from now on for every request.
-
-        Raises:
-            Fault: NO_SERVER where it leads to another origin, however it is written, or nowhere else.
+        """Follow a redirect of a request to `asked`, from now on for every request. Raises Fault NO_SERVER where it
+        leads to another origin, however it is written, or nowhere else.
         """
         try:
             there = URL(urljoin(str(asked), answer.headers.get("location", "")), encoded=True).with_fragment(None)
@@ -246,15 +240,11 @@ def _origin(url: URL) -> tuple[str, str, int | None]:
 
 
 def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """The client context for these files; the same object as long as they do not change on disk.
+    """The client context for these PEM files; the same object as long as they do not change on disk.
 
-    Args:
-        ca: certificates that sign the server's, PEM; None trusts the system's.
-        cert: our own certificate chain for mutual TLS, PEM; None sends none.
-        key: the private key of `cert`, PEM, unencrypted; None where `cert` contains it.
-
-    Raises:
-        ValueError: a file cannot be read or does not hold what it should.
+    `ca` signs the server's certificate, None trusts the system's; `cert` is our own chain for mutual TLS, its
+    unencrypted private key is in `key`, or in it. Raises ValueError where a file cannot be read or does not hold what
+    it should.
     """
     return _context((ca, cert, key), (_stamp(ca), _stamp(cert), _stamp(key)))
 

@@ -1,10 +1,11 @@
-"""HTTP as the Streamable HTTP transport needs it."""
+"""HTTP as the Streamable HTTP transport needs it, and how an exchange can fail."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from fastgw.catalog.route import Deadlines
+from fastgw.errors import Fault, Kind
 
 
 class Answer(Protocol):
@@ -21,8 +22,7 @@ class Answer(Protocol):
     async def read(self) -> bytes:
         """The next piece of the stream as it arrived, b"" at its proper end.
 
-        Raises:
-            Fault: LOST (cut short, too large) or TIMEOUT (idle or total deadline), both `sent`.
+        Raises Fault LOST (cut short, too large) or TIMEOUT (idle or total deadline), both `sent`.
         """
 
     def extend(self, due: float, seconds: float) -> None:
@@ -50,10 +50,7 @@ class HttpClient(Protocol):
     async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> Answer:
         """Send one request and wait for the head of its answer (for anything but a stream: the body too).
 
-        Args:
-            verb: POST, GET or DELETE.
-            headers: header lines, each ended by CRLF, less `Host` and `Content-Length`, which are added here.
-            body: the whole body; empty for GET and DELETE.
+        Header lines are each ended by CRLF; `Host` and `Content-Length` are added here. GET and DELETE have no body.
 
         Raises:
             Fault: NO_SERVER with `sent=False` (refused, TLS, no free connection, connect deadline, a redirect to
@@ -63,3 +60,23 @@ class HttpClient(Protocol):
 
     async def close(self) -> None:
         """Close every connection; exchanges under way are LOST."""
+
+
+def down(detail: str) -> Fault:
+    """The server cannot be reached; nothing was sent."""
+    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, repeatable=True, retry_after=1)
+
+
+def busy(detail: str) -> Fault:
+    """All connections to the server stayed in use until the connect deadline; nothing was sent."""
+    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, repeatable=True, retry_after=1)
+
+
+def lost(detail: str) -> Fault:
+    """The request was sent, or a part of it, and no whole and sound answer came back."""
+    return Fault(Kind.LOST, detail=detail, sent=True)
+
+
+def late(seconds: float, which: str) -> Fault:
+    """The request was sent and the deadline `which`, `seconds` long, has passed."""
+    return Fault(Kind.TIMEOUT, detail=f"{which} deadline", data={"timeoutMs": round(seconds * 1000)}, sent=True)

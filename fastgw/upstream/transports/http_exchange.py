@@ -20,21 +20,18 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
-from fastgw.upstream.failures import late, lost
 from fastgw.upstream.transports.decoding import Decoder, decoder_of
+from fastgw.upstream.transports.http_client import late, lost
 
-HIGH_WATER = 64 * 1024
-"""Bytes of a stream that may wait for their reader before the socket is left alone."""
+HIGH_WATER = 64 * 1024  # bytes of a stream that may wait for their reader before the socket is left alone
 
-HEAD_LIMIT = 64 * 1024
-"""Most bytes of an answer's head, of the 1xx answers before it, and of a chunked body's trailer."""
+HEAD_LIMIT = 64 * 1024  # most bytes of an answer's head, of the 1xx answers before it, and of a chunked body's trailer
 
 _SINGLE = frozenset(("content-type", "content-length", "transfer-encoding", "content-encoding"))
 _STREAM = re.compile(r"\s*text/event-stream\s*(?:;|$)", re.IGNORECASE)
 _JOIN_AT = 512
 _DAY = 86_400.0
-_TICK = 0.001
-"""Seconds to which loops round their timers."""
+_TICK = 0.001  # seconds to which loops round their timers
 
 
 class _UnexpectedBytes(Exception):
@@ -78,7 +75,6 @@ class HttpProtocol(ResponseHandler):
             connection.close()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; its call-backs below run inside."""
         exchange = self.exchange
         if exchange is None or exchange.body is not None:
             self.drop()
@@ -106,17 +102,15 @@ class HttpProtocol(ResponseHandler):
             exchange.settle(lost("head or trailer too large"))
 
     def on_message_begin(self) -> None:
-        """Parser: an answer starts."""
         if self._whole:
             raise _UnexpectedBytes
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
-        """Parser: one header line, or a line of the trailer, which nobody reads."""
+        """Parser: a header line, or a line of the trailer, which nobody reads."""
         if not self._headed:
             self._lines.append((name, value or b""))
 
     def on_headers_complete(self) -> None:
-        """Parser: a head is whole."""
         lines, self._lines = self._lines, []
         status = self._http.get_status_code()
         if 100 <= status < 200 and status != 101:
@@ -126,7 +120,6 @@ class HttpProtocol(ResponseHandler):
         self._headed = True
 
     def on_body(self, piece: bytes) -> None:
-        """Parser: bytes of the body."""
         self._silent = 0
         cast(HttpAnswer, self.exchange).take(piece)
 
@@ -201,10 +194,8 @@ class HttpAnswer:
         return whole
 
     def _decode_on(self, decoder: Decoder) -> None:
-        """Have the next bytes of a stream that is encoded; a little of it can stand for very much.
-
-        Raises:
-            Fault: LOST for damaged data, and at its end for a body that breaks off.
+        """Have the next bytes of an encoded stream, of which a little can stand for very much. Raises Fault LOST for
+        damaged data, and at its end for a body that breaks off.
         """
         try:
             piece = decoder.pull(HIGH_WATER)
@@ -220,10 +211,8 @@ class HttpAnswer:
             self.resume()
 
     async def until_woken(self) -> None:
-        """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection.
-
-        Raises:
-            Fault: there is nothing more to come.
+        """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection. Raises Fault:
+        there is nothing more to come.
         """
         waiter = cast("asyncio.Future[None]", self.waiter)
         try:
@@ -251,11 +240,7 @@ class HttpAnswer:
             other.settle(lost("the connection answered out of step"))
 
     def begun(self, status: int, headers: dict[str, str]) -> None:
-        """The head is here.
-
-        Raises:
-            Fault: LOST for a body that announces too much, or is encoded in a way not known here.
-        """
+        """The head is here. Raises Fault LOST for a body that announces too much, or has a coding not known here."""
         if "content-encoding" in headers:
             self._decoder = decoder_of(headers)
         self._stream = status == 200 and _STREAM.match(headers.get("content-type", "")) is not None
@@ -278,13 +263,16 @@ class HttpAnswer:
             self._wake()
 
     def take(self, piece: bytes) -> None:
-        """Bytes of the body.
-
-        Raises:
-            Fault: LOST for a body that is too large, or cannot be decoded.
-        """
+        """Bytes of the body. Raises Fault LOST for one that is too large, or cannot be decoded."""
         if self._decoder is not None:
-            piece = self._decoded(piece, self._decoder)
+            decoder = self._decoder
+            if self._stream:
+                decoder.push(piece)
+                piece = b"" if self._pieces else decoder.pull(HIGH_WATER)
+                if decoder.pending and not self._paused:
+                    self._pause()
+            else:
+                piece = decoder.feed(piece, self._limit - self._held)
             if not piece:  # to whoever reads, nothing would be the end
                 self._moved = self._loop.time()
                 return
@@ -301,15 +289,6 @@ class HttpAnswer:
             # Chunks of one byte must not cost fifty times their size in list and objects.
             self._blocks.append(b"".join(self._pieces))
             self._pieces.clear()
-
-    def _decoded(self, piece: bytes, decoder: Decoder) -> bytes:
-        if not self._stream:
-            return decoder.feed(piece, self._limit - self._held)
-        decoder.push(piece)
-        found = b"" if self._pieces else decoder.pull(HIGH_WATER)
-        if decoder.pending and not self._paused:
-            self._pause()
-        return found
 
     def ended(self) -> None:
         """The whole answer is here. Of a stream the connection is given back now, of others when it has been taken."""
@@ -331,7 +310,6 @@ class HttpAnswer:
         self._total = due, seconds, "total"  # the timer stays as it is: it fires early, and looks again
 
     def resume(self) -> None:
-        """Listen to the socket again."""
         if self._paused:
             self._paused = False
             transport = self._carrier.transport
@@ -388,11 +366,8 @@ class HttpAnswer:
 
 
 def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header names in lower case with their first values.
-
-    Raises:
-        Fault: LOST for a head that is too large, switches protocols, frames its body twice, or has two of a header that
-            may be there once.
+    """Header names in lower case with their first values. Raises Fault LOST for a head that is too large, switches
+    protocols, frames its body twice, or has two of a header that may be there once.
     """
     if status == 101:
         raise lost("the server switches protocols")

@@ -8,20 +8,19 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol.names import Era
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import Attempt, CallContext, Spawn
-from fastgw.upstream.classify import classify
-from fastgw.upstream.ids import new_id
+from fastgw.upstream.classify import classify, new_id
 from fastgw.upstream.reply import UpstreamReply, withdraw
 from fastgw.upstream.transports.http_client import HttpClient
 
 
 class StreamableHttp:
-    """A `port.Transport`.
+    """How calls get to one address of a server, and the server's messages back.
 
-    Args:
-        http: the connections.
-        spawn: `BackgroundTasks.spawn`.
-        ours: our `clientInfo` as JSON text, for agents that gave none.
-        limit: most bytes of one event of a stream.
+    It gives the server one attempt - in its era and session, with its credential, within what is left of its
+    deadlines - and comes back with the messages of the answer as soon as there is one. What the answer means stands in
+    `UpstreamReply.classified`: anything but RELAY is for the caller to mend, who then sends the attempt again. It
+    never sends anything twice by itself. Cancelled while it waits, it withdraws the call. `ours` is our `clientInfo` as
+    JSON text, for agents that gave none; an event of a stream has `limit` bytes at most.
     """
 
     def __init__(self, http: HttpClient, spawn: Spawn, ours: bytes, limit: int) -> None:
@@ -31,6 +30,9 @@ class StreamableHttp:
         self._limit = limit
 
     async def send(self, attempt: Attempt) -> UpstreamReply:
+        """Give the call to the server and wait until it begins to answer. Raises Fault: `sent` says whether the server
+        may have run the call; BAD_PARAMS for arguments that cannot be sent.
+        """
         upstream_id, era, session = new_id(), attempt.era, attempt.session
         if era is Era.MODERN:
             headers, body = modern.request(attempt.call, attempt.target, upstream_id, attempt.credential, self._ours)
@@ -43,17 +45,13 @@ class StreamableHttp:
         try:
             answer = await self._http.request("POST", headers, body, context.left())
         except BaseException as stopped:
-            if era is Era.LEGACY and _may_still_run(stopped):
+            is_late = isinstance(stopped, Fault) and stopped.kind is Kind.TIMEOUT
+            # The server may be at work on a call whose answer nobody will read.
+            if era is Era.LEGACY and (is_late or isinstance(stopped, asyncio.CancelledError)):
                 self._spawn(withdraw(context, "no longer wanted"), "cancel a call")
             raise
         return UpstreamReply(context, answer, classify(answer, era, upstream_id, attempt.call.capabilities))
 
     async def close(self) -> None:
+        """Close every connection; what is under way is LOST."""
         await self._http.close()
-
-
-def _may_still_run(stopped: BaseException) -> bool:
-    """Whether the server may be at work on a call whose answer nobody will read."""
-    if isinstance(stopped, Fault):
-        return stopped.kind is Kind.TIMEOUT
-    return isinstance(stopped, asyncio.CancelledError)
