@@ -24,7 +24,7 @@ class Address:
     """One address of a server.
 
     Args:
-        key: identity of the instance: survives reloads, names its pool, sessions and breaker: `server|url`.
+        key: identity of the instance: survives reloads, names what is learned of it: `server|url`.
         era: `Era.value` it speaks as far as is known, `both` where it speaks either; None while it never answered.
         version: the revision to speak to it, the modern one where it speaks both; empty while unknown.
         shown: the URL as operators may see it: as written in the file, references not filled in, without its query.

@@ -59,7 +59,7 @@ class UpstreamCaller:
         loop = asyncio.get_running_loop()
         deadlines, first = arm.deadlines, loop.time()
         failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
-        for target in arm.targets[:1]:
+        for target in arm.targets[:1]:  # the others are for when their servers may stand in for each other
             backend = backends[target.server]
             tried: list[str] = []
             identity = identity_of(backend, principal, call)

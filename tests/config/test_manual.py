@@ -19,7 +19,7 @@ SCHEMA = json_schema()
 DEFINITIONS: dict[str, Any] = SCHEMA["$defs"]
 
 
-SHARED = {"MatchSettings", "ArgumentTest"}
+SHARED = {"MatchSettings", "ArgumentTestSettings"}
 """Explained once, at policies."""
 
 
