@@ -195,9 +195,9 @@ def test_two_gateways_on_one_store_hold_one_limit(tmp_path: Path) -> None:
                 running_beside(settings(server.url, limits, {"store": place}), tmp_path / "one", around) as one,
                 running_beside(settings(server.url, limits, {"store": place}), tmp_path / "two", around) as two,
             ):
-                through = await asyncio.gather(admitted(one, 50), admitted(two, 50))
-                assert sum(through) == 50
-                assert min(through) > 0
+                # Each has a call first: on a busy machine one of them may take all that is left.
+                assert (await admitted(one, 1), await admitted(two, 1)) == (1, 1)
+                assert sum(await asyncio.gather(admitted(one, 50), admitted(two, 50))) == 48
                 assert "open-sesame" not in one.log() + two.log()
 
     asyncio.run(story())

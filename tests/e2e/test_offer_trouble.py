@@ -11,6 +11,7 @@ from tests.e2e.asking import ERAS, LISTS, Agent, agent
 from tests.e2e.gateway import running_beside, until
 from tests.e2e.http import Reply
 from tests.e2e.library import done, libraries, offered, said, shelf, shelf_listed, shelf_names, text
+from tests.e2e.ports import free_port
 from tests.e2e.servers import serving
 
 BOTH = 24  # fresh connections reach both workers; that they do not has a chance of 1 in 10**7
@@ -42,7 +43,8 @@ def test_lists_outlive_their_server_and_a_restart(era: str, tmp_path: Path) -> N
 
     async def story() -> None:
         async with serving(up) as other:
-            async with serving(down) as place:
+            # A port that the system gave would go to somebody else while the server is down.
+            async with serving(down, free_port()) as place:
                 port = place.port
                 servers = {"up": {"url": other.url}, "down": {"url": place.url, "era": era}}
                 async with running_beside({"servers": servers}, tmp_path) as gateway:
