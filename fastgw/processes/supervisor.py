@@ -77,6 +77,7 @@ class Supervisor:
         self._parts = parts
         self._plan = plan
         self._pid = os.getpid()
+        self._addresses = authority(*places.address), authority(*places.admin_address)
         keys = sealing_keys(plan.secrets, plan.data)
         self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
         self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
@@ -105,6 +106,7 @@ class Supervisor:
             self._start(one)
         # What workers alone need is imported while the controller compiles and asks servers for their lists.
         self._parts.load(self._plan)
+        log.info("agents: http://%s  operators: http://%s", *self._addresses)
         gc.freeze()
         gc.enable()
         for one in self._workers:
@@ -273,14 +275,11 @@ def launch(parts: Factories) -> int:
     plan.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix=f"fastgw-{os.getpid()}-"))
     try:
-        for left in folder.parent.glob("fastgw-*-*"):  # of launchers that were killed
+        for left in folder.parent.glob("fastgw-*-*"):  # of supervisors that were killed
             pid = left.name.split("-")[1]
             if pid.isdigit() and not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(left, ignore_errors=True)
         places = Sockets.take(plan, folder)
-        supervisor = Supervisor(parts, plan, places)
-        agents, operators = authority(*places.address), authority(*places.admin_address)
-        log.info("agents: http://%s  operators: http://%s", agents, operators)
-        return supervisor.run()
+        return Supervisor(parts, plan, places).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
