@@ -485,6 +485,11 @@ def test_a_reload_adds_and_removes_endpoints_and_drops_no_call(tmp_path: Path) -
                 await entered.wait()
                 assert await status(gateway, "/full") == {404}
                 await reload(gateway, settings(urls, {"/mcp": ENDPOINTS["/mcp"], "/full": ENDPOINTS["/full"]}))
+
+                async def is_everywhere() -> bool:  # each worker takes the new endpoint by itself
+                    return await status(gateway, "/full") == {200} == await status(gateway, "/full")
+
+                await until(is_everywhere)
                 await until(lambda: lists(gateway, "/full", set(TOOLS["/full"]), set(RESOURCES["/full"])))
                 assert await status(gateway, "/few") == {404}
                 for reply in [await leaving.call("run") for _ in range(4)]:
