@@ -7,7 +7,7 @@ the servers, as they are written, each with what it lists in its own order.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 from fastgw.catalog.elements import DIALECTS
@@ -18,9 +18,16 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListEntry:
-    """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up."""
+    """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up.
+
+    `checksum` is of the first text, worked out once: where lists are cut for their way to the workers goes by it.
+    """
 
     texts: tuple[bytes, ...]
+    checksum: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checksum", crc32(self.texts[0]))
 
 
 def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> ListEntry:

@@ -53,12 +53,14 @@ def shortened(name: str) -> str:
 def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
     """Names for the tools of one endpoint, servers in the order of the file; `reserved` are the names of entries."""
     naming, kept = Naming(), frozenset(reserved)
-    every = [(server, tool) for server in servers for tool in dict.fromkeys(server.tools)]
-    for server, tool in every:
-        if not is_visible(tool):
-            subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
-            naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
-    tools = [(server, tool) for server, tool in every if is_visible(tool)]
+    tools: list[tuple[ServerNames, str]] = []
+    for server in servers:
+        for tool in dict.fromkeys(server.tools):
+            if is_visible(tool):
+                tools.append((server, tool))
+            else:
+                subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
+                naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
     brought = Counter(tool for _, tool in tools)
     made: list[tuple[str, str, str]] = []
     taken = set(kept)

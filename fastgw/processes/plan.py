@@ -118,10 +118,11 @@ class GatewayPort(Protocol):
 class ControlPlanePort(Protocol):
     """What the controller decides by (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests).
 
-    `questions` that workers may ask are those of `ports.Controller`: `open_session`, `keep_session`, `end_session`,
-    `doubt_era`, `refresh`; each raises `Fault` as said there. Where `compile` raises, whatever it is, the snapshot
-    before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would give something else,
-    `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever that alone is another.
+    `questions` that workers may ask are those of `upstream.controller.Controller`: `open_session`, `keep_session`,
+    `end_session`, `doubt_era`, `refresh`; each raises `Fault` as said there. Where `compile` raises, whatever it
+    is, the snapshot before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would
+    give something else, `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever
+    that alone is another.
     `settled`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a second.
     """
 

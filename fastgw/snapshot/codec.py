@@ -175,7 +175,7 @@ def _cut(entries: Sequence[ListEntry]) -> Iterator[Sequence[ListEntry]]:
     """Items in pieces: an item decides by itself whether a piece ends with it, so that a new one moves no other."""
     begin = 0
     for end, entry in enumerate(entries, 1):
-        if end == len(entries) or crc32(entry.texts[0]) % ITEMS == 0:
+        if end == len(entries) or entry.checksum % ITEMS == 0:
             yield entries[begin:end]
             begin = end
 

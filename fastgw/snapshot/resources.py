@@ -64,14 +64,15 @@ def _section(builder: EndpointBuilder, kind: DefinitionKind, server: str, uris: 
 def _definitions(builder: EndpointBuilder, server: str, uris: Uris) -> Definitions:
     """The server's tools; those that point at a resource (`_meta.ui.resourceUri`) name it as agents know it."""
     cache, path, tools = builder.cache, builder.path, builder.offer(server).tools
-    if not uris.rewrites(server):
+    pointing = cache.kept(
+        ("pointing", path, server),
+        (tools,),
+        lambda: [name for name, tool in tools.items() if b"resourceUri" in tool.members.get("_meta", b"")],
+    )
+    if not pointing or not uris.rewrites(server):
         return tools
     expose = partial(uris.exposed, server)
-    shown = {
-        name: links.definition(tool.members, expose)
-        for name, tool in tools.items()
-        if b"resourceUri" in tool.members.get("_meta", b"")
-    }
+    shown = {name: links.definition(tools[name].members, expose) for name in pointing}
     shown = cache.as_before(("pointers", path, server), shown)
     made = {name: replace(tools[name], members=new, tails=tails(new)) for name, new in shown.items()}
-    return cache.kept(("pointed", path, server), (tools, shown), lambda: {**tools, **made}) if shown else tools
+    return cache.kept(("pointed", path, server), (tools, shown), lambda: {**tools, **made})
