@@ -1,15 +1,16 @@
-"""`python -m bench edge | compile | lists | limits | changes | load`, and servers for them; left out, `edge`."""
+"""`python -m bench edge | steps | compile | lists | limits | changes | load`, and servers for them; left out, `edge`."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import backend, changes, compile, edge, limits, lists, load, servers
+from bench import backend, changes, compile, edge, limits, lists, load, servers, steps
 
 COMMANDS = {
     "edge": edge.main,
     "compile": compile.main,
     "lists": lists.main,
+    "steps": steps.main,
     "limits": limits.main,
     "changes": changes.main,
     "load": load.main,

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Set
 
 from fastgw.errors import Fault, Kind
-from fastgw.policy.match import Principal
 from fastgw.snapshot.model import KeyEntry
 
 PREFIX = "fgw_"
@@ -23,7 +22,7 @@ def digest(key: str) -> str:
 
 def authenticate(
     headers: Mapping[bytes, bytes], twice: Set[bytes], keys: Mapping[str, KeyEntry], now: float
-) -> Principal:
+) -> KeyEntry:
     """Who shows the key in these headers: `Authorization`, with or without the word Bearer, or `X-API-Key`.
 
     Args:
@@ -48,7 +47,7 @@ def authenticate(
         raise _wrong("unknown key")
     if entry.expires is not None and now >= entry.expires:
         raise _wrong(f"{entry.principal.credential} has expired")
-    return entry.principal
+    return entry
 
 
 def _authorized(value: bytes) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Awaitable
 
 from fastgw.config.schema.servers import CredentialSettings
 from fastgw.policy.match import Principal
 from fastgw.snapshot.model import Backend
 
 
-async def headers(principal: Principal, backend: Backend) -> bytes:
+def headers(principal: Principal, backend: Backend) -> bytes | Awaitable[bytes]:
     """The header lines, each ended by CRLF, that calls of this principal bring to this server; a secret.
 
-    Asked for each attempt. Static ones were prepared when the snapshot was compiled and are not waited for.
+    Asked for each attempt. Static ones were prepared when the snapshot was compiled; others may have to be waited for.
     """
     return backend.headers
 

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
+from fastgw.policy.bucket import MICROS, BucketRate
 from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import headers, sse
 from fastgw.upstream.call_context import BackgroundTasks
@@ -35,6 +37,12 @@ KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream gets a comment: many proxies give up at 60, some at 30."""
 
 
+class Draining(Protocol):
+    """How far this worker's life is: whether connections are to end with the answer they wait for."""
+
+    draining: bool
+
+
 @dataclass(slots=True)
 class Budget:
     """Bytes that bodies may hold together; whoever takes gives back once."""
@@ -53,18 +61,51 @@ class Budget:
         self.left += count
 
 
-class AgentConnection:
-    """One request's connection, as far as this request goes."""
+class ResponseWriter:
+    """What the pipeline needs to answer one call; by itself it has room for nothing but the response."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    __slots__ = ()
+
+    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
+        """The final response, whole; on a stream that has begun it is the last event."""
+        raise NotImplementedError
+
+    async def event(self, data: bytes) -> None:
+        """One notification before the response."""
+
+    async def close_unanswered(self) -> None:
+        """End without a response: the agent has cancelled the call and must not be answered."""
+
+    def keep_alive(self) -> None:
+        """The server streams: from now on silence is filled with comments."""
+
+
+class AgentConnection(ResponseWriter):
+    """One request's connection, as far as this request goes. Its answer is JSON if the response comes first, else an
+    event stream.
+
+    Args:
+        life: whether connections are to end with the answer they wait for.
+    """
+
+    __slots__ = ("_context", "_life", "_receive", "_send", "_tasks", "_timer", "_turn", "over", "started")
+
+    def __init__(
+        self, context: RequestContext, receive: Receive, send: Send, life: Draining, tasks: BackgroundTasks
+    ) -> None:
+        self._context = context
         self._receive = receive
         self._send = send
+        self._life = life
+        self._tasks = tasks
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Lock | None = None
         self.over = False
         """Whether the end of an answer has been sent."""
         self.started = False
         """Whether the head of an answer has been sent."""
 
-    async def read(self, limit: int, length: int | None, hold: Callable[[int], bool]) -> bytes:
+    async def read(self, limit: int, length: int | None, hold: Callable[[RequestContext, int], bool]) -> bytes:
         """The whole body.
 
         Args:
@@ -87,7 +128,7 @@ class AgentConnection:
             if size > limit:
                 raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
             if size > held:
-                if not hold(more := min(max(held, size - held), limit)):
+                if not hold(self._context, more := min(max(held, size - held), limit)):
                     raise Fault(Kind.FULL, retry_after=1)
                 held += more
             message = await self._receive()
@@ -110,33 +151,13 @@ class AgentConnection:
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
                         return
 
-    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """A whole answer in one piece."""
-        self.over = self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": fields})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def open(self, fields: Fields) -> None:
-        """The head of a stream."""
-        self.started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": fields})
-
-    async def push(self, data: bytes) -> None:
-        """One piece of the stream; waits while the agent reads slower than it is sent."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def close(self) -> None:
-        """The end of the stream."""
-        self.over = True
-        await self._send({"type": "http.response.body", "body": b""})
-
-    def watch(self, left: Callable[[], None], tasks: BackgroundTasks) -> None:
+    def watch(self, left: Callable[[], None]) -> None:
         """Call `left` once if the agent goes away before its answer is complete.
 
         A pending `receive` of the server is a future, so watching costs no task; elsewhere it is a coroutine.
         """
         pending: Any = self._receive()
-        future = pending if hasattr(pending, "add_done_callback") else tasks.spawn(pending, "watch")
+        future = pending if hasattr(pending, "add_done_callback") else self._tasks.spawn(pending, "watch")
 
         def woken(done: asyncio.Future[Message]) -> None:
             if self.over or done.cancelled() or done.exception() is not None:
@@ -144,83 +165,81 @@ class AgentConnection:
             if done.result()["type"] == "http.disconnect":
                 left()
             else:
-                self.watch(left, tasks)
+                self.watch(left)
 
         future.add_done_callback(woken)
 
-
-class ResponseWriter:
-    """What the pipeline needs to answer one call; by itself it has room for nothing but the response."""
-
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """The final response, whole; on a stream that has begun it is the last event."""
-        raise NotImplementedError
-
-    async def event(self, data: bytes) -> None:
-        """One notification before the response."""
-
-    async def close_unanswered(self) -> None:
-        """End without a response: the agent has cancelled the call and must not be answered."""
-
-    def keep_alive(self) -> None:
-        """The server streams: from now on silence is filled with comments."""
-
-
-class HttpResponse(ResponseWriter):
-    """An HTTP answer: JSON if the response comes first, else an event stream."""
-
-    def __init__(self, agent: AgentConnection, context: RequestContext, common: Fields, tasks: BackgroundTasks) -> None:
-        self._agent = agent
-        self._context = context
-        self._common = common
-        self._tasks = tasks
-        accept = context.headers.get(b"accept")
-        self._streams = context.dialect.streams and headers.accepts(accept, b"text/event-stream")
-        self._turn = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        self._stop_timer()
         self._context.bytes_out += len(body)
-        if not self._agent.started:
-            await self._agent.answer(status, [*self._head(), *fields, JSON], body)
+        if self._timer is not None:
+            self._stop_timer()
+        if not self.started:
+            self.over = self.started = True
+            found = [*self._head(), *fields, JSON] if body else [*self._head(), *fields]
+            await self._send({"type": "http.response.start", "status": status, "headers": found})
+            await self._send({"type": "http.response.body", "body": body})
             return
-        async with self._turn:
-            await self._agent.push(sse.encode(body))
-            await self._agent.close()
+        async with self._in_turn:
+            await self._send({"type": "http.response.body", "body": sse.encode(body), "more_body": True})
+            await self._end()
 
     async def event(self, data: bytes) -> None:
         """An agent that takes no streams gets no notifications."""
-        if not self._streams:
-            return
-        self._context.bytes_out += len(data)
-        await self._push(sse.encode(data))
+        if self._streams:
+            self._context.bytes_out += len(data)
+            await self._push(sse.encode(data))
 
     async def close_unanswered(self) -> None:
         self._stop_timer()
-        if not self._agent.started:
-            await self._agent.open([*self._head(), *_STREAM] if self._streams else self._head())
-        async with self._turn:
-            await self._agent.close()
+        if not self.started:
+            await self._open(_STREAM if self._streams else [])
+        async with self._in_turn:
+            await self._end()
 
     def keep_alive(self) -> None:
         if self._streams:
             self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE, self._comment)
 
+    @property
+    def _streams(self) -> bool:
+        context = self._context
+        return context.dialect.streams and headers.accepts(context.headers.get(b"accept"), b"text/event-stream")
+
+    @property
+    def _in_turn(self) -> asyncio.Lock:
+        """A stream is written by the call and by its timer."""
+        self._turn = self._turn or asyncio.Lock()
+        return self._turn
+
     async def _push(self, data: bytes) -> None:
-        async with self._turn:
-            if self._agent.over:  # a comment that was on its way while the answer was given
+        async with self._in_turn:
+            if self.over:  # a comment that was on its way while the answer was given
                 return
-            if not self._agent.started:
-                await self._agent.open([*self._head(), *_STREAM])
-            await self._agent.push(data)
+            if not self.started:
+                await self._open(_STREAM)
+            # Waits while the agent reads slower than it is sent.
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if self._timer is not None:
             self._timer.cancel()
             self.keep_alive()
 
+    async def _open(self, fields: Fields) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*self._head(), *fields]})
+
+    async def _end(self) -> None:
+        self.over = True
+        await self._send({"type": "http.response.body", "body": b""})
+
     def _head(self) -> Fields:
         """The headers of every answer, and how the limits stand that counted this one."""
-        return [*self._common, *rate_limit_headers(self._context.verdict)] if self._context.verdict else self._common
+        context = self._context
+        found = [(b"x-request-id", context.request_id.encode()), *context.cors]
+        if context.verdict is not None:
+            found += rate_limit_headers(context.verdict)
+        if self._life.draining:
+            found.append((b"connection", b"close"))
+        return found
 
     def _comment(self) -> None:
         self._tasks.spawn(self._push(sse.KEEP_ALIVE), "keep-alive")
@@ -239,15 +258,19 @@ def rate_limit_headers(verdict: LimitVerdict | None) -> Fields:
     charge = verdict.tightest if verdict is not None else None
     if verdict is None or charge is None or charge.rate is None:
         return []
-    rate = charge.rate
+    name, policy = _limit_policy(charge.limit.name, charge.rate)
+    full_in = -(-verdict.lacking // charge.rate.gain) * charge.rate.tick
+    return [policy, (b"ratelimit", b"%s;r=%d;t=%d" % (name, verdict.left, -(-full_in // MICROS)))]
+
+
+@lru_cache(maxsize=1024)
+def _limit_policy(limit: str, rate: BucketRate) -> tuple[bytes, tuple[bytes, bytes]]:
+    """The limit's name in headers, and the header that says what it grants."""
     # A String of structured fields (RFC 9651, section 3.3.3): printable ASCII, two letters escaped.
-    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in charge.limit.name)
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in limit)
     name = b'"%s"' % plain.replace("\\", "\\\\").replace('"', '\\"').encode()
     window = max(1, ceil(rate.seconds(rate.cap)))
-    return [
-        (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, rate.burst, window)),
-        (b"ratelimit", b"%s;r=%d;t=%d" % (name, verdict.left, ceil(verdict.full_in))),
-    ]
+    return name, (b"ratelimit-policy", b"%s;q=%d;w=%d" % (name, rate.burst, window))
 
 
 def tightest(verdicts: Iterable[LimitVerdict | None]) -> LimitVerdict | None:

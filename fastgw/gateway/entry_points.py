@@ -18,9 +18,11 @@ from fastgw.gateway.dialects.agent_sessions import AgentSessions
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import headers, names
 from fastgw.protocol.call import Call
+from fastgw.protocol.quick import read_call
 from fastgw.snapshot.model import Endpoint
 
 _LEGACY = frozenset(version.encode() for version in names.LEGACY_VERSIONS)
+_MODERN = names.MODERN_VERSION.encode()
 _TOOLS, _INVOKE = "tools/", "/invoke"
 _LOGIN = ("/.well-known/oauth-", "/.well-known/openid-configuration", "/register", "/authorize", "/token")
 """Where clients whose key was refused go next: they show their user the answer."""
@@ -39,8 +41,9 @@ class MessageEntryPoint:
 
     def brings_body(self, context: RequestContext) -> bool:
         found = context.headers
-        kind = headers.media_type(found.get(b"content-type", b""))
-        if b"content-type" in context.twice or kind != b"application/json":
+        kind = found.get(b"content-type", b"")
+        is_json = kind == b"application/json" or headers.media_type(kind) == b"application/json"
+        if not is_json or b"content-type" in context.twice:
             raise Fault(Kind.BAD_MEDIA_TYPE)
         if not headers.accepts(found.get(b"accept"), b"application/json"):
             raise Fault(Kind.NOT_ACCEPTABLE)
@@ -54,6 +57,9 @@ class MessageEntryPoint:
         Raises:
             Fault: the body as a whole is refused; `context.reply_to` is the id to answer.
         """
+        quick = _quick(context, body, agent_sessions)
+        if quick is not None:
+            return quick
         if body.lstrip(b" \t\r\n")[:1] == b"[":
             return _batch(context, body, agent_sessions)
         wants_session = _speaks_sessions(context)
@@ -124,6 +130,17 @@ def _speaks_sessions(context: RequestContext) -> bool:
     """
     named = context.headers.get(headers.VERSION)
     return named is None or (named in _LEGACY and headers.VERSION not in context.twice)
+
+
+def _quick(context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest | None:
+    """A call of a tool in the usual shape; None for whatever is to be read with care."""
+    found = read_call(body) if not context.twice else None
+    if found is None:
+        return None
+    version = context.headers.get(headers.VERSION)
+    if version == _MODERN:
+        return modern.quick(context, found)
+    return legacy.quick(context, found, agent_sessions) if version in _LEGACY else None
 
 
 def _opened(context: RequestContext, body: bytes) -> OpenedMessage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Awaitable, Sized
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
@@ -14,35 +14,29 @@ MOST_IN_FLIGHT = 10_000
 class AdmissionGate:
     """One of `Gateway.gates`."""
 
-    async def admit(self, context: RequestContext) -> None:
-        """Let the call pass. Raises a Fault: it may not, now."""
+    def admit(self, context: RequestContext) -> Awaitable[None] | None:
+        """Let the call pass, at once or when what is given back is over. Raises a Fault: it may not, now."""
         raise NotImplementedError
 
     def settle(self, context: RequestContext) -> None:
         """The call is over, however it ended: give back what was taken, if it came as far as this gate at all."""
 
 
-class CapacityGate(AdmissionGate):
-    """Bounds the calls that one worker carries.
+class AvailabilityGate(AdmissionGate):
+    """Bounds the calls that one worker carries, and keeps calls from servers that are under maintenance.
 
     Args:
-        running: them.
+        running: the calls.
     """
 
     def __init__(self, running: Sized) -> None:
         self._running = running
         self.most = MOST_IN_FLIGHT
 
-    async def admit(self, context: RequestContext) -> None:
+    def admit(self, context: RequestContext) -> None:
         if len(self._running) > self.most:
             raise Fault(Kind.FULL, retry_after=1)
-
-
-class MaintenanceGate(AdmissionGate):
-    """Keeps calls from servers that the configuration says are under maintenance."""
-
-    async def admit(self, context: RequestContext) -> None:
         assert context.arm is not None
-        backend = context.snapshot.backends[context.arm.target.server]
-        if backend.maintenance is not None:
-            raise Fault(Kind.NO_SERVER, backend.maintenance, data={"reason": "maintenance"}, retry_after=60)
+        maintenance = context.snapshot.backends[context.arm.targets[0].server].maintenance
+        if maintenance is not None:
+            raise Fault(Kind.NO_SERVER, maintenance, data={"reason": "maintenance"}, retry_after=60)

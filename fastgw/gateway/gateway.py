@@ -7,15 +7,16 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from fastgw.errors import Fault, Kind
-from fastgw.gateway.connection import Budget, Fields
+from fastgw.gateway.access import KnownAgents
+from fastgw.gateway.connection import Budget, Draining
 from fastgw.gateway.context import DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
-from fastgw.gateway.gates import AdmissionGate, CapacityGate, MaintenanceGate
+from fastgw.gateway.gates import AdmissionGate, AvailabilityGate
 from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
@@ -30,15 +31,8 @@ from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import Controller, UpstreamSession
 from fastgw.upstream.instances import Instances
 
+_NONE: frozenset[bytes] = frozenset()
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
-
-
-class Draining(Protocol):
-    """How far this worker's life is, as far as answers show it."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether connections are to end with the answer they wait for."""
 
 
 class Gateway:
@@ -59,7 +53,7 @@ class Gateway:
         self.limiter = limiter
         self.tasks = tasks
         self.refusal_log = RefusalLog()
-        self._life = life
+        self.life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
         self._instances = Instances(tasks.spawn)
@@ -67,14 +61,16 @@ class Gateway:
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
         self._running: set[RequestContext] = set()
-        self.gates: list[AdmissionGate] = [CapacityGate(self._running), MaintenanceGate(), limiter]
+        self.gates: list[AdmissionGate] = [AvailabilityGate(self._running), limiter]
         """What a call passes, in order, before it goes to its server; and back when it is over."""
+        self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
         self.observers: list[Observer] = [RequestMetrics(counters), UsageEvents(controller)]
         """What observes every request that is over, in order."""
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
         self._sweep = DeadlineSweep()
         self._loop = asyncio.get_running_loop()
+        self.known_agents = KnownAgents()
         self.agent_sessions = AgentSessions()
         self.descriptions = Descriptions()
         self.cursors: Sealer
@@ -127,11 +123,14 @@ class Gateway:
 
     def begin(self, scope: Mapping[str, Any]) -> RequestContext:
         """The context of a new request. The snapshot taken here is the one it keeps."""
-        assert self._newest is not None
-        found, twice = headers.index(scope["headers"])
+        snapshot, lines = self._newest, scope["headers"]
+        assert snapshot is not None
+        found, twice = dict(lines), _NONE
+        if len(found) != len(lines):
+            found, twice = headers.index(lines)
         name = f"req_{self._boot}{next(self._numbers):06x}"
         now = time.monotonic()
-        context = RequestContext(name, self._newest, _NOWHERE, modern.DIALECT, found, twice, now, timestamp=time.time())
+        context = RequestContext(name, snapshot, _NOWHERE, modern.DIALECT, found, twice, now, time.time())
         context.client = scope.get("client")
         context.task = asyncio.current_task(self._loop)
         self._sweep.add(context)
@@ -142,27 +141,23 @@ class Gateway:
         name = f"req_{self._boot}{next(self._numbers):06x}"
         return RequestContext(
             name, whole.snapshot, whole.endpoint, whole.dialect, whole.headers, whole.twice, whole.started,
-            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view,
+            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view, access=whole.access,
             method=found.call.method, bytes_in=found.size, reply_to=found.call.id,
         )  # fmt: skip
 
     def hold(self, context: RequestContext, count: int) -> bool:
-        """Take room for `count` bytes of the body of this request, besides what it has; given back by `release`."""
+        """Take room for `count` bytes of the body of this request, besides what it has; given back by `end`."""
         is_free = self._bodies.take(count)
         context.held += count if is_free else 0
         return is_free
 
-    def release(self, context: RequestContext) -> None:
+    def end(self, context: RequestContext) -> None:
         """The request is over: its body is no more."""
-        self._bodies.give(context.held)
-        context.held = 0
-
-    def common(self, context: RequestContext) -> Fields:
-        """The headers of every answer."""
-        found = [(b"x-request-id", context.request_id.encode()), *context.cors]
-        if self._life.draining:
-            found.append((b"connection", b"close"))
-        return found
+        context.close()
+        self._sweep.remove(context)
+        if context.held:
+            self._bodies.give(context.held)
+            context.held = 0
 
     def track(self, context: RequestContext) -> None:
         """The call runs: it can be cancelled by its session, and a drain waits for it."""
@@ -171,12 +166,15 @@ class Gateway:
         if call is not None and call.session is not None:
             self._calls[call.session, call.id] = context
 
-    def untrack(self, context: RequestContext) -> None:
-        """The call is over."""
+    def settle(self, context: RequestContext) -> None:
+        """The call is over, however it ended: the gates get back what they gave, the observers hear of it."""
+        for gate in self._settled_gates:
+            gate.settle(context)
         self._running.discard(context)
         call = context.call
         if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is context:
             del self._calls[call.session, call.id]
+        self.record(context)
 
     def expire(self) -> None:
         """The worker ends before these calls do: each is answered so, rather than cut off."""
@@ -185,7 +183,7 @@ class Gateway:
 
     def record(self, context: RequestContext) -> None:
         """The request is over, answered or refused: let the observers know."""
-        context.latency = time.monotonic() - context.started
+        context.end(time.monotonic())
         for observer in self.observers:
             observer.observe(context)
 
@@ -215,10 +213,13 @@ class Gateway:
         """(instance, identity, session) of the sessions at servers that this worker uses."""
         return self.caller.known_sessions()
 
-    async def set_level(self, session: str, level: str) -> None:
-        """The agent wants log messages of this session from `level` on, whichever worker has its next call."""
+    async def set_level(self, session: str, level: str) -> bytes:
+        """The agent wants log messages of this session from `level` on, whichever worker has its next call: the result
+        says no more than that it is so.
+        """
         self.agent_sessions.set_level(session, level)
         await self.controller.set_level(session, level)
+        return b"{}"
 
     def suspected(self, key: tuple[str, str], session: str) -> None:
         """A call in this upstream session was answered as if its server had lost it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from heapq import nlargest
 from ipaddress import ip_address, ip_network
@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from fastgw.catalog.route import Arm
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
@@ -50,6 +51,8 @@ MOST_SELECTIONS = 200_000
 """Agents of which it is remembered which limits speak of them."""
 MOST_NAMES = 20_000
 """Tools and prompts of which the same is remembered: servers may give theirs other names without end."""
+MOST_CHARGES = 1000
+"""Tools of which one agent's buckets are remembered."""
 MOST_RESETS = 1000
 """Resets that are remembered: workers repeat each for some seconds (`limits/decide.lua`)."""
 NETWORK = 64
@@ -145,7 +148,7 @@ class Limiter(AdmissionGate):
 
     # -- a call ------------------------------------------------------------------------------------------------------
 
-    async def admit(self, context: RequestContext) -> None:
+    def admit(self, context: RequestContext) -> Awaitable[None] | None:
         """Count the call, or refuse it.
 
         Raises:
@@ -153,29 +156,39 @@ class Limiter(AdmissionGate):
         """
         charges = self.charges(context) if self._limits else ()
         if not charges:
-            return
-        verdict = await self._verdict(context, charges)
-        context.verdict = verdict
+            return None
+        context.verdict = verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
+        if verdict is None:
+            return self._admit_later(context, charges)
+        if verdict.refused is None and not verdict.shadowed:
+            self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
+        else:
+            self._judge(context, verdict)
+        return None
+
+    async def _admit_later(self, context: RequestContext, charges: Sequence[BucketCharge]) -> None:
+        context.verdict = verdict = await self._asked(context, charges)
+        self._judge(context, verdict)
+
+    def _judge(self, context: RequestContext, verdict: LimitVerdict) -> None:
         for limit in verdict.shadowed:
             self._counters.inc("fastgw_limit_refusals_total", limit.name, "shadow")
         if verdict.refused is not None:
             raise self._refusal(context, verdict, verdict.refused)
         self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
 
-    async def _verdict(self, context: RequestContext, charges: Sequence[BucketCharge]) -> LimitVerdict:
+    async def _asked(self, context: RequestContext, charges: Sequence[BucketCharge]) -> LimitVerdict:
         admission = context.admission = AwaitedAdmission(charges)
-        verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
-        if verdict is not None:
-            admission.verdict = verdict
-            return verdict
         self._buckets.ask(admission)
         return await admission.wait()
 
     def settle(self, context: RequestContext) -> None:
         """The call is over, however it ended."""
-        admission = context.admission
-        if admission is not None and (permits := admission.close()):
-            self._buckets.release(permits)
+        admission, verdict = context.admission, context.verdict
+        if admission is not None:
+            self._buckets.release(admission.close())
+        elif verdict is not None and verdict.permits:
+            self._buckets.release(verdict.permits)
 
     def _refusal(self, context: RequestContext, verdict: LimitVerdict, charge: BucketCharge) -> Fault:
         limit = charge.limit
@@ -195,12 +208,25 @@ class Limiter(AdmissionGate):
 
     # -- what it counts in -------------------------------------------------------------------------------------------
 
-    def charges(self, context: RequestContext) -> list[BucketCharge]:
-        """The buckets that the call counts in."""
-        call, arm, selection = context.call, context.arm, self._selection(context)
-        assert call is not None and arm is not None
+    def charges(self, context: RequestContext) -> Sequence[BucketCharge]:
+        """The buckets that the call counts in: the same for all calls of one tool, unless its arguments are asked."""
+        access, call, arm = context.access, context.call, context.arm
+        assert access is not None and call is not None and arm is not None
+        name = context.tool or ""
+        known = access.charges.get(name)
+        if known is not None and known[0] is arm:
+            return known[1]
+        selection = self._selection(context)
         if not selection.limits:
-            return []
+            return ()
+        found = self._charges(context, call, arm, selection)
+        if call.method == names.TOOLS_CALL and not any(one.match or one.overrides for one in selection.limits):
+            if len(access.charges) >= MOST_CHARGES:
+                access.charges.clear()
+            access.charges[name] = arm, found
+        return found
+
+    def _charges(self, context: RequestContext, call: Call, arm: Arm, selection: Selection) -> list[BucketCharge]:
         weight, principal, found = arm.weight, context.principal, []
         for applies, read in _speaking(selection, context):
             limit = applies.limit
@@ -289,10 +315,13 @@ class Limiter(AdmissionGate):
         if limit.rate is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
         bucket = limit.name, _address(context.client)
-        try:
-            verdict = await self._verdict(context, [BucketCharge(limit, bucket, limit.rate)])
-        finally:
-            self.settle(context)
+        charges = [BucketCharge(limit, bucket, limit.rate)]
+        verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
+        if verdict is None:
+            try:
+                verdict = await self._asked(context, charges)
+            finally:
+                self.settle(context)
         return self._refusal(context, verdict, verdict.refused) if verdict.refused is not None else fault
 
 

@@ -10,7 +10,7 @@ from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.controller import Controller
-from fastgw.usage.event import UsageEvent, attribution, encode, millis, stamp
+from fastgw.usage.event import call_fields, quoted, stamp
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
 """Methods whose requests get an event each."""
@@ -32,15 +32,17 @@ class RequestMetrics:
         self._counters = counters
 
     def observe(self, context: RequestContext) -> None:
-        method = context.method if context.method in _METHODS else "other" if context.method else "none"
+        method = context.method
+        if method not in _METHODS:
+            method = "other" if method else "none"
         counters = self._counters
         counters.inc("fastgw_requests_total", context.endpoint.path, method, context.outcome)
         if method not in _CALLS:
             return
-        counters.record(context.latency, "fastgw_request_seconds")
-        counters.record(context.overhead, "fastgw_overhead_seconds")
-        if context.times_sent:
-            counters.inc("fastgw_upstream_requests_total", context.attempts[-1].target.server, context.outcome)
+        server = context.attempts[-1].target.server if context.attempts else None
+        counters.call((context.tool, server, context.outcome), context.latency, context.overhead)
+        if context.sent and server is not None:
+            counters.inc("fastgw_upstream_requests_total", server, context.outcome)
 
 
 class UsageEvents:
@@ -51,39 +53,34 @@ class UsageEvents:
 
     def observe(self, context: RequestContext) -> None:
         if context.identified and context.method in _CALLS:
-            self._controller.usage(encode(_event(context)))
+            self._controller.usage(event(context).encode())
 
 
-def _event(context: RequestContext) -> UsageEvent:
-    address = context.attempts[-1].address if context.attempts else None
-    snapshot = context.snapshot
-    return UsageEvent(
-        request_id=context.request_id,
-        timestamp=stamp(context.timestamp),
-        gateway=snapshot.gateway,
-        endpoint=context.endpoint.path,
-        **attribution(context.principal, snapshot.labels),
-        method=context.method,
-        protocol_version=context.dialect.version,
-        tool=context.tool,
-        mcp_server=address.server if address is not None else None,
-        instance=place(address.url) if address is not None else None,
-        outcome=context.outcome,
-        status_code=context.status,
-        error_code=context.error_code,
-        refused_by=context.refused_by,
-        attempts=context.times_sent,
-        latency_ms=millis(context.latency),
-        overhead_ms=millis(context.overhead),
-        bytes_in=context.bytes_in,
-        bytes_out=context.bytes_out,
-        currency=snapshot.currency,
-        rate_limit_remaining=_remaining(context.verdict),
+def event(context: RequestContext) -> str:
+    """The request's usage event, one line of JSON without the line break."""
+    server = instance = None
+    if context.attempts:
+        address = context.attempts[-1].address
+        server, instance = address.server, place(address.url)
+    access, error, refused_by = context.access, context.error_code, context.refused_by
+    assert access is not None
+    return (
+        f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{stamp(context.timestamp)}",'
+        f"{access.event},{call_fields(context.method, context.tool, server, instance)},"
+        f'"outcome":"{context.outcome}","statusCode":{context.status},'
+        f'"errorCode":{"null" if error is None else error},'
+        f'"refusedBy":{"null" if refused_by is None else quoted(refused_by)},'
+        f'"attempts":{context.sent},"failover":false,"cached":false,'
+        f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
+        f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
+        f'"tokensIn":null,"tokensOut":null,"cost":null,"currency":"{context.snapshot.currency}",'
+        f'"rateLimitRemaining":{_remaining(context.verdict)},'
+        f'"protocolVersion":"{context.dialect.version}","traceId":null}}'
     )
 
 
-def _remaining(verdict: LimitVerdict | None) -> int | None:
-    """Whole calls like this one that are left in the tightest rate that counted it; None where none did."""
+def _remaining(verdict: LimitVerdict | None) -> int | str:
+    """Whole calls like this one that are left in the tightest rate that counted it; null where none did."""
     if verdict is None or verdict.refused is not None or verdict.tightest is None:
-        return None
+        return "null"
     return verdict.left // max(1, verdict.tightest.cost)

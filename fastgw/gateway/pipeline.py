@@ -18,24 +18,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
-from functools import partial
 from typing import Any
 
-from fastgw.auth.keys import authenticate
 from fastgw.catalog.route import Arm, arm_for
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import cors, entry_points, grants, prepared, refusals
 from fastgw.gateway.arguments import prepare_arguments
 from fastgw.gateway.connection import (
-    JSON,
     AgentConnection,
     BatchResponse,
     Budget,
-    HttpResponse,
     Receive,
     ResponseWriter,
     Send,
-    rate_limit_headers,
     tightest,
 )
 from fastgw.gateway.context import RequestContext
@@ -44,38 +39,42 @@ from fastgw.gateway.entry_points import MESSAGES, EntryPoint
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
-from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import headers, names
+from fastgw.protocol.quick import QuickResult
 from fastgw.upstream.reply import UpstreamReply
 
 log = logging.getLogger("fastgw")
 
+UNANSWERED = frozenset((RequestKind.NOTHING, RequestKind.CANCEL))
 Scope = Mapping[str, Any]
 
 
 async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """One HTTP request, from its head to the last byte of its answer."""
-    agent = AgentConnection(receive, send)
     context = gateway.begin(scope)
+    agent = AgentConnection(context, receive, send, gateway.life, gateway.tasks)
     try:
         entry_point, verb = accept(context, scope), scope["method"]
         if verb == "OPTIONS" and cors.is_preflight(context):
-            fields = [*gateway.common(context), *cors.preflight_headers(context, entry_point.verbs(context))]
-            await agent.answer(204, fields, b"")
+            await agent.answer(204, cors.preflight_headers(context, entry_point.verbs(context)), b"")
             return
-        identify(context)
+        identify(gateway, context)
         if verb != entry_point.verb:
             check_verb(context, entry_point, verb)
         if verb == "DELETE":
             await gateway.end_session(context)
-            await agent.answer(200, gateway.common(context), b"")
+            await agent.answer(200, [], b"")
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
         found = entry_point.recognise(context, body, gateway.agent_sessions)
         if isinstance(found, list):
             await answer_batch(gateway, context, found, agent)
+        elif found.kind in UNANSWERED:
+            gateway.handle_notification(found)
+            await agent.answer(202, [], b"")
         else:
-            await answer_message(gateway, context, found, agent)
+            context.watched = agent if found.cancels_on_leaving else None
+            await handle_request(gateway, context, found, agent)
     except Fault as fault:
         await refuse(gateway, context, await gateway.limiter.throttle_failed_login(context, fault), agent)
     except asyncio.CancelledError:
@@ -85,8 +84,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         log.exception("%s failed: %r", context.request_id, wrong)
         await refuse(gateway, context, Fault(Kind.INTERNAL), agent)
     finally:
-        context.close()
-        gateway.release(context)
+        gateway.end(context)
 
 
 def accept(context: RequestContext, scope: Scope) -> EntryPoint:
@@ -113,18 +111,12 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     return entry_point
 
 
-def identify(context: RequestContext) -> None:
+def identify(gateway: Gateway, context: RequestContext) -> None:
     """Find out who calls. Raises a Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
-    endpoint = context.endpoint
-    if endpoint.anonymous:
-        context.principal = ANONYMOUS
-    else:
-        context.principal = authenticate(context.headers, context.twice, context.snapshot.keys, time.time())
-    view = endpoint.view_for(context.principal)
-    if view is None:  # a credential of ours, but of a kind that this endpoint does not take
-        raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
+    shown = context.headers, context.twice
+    context.access = access = gateway.known_agents.find(context.snapshot, context.endpoint, shown, context.timestamp)
+    context.principal, context.view = access.principal, access.view
     context.identified = True
-    context.view = view
 
 
 def check_verb(context: RequestContext, entry_point: EntryPoint, verb: str) -> None:
@@ -148,7 +140,7 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
         raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
     context.body_due = context.started + context.snapshot.body_deadline
     try:
-        body = await agent.read(limit, length, partial(gateway.hold, context))
+        body = await agent.read(limit, length, gateway.hold)
     except asyncio.CancelledError:
         if context.too_slow:
             raise Fault(Kind.BODY_TOO_SLOW) from None
@@ -160,21 +152,6 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
     return body
 
 
-async def answer_message(
-    gateway: Gateway, context: RequestContext, found: ParsedRequest, agent: AgentConnection
-) -> None:
-    """The usual case: one message, answered over HTTP by itself."""
-    if found.kind in (RequestKind.NOTHING, RequestKind.CANCEL):
-        gateway.handle_notification(found)
-        await agent.answer(202, gateway.common(context), b"")
-        return
-    context.dialect = found.dialect
-    if found.kind is RequestKind.CALL and found.dialect.leaving_cancels:
-        context.on_slow = partial(agent.watch, context.leave, gateway.tasks)
-    response = HttpResponse(agent, context, gateway.common(context), gateway.tasks)
-    await handle_request(gateway, context, found, response)
-
-
 async def answer_batch(
     gateway: Gateway, context: RequestContext, found: list[ParsedRequest], agent: AgentConnection
 ) -> None:
@@ -183,7 +160,7 @@ async def answer_batch(
     work = []
     room = Budget(context.snapshot.max_reply)
     for item in found:
-        if item.kind in (RequestKind.NOTHING, RequestKind.CANCEL):
+        if item.kind in UNANSWERED:
             gateway.handle_notification(item)
             continue
         own = gateway.batch_context(context, item)
@@ -197,10 +174,10 @@ async def answer_batch(
     await asyncio.gather(*work)
     answers = [response.reply for response in replies if response.reply is not None]
     if answers:
-        rates = rate_limit_headers(tightest(response.context.verdict for response in replies))
-        await agent.answer(200, [*gateway.common(context), *rates, JSON], b"[%s]" % b",".join(answers))
+        context.verdict = tightest(response.context.verdict for response in replies)
+        await agent.answer(200, [], b"[%s]" % b",".join(answers))
     else:
-        await agent.answer(202, gateway.common(context), b"")
+        await agent.answer(202, [], b"")
 
 
 async def handle_request(
@@ -212,18 +189,17 @@ async def handle_request(
         context.task = asyncio.current_task()
     gateway.track(context)
     try:
-        answer = await resolve(gateway, context, found)
+        answer = resolve(gateway, context, found)
         if answer is not None:
+            if isinstance(answer, Awaitable):
+                answer = await answer
             context.outcome, context.status = "ok", 200
             await response.answer(200, found.headers, found.dialect.reply(found.call.id, answer))
             return
         arm = authorise(gateway, context)
         await admit(gateway, context)
         upstream = await forward(gateway, context, arm)
-        try:
-            await relay(context, upstream, response, gateway.states)
-        finally:
-            upstream.close()
+        await relay(context, upstream, response, gateway.states)
     except Fault as fault:
         await _answer_fault(context, fault, response)
     except asyncio.CancelledError:
@@ -248,8 +224,11 @@ async def _answer_fault(context: RequestContext, fault: Fault, response: Respons
     await response.answer(status, refusals.headers(fault, status), body)
 
 
-async def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> bytes | tuple[bytes, ...] | None:
-    """An answer made here, as JSON text or the pieces of it; or None, and the call's grant stands in `context.grant`.
+def resolve(
+    gateway: Gateway, context: RequestContext, found: ParsedRequest
+) -> bytes | tuple[bytes, ...] | Awaitable[bytes] | None:
+    """An answer made here, as JSON text or the pieces of it, or where that takes a while; or None, and the call's grant
+    stands in `context.grant`.
 
     A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
 
@@ -270,13 +249,13 @@ async def resolve(gateway: Gateway, context: RequestContext, found: ParsedReques
     if kind is RequestKind.LIST:
         return prepared.list_page(context, found, listed, gateway.cursors)
     if kind is RequestKind.DESCRIBE:
-        return await gateway.descriptions.of(context, listed)
+        return gateway.descriptions.of(context, listed)
     if kind is RequestKind.DISCOVER:
         return prepared.discover(context, listed)
     if kind is RequestKind.INITIALIZE:
         return prepared.initialize(context, listed, call.version)
     if kind is RequestKind.LEVEL:
-        await gateway.set_level(call.session or "", call.log_level or "")
+        return gateway.set_level(call.session or "", call.log_level or "")
     return b"{}"
 
 
@@ -294,7 +273,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         wrong = headers.check(grant.route.param_headers, arguments, context.headers, context.twice)
         if wrong is not None:
             raise Fault(Kind.HEADER_MISMATCH, wrong)
-    arm = context.arm = arm_for(grant.arms, arguments)
+    first = grant.arms[0]
+    arm = context.arm = first if first.match is None else arm_for(grant.arms, arguments)
     if arm is not None and (arm.fixed or arm.defaults or arm.checks):
         arguments = prepare_arguments(arm, arguments)
         if arm.fixed or arm.defaults:
@@ -318,10 +298,12 @@ async def admit(gateway: Gateway, context: RequestContext) -> None:
             server is under maintenance; RATE_LIMITED.
     """
     for gate in gateway.gates:
-        await gate.admit(context)
+        waiting = gate.admit(context)
+        if waiting is not None:
+            await waiting
 
 
-def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[UpstreamReply]:
+def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[UpstreamReply | QuickResult]:
     """Send the call to one instance of a server; to the next one where nothing was sent to the first.
 
     Raises:
@@ -334,10 +316,7 @@ def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[Up
 
 def settle(gateway: Gateway, context: RequestContext) -> None:
     """Give back what was taken and write down what happened. Without a better word it was *cancelled*."""
-    for gate in reversed(gateway.gates):
-        gate.settle(context)
-    gateway.untrack(context)
-    gateway.record(context)
+    gateway.settle(context)
 
 
 async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent: AgentConnection) -> None:
@@ -348,7 +327,7 @@ async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent:
     if agent.started:
         return
     status = context.dialect.status(fault)
-    fields = [*gateway.common(context), *refusals.headers(fault, status), JSON]
+    fields = refusals.headers(fault, status)
     if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
         fields.append((b"connection", b"close"))
     await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))

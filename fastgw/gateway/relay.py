@@ -13,6 +13,7 @@ from fastgw.gateway.context import RequestContext
 from fastgw.protocol import envelope, links, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
+from fastgw.protocol.quick import QuickResult
 from fastgw.protocol.results import Result
 from fastgw.protocol.sealing import NONCE, Sealer
 from fastgw.upstream.classify import agent_lacks, not_offered
@@ -26,7 +27,9 @@ _LARGEST_CODE = 2**53 - 1
 """Beyond it most readers of JSON see another number, and a usage event cannot hold it (RFC 8259, section 6)."""
 
 
-async def relay(context: RequestContext, upstream: UpstreamReply, response: ResponseWriter, states: Sealer) -> None:
+async def relay(
+    context: RequestContext, upstream: UpstreamReply | QuickResult, response: ResponseWriter, states: Sealer
+) -> None:
     """Hand on every message of the server, the final one as the response.
 
     Args:
@@ -39,6 +42,37 @@ async def relay(context: RequestContext, upstream: UpstreamReply, response: Resp
     """
     call = context.call
     assert call is not None
+    if isinstance(upstream, QuickResult):
+        answer = _answered(context, upstream)
+        context.status = 200
+        await response.answer(200, [], context.dialect.reply(call.id, answer))
+        return
+    try:
+        await _relay_messages(context, call, upstream, response, states)
+    finally:
+        upstream.close()
+
+
+def _answered(context: RequestContext, found: QuickResult) -> bytes | results.Pieces:
+    """The agent's result, of one in the usual shape: all that is left to do with most of them is to name ourselves."""
+    checks = context.arm.checks if context.arm is not None else None
+    try:
+        if checks is None and not context.endpoint.uris.rewrites(context.attempts[-1].target.server):
+            answer = context.dialect.quick_result(found, context.snapshot.server_info)
+            if answer is not None:
+                context.outcome = "tool_error" if found.is_error else "ok"
+                return answer
+        result = results.read(found.text)
+        assert context.call is not None
+        _complete(context, context.call, result)
+    except results.UnusableResult as wrong:
+        raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
+    return _adapted(context, result)
+
+
+async def _relay_messages(
+    context: RequestContext, call: Call, upstream: UpstreamReply, response: ResponseWriter, states: Sealer
+) -> None:
     if upstream.streams:
         response.keep_alive()
     message = await _next(context, upstream)

@@ -93,7 +93,7 @@ def now_lacking(lack: Lack, rate: BucketRate, now: int, lent: int = 0) -> int:
     passed = (now - now % tick - stamp) // tick
     if passed > 0:
         units -= passed * gain
-    least = min(cap, lent * price)
+    least = min(cap, lent * price) if lent else 0
     return units if units > least else least
 
 

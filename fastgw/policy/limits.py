@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.match import Claim, Match, Principal
 from fastgw.policy.patterns import Patterns
@@ -263,8 +265,7 @@ class BucketCharge(NamedTuple):
     most: int = 0
 
 
-@dataclass(slots=True)
-class LimitVerdict:
+class LimitVerdict(msgspec.Struct):
     """Whether a call may go, and how the tightest of its buckets stands then.
 
     Args:
@@ -286,12 +287,6 @@ class LimitVerdict:
     shadowed: tuple[Limit, ...] = ()
     permits: tuple[BucketCharge, ...] = ()
     how: str = "memory"
-
-    @property
-    def full_in(self) -> float:
-        """Seconds until the tightest bucket is full."""
-        charge = self.tightest
-        return charge.rate.seconds(self.lacking) if charge is not None and charge.rate is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,11 +74,8 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.state: Literal["warming", "active", "draining"] = "warming"
-
-    @property
-    def draining(self) -> bool:
+        self.draining = False
         """Whether answers should end their connection and streams should end."""
-        return self.state == "draining"
 
     def activate(self) -> None:
         """The worker serves, with a snapshot that every worker has."""
@@ -88,6 +85,7 @@ class Lifecycle:
     def drain(self) -> None:
         """Nothing new is wanted; what runs is brought to its end."""
         self.state = "draining"
+        self.draining = True
 
 
 class GatewayPort(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """A request of an agent.
 
     Args:
@@ -31,8 +30,8 @@ class Call:
     method: str
     version: str
     name: str | None = None
-    params: dict[str, bytes] = field(default_factory=dict)
-    meta: dict[str, bytes] = field(default_factory=dict)
+    params: dict[str, bytes] = {}
+    meta: dict[str, bytes] = {}
     token: bytes | None = None
     log_level: str | None = None
     capabilities: bytes = b"{}"

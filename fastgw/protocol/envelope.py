@@ -10,7 +10,6 @@ one only in case (Go's decoder folds case), refuses the message.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -38,8 +37,7 @@ class NotAMessage(ValueError):
     """The text is JSON, but not what it has to be: wrong type, a member twice or in another case."""
 
 
-@dataclass(slots=True)
-class Message:
+class Message(msgspec.Struct):
     """One JSON-RPC message; absent members are None. All but `method` are JSON text."""
 
     id: bytes | None

@@ -30,7 +30,11 @@ _DIGITS = re.compile(r"-?[0-9]{1,400}")
 _NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
 
 
-def index(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+Fields = tuple[dict[bytes, bytes], frozenset[bytes]]
+"""Headers by lower-case name, and the names that came more than once."""
+
+
+def index(fields: list[tuple[bytes, bytes]]) -> Fields:
     """Headers by lower-case name, and the names that came more than once (the dictionary keeps the last of these).
 
     `accept` given twice is one list (RFC 9110, section 5.3), so its values are joined.

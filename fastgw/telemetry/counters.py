@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fastgw.telemetry.histogram import Histogram
+from fastgw.telemetry.histogram import CallTimes, Histogram
 
 K = TypeVar("K", bound=Hashable)
 
@@ -14,6 +14,8 @@ MOST_KEYS = 256
 """Keys that a `Top` remembers."""
 Series = tuple[str, ...]
 """A metric's name and then its label values, in the order of `FAMILIES`."""
+CallSeries = tuple[str | None, str | None, str]
+"""Tool as agents see it, server that answered or was tried last, outcome."""
 
 
 @dataclass(slots=True)
@@ -22,11 +24,13 @@ class Delta:
 
     Args:
         counts: by series, to be added.
+        calls: by tool, server and outcome, to be added.
         times: by series, (bucket counts, microseconds), to be added.
         gauges: by series, the value now; replaces what this process said before.
     """
 
     counts: dict[Series, int] = field(default_factory=dict)
+    calls: dict[CallSeries, CallTimes] = field(default_factory=dict)
     times: dict[Series, tuple[dict[int, int], int]] = field(default_factory=dict)
     gauges: dict[Series, float] = field(default_factory=dict)
 
@@ -34,10 +38,11 @@ class Delta:
 class Counters:
     """The counters of one process. Every method is a few dictionary steps: they are on the path of a call."""
 
-    __slots__ = ("_counts", "_times", "_gauges", "_dirty")
+    __slots__ = ("_calls", "_counts", "_times", "_gauges", "_dirty")
 
     def __init__(self) -> None:
         self._counts: dict[Series, int] = {}
+        self._calls: dict[CallSeries, CallTimes] = {}
         self._times: dict[Series, Histogram] = {}
         self._gauges: dict[Series, float] = {}
         self._dirty = False
@@ -51,6 +56,14 @@ class Counters:
     def add(self, series: Series, count: int) -> None:
         """Count `count` at once."""
         self._counts[series] = self._counts.get(series, 0) + count
+        self._dirty = True
+
+    def call(self, series: CallSeries, total: float, overhead: float) -> None:
+        """Record how long a call took, in seconds, and how much of that was not spent waiting for servers."""
+        times = self._calls.get(series)
+        if times is None:
+            times = self._calls[series] = CallTimes()
+        times.record(int(total * 1e6), int(overhead * 1e6))
         self._dirty = True
 
     def record(self, seconds: float, *series: str) -> None:
@@ -73,10 +86,11 @@ class Counters:
             return None
         delta = Delta(
             self._counts,
+            self._calls,
             {series: (histogram.counts, histogram.total) for series, histogram in self._times.items()},
             dict(self._gauges),
         )
-        self._counts, self._times, self._dirty = {}, {}, False
+        self._counts, self._calls, self._times, self._dirty = {}, {}, {}, False
         return delta
 
 

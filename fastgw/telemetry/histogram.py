@@ -1,20 +1,24 @@
-"""Times as counts per bucket, so that histograms of many workers add up.
+"""Times as counts per bucket, so that histograms of many workers add up exactly and percentiles come from the sums.
 
-HdrHistogram's bucket layout with 256 sub-buckets, in whole microseconds, kept sparsely: values below 256 have a bucket
-each; above, every power of two is split into 128, so that a bucket is never wider than 1/128 of its values.
+HdrHistogram's indexing for three significant digits (2,048 sub-buckets), in whole microseconds, kept sparsely: values
+below 2,048 have a bucket each; above, every power of two is split into 1,024, so that a bucket is never wider than
+1/1,024 of its values.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+Counts = dict[int, int]
+"""Bucket index to count."""
+
 
 def bucket_of(micros: int) -> int:
     """Index of the bucket that `micros` (>= 0) falls into; indices have no gaps and grow with the value."""
-    if micros < 256:
+    if micros < 2048:
         return micros
-    shift = micros.bit_length() - 8
-    return (shift << 7) + (micros >> shift)
+    shift = micros.bit_length() - 11
+    return (shift << 10) + (micros >> shift)
 
 
 @dataclass(slots=True)
@@ -22,27 +26,23 @@ class Histogram:
     """Counts per bucket, their number and the sum of what was recorded.
 
     Args:
-        counts: bucket index to count.
         total: microseconds recorded in all.
     """
 
-    counts: dict[int, int] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     total: int = 0
 
     def record(self, seconds: float) -> None:
         """Count one duration in seconds; what is negative (a clock step) counts as nought."""
-        micros = int(seconds * 1e6)
-        if micros < 0:
-            micros = 0
+        micros = max(0, int(seconds * 1e6))
         self.total += micros
         bucket = bucket_of(micros)
-        counts = self.counts
-        counts[bucket] = counts.get(bucket, 0) + 1
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
 
-    def merge(self, other: Histogram) -> None:
-        """Add what `other` counted."""
-        self.total += other.total
-        for bucket, count in other.counts.items():
+    def merge(self, counts: Counts, total: int) -> None:
+        """Add what another has counted."""
+        self.total += total
+        for bucket, count in counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     @property
@@ -51,6 +51,33 @@ class Histogram:
         return sum(self.counts.values())
 
     def at_most(self, bounds: tuple[float, ...]) -> list[int]:
-        """For each bound in seconds: how many durations do not exceed it, true to two digits."""
+        """For each bound in seconds: how many durations do not exceed it, true to three digits."""
         limits = [bucket_of(round(bound * 1e6)) for bound in bounds]
         return [sum([count for bucket, count in self.counts.items() if bucket <= limit]) for limit in limits]
+
+
+@dataclass(slots=True)
+class CallTimes:
+    """How long the calls of one kind took: in all, of it waiting for servers, and the rest.
+
+    Args:
+        seconds: microseconds recorded in `total` and in `overhead`.
+    """
+
+    total: Counts = field(default_factory=dict)
+    upstream: Counts = field(default_factory=dict)
+    overhead: Counts = field(default_factory=dict)
+    sum_total: int = 0
+    sum_overhead: int = 0
+
+    def record(self, micros: int, overhead: int) -> None:
+        """Count one call. Written out: a function per histogram costs 0.5 us more (`python -m bench steps`)."""
+        self.sum_total += micros
+        self.sum_overhead += overhead
+        upstream = micros - overhead
+        for counts, value in ((self.total, micros), (self.upstream, upstream), (self.overhead, overhead)):
+            bucket = value
+            if value >= 2048:
+                shift = value.bit_length() - 11
+                bucket = (shift << 10) + (value >> shift)
+            counts[bucket] = counts.get(bucket, 0) + 1

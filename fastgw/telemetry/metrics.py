@@ -73,8 +73,11 @@ class Sums:
         """Add what worker number `worker` counted."""
         for series, count in delta.counts.items():
             self._counts[series] = self._counts.get(series, 0) + count
+        for times in delta.calls.values():
+            self._times.setdefault(("fastgw_request_seconds",), Histogram()).merge(times.total, times.sum_total)
+            self._times.setdefault(("fastgw_overhead_seconds",), Histogram()).merge(times.overhead, times.sum_overhead)
         for series, (counts, total) in delta.times.items():
-            self._times.setdefault(series, Histogram()).merge(Histogram(counts, total))
+            self._times.setdefault(series, Histogram()).merge(counts, total)
         if delta.gauges:
             self._gauges[worker] = delta.gauges
 

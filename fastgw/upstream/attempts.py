@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,8 @@ from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
-from fastgw.snapshot.model import BOTH, Address, Backend
+from fastgw.protocol.quick import QuickResult
+from fastgw.snapshot.model import BOTH, Backend
 from fastgw.upstream.call_context import Attempt, Spawn, remaining
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, Controller, UpstreamSession
@@ -35,6 +36,7 @@ from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.session_repair import SessionRepair, settle_level
 from fastgw.upstream.sessions import ANYONE
 
+_MODERN = Era.MODERN.value
 HEARTBEAT = 0.5
 """Seconds between two words to the controller that a session with a call in flight is in use. With what they wait on
 their way it must stay below `sessions.SHORTEST_IDLE`."""
@@ -49,28 +51,32 @@ class UpstreamCaller:
         self._spawn = spawn
         self._repair = SessionRepair(controller, spawn)
         self._beating: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def forward(
         self, call: Call, principal: Principal, arm: Arm, backends: Mapping[str, Backend], attempts: list[Attempt]
-    ) -> UpstreamReply:
-        """Give a call to the first instance that takes it and wait until that begins to answer; `attempts` gets each
-        attempt, as it begins. Raises Fault NO_SERVER where no instance takes it; else what `call` raises.
+    ) -> UpstreamReply | QuickResult:
+        """Give a call to the first instance that takes it and wait until that begins to answer, or has answered in the
+        usual shape; `attempts` gets each attempt, as it begins. Raises Fault NO_SERVER where no instance takes it; else
+        what `call` raises.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadlines, first = arm.deadlines, loop.time()
-        failed = Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
+        failed: Fault | None = None
         for target in arm.targets[:1]:  # the others are for when their servers may stand in for each other
             backend = backends[target.server]
-            tried: list[str] = []
+            instances = self._instances.of(backend)
             identity = identity_of(backend, principal, call)
-            while (address := pick(backend, identity, tried, call.instance)) is not None:
-                tried.append(address.key)
-                attempt = Attempt(call, target, backend, address, identity, deadlines, loop.time())
+            tried: tuple[Instance, ...] = ()
+            while (instance := pick(instances, identity, tried, call.instance)) is not None:
+                tried = (*tried, instance)
+                attempt = Attempt(call, target, backend, instance.address, identity, deadlines, loop.time())
                 attempts.append(attempt)
                 began = time.monotonic()
                 try:
-                    attempt.credential = await credentials.headers(principal, backend)
-                    return await self.call(attempt)
+                    credential = credentials.headers(principal, backend)
+                    attempt.credential = credential if isinstance(credential, bytes) else await credential
+                    return await self.call(attempt, instance)
                 except Fault as fault:
                     attempt.sent, attempt.ended = fault.sent, fault.kind
                     if fault.sent or fault.kind is not Kind.NO_SERVER:
@@ -78,7 +84,7 @@ class UpstreamCaller:
                     failed, deadlines = fault, remaining(arm.deadlines, first)
                 finally:
                     attempt.waited += time.monotonic() - began
-        raise failed
+        raise failed or Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
 
     def suspect(self, key: tuple[str, str], session: str) -> None:
         """A call in this session, by its id, was answered as if the server had lost it; key: (instance, identity)."""
@@ -89,16 +95,17 @@ class UpstreamCaller:
         """Sessions this worker knows, (instance key, identity, session): for a controller that has been restarted."""
         return [(one.address.key, *known) for one in self._instances for known in one.sessions.items()]
 
-    async def call(self, attempt: Attempt) -> UpstreamReply:
+    async def call(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
         `StreamableHttp.send` and `Controller.open_session` raise.
         """
-        instance = self._instances.find(attempt.address.key)
-        spoken = instance.spoken(attempt.address)
+        spoken = instance.heard or instance.address.era
         if spoken is None:
             await self._doubt(attempt, instance)
         else:
-            attempt.spoken, attempt.era = spoken, _era(spoken, attempt.call)
+            attempt.spoken = spoken
+            if spoken != _MODERN:  # as attempts begin
+                attempt.era = _era(spoken, attempt.call)
         while True:
             try:
                 if attempt.era is Era.MODERN:
@@ -110,8 +117,7 @@ class UpstreamCaller:
                 if has_none_any_more and await self._in_other_era(attempt, instance):
                     continue
                 raise
-            classified = reply.classified
-            if classified.means is ReplyKind.RELAY:
+            if isinstance(reply, QuickResult) or (classified := reply.classified).means is ReplyKind.RELAY:
                 if instance.suspects:
                     instance.suspects.pop(attempt.identity, None)
                 return reply
@@ -121,8 +127,12 @@ class UpstreamCaller:
                     raise classified.otherwise or Fault(Kind.INTERNAL, detail=detail, sent=True)
                 return reply
 
-    async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply:
-        await self._repair.provide(attempt, instance)
+    async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
+        known = instance.sessions.get(attempt.identity)
+        if known is not None and not instance.suspects:
+            attempt.session = known
+        else:
+            await self._repair.provide(attempt, instance)
         if attempt.call.log_level_set and attempt.backend.logs:
             await settle_level(attempt, instance, self._spawn)
         identity = attempt.identity
@@ -130,13 +140,13 @@ class UpstreamCaller:
         self._controller.touch(instance.address.key, identity)
         instance.in_use[identity] += 1
         if self._beating is None:
-            self._beating = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+            self._beating = self._loop.call_later(HEARTBEAT, self._beat)
         try:
             reply = await instance.transport.send(attempt)
         except BaseException:
             instance.release(identity)
             raise
-        if reply.streams:
+        if isinstance(reply, UpstreamReply) and reply.streams:
             reply.ended = partial(instance.release, identity)
         else:
             instance.release(identity)
@@ -194,7 +204,7 @@ class UpstreamCaller:
         for instance in self._instances:
             for identity in instance.in_use:
                 self._controller.touch(instance.address.key, identity)
-                self._beating = self._beating or asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+                self._beating = self._beating or self._loop.call_later(HEARTBEAT, self._beat)
 
 
 def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
@@ -210,19 +220,21 @@ def _era(spoken: str, call: Call) -> Era:
     """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
     if spoken == BOTH:
         return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
-    return Era.MODERN if spoken == Era.MODERN.value else Era.LEGACY
+    return Era.MODERN if spoken == _MODERN else Era.LEGACY
 
 
-def pick(backend: Backend, identity: str, tried: Collection[str] = (), first: str | None = None) -> Address | None:
+def pick(
+    instances: Sequence[Instance], identity: str, tried: Collection[Instance] = (), first: str | None = None
+) -> Instance | None:
     """The instance to try next: the same first one for the same identity on every worker; None when all were tried.
 
-    Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move. `tried` and
-    `first` are keys: of those that were tried for this call, of the one to begin with where there is still such a one.
+    Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move. `tried` were
+    tried for this call; `first` is the key of the one to begin with where there is still such a one.
     """
-    left = [one for one in backend.instances if one.key not in tried] if tried else backend.instances
+    left = [one for one in instances if one not in tried] if tried else instances
     if len(left) < 2:
         return left[0] if left else None
-    return min(left, key=lambda one: (one.key != first, _rank(one.key, identity)))
+    return min(left, key=lambda one: (one.address.key != first, _rank(one.address.key, identity)))
 
 
 def _rank(instance: str, identity: str) -> int:

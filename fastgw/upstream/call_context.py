@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
+
+import msgspec
 
 from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
@@ -27,8 +29,7 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)  # for messages nobody waits for
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One try of a call at one instance of a server, and how it ended.
 
     Args:
@@ -81,8 +82,7 @@ class Attempt:
             raise Fault(Kind.TIMEOUT, detail="the server was not ready in time", data=data) from None
 
 
-@dataclass(slots=True)
-class CallContext:
+class CallContext(msgspec.Struct):
     """The way one request went, kept for what has to follow it: a cancel, a resumed stream, the answer to a question.
 
     Args:
@@ -110,7 +110,7 @@ class CallContext:
 def remaining(deadlines: Deadlines, started: float) -> Deadlines:
     """What is left of an exchange that began at loop time `started`: its total does not start anew."""
     spent = asyncio.get_running_loop().time() - started
-    if spent < 0.001:
+    if spent < 0.002:
         return deadlines
     left = max(0.01, deadlines.total - spent)
     return replace(deadlines, total=left, connect=min(deadlines.connect, left), granted=deadlines.whole)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastgw.config.instance_urls import label
+from fastgw.errors import Fault
 from fastgw.snapshot.model import Address, Backend, Snapshot
 from fastgw.upstream.call_context import Spawn
 from fastgw.upstream.controller import UpstreamSession
@@ -47,10 +48,6 @@ class Instance:
         self.levels: dict[str, tuple[str, str, int]] = {}
         self.setting: dict[str, asyncio.Task[None]] = {}
         self.in_use: Counter[str] = Counter()
-
-    def spoken(self, address: Address) -> str | None:
-        """What it was last heard to speak: as the controller has found, else as the snapshot says."""
-        return address.era if self.heard is None else self.heard
 
     def keep(self, identity: str, session: UpstreamSession) -> None:
         while len(self.sessions) >= MOST_SESSIONS:
@@ -128,6 +125,21 @@ class Instances:
             except ValueError as wrong:
                 raise down(str(wrong)) from None
         return instance
+
+    def of(self, backend: Backend) -> Sequence[Instance]:
+        """The instances of a server that can be used. Raises Fault NO_SERVER where there is none; see `find`."""
+        if len(backend.instances) == 1:
+            key = backend.instances[0].key
+            return (self._live.get(key) or self.find(key),)
+        found, failed = [], down("it has no instance")
+        for address in backend.instances:
+            try:
+                found.append(self.find(address.key))
+            except Fault as fault:
+                failed = fault
+        if not found:
+            raise failed
+        return found
 
     def learn(self, key: str, era: str) -> None:
         """The controller has found out what an instance speaks, perhaps one that only the next snapshot has."""

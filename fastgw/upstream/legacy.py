@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastgw.catalog.route import Target
 from fastgw.errors import Fault, Kind
 from fastgw.protocol import names, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, quote
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.modern import message, renamed
+from fastgw.upstream.modern import ARGUMENTS, message, renamed, tool_call
 
 _FIXED = (
     b"content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
@@ -26,6 +28,10 @@ def request(
     call: Call, target: Target, upstream_id: bytes, credential: bytes, session: UpstreamSession
 ) -> tuple[bytes, bytes]:
     """Header lines and body of a call in a session; otherwise as `modern.request`."""
+    meta = call.meta if call.token is None else {**call.meta, "progressToken": upstream_id}
+    is_plain = not (meta or target.renamed)
+    if is_plain and call.method == names.TOOLS_CALL and call.params.keys() <= ARGUMENTS:
+        return headers(credential, session), tool_call(call, target, upstream_id, b"")
     params = {target.member: target.name_json, **call.params} if target.member else dict(call.params)
     if not _UNKNOWN.isdisjoint(params):
         params = {name: value for name, value in params.items() if name not in _UNKNOWN}
@@ -34,7 +40,6 @@ def request(
             params["arguments"] = renamed(params["arguments"], target.renamed)
         except (NotAMessage, NotJson) as wrong:
             raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}") from None
-    meta = call.meta if call.token is None else {**call.meta, "progressToken": upstream_id}
     if meta:
         params["_meta"] = emit(meta)
     return headers(credential, session), message(call.method, params, upstream_id)
@@ -42,13 +47,13 @@ def request(
 
 def headers(credential: bytes, session: UpstreamSession) -> bytes:
     """Header lines of every POST inside a session; `NO_SESSION` for `initialize`, which belongs to none yet."""
-    return credential + _FIXED + _belonging(session)
+    return credential + _post_headers(session.id, session.version)
 
 
 def stream_headers(credential: bytes, session: UpstreamSession, last_event: str | None) -> bytes:
     """Header lines of the GET that opens, or with the id of the last event resumes, a stream of events."""
     resumed = b"" if last_event is None else b"last-event-id: %s\r\n" % last_event.encode("latin-1")
-    return credential + _STREAM + _belonging(session) + resumed
+    return credential + _STREAM + _belonging(session.id, session.version) + resumed
 
 
 def initialize(upstream_id: bytes, ours: bytes, capabilities: bytes) -> bytes:
@@ -79,8 +84,11 @@ def response(method: str, their_id: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (their_id, error)
 
 
-def _belonging(session: UpstreamSession) -> bytes:
-    named = b"mcp-session-id: %s\r\n" % session.id.encode("ascii") if session.id else b""
-    if session.version <= _NO_VERSION_HEADER:
-        return named
-    return named + b"mcp-protocol-version: %s\r\n" % session.version.encode("ascii")
+@lru_cache(maxsize=4096)
+def _post_headers(session: str, version: str) -> bytes:
+    return _FIXED + _belonging(session, version)
+
+
+def _belonging(session: str, version: str) -> bytes:
+    named = b"mcp-session-id: %s\r\n" % session.encode("ascii") if session else b""
+    return named if version <= _NO_VERSION_HEADER else named + b"mcp-protocol-version: %s\r\n" % version.encode()

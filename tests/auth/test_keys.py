@@ -55,11 +55,11 @@ def test_digest_is_sha_256() -> None:
     ],
 )
 def test_a_known_key(shown: tuple[bytes | None, ...]) -> None:
-    assert shows(*shown) is BOT
+    assert shows(*shown).principal is BOT
 
 
 def test_a_key_ends_at_its_moment() -> None:
-    assert shows(b"Bearer fgw_old", now=99.9) is OLD
+    assert shows(b"Bearer fgw_old", now=99.9).principal is OLD
     assert refused(b"Bearer fgw_old", now=100.0).headers == INVALID
 
 

@@ -34,14 +34,14 @@ def test_a_comment_on_its_way_does_not_follow_the_answer(
         async with staged(monkeypatch, lambda _: FakeAnswer()) as stage:
             context = stage.gateway.begin({"headers": []})
             agent = FakeAgent()
-            one = connection.HttpResponse(AgentConnection(agent.receive, agent.send), context, [], stage.tasks)
+            one = AgentConnection(context, agent.receive, agent.send, stage.life, stage.tasks)
             if streaming:
                 await one.event(b"{}")
             one.keep_alive()
             for _ in range(steps):
                 await asyncio.sleep(0)
             await one.answer(200, [], b'{"last":true}')
-            context.over = True
+            stage.gateway.end(context)
             ends = [number for number, message in enumerate(agent.sent) if message.get("more_body") is None][1:]
             await settle()
             assert ends == [len(agent.sent) - 1], agent.sent

@@ -18,6 +18,16 @@ def context(started: float) -> RequestContext:
     return RequestContext("req_1", SNAPSHOT, NOWHERE, modern.DIALECT, {}, frozenset(), started)
 
 
+class Watched:
+    """A connection that is to be looked at."""
+
+    def __init__(self, seen: Callable[[], None]) -> None:
+        self._seen = seen
+
+    def watch(self, left: Callable[[], None]) -> None:
+        self._seen()
+
+
 async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not done():
@@ -29,12 +39,12 @@ def test_a_request_that_lasts_is_watched_once() -> None:
         sweep = DeadlineSweep()
         one = context(time.monotonic())
         watched: list[float] = []
-        one.on_slow = lambda: watched.append(time.monotonic() - one.started)
+        one.watched = Watched(lambda: watched.append(time.monotonic() - one.started))
         sweep.add(one)
         await until(lambda: bool(watched))
         assert watched[0] >= PERIOD
-        assert one.on_slow is None
-        one.over = True
+        assert one.watched is None
+        sweep.remove(one)
         await until(lambda: sweep.at_rest)
         assert len(watched) == 1
 
@@ -46,13 +56,13 @@ def test_a_request_that_is_over_is_left_alone() -> None:
         sweep = DeadlineSweep()
         quick, slow = context(time.monotonic() - 1), context(time.monotonic() - 1)
         seen: list[str] = []
-        quick.on_slow = lambda: seen.append("quick")
-        slow.on_slow = lambda: seen.append("slow")
-        quick.over = True
+        quick.watched = Watched(lambda: seen.append("quick"))
+        slow.watched = Watched(lambda: seen.append("slow"))
         sweep.add(quick)
         sweep.add(slow)
+        sweep.remove(quick)
         await until(lambda: bool(seen))
-        slow.over = True
+        sweep.remove(slow)
         await until(lambda: sweep.at_rest)
         assert seen == ["slow"]
 

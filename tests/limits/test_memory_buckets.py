@@ -68,7 +68,6 @@ def test_the_tightest_is_the_one_with_the_fewest_calls_left() -> None:
     calls = [charge(), charge(TOOL, ("a", "t"), bucket_rate(1, 1, 4)), shadow]
     verdict = memory.decide(calls, START)
     assert (verdict.tightest, verdict.left, verdict.lacking) == (calls[1], 3, MICROS)
-    assert verdict.full_in == 1.0
     assert memory.decide([at_once(9)], START).tightest is None
 
 

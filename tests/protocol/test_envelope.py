@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, is_id, members, quote, read, read_reply
 
@@ -133,7 +133,7 @@ def test_a_long_member_name_costs_no_more_than_its_length(name: bytes) -> None:
     ],
 )  # fmt: skip
 def test_outer_fields_of_a_server_that_are_null_count_as_left_out(body: bytes, same: bytes) -> None:
-    assert read_reply(body) == replace(read(same), nulls=body != same)
+    assert read_reply(body) == structs.replace(read(same), nulls=body != same)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_counts_below_bounds_are_true_to_two_digits() -> None:
     for value in values:
         histogram.record(value)
     for bound, found in zip(BOUNDS, histogram.at_most(BOUNDS), strict=True):
-        assert sum(value <= bound for value in values) <= found <= sum(value <= bound * 1.01 for value in values)
+        assert sum(value <= bound for value in values) <= found <= sum(value <= bound * 1.001 for value in values)
 
 
 def test_merging_equals_recording_in_one() -> None:
@@ -40,7 +40,7 @@ def test_merging_equals_recording_in_one() -> None:
         value = number * number / 1e6
         parts[number % 2].record(value)
         whole.record(value)
-    parts[0].merge(parts[1])
+    parts[0].merge(parts[1].counts, parts[1].total)
     assert parts[0].counts == whole.counts
     assert parts[0].total == whole.total
     assert parts[0].count == 1000

@@ -12,6 +12,8 @@ from typing import Any
 from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import Message
+from fastgw.protocol.quick import QuickResult
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream.attempts import UpstreamCaller
 from fastgw.upstream.call_context import Attempt, BackgroundTasks
@@ -268,11 +270,34 @@ async def given(
     caller: UpstreamCaller, call: Call, target: Target, backend: Backend, address: Address, identity: str,
     deadlines: Deadlines = PATIENT,
 ) -> UpstreamReply:  # fmt: skip
-    """One attempt at one instance."""
+    """One attempt at one instance; a result in the usual shape as a call in flight has it."""
     begun = asyncio.get_running_loop().time()
-    return await caller.call(
-        Attempt(call, target, backend, address, identity, deadlines, begun, credential=backend.headers)
-    )
+    one = caller._instances.find(address.key)
+    one.backend, one.address = backend, address
+    attempt = Attempt(call, target, backend, address, identity, deadlines, begun, credential=backend.headers)
+    return played(await caller.call(attempt, one))
+
+
+class Played:
+    """A result in the usual shape, read as the messages of a call."""
+
+    streams = False
+    may_ask = True
+
+    def __init__(self, found: QuickResult) -> None:
+        self._text: bytes | None = found.text
+
+    async def next(self) -> Message:
+        if self._text is None:
+            raise Fault(Kind.LOST, detail="the call is over", sent=True)
+        text, self._text = self._text, None
+        return Message(None, None, None, text, None)
+
+    def close(self) -> None: ...
+
+
+def played(reply: Any) -> Any:
+    return Played(reply) if isinstance(reply, QuickResult) else reply
 
 
 @asynccontextmanager

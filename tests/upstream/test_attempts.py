@@ -36,6 +36,7 @@ from tests.upstream.fakes import (  # fmt: skip
     given,
     instance,
     only,
+    played,
     registry,
     result,
     run,
@@ -837,19 +838,19 @@ async def forwarded(spawn: Any, *answers: Any, **more: Any) -> tuple[list[Attemp
     of = backend(instances=tuple(instance("modern", url) for url in urls))
     instances = OneInstance(wires[0], spawn)
     # The order in which they are tried is that of the answers.
-    order = []
-    while (one := pick(of, "agent:a", [known.key for known in order])) is not None:
+    known, order = [Instance(of, address) for address in of.instances], []
+    while (one := pick(known, "agent:a", order)) is not None:
         order.append(one)
     for one, wire in zip(order, wires, strict=True):
-        known = instances._live[one.key] = Instance(of, one)
-        known.http, known.transport = wire, StreamableHttp(wire, spawn, OURS, 1 << 20)
+        instances._live[one.address.key] = one
+        one.http, one.transport = wire, StreamableHttp(wire, spawn, OURS, 1 << 20)
     attempts: list[Attempt] = []
     arm = Arm(None, (TARGET, replace(TARGET, server="another")), PATIENT)
     try:
         reply = await UpstreamCaller(FakeKeeper("modern"), instances, spawn).forward(
             call(**more), Principal("a"), arm, {"shop": of}, attempts
         )
-        return attempts, (await reply.next()).result
+        return attempts, (await played(reply).next()).result
     except Fault as fault:
         return attempts, fault.kind
 

@@ -9,6 +9,7 @@ import pytest
 
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream.attempts import pick
+from fastgw.upstream.instances import Instance
 from tests.upstream.fakes import backend as backend_of
 
 
@@ -19,10 +20,10 @@ def server(count: int) -> Backend:
 
 def order(backend: Backend, identity: str, first: str | None = None) -> list[Address]:
     """The instances as a call would try them."""
-    found: list[Address] = []
-    while (one := pick(backend, identity, [one.key for one in found], first)) is not None:
+    instances, found = [Instance(backend, address) for address in backend.instances], []
+    while (one := pick(instances, identity, found, first)) is not None:
         found.append(one)
-    return found
+    return [one.address for one in found]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

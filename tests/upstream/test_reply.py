@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault, Kind

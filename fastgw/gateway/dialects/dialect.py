@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -14,7 +13,8 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol import envelope, names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
-from fastgw.protocol.results import Result
+from fastgw.protocol.quick import QuickResult
+from fastgw.protocol.results import Pieces, Result
 
 MOST_IN_BATCH = 1000
 """Messages of one batch; each is worked on as if it had come alone, and 4 MiB hold 80,000 pings."""
@@ -23,7 +23,7 @@ _PARAMS = frozenset(
     ("name", "arguments", "_meta", "cursor", "protocolVersion", "capabilities", "clientInfo", "requestId",
      "uri", "ref", "argument", "requestState", "inputResponses")
 )  # fmt: skip
-_META = frozenset(
+META = frozenset(
     (names.META_VERSION, names.META_CAPABILITIES, names.META_CLIENT, names.META_LOG_LEVEL, "progressToken")
 )
 _NOT_RELAYED = frozenset(("name", "_meta", "task", "requestState", "inputResponses"))
@@ -78,6 +78,10 @@ class Dialect:
         """A server's result as this agent's revision has it, as JSON text."""
         raise NotImplementedError
 
+    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
+        """The same of a result that the quick reader took, in pieces; None where it is to be read with care."""
+        return None
+
     def list_tail(self, ttl_ms: int, server_info: bytes) -> bytes:
         """What stands behind items and cursor in the result of a list that stays fresh for so many milliseconds."""
         return b""
@@ -93,15 +97,19 @@ class Dialect:
     def refusal(self, fault: Fault, reply_to: bytes, request_id: str) -> bytes:
         """The whole body of a refusal; `reply_to` is the JSON-RPC id it answers, as JSON text."""
         error = {"code": self.code(fault), "message": fault.message, "data": error_data(fault, request_id)}
-        return _response(reply_to, orjson.dumps(error), b"error")
+        return self.server_error(reply_to, orjson.dumps(error), request_id)
 
-    def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
-        """The whole body around a result (JSON text, or the pieces of it)."""
-        return _response(reply_to, result, b"result")
+    def reply(self, reply_to: bytes, result: bytes | Pieces) -> bytes:
+        """The whole body around a result (JSON text, or the pieces of it).
+
+        Joined, not formatted: `%` grows its text as it goes along, which for a megabyte takes thirty times as long.
+        """
+        pieces = result if isinstance(result, tuple) else (result,)
+        return b"".join((b'{"jsonrpc":"2.0","id":', reply_to, b',"result":', *pieces, b"}"))
 
     def server_error(self, reply_to: bytes, error: bytes, request_id: str) -> bytes:
         """The whole body around a server's own error: the JSON text of an object that has a code and a message."""
-        return _response(reply_to, error, b"error")
+        return b"".join((b'{"jsonrpc":"2.0","id":', reply_to, b',"error":', error, b"}"))
 
     def error_status(self, code: int) -> int:
         """The HTTP status of a server's own error with this code."""
@@ -117,14 +125,7 @@ def error_data(fault: Fault, request_id: str) -> dict[str, Any]:
     return data
 
 
-def _response(reply_to: bytes, payload: bytes | tuple[bytes, ...], member: bytes) -> bytes:
-    """Joined, not formatted: `%` grows its text as it goes along, which for a megabyte takes thirty times as long."""
-    pieces = payload if isinstance(payload, tuple) else (payload,)
-    return b"".join((b'{"jsonrpc":"2.0","id":', reply_to, b',"', member, b'":', *pieces, b"}"))
-
-
-@dataclass(slots=True)
-class ParsedRequest:
+class ParsedRequest(msgspec.Struct):
     """A message, understood.
 
     Args:
@@ -139,22 +140,26 @@ class ParsedRequest:
     kind: RequestKind
     call: Call
     dialect: Dialect
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = []
     size: int = 0
     fault: Fault | None = None
+
+    @property
+    def cancels_on_leaving(self) -> bool:
+        """Whether a closed connection withdraws it."""
+        return self.kind is RequestKind.CALL and self.dialect.leaving_cancels
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class OpenedMessage:
+class OpenedMessage(msgspec.Struct):
     """A message with `params` and `_meta` taken apart: member name to JSON text."""
 
     method: str | None
     id: bytes
-    params: dict[str, bytes] = field(default_factory=dict)
-    meta: dict[str, bytes] = field(default_factory=dict)
+    params: dict[str, bytes] = {}
+    meta: dict[str, bytes] = {}
 
 
 def read_message(body: bytes) -> Message:
@@ -195,7 +200,7 @@ def open_message(message: Message, identity: bytes) -> OpenedMessage:
         try:
             params = envelope.members(message.params, _PARAMS)
             meta = params.get("_meta")
-            opened.meta = envelope.members(meta, _META) if meta is not None else {}
+            opened.meta = envelope.members(meta, META) if meta is not None else {}
             opened.params = params
         except (NotAMessage, NotJson) as wrong:
             if message.id is not None:
@@ -243,7 +248,7 @@ def fill_call(call: Call, opened: OpenedMessage) -> Call:
     if call.token is not None and not envelope.is_id(call.token) and not _is_number(call.token):
         raise Fault(Kind.BAD_PARAMS, "Invalid params: progressToken must be a string or a number")
     call.meta = {
-        name: value for name, value in opened.meta.items() if name not in _META and not name.startswith(names.RESERVED)
+        name: value for name, value in opened.meta.items() if name not in META and not name.startswith(names.RESERVED)
     }
     return call
 

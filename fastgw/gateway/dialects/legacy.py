@@ -9,7 +9,8 @@ from fastgw.gateway.dialects.agent_sessions import AgentSessions, Session
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
-from fastgw.protocol.results import Result
+from fastgw.protocol.quick import QuickCall, QuickResult
+from fastgw.protocol.results import Pieces, Result
 
 _KINDS = {**reading.KINDS, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
 _ASSUMED = names.ASSUMED_VERSION.encode()
@@ -23,6 +24,9 @@ class LegacyDialect(Dialect):
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.legacy(result, self.list_form)
+
+    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
+        return results.quick_legacy(result, self.list_form, server_info)
 
     def status(self, fault: Fault) -> int:
         """200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""
@@ -64,6 +68,25 @@ def parse(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentS
     else:
         call.log_level, call.log_level_set = agent_sessions.level(session.id)
     return ParsedRequest(kind, reading.fill_call(call, opened), dialect)
+
+
+def quick(context: RequestContext, found: QuickCall, agent_sessions: AgentSessions) -> ParsedRequest | None:
+    """As `parse`, for what the quick reader took; None where anything is to be looked at with care."""
+    id, name, arguments, meta = found
+    token = context.headers.get(headers.SESSION)
+    if meta or token is None:
+        return None
+    session = agent_sessions.session(token.decode("latin-1"), context.principal.agent, context.endpoint.path)
+    if session is None:
+        return None
+    context.reply_to, context.method = id, names.TOOLS_CALL
+    level, times = agent_sessions.level(session.id)
+    params = {"arguments": arguments} if arguments else {}
+    call = Call(
+        id, names.TOOLS_CALL, session.version, name, params, {}, None, level, session.capabilities.encode(),
+        session.client.encode(), session.id, (), times,
+    )  # fmt: skip
+    return ParsedRequest(RequestKind.CALL, call, _DIALECTS[session.version])
 
 
 def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Session:

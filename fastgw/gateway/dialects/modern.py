@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect as reading
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import headers, names, results, rounds
 from fastgw.protocol.call import Call
-from fastgw.protocol.envelope import NotAMessage, NotJson
-from fastgw.protocol.results import Result
+from fastgw.protocol.envelope import NotAMessage, NotJson, members
+from fastgw.protocol.quick import QuickCall, QuickResult
+from fastgw.protocol.results import Pieces, Result
 
 SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
 """What `server/discover` names: the older revisions are served on the same endpoint by `initialize`."""
@@ -18,6 +21,7 @@ _KINDS = {**reading.KINDS, names.DISCOVER: RequestKind.DISCOVER}
 _NAMED = {names.TOOLS_CALL: "name", names.PROMPTS_GET: "name", names.RESOURCES_READ: "uri"}
 """Which member `Mcp-Name` repeats, per method (2026-07-28, Standard Request Headers)."""
 
+_VERSION = b'"%s"' % names.MODERN_VERSION.encode()
 _ROUND = frozenset((rounds.RESPONSES, rounds.STATE))
 _ROUTING = frozenset((headers.VERSION, headers.METHOD, headers.NAME))
 
@@ -34,6 +38,9 @@ class ModernDialect(Dialect):
 
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.modern(result, server_info)
+
+    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
+        return results.quick_modern(result, server_info)
 
     def list_tail(self, ttl_ms: int, server_info: bytes) -> bytes:
         """Lists depend on who asks, so no cache may share them (`cacheScope`)."""
@@ -71,6 +78,50 @@ def parse(context: RequestContext, opened: OpenedMessage) -> ParsedRequest:
     if kind is None:
         raise Fault(Kind.UNKNOWN_METHOD)
     call.passed = headers.passable(context.headers)
+    return ParsedRequest(kind, _fill(call, opened), DIALECT)
+
+
+def quick(context: RequestContext, found: QuickCall) -> ParsedRequest | None:
+    """As `parse`, for what the quick reader took; None where anything is to be looked at with care.
+
+    An agent's `_meta` is the same bytes in every call, so what it says is remembered.
+    """
+    id, name, arguments, meta = found
+    like, fields = _with_meta(meta), context.headers
+    if (
+        like is None
+        or fields.get(headers.METHOD) != b"tools/call"
+        or fields.get(headers.NAME) != _name_header(name)
+        or b"mcp-param-" in b"\n".join(fields)
+    ):
+        return None
+    context.reply_to, context.method = id, names.TOOLS_CALL
+    params = {"arguments": arguments} if arguments else {}
+    call = Call(
+        id, names.TOOLS_CALL, names.MODERN_VERSION, name, params, like.meta, None, like.log_level, like.capabilities,
+        like.client, None, (), like.log_level_set, like.offered,
+    )  # fmt: skip
+    return ParsedRequest(RequestKind.CALL, call, DIALECT)
+
+
+_name_header = lru_cache(maxsize=4096)(headers.encode_name)
+
+
+@lru_cache(maxsize=1024)
+def _with_meta(meta: bytes) -> Call | None:
+    """A call with this `_meta`; None where it is not of this revision, is refused, or differs from call to call."""
+    try:
+        opened = OpenedMessage(names.TOOLS_CALL, b"0", {"name": b'""'}, members(meta, reading.META))
+        if opened.meta.get(names.META_VERSION) != _VERSION or "progressToken" in opened.meta:
+            return None
+        call = Call(b"0", names.TOOLS_CALL, names.MODERN_VERSION)
+        call.capabilities = reading.require_object(opened.meta.get(names.META_CAPABILITIES), names.META_CAPABILITIES)
+        return _fill(call, opened)
+    except (Fault, NotAMessage, NotJson):
+        return None
+
+
+def _fill(call: Call, opened: OpenedMessage) -> Call:
     call.client = opened.meta.get(names.META_CLIENT)
     level = opened.meta.get(names.META_LOG_LEVEL)
     if level is not None:
@@ -81,7 +132,7 @@ def parse(context: RequestContext, opened: OpenedMessage) -> ParsedRequest:
             _read_offered(call)
         if not _ROUND.isdisjoint(opened.params):
             _read_round(call, opened.params)
-    return ParsedRequest(kind, call, DIALECT)
+    return call
 
 
 def unsupported(version: str) -> Fault:

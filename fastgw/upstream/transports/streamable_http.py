@@ -6,11 +6,14 @@ import asyncio
 
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.names import Era
+from fastgw.protocol.quick import QuickResult, read_result
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import Attempt, CallContext, Spawn
 from fastgw.upstream.classify import classify, new_id
 from fastgw.upstream.reply import UpstreamReply, withdraw
 from fastgw.upstream.transports.http_client import HttpClient
+
+_OK = 200
 
 
 class StreamableHttp:
@@ -29,28 +32,38 @@ class StreamableHttp:
         self._ours = ours
         self._limit = limit
 
-    async def send(self, attempt: Attempt) -> UpstreamReply:
-        """Give the call to the server and wait until it begins to answer. Raises Fault: `sent` says whether the server
+    async def send(self, attempt: Attempt) -> UpstreamReply | QuickResult:
+        """Give the call to the server and wait until it begins to answer; a result in the usual shape is all there is
+        to it. Raises Fault: `sent` says whether the server
         may have run the call; BAD_PARAMS for arguments that cannot be sent.
         """
-        upstream_id, era, session = new_id(), attempt.era, attempt.session
+        call, target, credential = attempt.call, attempt.target, attempt.credential
+        upstream_id, era = new_id(), attempt.era
         if era is Era.MODERN:
-            headers, body = modern.request(attempt.call, attempt.target, upstream_id, attempt.credential, self._ours)
+            headers, body = modern.request(call, target, upstream_id, credential, self._ours)
         else:
-            headers, body = legacy.request(attempt.call, attempt.target, upstream_id, attempt.credential, session)
-        context = CallContext(
-            upstream_id, era, self._http, attempt.credential, session,
-            attempt.deadlines, attempt.begun, self._spawn, self._limit,
-        )  # fmt: skip
+            headers, body = legacy.request(call, target, upstream_id, credential, attempt.session)
         try:
-            answer = await self._http.request("POST", headers, body, context.left())
+            answer = await self._http.request("POST", headers, body, attempt.left())
         except BaseException as stopped:
             is_late = isinstance(stopped, Fault) and stopped.kind is Kind.TIMEOUT
             # The server may be at work on a call whose answer nobody will read.
             if era is Era.LEGACY and (is_late or isinstance(stopped, asyncio.CancelledError)):
-                self._spawn(withdraw(context, "no longer wanted"), "cancel a call")
+                self._spawn(withdraw(self._context(attempt, upstream_id), "no longer wanted"), "cancel a call")
             raise
-        return UpstreamReply(context, answer, classify(answer, era, upstream_id, attempt.call.capabilities))
+        if answer.status == _OK and answer.body is not None:
+            quick = read_result(answer.body, upstream_id)
+            if quick is not None:
+                return quick
+        return UpstreamReply(
+            self._context(attempt, upstream_id), answer, classify(answer, era, upstream_id, attempt.call.capabilities)
+        )
+
+    def _context(self, attempt: Attempt, upstream_id: bytes) -> CallContext:
+        return CallContext(
+            upstream_id, attempt.era, self._http, attempt.credential, attempt.session,
+            attempt.deadlines, attempt.begun, self._spawn, self._limit,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Close every connection; what is under way is LOST."""
