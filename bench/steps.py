@@ -25,7 +25,7 @@ from bench.sketch import Sketch
 from bench.versions import versions
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.limiter import Limiter
+from fastgw.gateway.admission import Limiter
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.policy.bucket import bucket_rate

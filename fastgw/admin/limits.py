@@ -21,7 +21,7 @@ from aiohttp import web
 
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
-from fastgw.gateway.limiter import REPORTED, Reset
+from fastgw.gateway.admission import REPORTED, Reset
 
 log = logging.getLogger("fastgw")
 

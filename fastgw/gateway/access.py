@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from math import inf
 
 import msgspec
@@ -37,25 +36,16 @@ class Access(msgspec.Struct, frozen=True, eq=False):
     charges: dict[str, tuple[Arm, Sequence[BucketCharge]]] = {}
 
 
-class KnownAgents:
-    """Those that one worker remembers, of one snapshot."""
+Key = tuple[str, bytes]
+"""Path of the endpoint, SHA-256 of the header `Authorization`; empty where nobody needs one."""
 
-    def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
-        self._known: dict[tuple[str, bytes], Access] = {}
 
-    def find(self, snapshot: Snapshot, endpoint: Endpoint, headers: Fields, now: float) -> Access:
+class KnownAgents(dict[Key, Access]):
+    """Those that one worker remembers, of the newest snapshot."""
+
+    def find(self, snapshot: Snapshot, endpoint: Endpoint, key: Key, shown: Fields, now: float) -> Access:
         """Who sends these headers at `now` (Unix seconds). Raises Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
-        if snapshot is not self._snapshot or len(self._known) > MOST:
-            self._snapshot = snapshot
-            self._known.clear()
-        found, twice = headers
-        shown = found.get(b"authorization", b"")
-        is_usual = endpoint.anonymous or (shown and not twice and b"x-api-key" not in found)
-        key = endpoint.path, b"" if endpoint.anonymous else sha256(shown).digest()
-        access = self._known.get(key) if is_usual else None
-        if access is not None and now < access.expires:
-            return access
+        found, twice = shown
         principal, expires = ANONYMOUS, inf
         if not endpoint.anonymous:
             entry = authenticate(found, twice, snapshot.keys, now)
@@ -65,6 +55,8 @@ class KnownAgents:
             raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
         event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels)
         access = Access(principal, view, expires, event)
-        if is_usual:
-            self._known[key] = access
+        if endpoint.anonymous or not (twice or b"x-api-key" in found):
+            if len(self) >= MOST:
+                self.clear()
+            self[key] = access
         return access

@@ -11,13 +11,12 @@ from typing import Any
 
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.access import KnownAgents
+from fastgw.gateway.admission import AdmissionGate, AvailabilityGate, Limiter
 from fastgw.gateway.connection import Budget, Draining
 from fastgw.gateway.context import DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
-from fastgw.gateway.gates import AdmissionGate, AvailabilityGate
-from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.refusals import RefusalLog
@@ -92,6 +91,7 @@ class Gateway:
             self.agent_sessions.renew(snapshot.seal_keys)
             self.cursors = Sealer(snapshot.seal_keys, "cursor")
             self.states = Sealer(snapshot.seal_keys, "state")
+        self.known_agents.clear()
         self.limiter.load(snapshot)
         self._instances.load(snapshot, previous.longest if previous is not None else None)
 
@@ -105,6 +105,7 @@ class Gateway:
         """What lists say of their freshness goes by this from now on; see `plan.GatewayPort`."""
         if self._newest is not None:
             self._newest = self._newest.freshened(until)
+            self.known_agents.clear()
 
     def instance_status(self, key: str, era: str, _version: str) -> None:
         """Calls of this instance go by this era from now on; see `plan.GatewayPort`."""

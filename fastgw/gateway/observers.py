@@ -10,7 +10,7 @@ from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.controller import Controller
-from fastgw.usage.event import call_fields, quoted, stamp
+from fastgw.usage.event import call_fields, quoted, to_the_second
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
 """Methods whose requests get an event each."""
@@ -62,10 +62,12 @@ def event(context: RequestContext) -> str:
     if context.attempts:
         address = context.attempts[-1].address
         server, instance = address.server, place(address.url)
+    seconds = int(context.timestamp)
     access, error, refused_by = context.access, context.error_code, context.refused_by
     assert access is not None
     return (
-        f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{stamp(context.timestamp)}",'
+        f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}'
+        f'.{int(context.timestamp * 1000) - seconds * 1000:03d}Z",'
         f"{access.event},{call_fields(context.method, context.tool, server, instance)},"
         f'"outcome":"{context.outcome}","statusCode":{context.status},'
         f'"errorCode":{"null" if error is None else error},'

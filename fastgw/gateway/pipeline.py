@@ -18,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from fastgw.catalog.route import Arm, arm_for
@@ -61,8 +62,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         identify(gateway, context)
         if verb != entry_point.verb:
             check_verb(context, entry_point, verb)
-        if verb == "DELETE":
-            await gateway.end_session(context)
+            await gateway.end_session(context)  # what else but a DELETE
             await agent.answer(200, [], b"")
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
@@ -73,7 +73,8 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             gateway.handle_notification(found)
             await agent.answer(202, [], b"")
         else:
-            context.watched = agent if found.cancels_on_leaving else None
+            if found.kind is RequestKind.CALL and found.dialect.leaving_cancels:
+                context.watched = agent
             await handle_request(gateway, context, found, agent)
     except Fault as fault:
         await refuse(gateway, context, await gateway.limiter.throttle_failed_login(context, fault), agent)
@@ -113,8 +114,12 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
 
 def identify(gateway: Gateway, context: RequestContext) -> None:
     """Find out who calls. Raises a Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
-    shown = context.headers, context.twice
-    context.access = access = gateway.known_agents.find(context.snapshot, context.endpoint, shown, context.timestamp)
+    endpoint, fields = context.endpoint, context.headers
+    key = endpoint.path, b"" if endpoint.anonymous else sha256(fields.get(b"authorization", b"")).digest()
+    access = gateway.known_agents.get(key)
+    if access is None or access.expires <= context.timestamp or context.twice or b"x-api-key" in fields:
+        access = gateway.known_agents.find(context.snapshot, endpoint, key, (fields, context.twice), context.timestamp)
+    context.access = access
     context.principal, context.view = access.principal, access.view
     context.identified = True
 

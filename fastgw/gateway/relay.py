@@ -43,9 +43,8 @@ async def relay(
     call = context.call
     assert call is not None
     if isinstance(upstream, QuickResult):
-        answer = _answered(context, upstream)
         context.status = 200
-        await response.answer(200, [], context.dialect.reply(call.id, answer))
+        await response.answer(200, [], _answered(context, call, upstream))
         return
     try:
         await _relay_messages(context, call, upstream, response, states)
@@ -53,21 +52,21 @@ async def relay(
         upstream.close()
 
 
-def _answered(context: RequestContext, found: QuickResult) -> bytes | results.Pieces:
-    """The agent's result, of one in the usual shape: all that is left to do with most of them is to name ourselves."""
+def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
+    """The whole answer around a result in the usual shape: with most of them all that is left is to name ourselves."""
+    endpoint, server = context.endpoint, context.attempts[-1].target.server
     checks = context.arm.checks if context.arm is not None else None
     try:
-        if checks is None and not context.endpoint.uris.rewrites(context.attempts[-1].target.server):
-            answer = context.dialect.quick_result(found, context.snapshot.server_info)
+        if checks is None and not (server in endpoint.readers and endpoint.uris.rewrites(server)):
+            answer = context.dialect.quick_reply(call.id, found, context.snapshot.server_info)
             if answer is not None:
                 context.outcome = "tool_error" if found.is_error else "ok"
                 return answer
         result = results.read(found.text)
-        assert context.call is not None
-        _complete(context, context.call, result)
+        _complete(context, call, result)
     except results.UnusableResult as wrong:
         raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
-    return _adapted(context, result)
+    return context.dialect.reply(call.id, _adapted(context, result))
 
 
 async def _relay_messages(

@@ -8,8 +8,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from fastgw.gateway.admission import Limiter
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.batcher import Batcher, StoreConnection
 from fastgw.limits.memory_buckets import MemoryBuckets

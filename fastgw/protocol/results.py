@@ -14,7 +14,6 @@ import msgspec
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, string
 from fastgw.protocol.links import is_handy
-from fastgw.protocol.quick import IS_ERROR, QuickResult
 
 COMPLETE = "complete"
 """The `resultType` of a result that asks for nothing more."""
@@ -93,30 +92,8 @@ def legacy(result: Result, version: str) -> bytes:
     return emit(found)
 
 
-Pieces = tuple[bytes | msgspec.Raw, ...]
-"""JSON text, to be joined."""
-
-
-def quick_modern(result: QuickResult, server_info: bytes) -> Pieces:
-    """As `modern`. Raises UnusableResult: `_meta` is no object, or a member of it stands twice."""
-    meta, _ = _metas(bytes(result.meta), server_info)
-    structured = (b',"structuredContent":', result.structured) if len(result.structured) else ()
-    start = b'{"resultType":"complete","content":'
-    return (start, result.content, *structured, IS_ERROR[result.is_error], b',"_meta":', meta, b"}")
-
-
-def quick_legacy(result: QuickResult, version: str, server_info: bytes) -> Pieces | None:
-    """As `legacy`; None where that has more to look at. Raises UnusableResult: as `quick_modern`."""
-    if version <= _NO_LINKS or (len(result.structured) and bytes(result.structured)[:1] != b"{"):
-        return None
-    structured = (b',"structuredContent":', result.structured) if len(result.structured) else ()
-    meta = _metas(bytes(result.meta), server_info)[1] if len(result.meta) else b""
-    ours = (b',"_meta":', meta) if meta else ()
-    return (b'{"content":', result.content, *structured, IS_ERROR[result.is_error], *ours, b"}")
-
-
 @lru_cache(maxsize=512)
-def _metas(text: bytes, server_info: bytes) -> tuple[bytes, bytes]:
+def quick_metas(text: bytes, server_info: bytes) -> tuple[bytes, bytes]:
     """A result's `_meta` as agents of 2026-07-28 and as older ones get it: the latter empty where nothing is left. A
     server writes the same on every call.
     """

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fastgw.telemetry.histogram import CallTimes, Histogram
+from fastgw.telemetry.histogram import Counts, Histogram
 
 K = TypeVar("K", bound=Hashable)
 
@@ -16,6 +16,21 @@ Series = tuple[str, ...]
 """A metric's name and then its label values, in the order of `FAMILIES`."""
 CallSeries = tuple[str | None, str | None, str]
 """Tool as agents see it, server that answered or was tried last, outcome."""
+
+
+@dataclass(slots=True)
+class CallTimes:
+    """How long the calls of one kind took: in all, of it waiting for servers, and the rest.
+
+    Args:
+        seconds: microseconds recorded in `total` and in `overhead`.
+    """
+
+    total: Counts = field(default_factory=dict)
+    upstream: Counts = field(default_factory=dict)
+    overhead: Counts = field(default_factory=dict)
+    sum_total: int = 0
+    sum_overhead: int = 0
 
 
 @dataclass(slots=True)
@@ -59,11 +74,23 @@ class Counters:
         self._dirty = True
 
     def call(self, series: CallSeries, total: float, overhead: float) -> None:
-        """Record how long a call took, in seconds, and how much of that was not spent waiting for servers."""
+        """Record how long a call took, in seconds, and how much of that was not spent waiting for servers.
+
+        `bucket_of` written out: a function for each of the three histograms costs 0.5 us more (`python -m bench
+        steps`).
+        """
         times = self._calls.get(series)
         if times is None:
             times = self._calls[series] = CallTimes()
-        times.record(int(total * 1e6), int(overhead * 1e6))
+        micros, over = int(total * 1e6), int(overhead * 1e6)
+        times.sum_total += micros
+        times.sum_overhead += over
+        for counts, value in ((times.total, micros), (times.upstream, micros - over), (times.overhead, over)):
+            bucket = value
+            if value >= 2048:
+                shift = value.bit_length() - 11
+                bucket = (shift << 10) + (value >> shift)
+            counts[bucket] = counts.get(bucket, 0) + 1
         self._dirty = True
 
     def record(self, seconds: float, *series: str) -> None:

@@ -54,30 +54,3 @@ class Histogram:
         """For each bound in seconds: how many durations do not exceed it, true to three digits."""
         limits = [bucket_of(round(bound * 1e6)) for bound in bounds]
         return [sum([count for bucket, count in self.counts.items() if bucket <= limit]) for limit in limits]
-
-
-@dataclass(slots=True)
-class CallTimes:
-    """How long the calls of one kind took: in all, of it waiting for servers, and the rest.
-
-    Args:
-        seconds: microseconds recorded in `total` and in `overhead`.
-    """
-
-    total: Counts = field(default_factory=dict)
-    upstream: Counts = field(default_factory=dict)
-    overhead: Counts = field(default_factory=dict)
-    sum_total: int = 0
-    sum_overhead: int = 0
-
-    def record(self, micros: int, overhead: int) -> None:
-        """Count one call. Written out: a function per histogram costs 0.5 us more (`python -m bench steps`)."""
-        self.sum_total += micros
-        self.sum_overhead += overhead
-        upstream = micros - overhead
-        for counts, value in ((self.total, micros), (self.upstream, upstream), (self.overhead, overhead)):
-            bucket = value
-            if value >= 2048:
-                shift = value.bit_length() - 11
-                bucket = (shift << 10) + (value >> shift)
-            counts[bucket] = counts.get(bucket, 0) + 1

@@ -65,7 +65,8 @@ class UpstreamCaller:
         failed: Fault | None = None
         for target in arm.targets[:1]:  # the others are for when their servers may stand in for each other
             backend = backends[target.server]
-            instances = self._instances.of(backend)
+            known = self._instances.groups.get(target.server)
+            instances = known[1] if known is not None and known[0] is backend else self._instances.of(backend)
             identity = identity_of(backend, principal, call)
             tried: tuple[Instance, ...] = ()
             while (instance := pick(instances, identity, tried, call.instance)) is not None:
@@ -74,8 +75,7 @@ class UpstreamCaller:
                 attempts.append(attempt)
                 began = time.monotonic()
                 try:
-                    credential = credentials.headers(principal, backend)
-                    attempt.credential = credential if isinstance(credential, bytes) else await credential
+                    attempt.credential = backend.headers or await credentials.headers(principal, backend)
                     return await self.call(attempt, instance)
                 except Fault as fault:
                     attempt.sent, attempt.ended = fault.sent, fault.kind

@@ -110,7 +110,7 @@ class CallContext(msgspec.Struct):
 def remaining(deadlines: Deadlines, started: float) -> Deadlines:
     """What is left of an exchange that began at loop time `started`: its total does not start anew."""
     spent = asyncio.get_running_loop().time() - started
-    if spent < 0.002:
+    if spent < 0.001:
         return deadlines
     left = max(0.01, deadlines.total - spent)
     return replace(deadlines, total=left, connect=min(deadlines.connect, left), granted=deadlines.whole)

@@ -273,12 +273,12 @@ def new_id() -> bytes:
     It is unique in a session whichever of our processes asks in it: 21 random bits of the process, then a count,
     together below 2**53, where every reader of JSON still sees the same number (RFC 8259, section 6).
     """
-    return b"%d" % next(_numbers())
+    return b"%d" % next(id_numbers())
 
 
 @cache
-def _numbers() -> count[int]:
-    """Made by the first request, so after the fork: each process has its own."""
+def id_numbers() -> count[int]:
+    """What `new_id` counts with. Made by the first request, so after the fork: each process has its own."""
     return count((int.from_bytes(os.urandom(3), "big") >> 3 << _COUNTED) + 1)
 
 

@@ -82,6 +82,8 @@ class Instances:
         self._live: dict[str, Instance] = {}
         self._leaving: dict[str, Instance] = {}
         self._early_eras: dict[str, str] = {}
+        self.groups: dict[str, tuple[Backend, Sequence[Instance]]] = {}
+        """What `of` has found, by server; good for that very `Backend` alone."""
 
     def __iter__(self) -> Iterator[Instance]:
         yield from self._live.values()
@@ -94,6 +96,7 @@ class Instances:
         nothing is under way.
         """
         before, self._live, self._snapshot = self._live, {}, snapshot
+        self.groups.clear()
         self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
         replaced = {key: instance.transport for key, instance in before.items()}
         for key in self._wanted:
@@ -127,11 +130,11 @@ class Instances:
         return instance
 
     def of(self, backend: Backend) -> Sequence[Instance]:
-        """The instances of a server that can be used. Raises Fault NO_SERVER where there is none; see `find`."""
-        if len(backend.instances) == 1:
-            key = backend.instances[0].key
-            return (self._live.get(key) or self.find(key),)
-        found, failed = [], down("it has no instance")
+        """The instances of a server that can be used, remembered until the next snapshot. Raises Fault NO_SERVER where
+        there is none; see `find`.
+        """
+        found: list[Instance] = []
+        failed = down("it has no instance")
         for address in backend.instances:
             try:
                 found.append(self.find(address.key))
@@ -139,6 +142,8 @@ class Instances:
                 failed = fault
         if not found:
             raise failed
+        if len(found) == len(backend.instances):
+            self.groups[backend.name] = backend, found
         return found
 
     def learn(self, key: str, era: str) -> None:

@@ -44,14 +44,9 @@ def call_fields(method: str, tool: str | None, server: str | None, instance: str
     return _members({"method": method, "tool": tool, "mcpServer": server, "instance": instance})
 
 
-def stamp(seconds: float) -> str:
-    """Unix seconds as RFC 3339, UTC, with milliseconds."""
-    whole, rest = divmod(int(seconds * 1000), 1000)
-    return f"{_to_the_second(whole)}.{rest:03d}Z"
-
-
 @lru_cache(maxsize=4)
-def _to_the_second(whole: int) -> str:
+def to_the_second(whole: int) -> str:
+    """Unix seconds as RFC 3339 has them, UTC, without the zone."""
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole))
 
 

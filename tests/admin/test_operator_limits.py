@@ -13,7 +13,7 @@ import pytest
 from fastgw.admin.limits import BadReset, OperatorLimits
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
-from fastgw.gateway.limiter import Reset
+from fastgw.gateway.admission import Reset
 
 LIMITS = [
     LimitSettings.model_validate({"name": "per-agent", "by": ["agent"], "rate": "100/minute"}),

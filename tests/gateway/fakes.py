@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
+from fastgw.gateway.admission import Limiter
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.limiter import Limiter
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.processes.plan import Lifecycle

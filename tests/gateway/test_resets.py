@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fastgw.gateway.limiter import MOST_RESETS, Limiter, Reset
+from fastgw.gateway.admission import MOST_RESETS, Limiter, Reset
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.telemetry.counters import Counters
 

@@ -14,7 +14,7 @@ from fastgw.protocol import envelope, names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
-from fastgw.protocol.results import Pieces, Result
+from fastgw.protocol.results import Result
 
 MOST_IN_BATCH = 1000
 """Messages of one batch; each is worked on as if it had come alone, and 4 MiB hold 80,000 pings."""
@@ -78,8 +78,11 @@ class Dialect:
         """A server's result as this agent's revision has it, as JSON text."""
         raise NotImplementedError
 
-    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
-        """The same of a result that the quick reader took, in pieces; None where it is to be read with care."""
+    def quick_reply(self, reply_to: bytes, result: QuickResult, server_info: bytes) -> bytes | None:
+        """The whole body around a result that the quick reader took; None where that is to be read with care.
+
+        Joined, not formatted: `%` grows its text as it goes along, which for a megabyte takes thirty times as long.
+        """
         return None
 
     def list_tail(self, ttl_ms: int, server_info: bytes) -> bytes:
@@ -99,11 +102,8 @@ class Dialect:
         error = {"code": self.code(fault), "message": fault.message, "data": error_data(fault, request_id)}
         return self.server_error(reply_to, orjson.dumps(error), request_id)
 
-    def reply(self, reply_to: bytes, result: bytes | Pieces) -> bytes:
-        """The whole body around a result (JSON text, or the pieces of it).
-
-        Joined, not formatted: `%` grows its text as it goes along, which for a megabyte takes thirty times as long.
-        """
+    def reply(self, reply_to: bytes, result: bytes | tuple[bytes, ...]) -> bytes:
+        """The whole body around a result (JSON text, or the pieces of it)."""
         pieces = result if isinstance(result, tuple) else (result,)
         return b"".join((b'{"jsonrpc":"2.0","id":', reply_to, b',"result":', *pieces, b"}"))
 
@@ -143,11 +143,6 @@ class ParsedRequest(msgspec.Struct):
     headers: list[tuple[bytes, bytes]] = []
     size: int = 0
     fault: Fault | None = None
-
-    @property
-    def cancels_on_leaving(self) -> bool:
-        """Whether a closed connection withdraws it."""
-        return self.kind is RequestKind.CALL and self.dialect.leaving_cancels
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

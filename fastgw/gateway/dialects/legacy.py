@@ -9,8 +9,8 @@ from fastgw.gateway.dialects.agent_sessions import AgentSessions, Session
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
-from fastgw.protocol.quick import QuickCall, QuickResult
-from fastgw.protocol.results import Pieces, Result
+from fastgw.protocol.quick import IS_ERROR, QuickCall, QuickResult
+from fastgw.protocol.results import Result
 
 _KINDS = {**reading.KINDS, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
 _ASSUMED = names.ASSUMED_VERSION.encode()
@@ -25,8 +25,14 @@ class LegacyDialect(Dialect):
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.legacy(result, self.list_form)
 
-    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
-        return results.quick_legacy(result, self.list_form, server_info)
+    def quick_reply(self, reply_to: bytes, result: QuickResult, server_info: bytes) -> bytes | None:
+        structured = (b',"structuredContent":', result.structured) if len(result.structured) else ()
+        if self.version == names.ASSUMED_VERSION or (structured and bytes(result.structured)[:1] != b"{"):
+            return None
+        meta = results.quick_metas(bytes(result.meta), server_info)[1] if len(result.meta) else b""
+        ours = (b',"_meta":', meta) if meta else ()
+        start = (b'{"jsonrpc":"2.0","id":', reply_to, b',"result":{"content":', result.content)
+        return b"".join((*start, *structured, IS_ERROR[result.is_error], *ours, b"}}"))
 
     def status(self, fault: Fault) -> int:
         """200 for whatever answers a request, since these SDKs end a session on 4xx and 5xx."""

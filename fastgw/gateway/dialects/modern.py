@@ -11,8 +11,8 @@ from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedReques
 from fastgw.protocol import headers, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, members
-from fastgw.protocol.quick import QuickCall, QuickResult
-from fastgw.protocol.results import Pieces, Result
+from fastgw.protocol.quick import IS_ERROR, QuickCall, QuickResult
+from fastgw.protocol.results import Result
 
 SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
 """What `server/discover` names: the older revisions are served on the same endpoint by `initialize`."""
@@ -39,8 +39,13 @@ class ModernDialect(Dialect):
     def result(self, result: Result, server_info: bytes) -> bytes:
         return results.modern(result, server_info)
 
-    def quick_result(self, result: QuickResult, server_info: bytes) -> Pieces | None:
-        return results.quick_modern(result, server_info)
+    def quick_reply(self, reply_to: bytes, result: QuickResult, server_info: bytes) -> bytes | None:
+        meta, _ = results.quick_metas(bytes(result.meta), server_info)
+        structured = (b',"structuredContent":', result.structured) if len(result.structured) else ()
+        start = b',"result":{"resultType":"complete","content":'
+        is_error = IS_ERROR[result.is_error]
+        parts = (b'{"jsonrpc":"2.0","id":', reply_to, start, result.content, *structured, is_error, b',"_meta":', meta)
+        return b"".join((*parts, b"}}"))
 
     def list_tail(self, ttl_ms: int, server_info: bytes) -> bytes:
         """Lists depend on who asks, so no cache may share them (`cacheScope`)."""

@@ -9,11 +9,12 @@ from fastgw.protocol.names import Era
 from fastgw.protocol.quick import QuickResult, read_result
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import Attempt, CallContext, Spawn
-from fastgw.upstream.classify import classify, new_id
+from fastgw.upstream.classify import classify, id_numbers
 from fastgw.upstream.reply import UpstreamReply, withdraw
 from fastgw.upstream.transports.http_client import HttpClient
 
 _OK = 200
+_MOMENT = 0.002  # seconds of an attempt that do not count against its deadlines
 
 
 class StreamableHttp:
@@ -31,6 +32,8 @@ class StreamableHttp:
         self._spawn = spawn
         self._ours = ours
         self._limit = limit
+        self._numbers = id_numbers()
+        self._loop = asyncio.get_running_loop()
 
     async def send(self, attempt: Attempt) -> UpstreamReply | QuickResult:
         """Give the call to the server and wait until it begins to answer; a result in the usual shape is all there is
@@ -38,13 +41,15 @@ class StreamableHttp:
         may have run the call; BAD_PARAMS for arguments that cannot be sent.
         """
         call, target, credential = attempt.call, attempt.target, attempt.credential
-        upstream_id, era = new_id(), attempt.era
+        upstream_id, era = b"%d" % next(self._numbers), attempt.era
         if era is Era.MODERN:
             headers, body = modern.request(call, target, upstream_id, credential, self._ours)
         else:
             headers, body = legacy.request(call, target, upstream_id, credential, attempt.session)
         try:
-            answer = await self._http.request("POST", headers, body, attempt.left())
+            is_new = self._loop.time() - attempt.begun < _MOMENT
+            deadlines = attempt.deadlines if is_new else attempt.left()
+            answer = await self._http.request("POST", headers, body, deadlines)
         except BaseException as stopped:
             is_late = isinstance(stopped, Fault) and stopped.kind is Kind.TIMEOUT
             # The server may be at work on a call whose answer nobody will read.

@@ -1,4 +1,5 @@
-"""Rate limits, and calls at the same time: what a call counts in, and its refusal when it is one too many.
+"""Admission: the gates that a call passes, in order, before it goes to its server. The last are the rate limits: what a
+call counts in, and its refusal when it is one too many.
 
 Where buckets are kept, and how they are decided, is in `limits/` and `policy/bucket.py`.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from heapq import nlargest
 from ipaddress import ip_address, ip_network
@@ -23,7 +24,6 @@ from fastgw.catalog.route import Arm
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.gates import AdmissionGate
 from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.shared_buckets import SharedBuckets
@@ -47,6 +47,8 @@ from fastgw.telemetry.counters import Counters, Top
 
 log = logging.getLogger("fastgw")
 
+MOST_IN_FLIGHT = 10_000
+"""Calls one worker carries at a time; above it an answer in no time beats a place in a queue without end."""
 MOST_SELECTIONS = 200_000
 """Agents of which it is remembered which limits speak of them."""
 MOST_NAMES = 20_000
@@ -103,6 +105,37 @@ class Selection(NamedTuple):
 
     limits: tuple[ApplyingLimits, ...]
     of: dict[tuple[str, ...], Sequence[Counting]]
+
+
+class AdmissionGate:
+    """One of `Gateway.gates`."""
+
+    def admit(self, context: RequestContext) -> Awaitable[None] | None:
+        """Let the call pass, at once or when what is given back is over. Raises a Fault: it may not, now."""
+        raise NotImplementedError
+
+    def settle(self, context: RequestContext) -> None:
+        """The call is over, however it ended: give back what was taken, if it came as far as this gate at all."""
+
+
+class AvailabilityGate(AdmissionGate):
+    """Bounds the calls that one worker carries, and keeps calls from servers that are under maintenance.
+
+    Args:
+        running: the calls.
+    """
+
+    def __init__(self, running: Sized) -> None:
+        self._running = running
+        self.most = MOST_IN_FLIGHT
+
+    def admit(self, context: RequestContext) -> None:
+        if len(self._running) > self.most:
+            raise Fault(Kind.FULL, retry_after=1)
+        assert context.arm is not None
+        maintenance = context.snapshot.backends[context.arm.targets[0].server].maintenance
+        if maintenance is not None:
+            raise Fault(Kind.NO_SERVER, maintenance, data={"reason": "maintenance"}, retry_after=60)
 
 
 class Limiter(AdmissionGate):
