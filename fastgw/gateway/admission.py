@@ -187,7 +187,12 @@ class Limiter(AdmissionGate):
         Raises:
             Fault: RATE_LIMITED; FULL where a limit that must hold cannot be checked.
         """
-        charges = self.charges(context) if self._limits else ()
+        if not self._limits:
+            return None
+        access = context.access
+        assert access is not None
+        known = access.charges.get(context.tool or "")
+        charges = known[1] if known is not None and known[0] is context.arm else self.charges(context)
         if not charges:
             return None
         context.verdict = verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
@@ -245,10 +250,6 @@ class Limiter(AdmissionGate):
         """The buckets that the call counts in: the same for all calls of one tool, unless its arguments are asked."""
         access, call, arm = context.access, context.call, context.arm
         assert access is not None and call is not None and arm is not None
-        name = context.tool or ""
-        known = access.charges.get(name)
-        if known is not None and known[0] is arm:
-            return known[1]
         selection = self._selection(context)
         if not selection.limits:
             return ()
@@ -256,7 +257,7 @@ class Limiter(AdmissionGate):
         if call.method == names.TOOLS_CALL and not any(one.match or one.overrides for one in selection.limits):
             if len(access.charges) >= MOST_CHARGES:
                 access.charges.clear()
-            access.charges[name] = arm, found
+            access.charges[context.tool or ""] = arm, found
         return found
 
     def _charges(self, context: RequestContext, call: Call, arm: Arm, selection: Selection) -> list[BucketCharge]:

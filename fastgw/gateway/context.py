@@ -112,12 +112,7 @@ class RequestContext(msgspec.Struct, eq=False):
         for attempt in self.attempts:
             waiting -= attempt.waited
             self.sent += attempt.sent
-        self.overhead = max(0.0, waiting)
-
-    def close(self) -> None:
-        """It is over. It lets its own task and watcher go: as cycles they cost 20 us per call in the collector."""
-        self.watched = None
-        self.task = None
+        self.overhead = waiting if waiting > 0.0 else 0.0
 
     def leave(self) -> None:
         """The agent is gone and that ends its call: what awaits on its behalf is interrupted."""

@@ -57,9 +57,9 @@ class MessageEntryPoint:
         Raises:
             Fault: the body as a whole is refused; `context.reply_to` is the id to answer.
         """
-        quick = _quick(context, body, agent_sessions)
-        if quick is not None:
-            return quick
+        found = quick(context, body, agent_sessions)
+        if found is not None:
+            return found
         if body.lstrip(b" \t\r\n")[:1] == b"[":
             return _batch(context, body, agent_sessions)
         wants_session = _speaks_sessions(context)
@@ -132,7 +132,7 @@ def _speaks_sessions(context: RequestContext) -> bool:
     return named is None or (named in _LEGACY and headers.VERSION not in context.twice)
 
 
-def _quick(context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest | None:
+def quick(context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest | None:
     """A call of a tool in the usual shape; None for whatever is to be read with care."""
     found = read_call(body) if not context.twice else None
     if found is None:

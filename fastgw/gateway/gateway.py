@@ -154,7 +154,7 @@ class Gateway:
 
     def end(self, context: RequestContext) -> None:
         """The request is over: its body is no more."""
-        context.close()
+        context.watched = context.task = None  # as cycles they cost 20 us per call in the collector
         self._sweep.remove(context)
         if context.held:
             self._bodies.give(context.held)

@@ -6,7 +6,6 @@ from typing import Protocol
 
 from fastgw.config.instance_urls import place
 from fastgw.gateway.context import RequestContext
-from fastgw.policy.limits import LimitVerdict
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.controller import Controller
@@ -40,9 +39,7 @@ class RequestMetrics:
         if method not in _CALLS:
             return
         server = context.attempts[-1].target.server if context.attempts else None
-        counters.call((context.tool, server, context.outcome), context.latency, context.overhead)
-        if context.sent and server is not None:
-            counters.inc("fastgw_upstream_requests_total", server, context.outcome)
+        counters.call((context.tool, server, context.outcome), context.latency, context.overhead, context.sent)
 
 
 class UsageEvents:
@@ -63,6 +60,10 @@ def event(context: RequestContext) -> str:
         address = context.attempts[-1].address
         server, instance = address.server, place(address.url)
     seconds = int(context.timestamp)
+    verdict, left = context.verdict, "null"
+    if verdict is not None and verdict.refused is None and verdict.tightest is not None:
+        # Whole calls like this one that are left in the tightest rate that counted it; null where none did.
+        left = f"{verdict.left // (verdict.tightest.cost or 1)}"
     access, error, refused_by = context.access, context.error_code, context.refused_by
     assert access is not None
     return (
@@ -76,13 +77,6 @@ def event(context: RequestContext) -> str:
         f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
         f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
         f'"tokensIn":null,"tokensOut":null,"cost":null,"currency":"{context.snapshot.currency}",'
-        f'"rateLimitRemaining":{_remaining(context.verdict)},'
+        f'"rateLimitRemaining":{left},'
         f'"protocolVersion":"{context.dialect.version}","traceId":null}}'
     )
-
-
-def _remaining(verdict: LimitVerdict | None) -> int | str:
-    """Whole calls like this one that are left in the tightest rate that counted it; null where none did."""
-    if verdict is None or verdict.refused is not None or verdict.tightest is None:
-        return "null"
-    return verdict.left // max(1, verdict.tightest.cost)

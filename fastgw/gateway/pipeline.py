@@ -46,7 +46,7 @@ from fastgw.upstream.reply import UpstreamReply
 
 log = logging.getLogger("fastgw")
 
-UNANSWERED = frozenset((RequestKind.NOTHING, RequestKind.CANCEL))
+UNANSWERED = (RequestKind.NOTHING, RequestKind.CANCEL)
 Scope = Mapping[str, Any]
 
 

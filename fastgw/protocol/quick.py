@@ -15,10 +15,10 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from fastgw.protocol.envelope import MAX_ID, check_utf8
+from fastgw.protocol.envelope import check_utf8
 
-MOST_NAME = 64
-"""Letters of a name: none that agents are shown is longer."""
+MOST_OUTER = 256
+"""Bytes of id and name together: no name that agents are shown is longer than 64, no id of clients half as long."""
 LARGEST_META = 4096
 """Bytes of a `_meta` that is taken: what was read of it is remembered by these bytes."""
 _NONE = Raw(b"")
@@ -87,16 +87,15 @@ def read_call(body: bytes) -> QuickCall | None:
         return None
     params = found.params
     id, name, arguments, meta = bytes(found.id), params.name, bytes(params.arguments), bytes(params.meta)
-    size = _CALL + len(id) + len(name)
+    outer, meta_size = len(id) + len(name), len(meta)
+    size = _CALL + outer
     if arguments:
         size += _ARGUMENTS + len(arguments)
     if meta:
-        size += _META + len(meta)
-    if len(body) != size or not (id.isdigit() or id[:1] == b'"') or len(id) > MAX_ID or len(name) > MOST_NAME:
+        size += _META + meta_size
+    if len(body) != size or not (id.isdigit() or id[:1] == b'"') or (arguments and arguments[:1] != b"{"):
         return None
-    if (arguments and arguments[:1] != b"{") or len(meta) > LARGEST_META:
-        return None
-    return id, name, arguments, meta
+    return (id, name, arguments, meta) if outer <= MOST_OUTER and meta_size <= LARGEST_META else None
 
 
 def read_result(body: bytes, id: bytes) -> QuickResult | None:

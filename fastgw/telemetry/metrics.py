@@ -73,7 +73,9 @@ class Sums:
         """Add what worker number `worker` counted."""
         for series, count in delta.counts.items():
             self._counts[series] = self._counts.get(series, 0) + count
-        for times in delta.calls.values():
+        for (_, server, outcome), times in delta.calls.items():
+            if times.sent:
+                self.add(("fastgw_upstream_requests_total", server or "", outcome), times.sent)
             self._times.setdefault(("fastgw_request_seconds",), Histogram()).merge(times.total, times.sum_total)
             self._times.setdefault(("fastgw_overhead_seconds",), Histogram()).merge(times.overhead, times.sum_overhead)
         for series, (counts, total) in delta.times.items():

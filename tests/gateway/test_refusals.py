@@ -86,7 +86,7 @@ def test_hostile_values_fill_neither_log_nor_memory(
             refused("late", 100 * QUIET)
             refused("late", 100 * QUIET)
             assert len(said(caplog)) == 1
-            context.close()
+            stage.gateway.end(context)
 
     with caplog.at_level(logging.WARNING, "fastgw"):
         run(story())

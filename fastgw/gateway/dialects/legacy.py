@@ -43,12 +43,12 @@ class LegacyDialect(Dialect):
         return names.RESOURCE_NOT_FOUND if fault.kind is Kind.UNKNOWN_RESOURCE else fault.kind.code
 
 
-_DIALECTS = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}
+DIALECTS = {version: LegacyDialect(version) for version in names.LEGACY_VERSIONS}
 
 
 def dialect_of(context: RequestContext) -> LegacyDialect:
     """The dialect by the headers alone, for what is refused before its session is known."""
-    return _DIALECTS[context.headers.get(headers.VERSION, _ASSUMED).decode("latin-1")]
+    return DIALECTS[context.headers.get(headers.VERSION, _ASSUMED).decode("latin-1")]
 
 
 def parse(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentSessions) -> ParsedRequest:
@@ -60,7 +60,7 @@ def parse(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentS
     if opened.method == names.INITIALIZE:
         return _initialize(context, opened, agent_sessions)
     session = session_of(context, agent_sessions)
-    context.dialect = dialect = _DIALECTS[session.version]
+    context.dialect = dialect = DIALECTS[session.version]
     call = Call(opened.id, opened.method or "", session.version, session=session.id)
     if not call.id:
         return _notification(call, opened, dialect)
@@ -92,7 +92,7 @@ def quick(context: RequestContext, found: QuickCall, agent_sessions: AgentSessio
         id, names.TOOLS_CALL, session.version, name, params, {}, None, level, session.capabilities.encode(),
         session.client.encode(), session.id, (), times,
     )  # fmt: skip
-    return ParsedRequest(RequestKind.CALL, call, _DIALECTS[session.version])
+    return ParsedRequest(RequestKind.CALL, call, DIALECTS[session.version])
 
 
 def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Session:
@@ -125,7 +125,7 @@ def _initialize(context: RequestContext, opened: OpenedMessage, agent_sessions: 
     Its revision is the newest that is not newer than the one asked for, so that an agent may know it.
     """
     call = Call(opened.id, names.INITIALIZE, names.NEWEST_LEGACY)
-    context.dialect = _DIALECTS[names.NEWEST_LEGACY]
+    context.dialect = DIALECTS[names.NEWEST_LEGACY]
     if not call.id:
         raise Fault(Kind.NOT_ONE_MESSAGE, "initialize must be a request.")
     asked = reading.require_string(opened.params.get("protocolVersion"), "protocolVersion")
@@ -133,7 +133,7 @@ def _initialize(context: RequestContext, opened: OpenedMessage, agent_sessions: 
     call.client = reading.require_object(opened.params.get("clientInfo"), "clientInfo")
     call.version = next((one for one in names.LEGACY_VERSIONS if one <= asked), names.LEGACY_VERSIONS[-1])
     token = agent_sessions.begin(call, context.principal.agent, context.endpoint.path)
-    return ParsedRequest(RequestKind.INITIALIZE, call, _DIALECTS[call.version], [(headers.SESSION, token.encode())])
+    return ParsedRequest(RequestKind.INITIALIZE, call, DIALECTS[call.version], [(headers.SESSION, token.encode())])
 
 
 def _notification(call: Call, opened: OpenedMessage, dialect: LegacyDialect) -> ParsedRequest:
