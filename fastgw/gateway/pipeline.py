@@ -60,9 +60,8 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             await agent.answer(204, cors.preflight_headers(context, entry_point.verbs(context)), b"")
             return
         identify(gateway, context)
-        if verb != entry_point.verb:
-            check_verb(context, entry_point, verb)
-            await gateway.end_session(context)  # what else but a DELETE
+        if verb != entry_point.verb and ends_session(context, entry_point, verb):
+            await gateway.end_session(context)
             await agent.answer(200, [], b"")
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
@@ -124,11 +123,15 @@ def identify(gateway: Gateway, context: RequestContext) -> None:
     context.identified = True
 
 
-def check_verb(context: RequestContext, entry_point: EntryPoint, verb: str) -> None:
-    """Raises a Fault, BAD_VERB. Only now, because clients show 405 where the key is what is wrong."""
+def ends_session(context: RequestContext, entry_point: EntryPoint, verb: str) -> bool:
+    """Whether a method other than the usual one ends a session, or stands for that one (HEAD).
+
+    Raises a Fault, BAD_VERB, for all others. Only now, because clients show 405 where the key is what is wrong.
+    """
     verbs = entry_point.verbs(context)
     if verb not in verbs:
         raise Fault(Kind.BAD_VERB, headers=((b"allow", ", ".join(verbs).encode()),))
+    return verb == "DELETE"
 
 
 async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection) -> bytes:
