@@ -16,13 +16,12 @@ class AwaitedAdmission:
     settles the call, at any moment, finds it.
 
     Attributes:
-        taken: of a call that the store is asked about: charge, lease, and what of the cost was taken from that.
-        answered: the store has answered.
+        taken: of a call that the store is asked about, until it answers: charge, lease, and what of the cost was taken
+            from that.
     """
 
-    __slots__ = ("charges", "verdict", "taken", "answered", "_over", "_woken")
+    __slots__ = ("charges", "verdict", "taken", "_over", "_woken")
     taken: list[tuple[BucketCharge, Lease, int]]
-    answered: bool
 
     def __init__(self, charges: Sequence[BucketCharge]) -> None:
         self.charges = charges

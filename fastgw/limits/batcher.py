@@ -14,14 +14,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from itertools import chain, count, repeat
 from time import monotonic, perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
+from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.script import BadReply, ScriptReply, ScriptRequest, StoreKeys, decode, encode
 
 log = logging.getLogger("fastgw")
 
-T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+Waiting = list[AwaitedAdmission]
 
 DEADLINE = 0.05
 """Seconds an answer may take. What waits for the next batch is decided when this one fails."""
@@ -30,8 +31,6 @@ PROMPT = 0.04
 GRACE, MOST_GRACE = 0.005, 0.25
 """Seconds more in which an answer that is here is read; more where our own loop was late: its timers come first,
 and what it has not read may have been there for long."""
-MOST_EMPTIED = 3
-"""Batches in a row that find a store of another epoch: more than one store answers there."""
 MOST = 64
 """Questions in one batch: more would keep the store from its other clients for a millisecond."""
 SOON = 1.0
@@ -65,15 +64,15 @@ class StoreConnection(Protocol):
         """End all connections, and forget what was learned of servers; the next question begins anew."""
 
 
-class BatchHandler(Protocol[T]):
+class BatchHandler(Protocol):
     """Who makes a request of what waits, and goes by the answer."""
 
-    def compose(self, waiting: list[T]) -> ScriptRequest: ...
+    def compose(self, waiting: Waiting) -> ScriptRequest: ...
 
-    def answered(self, waiting: list[T], request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
+    def answered(self, waiting: Waiting, request: ScriptRequest, reply: ScriptReply, sent: float) -> None:
         """`sent`: CLOCK_MONOTONIC seconds of the request."""
 
-    def lost(self, waiting: list[T], why: StoreAway) -> None:
+    def lost(self, waiting: Waiting, why: StoreAway) -> None:
         """There is no answer to these."""
 
     def emptied(self, epoch: str) -> None:
@@ -86,14 +85,14 @@ class BatchHandler(Protocol[T]):
         """The store is in use again."""
 
 
-class Batcher(Generic[T]):
+class Batcher:
     """The traffic of one worker with its store.
 
     Args:
         worker: letters and digits that no other worker has.
     """
 
-    handler: BatchHandler[T]
+    handler: BatchHandler
 
     def __init__(self, connection: StoreConnection, keys: StoreKeys, worker: str, spawn: Spawn) -> None:
         self._connection = connection
@@ -101,15 +100,15 @@ class Batcher(Generic[T]):
         self._worker = worker
         self._numbers = count(1)
         self._spawn = spawn
-        self._waiting: deque[T] = deque()
+        self._waiting: deque[AwaitedAdmission] = deque()
         self._sending = False
         self.away = True
         self._since = -SOON
         self._soon = 0
-        self._emptied = 0
+        self._emptied = False
         self.seconds: Callable[[float], None] = lambda _: None
 
-    def ask(self, question: T) -> None:
+    def ask(self, question: AwaitedAdmission) -> None:
         """Let it go with the next batch; the handler hears what became of it."""
         self._waiting.append(question)
         self.send()
@@ -127,26 +126,24 @@ class Batcher(Generic[T]):
         finally:
             self._sending = False
 
-    async def _send_batch(self, waiting: list[T]) -> None:
+    async def _send_batch(self, waiting: Waiting) -> None:
         now = monotonic()
         try:
             request = self.handler.compose(waiting)
             reply = await self._within(DEADLINE, request)
+            again, self._emptied = self._emptied, reply.emptied
             if not reply.emptied:
-                self._emptied = 0
                 self.handler.answered(waiting, request, reply, now)
-            elif self._emptied < MOST_EMPTIED:
-                self._emptied += 1
+            elif not again:
                 self.handler.emptied(reply.epoch)
                 self._waiting.extendleft(reversed(waiting))
             else:
-                self._emptied = 0
                 raise StoreAway("reply", "another store at every question")
         except StoreAway as wrong:
-            self._lose(waiting, wrong)
+            self._store_lost(waiting, wrong)
         except Exception as wrong:  # whoever waits would wait for ever
             log.exception("a question to the store failed")
-            self._lose(waiting, StoreAway("defect", repr(wrong)))
+            self._store_lost(waiting, StoreAway("defect", repr(wrong)))
 
     async def _within(self, seconds: float, request: ScriptRequest) -> ScriptReply:
         """The answer, if it comes in time.
@@ -181,7 +178,7 @@ class Batcher(Generic[T]):
 
     # -- away and back -------------------------------------------------------------------------------------------
 
-    def _lose(self, waiting: list[T], why: StoreAway) -> None:
+    def _store_lost(self, waiting: Waiting, why: StoreAway) -> None:
         self.away = True
         left = [*waiting, *self._waiting]
         self._waiting.clear()

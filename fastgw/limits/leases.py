@@ -8,13 +8,14 @@ of a bucket (`ROOM` in the script) or where the limit is `exact`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from fastgw.limits.script import ScriptRow, StoreKeys
 from fastgw.policy.bucket import Lack, now_lacking
-from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, shown
+from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, bucket_state
 
 SHARE = 100
 """Of a bucket, one part in so many is a lease."""
@@ -100,20 +101,6 @@ class Lease:
         if self.held > 0 and self.until <= now:
             self.held = 0
 
-    def update(self, row: ScriptRow, held: int, sent: int) -> None:
-        """What this worker holds, as the store answers to this row, which was sent then."""
-        rate = self.charge.rate
-        if rate is None:
-            self.held = held - self.running - self.pending
-            self.until = sent + ALLOTTED_FOR
-            return
-        lent = held - row.held
-        self.held = max(0, self.held + lent)  # what was spent since the question is missing in what we have already
-        self.until = sent + HELD_FOR
-        if lent > 0:  # taken in advance after the bucket was looked at
-            units, stamp, cap = self.lack
-            self.lack, self.left = (min(cap, units + lent * rate.price), stamp, cap), self.left - lent
-
     def lacks(self, units: int, now: int) -> None:
         """What the bucket lacked when the store decided."""
         if (rate := self.charge.rate) is not None:
@@ -127,13 +114,7 @@ class Lease:
 
     def state(self, now: int) -> BucketState:
         """How full the bucket is, as far as this worker knows."""
-        limit, (_, subject), rate, _, most = self.charge
-        if rate is None:
-            left = max(0, most - self.running)
-            return BucketState(limit.name, shown(subject), self.running / most, left, most, at_once=True)
-        units = self.lacking(now)
-        left = (rate.cap - units) // rate.price
-        return BucketState(limit.name, shown(subject), units / rate.cap, left, rate.burst)
+        return bucket_state(self.charge, self.charge.bucket[1], self.lacking(now) if self.charge.rate else self.running)
 
 
 def _ahead(whole: int, charge: BucketCharge) -> int:
@@ -206,7 +187,18 @@ class Leases:
         verdict.permits += (lease.charge,)
 
     def update(self, lease: Lease, row: ScriptRow, held: int, sent: int) -> None:
-        lease.update(row, held, sent)
+        """What this worker holds, as the store answers to this row, which was sent then."""
+        rate = lease.charge.rate
+        if rate is None:
+            lease.held = held - lease.running - lease.pending
+            lease.until = sent + ALLOTTED_FOR
+        else:
+            lent = held - row.held
+            lease.held = max(0, lease.held + lent)  # what was spent since the question is missing in what we have
+            lease.until = sent + HELD_FOR
+            if lent > 0:  # taken in advance after the bucket was looked at
+                units, stamp, cap = lease.lack
+                lease.lack, lease.left = (min(cap, units + lent * rate.price), stamp, cap), lease.left - lent
         if lease.held > 0:
             self._lent.add(lease)
 
@@ -254,8 +246,7 @@ class Leases:
 
     def held(self) -> dict[str, int]:
         """Tokens and calls held in advance, by limit."""
-        found: dict[str, int] = {}
+        found = Counter[str]()
         for lease in self._lent:
-            name = lease.charge.limit.name
-            found[name] = found.get(name, 0) + max(0, lease.held)
+            found[lease.charge.limit.name] += max(0, lease.held)
         return found

@@ -7,13 +7,12 @@ forgotten: whoever is not kept is full.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from fastgw.policy.bucket import MICROS, BucketRate, now_lacking, wait
-from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, Subject, is_of, shown
+from fastgw.policy.bucket import MICROS, now_lacking, wait
+from fastgw.policy.limits import Bucket, BucketCharge, BucketState, LimitVerdict, Subject, bucket_state, is_of
 
 _STAMP, _UNITS = 64, 128
 _MASK = (1 << _STAMP) - 1
@@ -27,29 +26,17 @@ Refusal = tuple[int, int, BucketCharge]
 
 @dataclass(slots=True)
 class _Table:
-    """The buckets of one limit, or of an override.
-
-    Attributes:
-        charges: by the size of a bucket, the slowest that counted with it. After a reload a table has buckets of
-            several sizes; each is forgotten by its own rate.
+    """The buckets of one limit, or of an override, and the charge that counted last in one of them: its rate is in
+    force for all.
     """
 
+    charge: BucketCharge
     buckets: dict[Subject, int] = field(default_factory=dict)
-    charges: dict[int, BucketCharge] = field(default_factory=dict)
 
-    def know(self, charge: BucketCharge, rate: BucketRate) -> None:
-        """Buckets of that size are counted at this rate, too."""
-        known = self.charges.get(rate.cap)
-        slowest = known.rate if known is not None else None
-        if slowest is None or rate.gain * slowest.tick < slowest.gain * rate.tick:
-            self.charges[rate.cap] = charge
-
-    def lacking(self, number: int, now: int) -> tuple[BucketCharge, BucketRate, int]:
-        """A charge of a bucket that is kept, its rate, and the units that it lacks."""
-        charge = self.charges[number & _MASK]
-        assert charge.rate is not None
-        lack = number >> _UNITS, number >> _STAMP & _MASK, number & _MASK
-        return charge, charge.rate, now_lacking(lack, charge.rate, now)
+    def lacking(self, number: int, now: int) -> int:
+        """Units that a bucket lacks which is kept as this number."""
+        assert self.charge.rate is not None
+        return now_lacking((number >> _UNITS, number >> _STAMP & _MASK, number & _MASK), self.charge.rate, now)
 
 
 class MemoryBuckets:
@@ -64,7 +51,7 @@ class MemoryBuckets:
 
     def __init__(self, how: str = "memory") -> None:
         self._how = how
-        self._tables: defaultdict[str, _Table] = defaultdict(_Table)
+        self._tables: dict[str, _Table] = {}
         self._running: dict[Bucket, int] = {}
         self._rows: dict[str, BucketCharge] = {}
         self._round: Iterator[tuple[_Table, Subject]] = iter(())
@@ -88,7 +75,9 @@ class MemoryBuckets:
                 else:
                     refusals.append((0, 0, charge))
                 continue
-            table = self._tables[name]
+            table = self._tables.get(name)
+            if table is None:
+                table = self._tables[name] = _Table(charge)
             number = table.buckets.get(subject, 0)
             _, price, cap, tick = rate
             # Tuples and functions for what a number is made of cost 1.6 us more a bucket.
@@ -96,8 +85,7 @@ class MemoryBuckets:
             if after > cap:
                 refusals.append((wait(after - cap, rate, now), after - cost * price, charge))
                 continue
-            if (known := table.charges.get(cap)) is None or known.rate is not rate:
-                table.know(charge, rate)
+            table.charge = charge
             kept.append((table.buckets, subject, after << _UNITS | now - now % tick << _STAMP | cap))
             left = (cap - after) // price
             if left < least and not limit.shadow:
@@ -127,7 +115,7 @@ class MemoryBuckets:
         some = list(islice(self._round, SWEEP))
         for table, subject in some:
             number = table.buckets.get(subject, 0)
-            if number and not table.lacking(number, now)[2]:
+            if number and not table.lacking(number, now):
                 del table.buckets[subject]
         if len(some) < SWEEP:
             self._round = self._all()
@@ -156,12 +144,9 @@ class MemoryBuckets:
         """How full each bucket is."""
         for table, subject in self._all():
             if number := table.buckets.get(subject, 0):
-                charge, rate, units = table.lacking(number, now)
-                left = (rate.cap - units) // rate.price
-                yield BucketState(charge.limit.name, shown(subject), units / rate.cap, left, rate.burst)
+                yield bucket_state(table.charge, subject, table.lacking(number, now))
         for (name, subject), running in list(self._running.items()):
-            limit, most = self._rows[name].limit, self._rows[name].most
-            yield BucketState(limit.name, shown(subject), running / most, most - running, most, at_once=True)
+            yield bucket_state(self._rows[name], subject, running)
 
     # -- what there is to do for a store only ------------------------------------------------------------------------
 

@@ -45,11 +45,11 @@ class RedisConnection:
         self._place = place
         self._socket = socket
         self._client: Any = None
-        self._made_so_far: list[Any] = []
+        self._clients: list[Any] = []
 
     async def decide(self, keys: list[str], argument: bytes) -> object:
-        client = self._client or await self._open()
         try:
+            client = self._client or await self._open()
             try:
                 return await client.evalsha(DIGEST, len(keys), *keys, argument)
             except NoScriptError:
@@ -58,23 +58,20 @@ class RedisConnection:
             raise _away(wrong) from None
 
     async def close(self) -> None:
-        clients, self._made_so_far, self._client = self._made_so_far, [], None
+        clients, self._clients, self._client = self._clients, [], None
         for client in clients:
             with suppress(*_WRONG):  # it is given up anyway
                 await client.aclose()
 
     async def _open(self) -> Any:
-        client = self._made()
-        self._made_so_far.append(client)
+        client = self._client_of_place()
+        self._clients.append(client)
         if isinstance(client, RedisCluster):
-            try:
-                await client.initialize()
-            except _WRONG as wrong:
-                raise _away(wrong) from None
+            await client.initialize()
         self._client = client
         return client
 
-    def _made(self) -> Any:
+    def _client_of_place(self) -> Any:
         place = self._place
         options: dict[str, Any] = {
             "username": place.username,
@@ -92,9 +89,9 @@ class RedisConnection:
             nodes = [ClusterNode(host, port) for host, port in place.hosts]
             return RedisCluster(startup_nodes=nodes, **options)
         if place.kind == "sentinel":
-            asking = {**options, "username": place.sentinel_username, "password": place.sentinel_password}
-            sentinel = Sentinel(list(place.hosts), sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
-            self._made_so_far += sentinel.sentinels  # clients of their own
+            sentinel_options = {**options, "username": place.sentinel_username, "password": place.sentinel_password}
+            sentinel = Sentinel(list(place.hosts), sentinel_kwargs=sentinel_options, **options)  # type: ignore[no-untyped-call]
+            self._clients += sentinel.sentinels  # clients of their own
             return sentinel.master_for(place.name, db=place.database)
         host, port = place.hosts[0]
         return Redis(host=host, port=port, db=place.database, **options)

@@ -25,7 +25,7 @@ log = logging.getLogger("fastgw")
 
 MOST_ROWS = 256
 """Buckets that are spoken of in one batch besides those that calls ask for."""
-MOST_OWED = 100_000
+MOST_UNREPORTED = 100_000
 """Buckets whose spending is remembered while the store is away; of further ones it is lost."""
 
 
@@ -34,19 +34,16 @@ class SharedBuckets:
 
     Args:
         count: counts one of a metric: name and labels.
-        workers: on this machine; those seen at the store are counted where they are more.
+        workers: on this machine; those seen at the store count where they are more.
     """
 
-    def __init__(
-        self, keys: StoreKeys, batcher: Batcher[AwaitedAdmission], count: Callable[..., None], workers: int
-    ) -> None:
+    def __init__(self, keys: StoreKeys, batcher: Batcher, count: Callable[..., None], workers: int) -> None:
         self._batcher = batcher
         self._count = count
-        self._least = workers
-        self._seen = 0
+        self._on_machine = self.workers = workers
         self._leases = Leases(keys)
-        self._alone = MemoryBuckets("local")
-        self._owed: dict[Bucket, tuple[BucketCharge, int]] = {}
+        self._local = MemoryBuckets("local")
+        self._unreported: dict[Bucket, tuple[BucketCharge, int]] = {}
         self._batch = Batch()
         """What is under way; empty where nothing is."""
         self._epoch = ""
@@ -57,35 +54,25 @@ class SharedBuckets:
         self._lost: dict[Lease, None] = {}
         self._changed: dict[Lease, None] = {}
         self._orders: deque[Iterator[Order]] = deque()
-        self.heard: Callable[[list[str]], None] = lambda _: None
-        """Hears the resets that operators have ordered lately, the whole deployment over."""
+        self.on_resets: Callable[[list[str]], None] = lambda _: None
+        """Called with the resets that operators have ordered lately, the whole deployment over."""
         batcher.handler = self
 
     @property
-    def up(self) -> bool:
-        """Whether the store is in use."""
-        return not self._batcher.away
-
-    @property
     def state(self) -> str:
-        """What operators read of the store."""
-        return "up" if self.up else "away"
-
-    @property
-    def workers(self) -> int:
-        """How many share the buckets, as far as is known."""
-        return max(self._least, self._seen)
+        """What operators read of the store: `up` or `away`."""
+        return "away" if self._batcher.away else "up"
 
     def decide(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict | None:
         """The verdict where it needs no waiting; else None, and nothing was taken."""
         verdict = self._leases.grant(charges, now)
         if verdict is None and self._batcher.away:
-            return self._by_itself(charges, now)
+            return self._decide_locally(charges, now)
         return verdict
 
     def ask(self, admission: AwaitedAdmission) -> None:
         """Ask the store; `admission.decided` hears the verdict."""
-        admission.taken, admission.answered = [], False
+        admission.taken = []
         now = _micros(monotonic())
         # Those in shadow first: the script tells of them by bits, of which a number of Lua's has 53.
         for charge in sorted(admission.charges, key=lambda charge: not charge.limit.shadow):
@@ -134,25 +121,25 @@ class SharedBuckets:
         when, now = _micros(sent), _micros(monotonic())
         lost, self._epoch = bool(self._epoch) and reply.epoch != self._epoch, reply.epoch
         if request.heartbeat:
-            self._seen = reply.workers
+            self.workers = max(self._on_machine, reply.workers)
         batch, self._batch = self._batch, Batch()
         for question, answer in zip(waiting, reply.checks[batch.first :], strict=False):
             self._decided(question, answer, now)
         for row, lease, held in zip(request.rows, batch.leases, reply.held, strict=False):
             self._leases.update(lease, row, held, when)
         if lost:  # a probe has found it so
-            self._know_nothing()
+            self._report_everything()
         elif reply.resets:
             try:
-                self.heard(reply.resets)
+                self.on_resets(reply.resets)
             except Exception:  # what operators order must not cost calls the store
                 log.exception("resets of operators could not be taken")
 
     def _decided(self, question: AwaitedAdmission, answer: list[int], now: int) -> None:
         place, pause, shadows, *units = answer
-        question.answered = True
+        taken, question.taken = question.taken, []
         verdict = LimitVerdict(how="store")
-        for at, ((charge, lease, use), lacking) in enumerate(zip(question.taken, units, strict=True)):
+        for at, ((charge, lease, use), lacking) in enumerate(zip(taken, units, strict=True)):
             in_shadow = shadows >> at & 1
             lease.settle(use, use if place or in_shadow else 0)
             lease.lacks(lacking, now)
@@ -165,7 +152,7 @@ class SharedBuckets:
                 if verdict.tightest is None or left < verdict.left:
                     verdict.tightest, verdict.left, verdict.lacking = charge, left, lease.lack[0]
         if place:
-            charge, lease, _ = question.taken[place - 1]
+            charge, lease, _ = taken[place - 1]
             verdict = refused(verdict, [(pause, lease.lack[0], charge)])
         if not question.decided(verdict):
             self.release(verdict.permits)
@@ -173,18 +160,18 @@ class SharedBuckets:
     def emptied(self, epoch: str) -> None:
         self._epoch = epoch
         self._take_back()
-        self._know_nothing()
+        self._report_everything()
 
     def lost(self, waiting: list[AwaitedAdmission], why: StoreAway) -> None:
         self._count("fastgw_store_errors_total", why.kind)
         self._take_back()
         now = _micros(monotonic())
         for question in waiting:
-            if question.answered:  # its batch failed after it was answered
+            if not question.taken:  # its batch failed after it was answered
                 continue
             for _, lease, use in question.taken:
                 lease.settle(use, use)
-            verdict = self._by_itself(question.charges, now)
+            verdict = self._decide_locally(question.charges, now)
             if not question.decided(verdict):
                 self.release(verdict.permits)
 
@@ -197,20 +184,20 @@ class SharedBuckets:
         self._new_resets = [*batch.request.resets, *self._new_resets]
         self._heartbeat_due = self._heartbeat_due or batch.request.heartbeat
 
-    def _know_nothing(self) -> None:
+    def _report_everything(self) -> None:
         """The store has lost its buckets: it hears what each lacked, before it decides about it again."""
         self._lost = dict.fromkeys(self._leases)
-        self._hold_nothing()
+        self._drop_leases()
         self._batcher.send()
 
-    def _hold_nothing(self) -> None:
+    def _drop_leases(self) -> None:
         """What was held before may have run out; the store must hear of calls that run."""
         self._leases.drop()
         self._changed.update(dict.fromkeys(self._leases.running))
 
     # -- without the store -------------------------------------------------------------------------------------------
 
-    def _by_itself(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict:
+    def _decide_locally(self, charges: Sequence[BucketCharge], now: int) -> LimitVerdict:
         """The verdict while the store is away."""
         must = next((one for one in charges if one.limit.on_failure == "deny" and not one.limit.shadow), None)
         if must is not None:
@@ -219,7 +206,7 @@ class SharedBuckets:
         crowded = [one for one in local if one.most and self._leases.running_in(one.bucket) >= one.most]
         if enforced := [one for one in crowded if not one.limit.shadow]:
             return refused(LimitVerdict(how="local"), [(0, 0, enforced[0])])
-        verdict = self._alone.decide([one for one in local if not one.most], now)
+        verdict = self._local.decide([one for one in local if not one.most], now)
         if verdict.refused is not None:
             return verdict
         verdict.how = "local" if local else "allow"
@@ -238,9 +225,9 @@ class SharedBuckets:
             return
         if charge.limit.on_failure == "allow":
             self._count("fastgw_limit_fail_open_total", charge.limit.name)
-        _, tokens = self._owed.get(charge.bucket, (charge, 0))
-        if tokens or len(self._owed) < MOST_OWED:
-            self._owed[charge.bucket] = charge, tokens + charge.cost
+        _, tokens = self._unreported.get(charge.bucket, (charge, 0))
+        if tokens or len(self._unreported) < MOST_UNREPORTED:
+            self._unreported[charge.bucket] = charge, tokens + charge.cost
 
     def returned(self) -> None:
         """What was spent meanwhile is reported.
@@ -248,9 +235,9 @@ class SharedBuckets:
         What each worker granted by itself is not forgotten: a store that comes and goes must not bring a full share
         each time.
         """
-        owed, self._owed = self._owed, {}
+        owed, self._unreported = self._unreported, {}
         self._orders.append((charge, tokens, TAKE) for charge, tokens in owed.values())
-        self._hold_nothing()
+        self._drop_leases()
 
     # -- now and then ----------------------------------------------------------------------------------------------
 
@@ -261,8 +248,8 @@ class SharedBuckets:
     def heartbeat(self, now: int) -> None:
         """Twice a second: the store waits ten times as long for a worker, and eight for calls that run."""
         self._leases.forget_idle(now)
-        self._alone.heartbeat(now)
-        if self.up:
+        self._local.heartbeat(now)
+        if not self._batcher.away:
             self._heartbeat_due = True
             self._changed.update(dict.fromkeys([*self._leases.running, *self._leases.idle(now)]))
             self._batcher.send()
@@ -291,8 +278,8 @@ class SharedBuckets:
             lease = self._leases.find(charge)
             lease.held, lease.lack = 0, (0, 0, 0)
             lease.left = charge.rate.burst if charge.rate is not None else 0
-            self._owed.pop(charge.bucket, None)
-            self._alone.reset((charge,), order)
+            self._unreported.pop(charge.bucket, None)
+            self._local.reset((charge,), order)
             yield charge, order, FILL
 
     def reset_all(self, limit: str, order: int) -> None:

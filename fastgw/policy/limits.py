@@ -308,3 +308,11 @@ class BucketState:
     left: int
     burst: int
     at_once: bool = False
+
+
+def bucket_state(charge: BucketCharge, subject: Subject, used: int) -> BucketState:
+    """How full a bucket of this charge is: `used` is the units that it lacks, or the calls that run."""
+    limit, _, rate, _, most = charge
+    if rate is None:
+        return BucketState(limit.name, shown(subject), used / most, max(0, most - used), most, at_once=True)
+    return BucketState(limit.name, shown(subject), used / rate.cap, (rate.cap - used) // rate.price, rate.burst)

@@ -43,10 +43,10 @@ def _gateway(
     else:
         connection: StoreConnection = import_module(CLIENT).RedisConnection(seat.place, seat.socket)
         keys = StoreKeys(seat.place.prefix)
-        batcher: Batcher[Any] = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
+        batcher = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
         batcher.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
         buckets = SharedBuckets(keys, batcher, counters.inc, seat.workers)
         limiter = Limiter(buckets, counters)
-        buckets.heard = limiter.heard
+        buckets.on_resets = limiter.heard
     gateway = Gateway(controller, counters, tasks, life, limiter)
     return gateway, partial(serve, gateway)

@@ -38,7 +38,7 @@ class Address:
     shown: str = ""
 
 
-BOTH: Final = "both"
+BOTH_ERAS: Final = "both"
 """`Address.era` of a server that speaks either era: each agent gets its own."""
 
 

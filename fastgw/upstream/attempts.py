@@ -27,7 +27,7 @@ from fastgw.protocol.call import Call
 from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
 from fastgw.protocol.quick import QuickResult
-from fastgw.snapshot.model import BOTH, Backend
+from fastgw.snapshot.model import BOTH_ERAS, Backend
 from fastgw.upstream.call_context import Attempt, Spawn, remaining
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, Controller, UpstreamSession
@@ -113,18 +113,18 @@ class UpstreamCaller:
                 else:
                     reply = await self._send_in_session(attempt, instance)
             except Fault as fault:
-                has_none_any_more = not fault.sent and attempt.spoken == BOTH and attempt.era is Era.LEGACY
+                has_none_any_more = not fault.sent and attempt.spoken == BOTH_ERAS and attempt.era is Era.LEGACY
                 if has_none_any_more and await self._in_other_era(attempt, instance):
                     continue
                 raise
-            if isinstance(reply, QuickResult) or (classified := reply.classified).means is ReplyKind.RELAY:
+            if isinstance(reply, QuickResult) or (classified := reply.classified).kind is ReplyKind.RELAY:
                 if instance.suspects:
                     instance.suspects.pop(attempt.identity, None)
                 return reply
             if not await self._mended(attempt, instance, classified):
                 if classified.message is None:
-                    detail = f"{classified.means.name} again"
-                    raise classified.otherwise or Fault(Kind.INTERNAL, detail=detail, sent=True)
+                    detail = f"{classified.kind.name} again"
+                    raise classified.fault or Fault(Kind.INTERNAL, detail=detail, sent=True)
                 return reply
 
     async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
@@ -154,14 +154,14 @@ class UpstreamCaller:
 
     async def _mended(self, attempt: Attempt, instance: Instance, classified: Classified) -> bool:
         """Whether the call is worth asking again."""
-        in_doubt = classified.then is ReplyKind.ERA_DOUBT
-        match classified.means:
+        in_doubt = classified.fallback is ReplyKind.ERA_DOUBT
+        match classified.kind:
             case ReplyKind.SESSION_DEAD | ReplyKind.SESSION_REFUSED:
                 try:
-                    if await self._repair.replaced(attempt, instance, classified.means):
+                    if await self._repair.replaced(attempt, instance, classified.kind):
                         return True
                 except Fault:
-                    in_doubt = in_doubt or attempt.spoken == BOTH
+                    in_doubt = in_doubt or attempt.spoken == BOTH_ERAS
             case ReplyKind.SESSION_SUSPECT:
                 # Before the agent hears the answer: its next call may come to another worker.
                 await self._controller.suspect_session((attempt.address.key, attempt.identity), attempt.session.id)
@@ -169,7 +169,7 @@ class UpstreamCaller:
             case ReplyKind.HEADER_MISMATCH:
                 # Only a tool's definition says which headers its calls need.
                 is_tool = attempt.call.method == names.TOOLS_CALL
-                return is_tool and attempt.first_time(classified.means) and await self._refreshed(attempt)
+                return is_tool and attempt.first_time(classified.kind) and await self._refreshed(attempt)
             case ReplyKind.ERA_DOUBT:
                 in_doubt = True
         return in_doubt and await self._in_other_era(attempt, instance)
@@ -218,7 +218,7 @@ def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
 
 def _era(spoken: str, call: Call) -> Era:
     """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
-    if spoken == BOTH:
+    if spoken == BOTH_ERAS:
         return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
     return Era.MODERN if spoken == _MODERN else Era.LEGACY
 

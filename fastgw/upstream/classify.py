@@ -70,18 +70,19 @@ class Classified:
 
     Args:
         message: the response, where the answer holds one to our request.
-        otherwise: for a doubt that proves wrong: the fault it then is; None where `message` is to be relayed.
-        then: what it means where it turns out not to be about the session.
+        fault: what the call ends with where `kind` cannot be mended; None where `message` is to be relayed.
+        fallback: what is to be done where it turns out not to be about the session.
     """
 
-    means: ReplyKind
+    kind: ReplyKind
     message: Message | None = None
-    otherwise: Fault | None = None
-    then: ReplyKind = ReplyKind.RELAY
+    fault: Fault | None = None
+    fallback: ReplyKind = ReplyKind.RELAY
 
 
 RELAYED = Classified(ReplyKind.RELAY)
 _UNCLEAR = (400, 404, 405, 406)
+_TURNED_AWAY = (401, 403, 429, 503)
 _LONGEST_WAIT = 3600
 _NOT_OFFERED = "The server needs a capability of the client that cannot be offered to it here."
 _ABOUT_US = (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION)
@@ -108,38 +109,31 @@ def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) 
         raise lost(f"an event stream with status {answer.status}")
     if answer.status == 200 and body.lstrip()[:1] == b"[":
         return RELAYED
+    message, wrong = _response(answer, body, upstream_id)
+    if message is not None and message.result is not None and answer.status not in _TURNED_AWAY:
+        return Classified(ReplyKind.RELAY, message)
+    session = about_session(answer.status, message, body) if era is Era.LEGACY else None
     try:
-        message = _response(answer, body, upstream_id)
+        found = _judge(answer, message, wrong, era, capabilities)
     except Fault as fault:
-        if era is Era.MODERN:
+        if session is None:
             raise
-        return Classified(ReplyKind.SESSION_SUSPECT, otherwise=fault)
-    means = about_session(answer.status, message, body) if era is Era.LEGACY else None
-    if means is None:
-        return _judge(answer, message, era, capabilities)
-    try:
-        plain = _judge(answer, message, era, capabilities)
-    except Fault as fault:
-        return Classified(means, otherwise=fault)
-    return Classified(means, plain.message, plain.otherwise, plain.means)
+        return Classified(session, fault=fault)
+    return found if session is None else Classified(session, found.message, found.fault, found.kind)
 
 
-def _response(answer: Answer, body: bytes, upstream_id: bytes) -> Message | None:
-    """The response in the body, if it is one to us. Raises Fault LOST for a 200 with anything else."""
+def _response(answer: Answer, body: bytes, upstream_id: bytes) -> tuple[Message | None, str]:
+    """The response in the body, if it is one to us; else what is wrong with it."""
     try:
         message = read_reply(body)
-        if message.method is None and same_id(message.id, upstream_id):
-            return message
-        if message.method is None and is_out_of_step(answer.status, message.id, upstream_id):
-            answer.poison()
-        wrong = "a message with another id"
     except (NotJson, NotAMessage) as strange:
-        wrong = str(strange)
-    if answer.status == 200:
-        refuses = _foreign_code(body) in _ABOUT_US or about_session(200, None, body) is ReplyKind.SESSION_DEAD
-        if not refuses:
-            raise lost(f"status 200, but no response: {wrong}")
-    return None
+        return None, str(strange)
+    if message.method is None:
+        if same_id(message.id, upstream_id):
+            return message, ""
+        if is_out_of_step(answer.status, message.id, upstream_id):
+            answer.poison()
+    return None, "a message with another id"
 
 
 def about_session(status: int, message: Message | None, body: bytes) -> ReplyKind | None:
@@ -164,21 +158,20 @@ def about_session(status: int, message: Message | None, body: bytes) -> ReplyKin
     return ReplyKind.SESSION_DEAD if named and code in _ABOUT_TRANSPORT else ReplyKind.SESSION_SUSPECT
 
 
-def _judge(answer: Answer, message: Message | None, era: Era, capabilities: bytes) -> Classified:
-    """The rows of the table that are not about sessions."""
-    if answer.status in (401, 403, 429, 503):
+def _judge(answer: Answer, message: Message | None, wrong: str, era: Era, capabilities: bytes) -> Classified:
+    """The rows of the table that are not about sessions; without a message, `wrong` says why there is none."""
+    if answer.status in _TURNED_AWAY:
         raise _turned_away(answer, message)
     if message is None:
-        return _strange(answer, era)
-    if message.error is None:
-        return Classified(ReplyKind.RELAY, message)
-    code, data = _code(message.error)
+        return _no_response(answer, wrong, era)
+    error = message.error or b""
+    code, data = _code(error)
     if code == names.HEADER_MISMATCH and era is Era.MODERN:
         return Classified(ReplyKind.HEADER_MISMATCH)
     if code in _ABOUT_US:
         detail = f"no common revision: {code} from a {era.value} server"
-        return Classified(ReplyKind.ERA_DOUBT, otherwise=Fault(Kind.INTERNAL, detail=detail, sent=True))
-    if code == names.MISSING_CAPABILITY and not agent_lacks(message.error, capabilities):
+        return Classified(ReplyKind.ERA_DOUBT, fault=Fault(Kind.INTERNAL, detail=detail, sent=True))
+    if code == names.MISSING_CAPABILITY and not agent_lacks(error, capabilities):
         raise not_offered(f"the server wants capabilities that are not offered: {str(data)[:200]}")
     speaks_of_session = b"session" in (answer.body or b"")[:4096].lower()
     if era is Era.MODERN and code not in _ABOUT_THE_CALL and answer.status == 400 and speaks_of_session:
@@ -186,17 +179,16 @@ def _judge(answer: Answer, message: Message | None, era: Era, capabilities: byte
     return Classified(ReplyKind.RELAY, message)
 
 
-def _strange(answer: Answer, era: Era) -> Classified:
-    """No response to our request: a fault of the server's, or it does not speak as we thought."""
-    fault = lost(f"status {answer.status} without a response")
-    if answer.status not in _UNCLEAR:
-        if answer.status < 300:
-            # No server answers a call so; it may be what a notification before it was answered.
-            answer.poison()
-        raise fault
-    if era is Era.MODERN and _foreign_code(answer.body or b"") == names.HEADER_MISMATCH:
-        return Classified(ReplyKind.HEADER_MISMATCH)
-    return Classified(ReplyKind.ERA_DOUBT, otherwise=fault)
+def _no_response(answer: Answer, wrong: str, era: Era) -> Classified:
+    """A fault of the server's, or it does not speak as we thought."""
+    if answer.status in _UNCLEAR:
+        if era is Era.MODERN and _foreign_code(answer.body or b"") == names.HEADER_MISMATCH:
+            return Classified(ReplyKind.HEADER_MISMATCH)
+        return Classified(ReplyKind.ERA_DOUBT, fault=lost(f"status {answer.status} without a response"))
+    if 200 < answer.status < 300:
+        # No server answers a call so; it may be what a notification before it was answered.
+        answer.poison()
+    raise lost(f"status {answer.status} without a response: {wrong}")
 
 
 def _turned_away(answer: Answer, message: Message | None) -> Fault:
@@ -207,7 +199,7 @@ def _turned_away(answer: Answer, message: Message | None) -> Fault:
     wait = max(1, min(int(hint), _LONGEST_WAIT)) if hint.isdecimal() and len(hint) < 10 else None  # it may be a date
     refused = message is None and (answer.status == 429 or wait is not None)
     detail, data = f"status {answer.status}", {"reason": "busy"}
-    return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, repeatable=refused, retry_after=wait or 1)
+    return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, retry_after=wait or 1)
 
 
 def speaks_modern(message: Message | None, body: bytes) -> bool:

@@ -32,7 +32,7 @@ class Instance:
         heard: what the controller has found that it speaks: newer than any snapshot.
         sessions: by identity.
         suspects: by identity (session id, how often in a row): answered as if the server had lost it.
-        levels: by identity (session id, level, turn): the log level that was set; `setting`: being set.
+        levels: by identity (session id, level, turn), the log level that was set, and the task that sets it.
         in_use: calls by identity.
     """
 
@@ -45,8 +45,7 @@ class Instance:
         self.heard: str | None = None
         self.sessions: dict[str, UpstreamSession] = {}
         self.suspects: dict[str, tuple[str, int]] = {}
-        self.levels: dict[str, tuple[str, str, int]] = {}
-        self.setting: dict[str, asyncio.Task[None]] = {}
+        self.levels: dict[str, tuple[tuple[str, str, int], asyncio.Task[None]]] = {}
         self.in_use: Counter[str] = Counter()
 
     def keep(self, identity: str, session: UpstreamSession) -> None:

@@ -68,7 +68,7 @@ class SessionRepair:
                 raise
             instance.sessions.setdefault(attempt.identity, session)  # the only one there is, and it answers
 
-    async def replaced(self, attempt: Attempt, instance: Instance, means: ReplyKind) -> bool:
+    async def replaced(self, attempt: Attempt, instance: Instance, kind: ReplyKind) -> bool:
         """Whether the call, whose session is dead or refused, is to be asked again in another. Raises Fault: no other
         can be had.
         """
@@ -82,7 +82,7 @@ class SessionRepair:
                     instance.sessions[identity] = kept
             return False
         is_young = session.opened >= attempt.begun - JUST_OPENED
-        if attempt.lost is None and is_young and means is not ReplyKind.SESSION_DEAD:
+        if attempt.lost is None and is_young and kind is not ReplyKind.SESSION_DEAD:
             return False
         attempt.lost = session
         try:
@@ -125,29 +125,20 @@ async def settle_level(attempt: Attempt, instance: Instance, spawn: Spawn) -> No
     if identity.startswith("session:") and call.log_level is not None:
         level, turn = call.log_level, call.log_level_set
     wanted = attempt.session.id, level, turn
-    task = instance.setting.get(identity)
-    if instance.levels.get(identity) != wanted:
-        instance.levels[identity] = wanted
+    known, task = instance.levels.get(identity, (None, None))
+    if known != wanted:
         client = RpcClient(instance.http, attempt.backend, spawn, PATIENCE)
-        work = _set_level(level, attempt, instance, client, task)
-        task = instance.setting[identity] = spawn(work, "set a session's log level")
-    if task is not None:
+        task = spawn(_set_level(level, attempt, client, task), "set a session's log level")
+        instance.levels[identity] = wanted, task
+    if task is not None and not task.done():
         # A call that is withdrawn meanwhile leaves the question to those that wait beside it.
         await asyncio.wait((task,), timeout=min(PATIENCE.total, attempt.left().total / 2))
 
 
-async def _set_level(
-    level: str, attempt: Attempt, instance: Instance, client: RpcClient, before: asyncio.Task[None] | None
-) -> None:
-    session, credential = attempt.session, attempt.credential
-    try:
-        if before is not None:  # two levels at once: the newer one must arrive last
-            await asyncio.wait((before,), timeout=PATIENCE.total)
-        upstream_id = new_id()
+async def _set_level(level: str, attempt: Attempt, client: RpcClient, before: asyncio.Task[None] | None) -> None:
+    session, credential, upstream_id = attempt.session, attempt.credential, new_id()
+    if before is not None:  # two levels at once: the newer one must arrive last
+        await asyncio.wait((before,), timeout=PATIENCE.total)
+    with suppress(Fault):  # the call that waits finds out for itself whether the server is there
         body = legacy.set_level(level, upstream_id)
         await client.ask(legacy.headers(credential, session), body, upstream_id, session)
-    except Fault:
-        pass  # the call that waits finds out for itself whether the server is there
-    finally:
-        if instance.setting.get(attempt.identity) is asyncio.current_task():
-            del instance.setting[attempt.identity]

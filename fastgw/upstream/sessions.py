@@ -22,9 +22,9 @@ import asyncio
 import logging
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastgw.config.instance_urls import label
@@ -51,7 +51,7 @@ SETTLED = 5.0  # seconds without use after which a session may make room for ano
 SHORTEST_IDLE = 2.0
 """Seconds a session is kept at least, whatever `session_idle` says: that it is in use is known only now and then."""
 _AT_MOST_EVERY = 1.0  # seconds between two `initialize` for one identity at one instance
-_MOST_SPARE = 10_000
+_MOST_SUPERSEDED = 10_000
 """Sessions opened in vain that are still to be ended; of those beyond it their servers will rid themselves."""
 _ONE_ONLY = "refused a second session: if it takes one only, write `shared_session: true`"
 _SESSION_ID = re.compile(r"[!-~]{1,8192}")
@@ -85,21 +85,16 @@ class HeldSession:
     used: float
 
 
-@dataclass(slots=True)
-class SessionPool:
-    """Sessions of one server, the one unused longest first, and how many more are being opened."""
-
-    held: OrderedDict[Key, HeldSession] = field(default_factory=OrderedDict)
-    opening: int = 0
-
-    def gives_way(self, identity: str, places: int) -> Key | None:
-        """The session that makes room for one of this identity; None where none is held that may."""
-        asking = agent_of(identity)
-        holds = Counter(agent_of(key[1]) for key in self.held)
-        most = max(holds.values(), default=0)
-        is_served = holds[asking] * len({*holds, asking}) >= places
-        giving = {asking} if is_served else {agent for agent, number in holds.items() if number == most}
-        return next((key for key in self.held if agent_of(key[1]) in giving), None)
+def session_to_evict(held: Collection[Key], identity: str, places: int) -> Key | None:
+    """Of these sessions, the one unused longest first, the one that makes room for another of this identity; None where
+    none may.
+    """
+    own = agent_of(identity)
+    holds = Counter(agent_of(key[1]) for key in held)
+    most = max(holds.values(), default=0)
+    has_share = holds[own] * len({*holds, own}) >= places
+    agents = {own} if has_share else {agent for agent, number in holds.items() if number == most}
+    return next((key for key in held if agent_of(key[1]) in agents), None)
 
 
 class UpstreamSessions:
@@ -109,11 +104,12 @@ class UpstreamSessions:
         self._clients = clients
         self._clock = clients.clock
         self._kept = KeptSessions(file) if file is not None else None
-        self._pools: defaultdict[str, SessionPool] = defaultdict(SessionPool)
+        self._pools: defaultdict[str, OrderedDict[Key, HeldSession]] = defaultdict(OrderedDict)
+        """By server, the one unused longest first; under "" the gateway's own: they take no place among the others."""
         self._openings: dict[Key, asyncio.Task[UpstreamSession | Fault]] = {}
         self._refused: dict[Key, tuple[float, Fault]] = {}
         self._declared: dict[str, Declared] = {}
-        self._spare: deque[tuple[float, Key, UpstreamSession]] = deque(maxlen=_MOST_SPARE)
+        self._superseded: deque[tuple[float, Key, UpstreamSession]] = deque(maxlen=_MOST_SUPERSEDED)
 
     async def own(self, instance: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """The session that the gateway itself asks in; as `open`."""
@@ -125,9 +121,9 @@ class UpstreamSessions:
         """
         key = (instance, identity)
         client = self._clients.client(instance)
-        held = self._pool(key).held.get(key)
+        held = self._pool(key).get(key)
         if held is None and identity == ANYONE and self._kept is not None and (kept := self._kept.get(instance)):
-            held = self._pool(key).held[key] = HeldSession(kept, self._clock())
+            held = self._pool(key)[key] = HeldSession(kept, self._clock())
         if held is not None and held.session != dead:
             self.touch(instance, identity)
             return held.session
@@ -137,7 +133,7 @@ class UpstreamSessions:
             if refusal is not None and self._clock() - when < _AT_MOST_EVERY:
                 raise _unsent(refusal)
             if held is None and identity != GATEWAY:
-                self._make_room(client.backend, identity)
+                self._make_room(client.backend, key)
             opening = self._clients.spawn(self._opened(client, key, held), f"session at {label(instance)}")
             self._openings[key] = opening
         # Whoever stops waiting leaves it to the others.
@@ -150,11 +146,11 @@ class UpstreamSessions:
         """Go back to a session that was called dead and is not, and end the one opened instead. Raises as `open`."""
         key = (instance, identity)
         idle = self._clients.client(instance).backend.session_idle
-        held = self._pool(key).held.get(key)
+        held = self._pool(key).get(key)
         if held is None or held.session != instead or instead.id == session.id:
             return session if held is None else held.session
         # Other calls may have been handed it meanwhile: it is ended when they must be over.
-        self._spare.append((self._clock() + idle, key, instead))
+        self._superseded.append((self._clock() + idle, key, instead))
         held.session = replace(session, opened=self._clock())
         return held.session
 
@@ -164,7 +160,7 @@ class UpstreamSessions:
 
     def touch(self, instance: str, identity: str) -> None:
         key = (instance, identity)
-        held = self._pool(key).held
+        held = self._pool(key)
         if key in held:
             held[key].used = self._clock()
             held.move_to_end(key)
@@ -174,13 +170,12 @@ class UpstreamSessions:
         for instance, identity, session in known:
             if self._is_known(instance):
                 key = (instance, identity)
-                self._pool(key).held.setdefault(key, HeldSession(session, self._clock()))
+                self._pool(key).setdefault(key, HeldSession(session, self._clock()))
 
     def end(self, session: str) -> None:
         """An agent's own session is over: so are those opened for it, and those that are being opened."""
-        for pool in self._pools.values():
-            for key in [key for key in pool.held if is_of(key[1], session)]:
-                self._end(key, pool.held.pop(key).session)
+        for key in [key for held in self._pools.values() for key in held if is_of(key[1], session)]:
+            self._end(key, self._pool(key).pop(key).session)
         for key, opening in self._openings.items():
             if is_of(key[1], session):
                 opening.add_done_callback(lambda _: self.end(session))
@@ -190,22 +185,22 @@ class UpstreamSessions:
         now = self._clock()
         self._declared = {key: one for key, one in self._declared.items() if self._is_known(key)}
         self._refused = {key: found for key, found in self._refused.items() if now - found[0] < _AT_MOST_EVERY}
-        while self._spare and self._spare[0][0] < now:
-            _, key, session = self._spare.popleft()
+        while self._superseded and self._superseded[0][0] < now:
+            _, key, session = self._superseded.popleft()
             self._end(key, session)
-        for pool in self._pools.values():
-            for key, held in list(pool.held.items()):
+        for sessions in self._pools.values():
+            for key, held in list(sessions.items()):
                 if not self._is_known(key[0]):
-                    del pool.held[key]
+                    del sessions[key]
                     continue
                 backend = self._clients.client(key[0]).backend
                 if key[1] == GATEWAY:
                     if backend.shared_session:  # a reload made its sessions one: this may be in its way
-                        self._end(key, pool.held.pop(key).session)
+                        self._end(key, sessions.pop(key).session)
                 elif key[1] != ANYONE:
                     if now - held.used < max(backend.session_idle, SHORTEST_IDLE):
                         break  # the others were used later
-                    self._end(key, pool.held.pop(key).session)
+                    self._end(key, sessions.pop(key).session)
 
     async def run(self) -> None:
         while True:
@@ -214,11 +209,11 @@ class UpstreamSessions:
 
     def count(self, server: str) -> int:
         """Sessions of identities at this server, the gateway's own not counted."""
-        return len(self._pools[server].held)
+        return len(self._pools[server])
 
     async def close(self, within: float) -> None:
         """End every session with its server, as far as `within` seconds allow."""
-        every = [item for pool in self._pools.values() for item in pool.held.items()]
+        every = [item for held in self._pools.values() for item in held.items()]
         self._pools.clear()
         tasks = [task for key, held in every if (task := self._end(key, held.session)) is not None]
         if tasks:
@@ -226,8 +221,8 @@ class UpstreamSessions:
             for task in late:
                 task.cancel()
 
-    def _pool(self, key: Key) -> SessionPool:
-        """Where the session of a key is; the gateway's own take no place among the others."""
+    def _pool(self, key: Key) -> OrderedDict[Key, HeldSession]:
+        """The sessions among which that of a key is."""
         return self._pools["" if key[1] == GATEWAY else key[0].partition("|")[0]]
 
     def _is_known(self, instance: str) -> bool:
@@ -237,16 +232,18 @@ class UpstreamSessions:
             return False
         return True
 
-    def _make_room(self, backend: Backend, identity: str) -> None:
-        """Keep a place for one more; raises Fault NO_SERVER, busy, where what had to give way is in use."""
-        pool = self._pools[backend.name]
-        if len(pool.held) + pool.opening >= backend.max_sessions:
-            giving = pool.gives_way(identity, backend.max_sessions)
-            if giving is None or self._clock() - pool.held[giving].used < SETTLED:
+    def _make_room(self, backend: Backend, key: Key) -> None:
+        """Have a place for one more; raises Fault NO_SERVER, busy, where what had to give way is in use."""
+        held = self._pool(key)
+        if len(held) + len(self._openings) < backend.max_sessions:
+            return  # whichever servers these are opened at
+        opening = sum(self._pool(other) is held and other not in held for other in self._openings)
+        if len(held) + opening >= backend.max_sessions:
+            evicted = session_to_evict(held, key[1], backend.max_sessions)
+            if evicted is None or self._clock() - held[evicted].used < SETTLED:
                 detail = f"no place among {backend.max_sessions} sessions"
                 raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, retry_after=round(SETTLED))
-            self._end(giving, pool.held.pop(giving).session)
-        pool.opening += 1
+            self._end(evicted, held.pop(evicted).session)
 
     async def _opened(self, client: RpcClient, key: Key, lost: HeldSession | None) -> UpstreamSession | Fault:
         """A new session in place of a lost one, which stays where another cannot be had. A failure is the outcome, not
@@ -263,15 +260,13 @@ class UpstreamSessions:
                 log.exception("a session at %s could not be opened", label(instance))
             if not fault.repeatable:  # it was asked
                 self._refused[key] = self._clock(), fault
-                if identity != GATEWAY and (instance, GATEWAY) in self._pools[""].held:
+                if identity != GATEWAY and (instance, GATEWAY) in self._pools[""]:
                     client.transport.notes.add(_ONE_ONLY)
             return fault
         finally:
             # No await from here on: whoever asks finds the opening or the session.
             del self._openings[key]
-            if identity != GATEWAY and lost is None:
-                self._pool(key).opening -= 1
-        self._pool(key).held[key] = HeldSession(session, self._clock())
+        self._pool(key)[key] = HeldSession(session, self._clock())
         if identity == ANYONE and self._kept is not None:
             self._kept.put(instance, session)
         if lost is not None:
@@ -295,8 +290,11 @@ class UpstreamSessions:
             raise
         session = _session(reply, client.backend, self._clock())
         following = legacy.headers(client.backend.headers, session)
-        answer = await client.transport.request("POST", following, legacy.INITIALIZED, client.deadlines)
-        answer.close()
+        try:
+            (await client.transport.request("POST", following, legacy.INITIALIZED, client.deadlines)).close()
+        except Fault as fault:
+            fault.repeatable = False  # whatever became of this, `initialize` was asked
+            raise
         return session, declared_in(reply.result)
 
     def _end(self, key: Key, session: UpstreamSession) -> asyncio.Task[None] | None:

@@ -64,7 +64,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.connection, self.handler, self.spawner = FakeConnection(), FakeHandler(), Spawner()
-        self.batcher: Batcher[int] = Batcher(self.connection, StoreKeys("fastgw"), "w1", self.spawner.spawn)
+        self.batcher = Batcher(self.connection, StoreKeys("fastgw"), "w1", self.spawner.spawn)
         self.batcher.handler = self.handler
         self.took: list[float] = []
         self.batcher.seconds = self.took.append

@@ -77,7 +77,7 @@ class Load:
     @property
     def up(self) -> bool:
         """Whether all workers use the store."""
-        return all(worker.shared.up for worker in self.workers)
+        return all(worker.shared.state == "up" for worker in self.workers)
 
     def admitted(self, limit: Limit) -> int:
         """Tokens that calls took of a limit's bucket."""

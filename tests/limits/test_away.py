@@ -39,7 +39,7 @@ async def back(deployment: Deployment) -> None:
     """The store returns, and all workers have found it and said what they had to say."""
     deployment.store.returns()
     for worker in deployment.workers:
-        await until(lambda worker=worker: worker.shared.up)
+        await until(lambda worker=worker: worker.shared.state == "up")
         await worker.rest()
 
 

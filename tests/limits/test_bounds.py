@@ -35,7 +35,7 @@ async def lost_and_found(deployment: Deployment, worker: Worker, calls: int) -> 
     verdicts = [await worker.call(charge(LOCAL, HOUR)) for _ in range(calls)]
     assert {verdict.how for verdict in verdicts} == {"local"}
     deployment.store.returns()
-    await until(lambda: worker.shared.up)
+    await until(lambda: worker.shared.state == "up")
     await worker.rest()
     return sum(verdict.refused is None for verdict in verdicts)
 
@@ -124,7 +124,7 @@ def test_what_is_owed_is_told_however_long_nobody_asked_about_its_bucket(clock: 
         for _ in range(3):
             worker.shared.heartbeat(clock.now)
         deployment.store.returns()
-        await until(lambda: worker.shared.up)
+        await until(lambda: worker.shared.state == "up")
         await worker.rest()
         through = [await worker.call(asked) for _ in range(60)]
         assert sum(verdict.refused is None for verdict in through) == 80 - 41
@@ -143,14 +143,14 @@ def test_resets_that_cannot_be_taken_cost_no_call_and_no_permit(clock: Clock) ->
             broken.append(resets)
             raise RuntimeError("a defect")
 
-        worker.shared.heard = breaks
+        worker.shared.on_resets = breaks
         worker.shared.repeat("a reset")
         caller = Caller([asked])
         worker.shared.ask(caller)
         worker.shared.heartbeat(clock.now)
         verdict = await caller.wait()
         await worker.rest()
-        assert (len(caller.heard), verdict.how, worker.shared.up) == (1, "store", True)
+        assert (len(caller.heard), verdict.how, worker.shared.state == "up") == (1, "store", True)
         assert ["a reset"] in broken
         worker.shared.release(verdict.permits)
         await worker.rest()

@@ -116,7 +116,7 @@ async def suffer(load: Load, fault: Fault, well: Step) -> float:
 async def until_away(load: Load) -> None:
     """Return when every worker has noticed."""
     began = monotonic()
-    while any(worker.shared.up for worker in load.workers):
+    while any(worker.shared.state == "up" for worker in load.workers):
         assert monotonic() - began < NOTICED_WITHIN + 5 * load.late
         await asyncio.sleep(0.001)
 

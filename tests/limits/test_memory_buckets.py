@@ -119,16 +119,18 @@ def test_only_full_buckets_are_forgotten() -> None:
     assert len(list(memory.bucket_states(START + 2 * MICROS))) == 2 * SWEEP + 10
 
 
-def test_a_bucket_is_forgotten_by_the_rate_it_was_last_counted_with() -> None:
+def test_a_bucket_is_forgotten_by_the_rate_in_force() -> None:
     slow, fast = bucket_rate(1, 60, 5), bucket_rate(1000, 1, 5000)
     like_slow = BucketRate(slow.gain * 1000, *slow[1:])
-    for first, second in ((fast, slow), (slow, fast), (like_slow, slow), (slow, like_slow)):
+    for before in (fast, like_slow):
         memory = MemoryBuckets()
-        memory.decide([charge(subject="first", rate=first)], START)
+        memory.decide([charge(subject="first", rate=before)], START)
         memory.decide([charge(subject="a", rate=slow, cost=5)], START)
-        memory.decide([charge(subject="second", rate=second)], START)
         sweep(memory, START + 50 * MICROS)
-        assert memory.decide([charge(rate=slow)], START + 50 * MICROS).wait == 10.0, (first, second)
+        assert memory.decide([charge(rate=slow)], START + 50 * MICROS).wait == 10.0, before
+        memory.decide([charge(subject="second", rate=before)], START + 50 * MICROS)
+        sweep(memory, START + 51 * MICROS)
+        assert len(memory) == 0, "full by what counts now"
 
 
 def test_another_figure_after_a_reload_is_forgotten_and_shown_by_what_is_new() -> None:

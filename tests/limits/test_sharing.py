@@ -118,7 +118,7 @@ def test_a_reset_at_one_worker_is_heard_by_all_with_their_next_sign_of_life(cloc
     async def story(deployment: Deployment) -> None:
         first, second = await deployment.worker(), await deployment.worker()
         heard: list[list[str]] = []
-        second.shared.heard = heard.append
+        second.shared.on_resets = heard.append
         first.shared.repeat("a reset")
         await first.rest()
         await second.heartbeat()

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
 
 from fastgw.config.schema.store import StorePlace
 from fastgw.limits.batcher import Batcher, StoreConnection
@@ -49,7 +48,7 @@ class Worker:
     def __init__(self, connection: StoreConnection, name: str, workers: int = WORKERS) -> None:
         self.connection, self.spawner = connection, Spawner()
         keys = StoreKeys("fastgw")
-        self.batcher: Batcher[Any] = Batcher(connection, keys, name, self.spawner.spawn)
+        self.batcher = Batcher(connection, keys, name, self.spawner.spawn)
         self.counted: Counter[tuple[str, ...]] = Counter()
         self.shared = SharedBuckets(keys, self.batcher, self._count, workers)
         self.now = lambda: int(monotonic() * MICROS)
@@ -115,7 +114,7 @@ async def connected(place: StorePlace, name: str, workers: int = WORKERS) -> Asy
     worker.spawner.spawn(worker.run(), "run")
     try:
         async with asyncio.timeout(5):
-            while not worker.shared.up:
+            while worker.shared.state == "away":
                 await asyncio.sleep(0.005)
         yield worker
     finally:

@@ -168,7 +168,7 @@ def test_an_era_that_was_found_is_told_without_a_compile_and_where_the_file_sett
         control_plane.begin(lambda: heard.append("changed"), heard.append, lambda *status: heard.append(status))
         heard.clear()
         for address in (one, two):
-            control_plane._catalogues._servers[address.server].instances[address.key].era = "modern", "2026-07-28"
+            control_plane._catalogues._servers[address.server].instances[address.key].known_era = "modern", "2026-07-28"
             control_plane._catalogues.on_era(address.key)
         assert heard == [(one.key, "modern", "2026-07-28"), (two.key, "legacy", "")]
         assert control_plane.instance_statuses()[two.key] == ("legacy", "")

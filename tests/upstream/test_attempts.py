@@ -593,7 +593,6 @@ def test_a_busy_server_is_told_with_its_waiting_time(era: str, answer: Any, sent
     fault = World(in_turn(answer)).fault(era)
     assert (fault.kind, fault.data, fault.sent) == (Kind.NO_SERVER, {"reason": "busy"}, sent)
     assert fault.retry_after == wait
-    assert fault.repeatable is not sent
 
 
 HTML = {"content-type": "text/html"}

@@ -140,7 +140,7 @@ def answer(status: int, ident: Any = None, code: int = -32000, words: str = LOST
 
 
 @pytest.mark.parametrize(
-    ("given", "means", "otherwise", "then"),
+    ("given", "kind", "fault", "fallback"),
     [
         (lambda: answer(401), DEAD, Kind.NO_SERVER, ReplyKind.RELAY),
         (lambda: answer(403, words="no"), REFUSED, Kind.NO_SERVER, ReplyKind.RELAY),
@@ -160,16 +160,16 @@ def answer(status: int, ident: Any = None, code: int = -32000, words: str = LOST
     ],
 )
 def test_a_verdict_about_the_session_holds_what_it_is_otherwise(
-    given: Any, means: ReplyKind, otherwise: Kind | None, then: ReplyKind
+    given: Any, kind: ReplyKind, fault: Kind | None, fallback: ReplyKind
 ) -> None:
     found = classify(given(), Era.LEGACY, ID, b"{}")
-    assert (found.means, found.then) == (means, then)
-    assert (found.otherwise.kind if found.otherwise is not None else None) is otherwise
-    assert (found.message is None) is (otherwise is not None)
+    assert (found.kind, found.fallback) == (kind, fallback)
+    assert (found.fault.kind if found.fault is not None else None) is fault
+    assert (found.message is None) is (fault is not None)
 
 
 @pytest.mark.parametrize("status", [401, 403, 422, 500, 503])
 def test_a_modern_server_has_no_session_to_lose(status: int) -> None:
     with pytest.raises(Fault):
         classify(answer(status), Era.MODERN, ID, b"{}")
-    assert classify(answer(200, 12), Era.MODERN, ID, b"{}").means is ReplyKind.RELAY
+    assert classify(answer(200, 12), Era.MODERN, ID, b"{}").kind is ReplyKind.RELAY

@@ -7,29 +7,28 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.envelope import Message
-from fastgw.protocol.names import Era
 from fastgw.upstream.discovery import probe as probing
-from fastgw.upstream.discovery.probe import classified, discover
-from fastgw.upstream.discovery.status import DiscoveredEra
+from fastgw.upstream.discovery.probe import discover, discovered
+from fastgw.upstream.discovery.status import ProbeResult
 from fastgw.upstream.rpc import Declared, RpcReply
 from fastgw.upstream.transports.http_client import down
 from tests.upstream.fakes import OURS, SSE, FakeAnswer, FakeWire, client, error, event, registry, result, run
 
-MODERN = DiscoveredEra(Era.MODERN, "2026-07-28")
-LEGACY = DiscoveredEra(Era.LEGACY, "")
+MODERN = ProbeResult("modern", "2026-07-28")
+LEGACY = ProbeResult("legacy", "")
 TELLS = {
     "supportedVersions": ["2026-07-28"],
     "capabilities": {"tools": {"listChanged": True}, "completions": {}},
     "instructions": "Ask twice.",
 }
-TOLD = DiscoveredEra(
-    Era.MODERN, "2026-07-28", Declared(frozenset(("tools", "completions")), "Ask twice.", ("toolsListChanged",))
+TOLD = ProbeResult(
+    "modern", "2026-07-28", Declared(frozenset(("tools", "completions")), "Ask twice.", ("toolsListChanged",))
 )
 
 
-def failing(what: str | int) -> DiscoveredEra:
+def failing(what: str | int) -> ProbeResult:
     """Legacy for now, since discover failed: looked at again each round."""
-    return DiscoveredEra(Era.LEGACY, "", failure=f"status {what} without an answer" if isinstance(what, int) else what)
+    return ProbeResult("legacy", "", failure=f"status {what} without an answer" if isinstance(what, int) else what)
 
 
 def reply(status: int = 200, error: Any = None, result: Any = None, body: bytes = b"") -> RpcReply:
@@ -90,14 +89,14 @@ def wrong(code: int, data: Any = None) -> dict[str, Any]:
         (reply(500, wrong(-32020)), MODERN),
     ],
 )
-def test_what_a_reply_says_of_the_era(given: RpcReply, found: DiscoveredEra) -> None:
-    assert classified(given) == found
+def test_what_a_reply_says_of_the_era(given: RpcReply, found: ProbeResult) -> None:
+    assert discovered(given) == found
 
 
-def probed(answer: Any, override: str = "auto") -> tuple[DiscoveredEra, FakeWire]:
+def probed(answer: Any, override: str = "auto") -> tuple[ProbeResult, FakeWire]:
     transport = FakeWire(answer if callable(answer) else lambda request: answer)
 
-    async def play() -> DiscoveredEra:
+    async def play() -> ProbeResult:
         async with registry() as found:
             return await discover(client(transport, found.spawn), OURS, override)
 
@@ -106,7 +105,7 @@ def probed(answer: Any, override: str = "auto") -> tuple[DiscoveredEra, FakeWire
 
 def test_the_question_is_a_whole_modern_request() -> None:
     found, transport = probed(lambda request: result(request, TELLS))
-    assert found.era is Era.MODERN
+    assert found.era == "modern"
     sent = transport.sent[0]
     assert sent.headers["mcp-method"] == sent.json["method"] == "server/discover"
     assert sent.headers["authorization"] == "Bearer s3cret"
@@ -117,7 +116,7 @@ def test_the_answer_may_be_a_stream() -> None:
     def answer(request: Any) -> FakeAnswer:
         return FakeAnswer(200, SSE, None, [event({"jsonrpc": "2.0", "id": request.json["id"], "result": TELLS})])
 
-    assert probed(answer)[0].era is Era.MODERN
+    assert probed(answer)[0].era == "modern"
 
 
 @pytest.mark.parametrize("status", [302, 401, 403, 429, 500, 502, 503, 504])
@@ -136,13 +135,13 @@ def test_silence_a_reset_and_a_refused_redirect_leave_initialize_to_tell_too(kin
 
 def test_a_server_that_wants_something_before_it_answers_has_not_said_that_it_is_modern() -> None:
     found, _ = probed(lambda request: result(request, {"resultType": "input_required", "requestState": "x"}))
-    assert found.era is Era.LEGACY
+    assert found.era == "legacy"
 
 
 def test_a_server_that_never_answers_discover_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "DISCOVER_WITHIN", 0.01)
     found, _ = probed(FakeAnswer(200, SSE, None))
-    assert (found.era, bool(found.failure)) == (Era.LEGACY, True)
+    assert (found.era, bool(found.failure)) == ("legacy", True)
 
 
 def test_a_server_that_is_not_there_tells_nothing() -> None:
@@ -159,11 +158,3 @@ def test_the_configurations_word_stands() -> None:
     assert probed(FakeAnswer(500), "modern")[0] == MODERN
     assert probed(Fault(Kind.LOST, sent=True), "modern")[0] == MODERN
     assert probed(lambda request: result(request, TELLS), "modern")[0] == TOLD
-
-
-@pytest.mark.parametrize(
-    ("found", "spoken"),
-    [(LEGACY, "legacy"), (MODERN, "modern"), (DiscoveredEra(Era.MODERN, "2026-07-28", has_sessions=True), "both")],
-)
-def test_what_is_told_of_a_servers_eras(found: DiscoveredEra, spoken: str) -> None:
-    assert found.spoken == spoken

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from fastgw.errors import Fault, Kind
-from fastgw.protocol.names import Era
 from fastgw.upstream import sessions
 from fastgw.upstream.discovery import listen
 from fastgw.upstream.discovery.listen import Listener, pause
-from fastgw.upstream.discovery.status import LEGACY, DiscoveredEra
+from fastgw.upstream.discovery.status import LEGACY, ProbeResult
 from fastgw.upstream.rpc import Declared, RpcClients
 from fastgw.upstream.sessions import UpstreamSessions
 from tests.upstream.fakes import (  # fmt: skip
@@ -30,8 +29,8 @@ from tests.upstream.fakes import (  # fmt: skip
     settle,
 )
 
-MODERN = DiscoveredEra(
-    Era.MODERN,
+MODERN = ProbeResult(
+    "modern",
     "2026-07-28",
     declared=Declared(announces=("toolsListChanged", "promptsListChanged", "resourcesListChanged")),
 )
@@ -93,7 +92,7 @@ def stream(*pieces: bytes | Fault) -> FakeAnswer:
 
 
 @pytest.mark.parametrize(("found", "opening"), [(LEGACY, b""), (MODERN, acknowledged(toolsListChanged=True))])
-def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: DiscoveredEra, opening: bytes) -> None:
+def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: ProbeResult, opening: bytes) -> None:
     async def script(world: World, spawn: Any) -> None:
         spawn(world.listener.run(found), "listen")
         await settle()
@@ -105,7 +104,7 @@ def test_every_announcement_is_heard(monkeypatch: pytest.MonkeyPatch, found: Dis
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_modern_server_may_agree_to_a_part(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     async def script(world: World, spawn: Any) -> None:
-        found = DiscoveredEra(Era.MODERN, "2026-07-28", declared=Declared(announces=(f"{kind}ListChanged",)))
+        found = ProbeResult("modern", "2026-07-28", declared=Declared(announces=(f"{kind}ListChanged",)))
         spawn(world.listener.run(found), "listen")
         spawn(world.listener.run(MODERN), "listen")
         await settle()
@@ -121,7 +120,7 @@ def test_a_modern_server_may_agree_to_a_part(monkeypatch: pytest.MonkeyPatch, ki
 @pytest.mark.parametrize("end", [b"", Fault(Kind.LOST, sent=True), b"data: " + b"x" * 2_000_000])
 @pytest.mark.parametrize("found", [LEGACY, MODERN])
 def test_a_stream_that_is_open_again_counts_as_an_announcement(
-    monkeypatch: pytest.MonkeyPatch, found: DiscoveredEra, end: Any
+    monkeypatch: pytest.MonkeyPatch, found: ProbeResult, end: Any
 ) -> None:
     async def script(world: World, spawn: Any) -> None:
         task = spawn(world.listener.run(found), "listen")
@@ -137,7 +136,7 @@ def test_a_stream_that_is_open_again_counts_as_an_announcement(
 @pytest.mark.parametrize("status", [405, 404, 400, 406, 200])
 @pytest.mark.parametrize("found", [LEGACY, MODERN])
 def test_a_server_without_the_stream_is_left_alone_for_a_while(
-    monkeypatch: pytest.MonkeyPatch, found: DiscoveredEra, status: int
+    monkeypatch: pytest.MonkeyPatch, found: ProbeResult, status: int
 ) -> None:
     async def script(world: World, spawn: Any) -> None:
         world.alive = True
@@ -149,9 +148,7 @@ def test_a_server_without_the_stream_is_left_alone_for_a_while(
 
 
 @pytest.mark.parametrize("found", [LEGACY, MODERN])
-def test_a_server_without_the_stream_is_asked_again_later(
-    monkeypatch: pytest.MonkeyPatch, found: DiscoveredEra
-) -> None:
+def test_a_server_without_the_stream_is_asked_again_later(monkeypatch: pytest.MonkeyPatch, found: ProbeResult) -> None:
     monkeypatch.setattr(listen, "_NOT_OFFERED_FOR", 0.0)
 
     async def script(world: World, spawn: Any) -> None:
@@ -165,7 +162,7 @@ def test_a_server_without_the_stream_is_asked_again_later(
 
 def test_a_modern_server_that_announces_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(world: World, spawn: Any) -> None:
-        await world.listener.run(DiscoveredEra(Era.MODERN, "2026-07-28"))
+        await world.listener.run(ProbeResult("modern", "2026-07-28"))
         assert world.transport.sent == []
 
     play(monkeypatch, script)

@@ -139,7 +139,7 @@ def test_a_call_answered_as_notifications_are() -> None:
     answers = FakeAnswer(202), FakeAnswer(202)
     with pytest.raises(Fault):
         classify(answers[0], Era.MODERN, ID, b"{}")
-    assert classify(answers[1], Era.LEGACY, ID, b"{}").means is ReplyKind.SESSION_SUSPECT
+    assert classify(answers[1], Era.LEGACY, ID, b"{}").kind is ReplyKind.SESSION_SUSPECT
     assert all(answer.distrusted for answer in answers)
 
 

@@ -662,7 +662,7 @@ def outcome(list_kind: ListKind, page: Any, within: float = 5.0) -> FetchedList:
 def test_pages_before_one_that_fails_are_kept(list_kind: ListKind, then: Any, within: float, kind: Kind) -> None:
     found = outcome(list_kind, breaking(list_kind, 3, then), within)
     named = "x:" if list_kind.capability == "resources" else "n"
-    assert [getattr(one, list_kind.key) for one in found.items] == [f"{named}{number}" for number in (1, 2, 3)]
+    assert [one.key for one in found.items] == [f"{named}{number}" for number in (1, 2, 3)]
     assert found.cut is not None and found.cut.kind is kind
     assert found.known
 

@@ -66,7 +66,7 @@ class World:
             lambda _: RpcClient(self.transport, watched.backend, spawn, PATIENT), spawn, OURS, lambda: self.now
         )
         self.sessions = UpstreamSessions(clients)
-        self.known = EraProbe(clients, self.sessions, lambda _: self.eras.append(self.status.era[0]))
+        self.known = EraProbe(clients, self.sessions, lambda _: self.eras.append(self.status.known_era[0]))
         self.server = ServerStatus(watched)
         self.status = self.server.instances["shop|http://a/mcp"] = InstanceStatus("shop|http://a/mcp", self.server)
 
@@ -127,7 +127,7 @@ REFUSALS = {
 @pytest.mark.parametrize("discover", [*FAILURES.values(), *REFUSALS.values()], ids=[*FAILURES, *REFUSALS])
 def test_a_server_that_opens_a_session_is_legacy_whatever_it_answers_before(discover: Any) -> None:
     world = play(met, discover, opened)
-    assert (world.eras, world.status.era[1]) == (["legacy"], "2025-06-18")
+    assert (world.eras, world.status.known_era[1]) == (["legacy"], "2025-06-18")
     assert world.transport.count("initialize") == 1
     assert world.known.declared(world.status).instructions == "Legacy."
     failed = discover in FAILURES.values()
@@ -138,7 +138,7 @@ def test_a_server_that_opens_a_session_is_legacy_whatever_it_answers_before(disc
 @pytest.mark.parametrize("discover", [*FAILURES.values(), *REFUSALS.values()], ids=[*FAILURES, *REFUSALS])
 def test_a_server_that_says_at_initialize_that_it_speaks_2026_07_28_is_modern(discover: Any) -> None:
     world = play(met, discover, only_modern)
-    assert (world.eras, world.status.era[1]) == (["modern"], "2026-07-28")
+    assert (world.eras, world.status.known_era[1]) == (["modern"], "2026-07-28")
     assert world.known.is_due(world.status) is (discover in FAILURES.values())
 
 
@@ -152,7 +152,7 @@ def test_what_it_said_at_initialize_is_not_asked_for_again_at_once(discover: Any
 )
 def test_a_modern_server_without_sessions(refusal: Any) -> None:
     world = play(met, told_modern, refusal)
-    assert (world.eras, world.status.era[1]) == (["modern"], "2026-07-28")
+    assert (world.eras, world.status.known_era[1]) == (["modern"], "2026-07-28")
     assert world.transport.count("initialize") == 1
     assert not world.known.is_due(world.status)
     assert world.known.declared(world.status).instructions == "Modern."
@@ -170,7 +170,7 @@ def test_at_a_modern_server_that_also_has_sessions_the_gateway_keeps_one(
         await met(world)
 
     world = play(script, told_modern, opened)
-    assert (world.eras, world.status.era[1]) == (["both"], "2026-07-28")
+    assert (world.eras, world.status.known_era[1]) == (["both"], "2026-07-28")
     assert world.transport.methods()[:4] == ["server/discover", "initialize", "notifications/initialized", "ping"]
     assert world.transport.count("initialize") == (1 if alive else 2)
     assert world.known.declared(world.status).instructions == "Modern."
@@ -186,7 +186,7 @@ def test_where_one_session_is_all_there_is_the_gateway_keeps_it_for_all() -> Non
 
 
 @pytest.mark.parametrize(
-    ("era", "discover", "initialize", "spoken", "asked"),
+    ("era", "discover", "initialize", "found", "asked"),
     [
         ("modern", told_modern, opened, "modern", ["server/discover"]),
         ("modern", unknown, opened, "modern", ["server/discover"]),
@@ -194,11 +194,9 @@ def test_where_one_session_is_all_there_is_the_gateway_keeps_it_for_all() -> Non
         ("legacy", told_modern, opened, "legacy", ["initialize", "notifications/initialized"]),
     ],
 )
-def test_the_configurations_word_stands(
-    era: str, discover: Any, initialize: Any, spoken: str, asked: list[str]
-) -> None:
+def test_the_configurations_word_stands(era: str, discover: Any, initialize: Any, found: str, asked: list[str]) -> None:
     world = play(met, discover, initialize, era=era)
-    assert world.eras == [spoken]
+    assert world.eras == [found]
     assert [method for method in world.transport.methods() if method != "GET"] == asked
 
 
@@ -265,13 +263,13 @@ def test_whether_a_modern_server_has_sessions_is_looked_at_again(shared: bool) -
         await met(world)
         world.initialize = opened
         world.now += LEGACY_LIFETIME - 1
-        await world.known.ask_again(world.status)
+        await world.known.refresh_declared(world.status)
         assert world.eras[-1] == "modern"
         world.now += 2
-        await world.known.ask_again(world.status)
+        await world.known.refresh_declared(world.status)
         assert world.eras[-1] == "both"
         world.now += 2
-        await world.known.ask_again(world.status)
+        await world.known.refresh_declared(world.status)
         assert world.eras[-1] == "both"
 
     play(script, told_modern, only_modern, shared_session=shared)
@@ -283,7 +281,7 @@ def test_a_server_that_has_no_sessions_any_more_is_found_out_when_it_is_looked_a
         await met(world)
         world.initialize, world.alive = only_modern, False
         world.now += LEGACY_LIFETIME + 1
-        await world.known.ask_again(world.status)
+        await world.known.refresh_declared(world.status)
 
     assert play(script, told_modern, opened, shared_session=shared).eras == ["both", "modern"]
 
@@ -312,7 +310,7 @@ def test_a_modern_server_slow_to_open_a_session_is_asked_again_next_time(monkeyp
         assert world.eras == ["modern"]
         warm.set()
         await settle()
-        await world.known.ask_again(world.status)
+        await world.known.refresh_declared(world.status)
         assert world.eras == ["modern", "both"]
         assert world.transport.count("initialize") == 1
 

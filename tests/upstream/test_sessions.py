@@ -323,6 +323,27 @@ def test_a_server_that_is_not_there_is_tried_anew_at_once() -> None:
     play(script)
 
 
+def test_a_server_that_goes_away_after_initialize_is_not_asked_again_within_a_second() -> None:
+    async def script(world: World) -> None:
+        def answer(request: Sent) -> FakeAnswer | Fault:
+            return (
+                result(request, {"protocolVersion": "2025-11-25"}) if request.method == "initialize" else down("gone")
+            )
+
+        world.transport.handler = answer
+        for _ in range(2):
+            with pytest.raises(Fault) as found:
+                await world.sessions.open(A, "agent:a")
+            assert found.value.data["reason"] == "down"
+        assert world.transport.count("initialize") == 1
+        world.now += 1
+        with pytest.raises(Fault):
+            await world.sessions.open(A, "agent:a")
+        assert world.transport.count("initialize") == 2
+
+    play(script)
+
+
 @pytest.mark.parametrize("null_id", [False, True])
 @pytest.mark.parametrize("status", [200, 400])
 def test_a_server_that_speaks_only_2026_07_28_says_so(status: int, null_id: bool) -> None:

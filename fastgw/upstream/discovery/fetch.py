@@ -6,12 +6,11 @@ One list never costs another: all are asked for at once, and those that come soo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from fastgw.catalog.definitions import DefinitionKind, parse_definitions
+from fastgw.catalog.definitions import Definition, DefinitionKind, parse_definitions
 from fastgw.catalog.elements import Notice
 from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
@@ -36,35 +35,30 @@ Page = Callable[[str, bytes | None], Awaitable[bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class ListKind:
-    """One of the lists that a server may have, of which `most` items are used.
-
-    Args:
-        place: the field of `Catalogue` that holds it; `key`: the field of its items that names them.
-        parse: of a server's name and a page, a JSON array, makes items and notices; raises ValueError.
+    """One of the lists that a server may have, of which `most` items are used; `place`: the field of `Catalogue` that
+    holds it.
     """
 
-    method: str
+    definition: DefinitionKind
     place: str
-    key: str
     capability: str
     most: int
-    parse: Callable[[str, bytes], tuple[Sequence[Any], tuple[Notice, ...]]]
+
+    @property
+    def method(self) -> str:
+        return self.definition.method
 
     def is_declared(self, capabilities: frozenset[str] | None) -> bool:
         """Whether a server of these capabilities has it; one that says nothing of them may have everything."""
         return capabilities is None or self.capability in capabilities
 
 
-_TOOLS = partial(parse_definitions, DefinitionKind.TOOL)
-_PROMPTS = partial(parse_definitions, DefinitionKind.PROMPT)
-_RESOURCES = partial(parse_definitions, DefinitionKind.RESOURCE)
-_TEMPLATES = partial(parse_definitions, DefinitionKind.TEMPLATE)
-TOOLS: Final = ListKind(names.TOOLS_LIST, "tools", "key", "tools", 10_000, _TOOLS)
+TOOLS: Final = ListKind(DefinitionKind.TOOL, "tools", "tools", 10_000)
 LIST_KINDS: Final = (
     TOOLS,
-    ListKind(names.PROMPTS_LIST, "prompts", "key", "prompts", 2_000, _PROMPTS),
-    ListKind(names.RESOURCES_LIST, "resources", "key", "resources", 10_000, _RESOURCES),
-    ListKind(names.TEMPLATES_LIST, "templates", "key", "resources", 1_000, _TEMPLATES),
+    ListKind(DefinitionKind.PROMPT, "prompts", "prompts", 2_000),
+    ListKind(DefinitionKind.RESOURCE, "resources", "resources", 10_000),
+    ListKind(DefinitionKind.TEMPLATE, "templates", "resources", 1_000),
 )
 
 
@@ -78,7 +72,7 @@ class FetchedList:
         cut: the failure that kept the pages after these from coming.
     """
 
-    items: tuple[Any, ...]
+    items: tuple[Definition, ...]
     notices: tuple[Notice, ...] = ()
     fresh: float | None = None
     known: bool = True
@@ -111,19 +105,18 @@ async def fetch_all(
     """Fetch several lists of one server, each within its seconds for all pages: what came of each, those that come
     soon together, every other by itself.
     """
-    waiting = {
-        spawn(ListReader(kind, server).outcome(page, within), f"{kind.method} of {server}"): kind
+    tasks = {
+        kind: spawn(ListReader(kind, server).outcome(page, within), f"{kind.method} of {server}")
         for kind, within in kinds.items()
     }
-    tasks = list(waiting)
     try:
-        if waiting:
-            await asyncio.wait(waiting, timeout=PATIENCE)
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            yield {waiting.pop(task): task.result() for task in tasks if task in done}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=PATIENCE)
+        while tasks:
+            done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            yield {kind: tasks.pop(kind).result() for kind, task in list(tasks.items()) if task in done}
     finally:
-        for task in tasks:
+        for task in tasks.values():
             task.cancel()
 
 
@@ -135,7 +128,7 @@ class ListReader:
         self._server = server
         self._notices: dict[Notice, None] = {}
         self._hints: list[float] = []
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, Definition] = {}
 
     async def outcome(self, page: Page, within: float) -> FetchedList:
         """The list, cut where a page failed: failures are for whoever waits to make something of them."""
@@ -151,28 +144,24 @@ class ListReader:
         """The whole list; where it is capped, what came up to there, with a notice. Raises Fault: a page could not be
         had, or is no list.
         """
-        followed: set[bytes] = set()
+        kind, followed, size = self._kind, set[bytes](), 0
         cursor: bytes | None = None
-        size = 0
-        while (result := await page(self._kind.method, cursor)) is not None:
+        while (result := await page(kind.method, cursor)) is not None:
             array, cursor = self._page(result)
             await self._add(array)
             size += len(result)
-            capped = ""
-            if len(self._found) + (cursor is not None) > self._kind.most:
-                capped = f"{self._kind.most} {self._kind.place}"
-            elif cursor is None:
+            if cursor is None and len(self._found) <= kind.most:
                 return self._listed(None)
-            elif cursor in followed:
-                capped = "a cursor came twice"
-            elif size >= MOST_BYTES:
-                capped = f"{MOST_BYTES} bytes"
-            elif len(followed) + 1 >= MOST_PAGES:
-                capped = f"{MOST_PAGES} pages"
-            if capped or cursor is None:
-                self._notices[Notice(self._server, f"{self._kind.method}: the list is cut off: {capped}")] = None
+            caps = {
+                f"{kind.most} {kind.place}": len(self._found) + (cursor is not None) > kind.most,
+                "a cursor came twice": cursor in followed,
+                f"{MOST_BYTES} bytes": size >= MOST_BYTES,
+                f"{MOST_PAGES} pages": len(followed) + 1 >= MOST_PAGES,
+            }
+            if cap := next((words for words, is_reached in caps.items() if is_reached), ""):
+                self._notices[Notice(self._server, f"{kind.method}: the list is cut off: {cap}")] = None
                 return self._listed(None)
-            followed.add(cursor)
+            followed.add(cursor or b"")
         return NO_LIST
 
     def _listed(self, cut: Fault | None) -> FetchedList:
@@ -200,15 +189,16 @@ class ListReader:
         return array, cursor if cursor[:1] == b'"' else None
 
     async def _add(self, array: bytes) -> None:
-        parse, server = self._kind.parse, self._server
+        kind, server = self._kind.definition, self._server
         try:
-            is_long = len(array) >= _LONG
-            items, notices = await asyncio.to_thread(parse, server, array) if is_long else parse(server, array)
+            if len(array) >= _LONG:
+                items, notices = await asyncio.to_thread(parse_definitions, kind, server, array)
+            else:
+                items, notices = parse_definitions(kind, server, array)
         except ValueError as strange:
             raise lost(str(strange)) from None
         if len(self._notices) < _MOST_COUNTED:
             self._notices |= dict.fromkeys(notices)
         for item in items:
-            key = getattr(item, self._kind.key)
-            if self._found.setdefault(key, item) is not item:
-                self._notices[Notice(f"{server}/{key[:128]}", "left out: listed twice, the first is used")] = None
+            if self._found.setdefault(item.key, item) is not item:
+                self._notices[Notice(f"{server}/{item.key[:128]}", "left out: listed twice, the first is used")] = None

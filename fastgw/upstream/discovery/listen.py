@@ -26,7 +26,7 @@ from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import CallContext
 from fastgw.upstream.classify import new_id
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.discovery.status import DiscoveredEra
+from fastgw.upstream.discovery.status import ProbeResult
 from fastgw.upstream.reply import aside
 from fastgw.upstream.rpc import RpcClients, is_alive
 from fastgw.upstream.sessions import UpstreamSessions
@@ -64,13 +64,13 @@ class Listener:
     missed: bool = False
     refused: UpstreamSession | None = None
 
-    async def run(self, found: DiscoveredEra) -> None:
+    async def run(self, found: ProbeResult) -> None:
         """Listen until cancelled; returns at once where the server offers nothing to listen to."""
         failures = 0
-        while found.era is Era.LEGACY or found.declared.announces:
+        while not found.is_modern or found.declared.announces:
             began, wait = self.clients.clock(), 0.0
             try:
-                await (self._legacy() if found.era is Era.LEGACY else self._modern(found.declared.announces))
+                await (self._modern(found.declared.announces) if found.is_modern else self._legacy())
             except NoEventStream:
                 wait = _NOT_OFFERED_FOR * (0.5 + random.random())
             except Fault:

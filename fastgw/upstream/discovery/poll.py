@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.catalog.tools import Catalogue
-from fastgw.errors import Fault, Kind
-from fastgw.snapshot.model import BOTH
+from fastgw.errors import Fault
+from fastgw.snapshot.model import BOTH_ERAS
 from fastgw.upstream.discovery import kept
 from fastgw.upstream.discovery.fetch import LIST_KINDS, NO_LIST, TOOLS, FetchedList, ListKind, NoSuchList, fetch_all
 from fastgw.upstream.discovery.listen import pause
@@ -39,6 +39,7 @@ from fastgw.upstream.discovery.probe import DISCOVER_WITHIN, EraProbe
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
 from fastgw.upstream.rpc import RpcClients
 from fastgw.upstream.sessions import UpstreamSessions
+from fastgw.upstream.transports.http_client import down
 
 log = logging.getLogger("fastgw")
 
@@ -92,8 +93,7 @@ class CatalogueFetcher:
     @property
     def eras(self) -> dict[str, tuple[str, str]]:
         """Instance key to (era, revision), for every instance that ever answered."""
-        servers = self._servers.values()
-        return {key: one.era for server in servers for key, one in server.instances.items() if one.era is not None}
+        return {key: era for server in self._servers.values() for key, era in server.known_eras.items()}
 
     def catalogues(self) -> dict[str, Catalogue]:
         """The newest catalogue of every server that ever answered, by server name."""
@@ -116,20 +116,18 @@ class CatalogueFetcher:
         Fault: NO_SERVER where nothing can be learned.
         """
         server = self._servers.get(instance.partition("|")[0])
-        status = server.instances.get(instance) if server is not None else None
-        if status is None:
-            raise _down("no such instance")
+        if server is None or (status := server.instances.get(instance)) is None:
+            raise down("no such instance")
         within = DISCOVER_WITHIN + status.server.watched.backend.start_timeout
         try:
             async with asyncio.timeout(within), status.probing:
                 fresh = self._clients.clock() - status.probed_at < _DOUBT_AGAIN
-                if status.found is None or (status.found.spoken in (believed, BOTH) and not fresh):
+                if status.probed is None or (status.probed.era in (believed, BOTH_ERAS) and not fresh):
                     await self._era_probe.probe(status)
-                if status.found is not None:
-                    return status.found.spoken
+                assert status.probed is not None
+                return status.probed.era
         except (TimeoutError, Fault) as wrong:
-            raise _down(str(wrong) or "it did not answer the question for its era in time") from None
-        raise _down("its era is not known")
+            raise down(str(wrong) or "it did not answer the question for its era in time") from None
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         """Fetch a server's catalogue now; the tool's headers by it. See `Controller.refresh`. Raises Fault NO_SERVER
@@ -137,16 +135,16 @@ class CatalogueFetcher:
         """
         known = self._servers.get(server)
         if known is None:
-            raise _down("no such server")
-        status = known.instances.get(known.leader or "") or next(iter(known.instances.values()))
+            raise down("no such server")
+        status = known.leader or next(iter(known.instances.values()))
         try:
-            missing = await self._fetch(status, self._clients.clock(), (TOOLS,))
+            missing = await self._fetch(status, (TOOLS,))
         except Fault as fault:
             missing = str(fault)
         if missing:
-            raise _down(missing)
-        found = next((one for one in known.listed(TOOLS) if one.key == tool), None)
-        return tuple((item.header, item.path, item.kind) for item in found.param_headers) if found is not None else ()
+            raise down(missing)
+        headers = next((one.param_headers for one in known.listed(TOOLS) if one.key == tool), ())
+        return tuple((item.header, item.path, item.kind) for item in headers)
 
     def close(self) -> None:
         for server in self._servers.values():
@@ -156,8 +154,7 @@ class CatalogueFetcher:
         server = ServerStatus(watched)
         own = [instance.key for instance in watched.backend.instances]
         if known is not None:
-            server.catalogue = known.catalogue
-            eras = {key: status.era for key, status in known.instances.items() if status.era is not None}
+            server.catalogue, eras = known.catalogue, known.known_eras
         else:
             server.catalogue, eras = kept.recall(self._folder, server.name, own) or (None, {})
         for key in own:
@@ -178,7 +175,7 @@ class CatalogueFetcher:
                 wait = self._failed(status, repr(wrong))
             status.rounds += 1
             with suppress(Fault):  # a reload took it away
-                status.note(self._clients.client(status.key).transport.notes)
+                status.note(*self._clients.client(status.key).transport.notes)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):  # not `wait_for`: it can swallow a cancel (Python 3.11)
                     await status.wake.wait()
@@ -191,13 +188,12 @@ class CatalogueFetcher:
             if self._era_probe.is_due(status):
                 await self._era_probe.probe(status)
         server = status.server
-        leader = server.instances.get(server.leader or "")
-        missing = ""
+        leader, missing = server.leader, ""
         wait = server.watched.refresh
         if leader is None or leader is status or leader.error:
             if self._clients.clock() - status.asked_at > wait:
-                await self._era_probe.ask_again(status)
-            missing = await self._fetch(status, self._clients.clock())
+                await self._era_probe.refresh_declared(status)
+            missing = await self._fetch(status)
             if server.catalogue is not None and server.catalogue.fresh_until:
                 wait = max(SHORTEST, min(server.catalogue.fresh_until - self._clients.clock(), LONGEST))
         if not missing:
@@ -209,23 +205,23 @@ class CatalogueFetcher:
 
     def _failed(self, status: InstanceStatus, error: str) -> float:
         """Note a failure; seconds until the next try."""
-        if not status.error and status.server.leader == status.key:
+        if not status.error and status.server.leader is status:
             for other in status.server.instances.values():
                 if other is not status:
                     other.wake.set()
         status.fail(error)
         if status.failures > 1:
-            status.found = None  # perhaps it speaks another era now; what is published stays until another is found
+            status.probed = None  # perhaps it speaks another era now; what is published stays until another is found
         return pause(status.failures, FIRST_RETRY, LONGEST_RETRY)
 
-    async def _fetch(self, status: InstanceStatus, asked: float, kinds: Iterable[ListKind] = LIST_KINDS) -> str:
-        """Fetch these lists, each unless a fetch of it began after `asked`; which could not be had, and why. Raises
+    async def _fetch(self, status: InstanceStatus, kinds: Iterable[ListKind] = LIST_KINDS) -> str:
+        """Fetch these lists, each unless another fetch of it begins meanwhile; which could not be had, and why. Raises
         Fault: none could be had.
         """
-        server = status.server
+        server, asked = status.server, self._clients.clock()
         async with status.fetching:
             due = [kind for kind in kinds if kind not in server.lists or server.lists[kind][1] < asked]
-            if status.found is None or not due:
+            if status.probed is None or not due:
                 return ""
             capabilities = self._era_probe.declared(status).capabilities
             wrong, is_any = await self._gather(status, due, capabilities)
@@ -257,7 +253,7 @@ class CatalogueFetcher:
                 fault, there = found.cut, len(server.listed(kind))
                 if not kind.is_declared(capabilities) and (fault is None or not there):
                     if found.items:
-                        status.note((f"answers {kind.method} though it does not declare {kind.capability}",))
+                        status.note(f"answers {kind.method} though it does not declare {kind.capability}")
                     lists[kind] = found if found.items else NO_LIST
                 elif isinstance(fault, NoSuchList) and is_any and capabilities is None and not there:
                     lists[kind] = NO_LIST
@@ -277,7 +273,7 @@ class CatalogueFetcher:
     def _accept(self, status: InstanceStatus, lists: dict[ListKind, FetchedList], begun: float) -> None:
         server, old = status.server, status.server.catalogue
         new = server.updated(lists, self._era_probe.declared(status), begun, time.time())
-        server.leader, server.catalogue = status.key, new
+        server.leader, server.catalogue = status, new
         if old is None or replace(old, fresh_until=new.fresh_until, fetched_at=new.fetched_at) != new:
             self._clients.spawn(self._keep(server), f"keep the catalogue of {server.name}")
             self._on_change()
@@ -289,13 +285,8 @@ class CatalogueFetcher:
             catalogue = server.catalogue
             if catalogue is None or catalogue is server.kept:
                 return
-            eras = {key: status.era for key, status in server.instances.items() if status.era is not None}
             try:
-                await asyncio.to_thread(kept.store, self._folder, catalogue, eras)
+                await asyncio.to_thread(kept.store, self._folder, catalogue, server.known_eras)
                 server.kept = catalogue
             except OSError as wrong:
                 log.warning("the catalogue of %s could not be kept: %s", server.name, wrong)
-
-
-def _down(detail: str) -> Fault:
-    return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "down"}, retry_after=1)

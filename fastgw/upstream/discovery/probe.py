@@ -25,11 +25,12 @@ from dataclasses import replace
 from fastgw.errors import Fault
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
+from fastgw.snapshot.model import BOTH_ERAS
 from fastgw.upstream.classify import about_session, speaks_modern
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.fetch import LIST_KINDS, page_of
 from fastgw.upstream.discovery.listen import Listener
-from fastgw.upstream.discovery.status import LEGACY, MODERN, DiscoveredEra, InstanceStatus
+from fastgw.upstream.discovery.status import LEGACY, MODERN, InstanceStatus, ProbeResult
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in, is_alive
 from fastgw.upstream.sessions import ModernOnly, UpstreamSessions
 
@@ -40,23 +41,23 @@ _REFUSALS = (400, 404, 405, 406, 415, 422)
 _MOST_FAILURES = 2  # rounds that may fail in one session before the gateway tries another
 
 
-async def discover(client: RpcClient, ours: bytes, configured: str = "auto") -> DiscoveredEra:
+async def discover(client: RpcClient, ours: bytes, configured: str = "auto") -> ProbeResult:
     """What an instance answers to discover; that it is legacy `initialize` must confirm. Where `era` of the
     configuration is `legacy` nothing is asked. Raises Fault NO_SERVER where it cannot be reached.
     """
     if configured == Era.LEGACY.value:
         return LEGACY
     try:
-        found = classified(await client.within(DISCOVER_WITHIN).ask_modern(names.DISCOVER, {}, ours))
+        found = discovered(await client.within(DISCOVER_WITHIN).ask_modern(names.DISCOVER, {}, ours))
     except Fault as fault:
         if fault.repeatable:  # nobody was there to be asked
             raise
         found = replace(LEGACY, failure=fault.detail or fault.message)
     # The operator's word decides the era; that discover fails there does not.
-    return MODERN if configured == Era.MODERN.value and found.era is not Era.MODERN else found
+    return MODERN if configured == Era.MODERN.value and not found.is_modern else found
 
 
-def classified(reply: RpcReply) -> DiscoveredEra:
+def discovered(reply: RpcReply) -> ProbeResult:
     """What an answer to discover says."""
     result = reply.result
     versions = result.get("supportedVersions")
@@ -82,17 +83,17 @@ class EraProbe:
 
     def is_due(self, status: InstanceStatus) -> bool:
         """Whether its era is to be found out, or looked at again."""
-        found = status.found
+        found = status.probed
         if found is None or found.failure:
             return True
-        return found.era is Era.LEGACY and self._clients.clock() - status.probed_at > LEGACY_LIFETIME
+        return not found.is_modern and self._clients.clock() - status.probed_at > LEGACY_LIFETIME
 
     async def probe(self, status: InstanceStatus) -> None:
         """Find its era out; raises Fault where that cannot be done."""
         client = self._clients.client(status.key)
         found = await discover(client, self._clients.ours, status.server.watched.era)
-        if found.era is Era.MODERN:
-            found = await self._with_sessions(status, client, found)
+        if found.is_modern:
+            found = await self._probe_sessions(status, client, found)
         else:
             try:
                 found = replace(found, version=(await self._session(status, client)).version)
@@ -108,37 +109,36 @@ class EraProbe:
         self._note(status, found)
         declared = self.declared(status)
         if declared is not NOTHING and declared.capabilities is None:
-            status.note(("does not say what it has (`capabilities`): every list is asked for",))
+            status.note("does not say what it has (`capabilities`): every list is asked for")
         if found.failure:
-            status.note((f"fails at server/discover ({found.failure}), and answers initialize",))
+            status.note(f"fails at server/discover ({found.failure}), and answers initialize")
 
-    async def ask_again(self, status: InstanceStatus) -> None:
+    async def refresh_declared(self, status: InstanceStatus) -> None:
         """What a modern server declares may change while it runs. Other answers prove nothing: its lists will tell."""
-        if status.found is None or status.found.era is not Era.MODERN:
+        if status.probed is None or not status.probed.is_modern:
             return
         client = self._clients.client(status.key)
         status.asked_at = self._clients.clock()
         with suppress(Fault):
             found = await discover(client, self._clients.ours, status.server.watched.era)
-            if found.era is not Era.MODERN or found.declared.capabilities is None:
+            if not found.is_modern or found.declared.capabilities is None:
                 return
             if status.sessions_due or status.asked_at - status.probed_at > LEGACY_LIFETIME:
                 status.sessions_due, status.probed_at = False, status.asked_at
-                found = await self._with_sessions(status, client, found)
+                found = await self._probe_sessions(status, client, found)
             else:
-                found = replace(found, has_sessions=status.found.has_sessions)
+                found = replace(found, era=status.probed.era)
             self._note(status, found)
 
     def declared(self, status: InstanceStatus) -> Declared:
-        if status.found is not None and status.found.era is Era.MODERN:
-            return status.found.declared
-        return self._sessions.declared(status.key)
+        probed = status.probed
+        return probed.declared if probed is not None and probed.is_modern else self._sessions.declared(status.key)
 
     async def page(self, status: InstanceStatus, method: str, cursor: bytes | None) -> bytes | None:
         """One page of one of its lists, as `fetch.Page`; a lost session is opened anew once."""
         client = self._clients.client(status.key)
         params = {} if cursor is None else {"cursor": cursor}
-        if status.found is not None and status.found.era is Era.MODERN:
+        if status.probed is not None and status.probed.is_modern:
             return page_of(await client.ask_modern(method, params, self._clients.ours), client.backend)
         session = await self._sessions.own(status.key)
         reply = await client.ask_legacy(session, method, params)
@@ -156,13 +156,13 @@ class EraProbe:
         session = await self._sessions.own(status.key)
         capabilities = self._sessions.declared(status.key).capabilities
         silent = not session.id or not any(kind.is_declared(capabilities) for kind in LIST_KINDS)
-        doubted = status.failures >= _MOST_FAILURES or (status.found is not None and silent)
+        doubted = status.failures >= _MOST_FAILURES or (status.probed is not None and silent)
         # One that agents have, too, is not taken from under them while it answers.
         if doubted and not (client.backend.shared_session and await is_alive(client, session)):
             session = await self._sessions.own(status.key, session)
         return session
 
-    async def _with_sessions(self, status: InstanceStatus, client: RpcClient, found: DiscoveredEra) -> DiscoveredEra:
+    async def _probe_sessions(self, status: InstanceStatus, client: RpcClient, found: ProbeResult) -> ProbeResult:
         """Whether a modern server also has sessions: then agents that need one get theirs there."""
         if status.server.watched.era == Era.MODERN.value:
             return found
@@ -176,14 +176,14 @@ class EraProbe:
             return found
         except Fault:
             return found
-        return replace(found, has_sessions=True)
+        return replace(found, era=BOTH_ERAS)
 
-    def _note(self, status: InstanceStatus, found: DiscoveredEra) -> None:
-        old, status.found = status.found, found
-        if status.era != (era := (found.spoken, found.version)):
-            status.era = era
+    def _note(self, status: InstanceStatus, found: ProbeResult) -> None:
+        old, status.probed = status.probed, found
+        if status.known_era != (known := (found.era, found.version)):
+            status.known_era = known
             self._on_era(status.key)
-        if old is None or (old.era, old.declared.announces) != (found.era, found.declared.announces):
+        if old is None or (old.is_modern, old.declared.announces) != (found.is_modern, found.declared.announces):
             if status.listen is not None:
                 status.listen.cancel()
             listener = Listener(self._clients, self._sessions, status.key, status.wake.set)

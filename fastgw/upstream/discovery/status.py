@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastgw.catalog.definitions import Definition
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import label, origin
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
-from fastgw.snapshot.model import BOTH, Backend
+from fastgw.snapshot.model import Backend
 from fastgw.upstream.discovery.fetch import LIST_KINDS, FetchedList, ListKind
 from fastgw.upstream.rpc import NOTHING, Declared
 
@@ -34,28 +35,27 @@ class WatchedServer:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoveredEra:
-    """What a probe found; `spoken` as in `Address.era`.
+class ProbeResult:
+    """What a probe found.
 
     Args:
+        era: as in `Address.era`: `both` is a modern server that also takes `initialize`.
         version: the revision; empty for a legacy server before its `initialize`.
         failure: what it answered to discover, where that was no refusal.
-        has_sessions: a modern server also takes `initialize`.
     """
 
-    era: Era
+    era: str
     version: str
     declared: Declared = NOTHING
     failure: str = ""
-    has_sessions: bool = False
 
     @property
-    def spoken(self) -> str:
-        return BOTH if self.has_sessions else self.era.value
+    def is_modern(self) -> bool:
+        return self.era != Era.LEGACY.value
 
 
-LEGACY = DiscoveredEra(Era.LEGACY, "")
-MODERN = DiscoveredEra(Era.MODERN, names.MODERN_VERSION)
+LEGACY = ProbeResult(Era.LEGACY.value, "")
+MODERN = ProbeResult(Era.MODERN.value, names.MODERN_VERSION)
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ class InstanceStatus:
     """One instance as its last rounds found it.
 
     Args:
-        era: (era, revision) in use, which stays until another is found; None before the first.
-        found: by the last probe; None where it has to be probed.
+        known_era: (era, revision) in use, which stays until another is found; None before the first.
+        probed: by the last probe; None where it has to be probed.
         error: of the last round; empty when it went well.
         failures: rounds in a row that did not bring everything.
         sessions_due: a modern server was too slow to tell whether it also has sessions.
@@ -73,8 +73,8 @@ class InstanceStatus:
 
     key: str
     server: ServerStatus
-    era: tuple[str, str] | None = None
-    found: DiscoveredEra | None = None
+    known_era: tuple[str, str] | None = None
+    probed: ProbeResult | None = None
     error: str = ""
     failures: int = 0
     rounds: int = 0
@@ -91,7 +91,7 @@ class InstanceStatus:
     def label(self) -> str:
         return label(self.key)
 
-    def note(self, texts: Iterable[str]) -> None:
+    def note(self, *texts: str) -> None:
         """Remember what of the server was forgiven, for its author; the log says it once."""
         notes = self.server.notes
         for text in texts:
@@ -113,7 +113,7 @@ class ServerStatus:
 
     Args:
         catalogue: the one in use; `kept`: the one on disk.
-        leader: key of the instance whose lists are in use.
+        leader: the instance whose lists are in use.
         lists: each list as it came last in this run, less its items, and when it was asked for (monotonic seconds).
         tried: when a list that is not declared was asked for last.
         notes: what of the server was forgiven, in order.
@@ -122,7 +122,7 @@ class ServerStatus:
     watched: WatchedServer
     catalogue: Catalogue | None = None
     kept: Catalogue | None = None
-    leader: str | None = None
+    leader: InstanceStatus | None = None
     lists: dict[ListKind, tuple[FetchedList, float]] = field(default_factory=dict)
     tried: dict[ListKind, float] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
@@ -133,8 +133,13 @@ class ServerStatus:
     def name(self) -> str:
         return self.watched.backend.name
 
-    def listed(self, kind: ListKind) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = getattr(self.catalogue, kind.place, ())
+    @property
+    def known_eras(self) -> dict[str, tuple[str, str]]:
+        """Instance key to (era, revision), of those that ever answered."""
+        return {key: status.known_era for key, status in self.instances.items() if status.known_era is not None}
+
+    def listed(self, kind: ListKind) -> tuple[Definition, ...]:
+        found: tuple[Definition, ...] = getattr(self.catalogue, kind.place, ())
         return found
 
     def is_settled(self) -> bool:
@@ -178,7 +183,7 @@ class ServerStatus:
         instances = []
         for instance in self.watched.backend.instances:
             status = self.instances[instance.key]
-            era, version = status.era or (None, "")
+            era, version = status.known_era or (None, "")
             shown = instance.shown if "://" in instance.shown else origin(instance.url)
             known = {"era": era, "version": version, "error": status.error, "failures": status.failures}
             instances.append({"url": shown, **known})
