@@ -10,7 +10,9 @@ DEV := .venv/dev/bin/python
 LEGACY := .venv/legacy/bin/python
 NODE := .venv/clients
 ENVIRONMENTS := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) FASTGW_SERVERS=$(CURDIR)/.venv
-PYTEST := $(ENVIRONMENTS) $(DEV) -m pytest
+# Tests start hundreds of interpreters: their bytecode is kept, also where the machine is told to keep none.
+BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
+PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
 
 .PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak clients lock clean
 .PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
@@ -22,7 +24,7 @@ run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
 test: dev-env legacy-env node-env servers-env ## every test but the minutes-long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'not soak and not clients' $(TESTS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak and not clients' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
 	$(DEV) -m ruff format --check .

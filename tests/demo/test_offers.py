@@ -18,6 +18,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from fastgw.demo import deployment
 from fastgw.demo.pages import pages
 from tests.demo.sdk import server
 
@@ -118,7 +119,9 @@ def test_pages_audiences_and_sections_are_completed(knowledge: str, mode: str) -
     assert found == [["readme"], ["developers", "managers", "operators"], ["usage-events"], ["two-commands"], [], []]
 
 
-def test_deployments_are_read_reported_and_completed_as_of_now(tmp_path: Path) -> None:
+def test_deployments_are_read_reported_and_completed_as_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployment, "STEP_TIME", 0.01)
+
     async def story(client: Client) -> None:
         assert json.loads(await text(client, "staging://history")) == []
         for service in ("cart", "checkout", "search"):

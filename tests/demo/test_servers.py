@@ -12,7 +12,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import CallToolResult, EmbeddedResource, TextContent, TextResourceContents
 
-from tests.demo.sdk import server
+from fastgw.demo import deployment
+from tests.demo.sdk import process, server
 
 
 async def call(url: str, tool: str, arguments: dict[str, Any], mode: str, **more: Any) -> CallToolResult:
@@ -27,7 +28,10 @@ def said(result: CallToolResult) -> str:
     return result.content[0].text
 
 
-def test_a_deployment_tells_its_progress_and_a_rollback_goes_one_version_back(tmp_path: Path) -> None:
+def test_a_deployment_tells_its_progress_and_a_rollback_goes_one_version_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "STEP_TIME", 0.01)
     told: list[tuple[float, float | None, str | None]] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -53,9 +57,9 @@ def test_a_deployment_tells_its_progress_and_a_rollback_goes_one_version_back(tm
 
 
 def test_the_history_outlives_the_server(tmp_path: Path) -> None:
-    with server("deployment", "both", tmp_path) as url:
+    with process("deployment", "both", tmp_path) as url:
         asyncio.run(call(url, "deploy-to-staging", {"service": "cart", "version": "7"}, "auto"))
-    with server("deployment", "both", tmp_path) as url:
+    with process("deployment", "both", tmp_path) as url:
         history = asyncio.run(call(url, "list-deployments", {"service": "cart"}, "auto"))
     assert history.structured_content is not None
     assert history.structured_content["deployments"][0]["version"] == "7"

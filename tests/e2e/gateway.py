@@ -15,8 +15,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -24,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastgw.cli.main import main
 from tests.e2e.ports import free_port
+from tests.forking import Forked
 
 WORKERS = 2
 KEY = "fgw_test_everything"
@@ -59,7 +59,7 @@ class Gateway:
     url: str
     admin: str
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: Forked
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -161,14 +161,10 @@ def start(more: dict[str, Any], folder: Path, environment: dict[str, str] | None
     return Gateway(f"http://127.0.0.1:{listen}/mcp", f"http://127.0.0.1:{admin}", folder, process, around)
 
 
-def launch(folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """`fastgw run` on the configuration in `folder`, the leader of a process group of its own."""
+def launch(folder: Path, environment: dict[str, str], *options: str) -> Forked:
+    """`fastgw run` on the configuration in `folder`, the leader of a process group of its own, its imports done."""
     around = {**os.environ, "FASTGW_SECRET": "a secret for tests, 32 bytes long", **environment}
-    with (folder / "stderr.log").open("ab") as errors, (folder / "stdout.log").open("ab") as printed:
-        order = [sys.executable, "-m", "fastgw", "run", "--config", str(folder / "fastgw.yaml")]
-        return subprocess.Popen(
-            order, stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, env=around, start_new_session=True
-        )
+    return Forked(main, ["run", *options, "--config", str(folder / "fastgw.yaml")], folder, around)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 LEGACY = ("2025-03-26", "2025-06-18", "2025-11-25")
 MODERN = "2026-07-28"
+BACKLOG = 2048
 ENVELOPE = "io.modelcontextprotocol/protocolVersion"
 
 
@@ -83,7 +84,8 @@ async def scripted(handler: Handler, port: int = 0) -> AsyncIterator[Server]:
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(connection, "127.0.0.1", port, limit=1 << 26)
+    # However late this loop is: whoever finds the backlog full tries again in a second, and gives up after three.
+    server = await asyncio.start_server(connection, "127.0.0.1", port, limit=1 << 26, backlog=BACKLOG)
     try:
         yield Server(server.sockets[0].getsockname()[1])
     finally:

@@ -24,7 +24,7 @@ from fastgw.cli.main import main
 from fastgw.config.composer import compose
 from tests.e2e.aside import Aside, aside
 from tests.e2e.asking import ERAS, Agent, agent
-from tests.e2e.gateway import Gateway, until
+from tests.e2e.gateway import Gateway, launch, until
 from tests.e2e.http import Asked, Reply, exchange
 from tests.e2e.library import Library
 from tests.e2e.library import said as prompted
@@ -175,16 +175,7 @@ def written(folder: Path, ports: dict[int, int]) -> Path:
 
 
 def launched(file: Path, ports: dict[int, int]) -> Gateway:
-    order = [sys.executable, "-m", "fastgw", "run", "--allow-inactive", "--config", str(file)]
-    with (file.parent / "stderr.log").open("ab") as errors, (file.parent / "stdout.log").open("ab") as printed:
-        process = subprocess.Popen(
-            order,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=errors,
-            env={**os.environ, **SECRETS},
-            start_new_session=True,
-        )
+    process = launch(file.parent, SECRETS, "--allow-inactive")
     return Gateway(f"http://127.0.0.1:{ports[8080]}/mcp", f"http://127.0.0.1:{ports[8081]}", file.parent, process)
 
 

@@ -21,9 +21,21 @@ from tests.e2e.tour import TOOLS
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Demo]:
-    with running() as it:
-        yield it
+def demos() -> Iterator[list[Demo]]:
+    """Two that have started at once; the tests at the end of this file end them."""
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: start(), range(2)))
+    try:
+        yield found
+    finally:
+        for one in found:
+            one.process.send_signal(signal.SIGINT)
+            one.process.communicate(timeout=END_WITHIN)
+
+
+@pytest.fixture
+def demo(demos: list[Demo]) -> Demo:
+    return demos[0]
 
 
 def test_a_tool_of_others_does_not_exist(demo: Demo) -> None:
@@ -57,51 +69,40 @@ def test_a_foreign_key_is_refused(demo: Demo) -> None:
     assert asyncio.run(exchange(demo.endpoint, modern("tools/list", key="fgw_wrong"))).status == 401
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_all_that_it_started_and_exits_with_0(number: signal.Signals) -> None:
-    running = start()
-    family = descendants(running.process.pid)
-    assert len(family) >= 3 + 1 + 1 + 2, "three servers, supervisor, controller, two workers"
-    running.process.send_signal(number)
-    running.process.communicate(timeout=END_WITHIN)
-    assert running.process.returncode == 0
-    assert [pid for pid in family if alive(pid)] == []
-
-
-def test_demos_that_start_at_once_take_ports_of_their_own() -> None:
-    with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(lambda _: start(), range(2))
-    try:
-        places = {first.endpoint, first.admin, second.endpoint, second.admin}
-        assert len({place.split(":")[2].split("/")[0] for place in places}) == 4
-        for demo in (first, second):
-            asked = modern("tools/list", key=demo.key("engineering"))
-            assert asyncio.run(exchange(demo.endpoint, asked)).status == 200
-    finally:
-        for demo in (first, second):
-            demo.process.send_signal(signal.SIGINT)
-            demo.process.communicate(timeout=END_WITHIN)
+def test_demos_that_start_at_once_take_ports_of_their_own(demos: list[Demo]) -> None:
+    places = {place for demo in demos for place in (demo.endpoint, demo.admin)}
+    assert len({place.split(":")[2].split("/")[0] for place in places}) == 4
+    for demo in demos:
+        asked = modern("tools/list", key=demo.key("engineering"))
+        assert asyncio.run(exchange(demo.endpoint, asked)).status == 200
 
 
 def test_a_server_that_is_killed_changes_nothing_for_the_others() -> None:
-    running = start()
-    try:
-        key = running.key("engineering")
-        [data] = [pid for pid in descendants(running.process.pid) if b"fastgw.demo.data" in order_of(pid)]
+    with running() as demo:
+        key = demo.key("engineering")
+        [data] = [pid for pid in descendants(demo.process.pid) if b"fastgw.demo.data" in order_of(pid)]
         os.kill(data, signal.SIGKILL)
-        assert running.process.stdout is not None
-        assert running.process.stdout.readline().startswith("data is gone")
-        listed = asyncio.run(exchange(running.endpoint, modern("tools/list", key=key))).json()["result"]["tools"]
+        assert demo.process.stdout is not None
+        assert demo.process.stdout.readline().startswith("data is gone")
+        listed = asyncio.run(exchange(demo.endpoint, modern("tools/list", key=key))).json()["result"]["tools"]
         assert {tool["name"] for tool in listed} == TOOLS
         gone = modern("tools/call", {"name": "db-query", "arguments": {"sql": "select 1"}}, key=key)
-        error = asyncio.run(exchange(running.endpoint, gone)).json()["error"]
+        error = asyncio.run(exchange(demo.endpoint, gone)).json()["error"]
         assert (error["code"], error["data"]["reason"], error["data"]["mayHaveRun"]) == (-31001, "down", False)
         other = modern("tools/call", {"name": "list-deployments", "arguments": {}}, key=key)
-        assert asyncio.run(exchange(running.endpoint, other)).status == 200
-    finally:
-        running.process.send_signal(signal.SIGINT)
-        running.process.communicate(timeout=END_WITHIN)
-    assert running.process.returncode == 0
+        assert asyncio.run(exchange(demo.endpoint, other)).status == 200
+    assert demo.process.returncode == 0
+
+
+@pytest.mark.parametrize(("at", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+def test_it_ends_all_that_it_started_and_exits_with_0(demos: list[Demo], at: int, number: signal.Signals) -> None:
+    process = demos[at].process
+    family = descendants(process.pid)
+    assert len(family) >= 3 + 1 + 1 + 2, "three servers, supervisor, controller, two workers"
+    process.send_signal(number)
+    process.communicate(timeout=END_WITHIN)
+    assert process.returncode == 0
+    assert [pid for pid in family if alive(pid)] == []
 
 
 def order_of(pid: int) -> bytes:

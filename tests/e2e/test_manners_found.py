@@ -193,12 +193,16 @@ async def tell(world: World, name: str, seen: Outcome) -> None:
     await world.listed(f"{name}__count", 25)
     seen["others"] = {tool for tool in world.tools if tool.startswith("slow-")}
     seen["methods"], seen["tools"] = server.methods(), names(world, server)
-    for era in ERAS:
-        seen[era] = [await world.ask(era, name) for _ in range(2)]
+    seen |= dict(zip(ERAS, await asyncio.gather(*[twice(world, era, name) for era in ERAS]), strict=True))
     if isinstance(server, Probed):
         await find_again(world, server, seen)
     if isinstance(server, Undeclared):
         await until(lambda: fetched(server, 4))
+
+
+async def twice(world: World, era: str, name: str) -> list[Heard]:
+    """Two calls of one agent, one after the other."""
+    return [await world.ask(era, name) for _ in range(2)]
 
 
 async def shown(world: World, name: str, seen: Outcome) -> bool:

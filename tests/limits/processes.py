@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +9,7 @@ from typing import Any, Self
 
 from fastgw.config.schema.store import StorePlace
 from fastgw.policy.bucket import MICROS, bucket_rate
+from tests.forking import forkserver
 from tests.limits import worker
 from tests.limits.models import Spent
 from tests.limits.worker import MOST, RATES, Record, Task
@@ -21,8 +21,7 @@ class Crowd:
     """So many worker processes, that do one task after another."""
 
     def __init__(self, count: int) -> None:
-        context = multiprocessing.get_context("forkserver")  # a process without our threads; it has all imported
-        context.set_forkserver_preload([worker.__name__])
+        context = forkserver()
         pairs = [context.Pipe() for _ in range(count)]
         self.pipes = [ours for ours, _ in pairs]
         self.processes = [context.Process(target=worker.main, args=(theirs,), daemon=True) for _, theirs in pairs]

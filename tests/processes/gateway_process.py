@@ -8,12 +8,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.forking import Forked
+from tests.processes import trivial
 
 
 def until(look: Callable[[], Any], seconds: float = 5.0) -> Any:
@@ -41,26 +42,16 @@ class Process:
     def __init__(self, folder: Path, **told: Any) -> None:
         self.folder = folder
         self.file = folder / "told.json"
-        self.stdout = told.pop("stdout_fd", subprocess.DEVNULL)
         self.told = {"data": str(folder / "data"), "word": "first", **told}
         self.write()
-        self.log = folder / "log"
-        self.popen = self._start()
+        self.log = folder / "stderr.log"
+        self.popen = Forked(trivial.main, [str(self.file)], folder, dict(os.environ))
         found = until(lambda: re.search(r"agents: http://(\S+)  operators: http://(\S+)", self.log.read_text()))
         self.address, self.admin = found.groups()
 
     def write(self, **told: Any) -> None:
         self.told.update(told)
         self.file.write_text(json.dumps(self.told))
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.processes.trivial", str(self.file)],
-            stderr=self.log.open("wb"),
-            stdout=self.stdout,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
 
     @property
     def pid(self) -> int:

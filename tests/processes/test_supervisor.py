@@ -38,7 +38,7 @@ def test_a_killed_worker_comes_back_and_the_others_go_on(tmp_path: Path) -> None
     with running(tmp_path) as gateway:
         first, other = gateway.child("worker-1"), gateway.child("worker-2")
         os.kill(first, signal.SIGKILL)
-        until(lambda: gateway.child("worker-1") not in (0, first), 2)
+        until(lambda: gateway.child("worker-1") not in (0, first))
         gateway.ready(2)
         assert gateway.child("worker-2") == other
         assert gateway.metric("fastgw_worker_restarts_total") == 1
@@ -72,7 +72,7 @@ def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
         assert len(children) == 3
         os.kill(gateway.pid, signal.SIGKILL)
         gateway.popen.wait()
-        until(lambda: not any(alive(pid) for pid in children), 1)
+        until(lambda: not any(alive(pid) for pid in children))
 
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["SIGTERM to the supervisor", "SIGINT to the group"])
@@ -90,11 +90,11 @@ def test_a_stop_answers_the_call_and_ends_the_stream(tmp_path: Path, to_group: b
             os.killpg(gateway.pid, signal.SIGINT)
         else:
             os.kill(gateway.pid, signal.SIGTERM)
-        until(lambda: gateway.ask("/readyz")[0] == 503, 1)
+        until(lambda: gateway.ask("/readyz")[0] == 503)
         assert events.read() == b"\n: bye\n\n"
-        thread.join(5)
+        thread.join(10)
         assert found[0]["word"] == "first"
-        assert gateway.popen.wait(3) == 0
+        assert gateway.popen.wait(10) == 0
 
 
 def test_answers_while_draining_close_their_connection(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_answers_while_draining_close_their_connection(tmp_path: Path) -> None:
         idle = gateway.connect()
         idle.request("GET", "/")
         assert idle.getresponse().read()
-        thread, _ = slow_call(gateway, 0.8)
+        thread, _ = slow_call(gateway, 1.5)
         os.kill(gateway.pid, signal.SIGTERM)
-        until(lambda: gateway.ask("/readyz")[0] == 503, 1)
+        until(lambda: gateway.ask("/readyz")[0] == 503)
         idle.request("GET", "/")
         assert idle.getresponse().getheader("connection") == "close"
         thread.join()
-        assert gateway.popen.wait(3) == 0
+        assert gateway.popen.wait(10) == 0
 
 
 def test_a_call_longer_than_the_drain_does_not_hold_the_exit_up(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_call_longer_than_the_drain_does_not_hold_the_exit_up(tmp_path: Path) 
         thread, _ = slow_call(gateway, 30)
         begun = time.monotonic()
         os.kill(gateway.pid, signal.SIGTERM)
-        assert gateway.popen.wait(4) == 0
-        assert time.monotonic() - begun < 2.5
+        assert gateway.popen.wait(10) == 0
+        assert time.monotonic() - begun < 8
         thread.join()
 
 
@@ -126,7 +126,7 @@ def test_stopped_workers_do_not_hold_the_exit_up(tmp_path: Path) -> None:
         children = gateway.children()
         os.kill(gateway.child("worker-1"), signal.SIGSTOP)
         os.kill(gateway.pid, signal.SIGTERM)
-        assert gateway.popen.wait(2.3) == 0
+        assert gateway.popen.wait(8) == 0
         assert not any(alive(pid) for pid in children)
 
 
@@ -134,11 +134,11 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     with running(tmp_path, drain=20) as gateway:
         thread, _ = slow_call(gateway, 30)
         os.kill(gateway.pid, signal.SIGINT)
-        until(lambda: gateway.ask("/readyz")[0] == 503, 1)
+        until(lambda: gateway.ask("/readyz")[0] == 503)
         begun = time.monotonic()
         while gateway.popen.poll() is None:
             os.kill(gateway.pid, signal.SIGINT)
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 10
             select_for(0.1)
         thread.join()
 

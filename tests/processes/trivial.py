@@ -187,8 +187,14 @@ def parts(path: Path) -> Factories:
     )
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> int:
+    """Serve what stands in the file."""
     try:
-        sys.exit(launch(parts(Path(sys.argv[1]))))
+        return launch(parts(Path(words[0])))
     except OSError as wrong:
-        sys.exit(str(wrong))
+        print(wrong, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,7 @@ import pytest
 
 from fastgw.errors import Fault, Kind
 from fastgw.snapshot.model import Address, Backend
+from fastgw.upstream import sessions
 from fastgw.upstream.discovery import fetch as lists
 from fastgw.upstream.discovery import poll as module
 from fastgw.upstream.discovery.fetch import LIST_KINDS, TOOLS, FetchedList, ListKind, ListReader, fetch_all
@@ -171,6 +172,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_AT_MOST_EVERY", 0.01)
     monkeypatch.setattr(module, "COALESCE", 0.0)
     monkeypatch.setattr(module, "SHORTEST", 0.0)
     monkeypatch.setattr(module, "pause", lambda failures, first, longest: 0.001)
@@ -909,7 +911,7 @@ BROKEN = [
     lambda request: Fault(Kind.TIMEOUT, sent=True),
     lambda request: Fault(Kind.NO_SERVER),
     lambda request: FakeAnswer(200, body=b"[" * 100_000),
-    lambda request: result(request, {member: [0] * 2_000_002 for member in LISTS.values()}),
+    lambda request: result(request, {LISTS[request.method]: [0] * 2_000_002}),
 ]
 
 
