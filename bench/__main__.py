@@ -1,4 +1,4 @@
-"""`python -m bench edge | steps | compile | lists | limits | changes | load`, and servers for them; left out, `edge`."""
+"""`python -m bench edge | steps | compile | lists | limits | changes | load`, and servers; left out, `edge`."""
 
 from __future__ import annotations
 

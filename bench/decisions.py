@@ -18,9 +18,9 @@ from bench.catalogues import Size, offered
 from bench.compile import catalogue
 from bench.messages import Target, template
 from fastgw.config.schema.settings import Settings
+from fastgw.gateway.admission import Limiter
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect, modern
-from fastgw.gateway.admission import Limiter
 from fastgw.limits.leases import Leases
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.limits.script import StoreKeys

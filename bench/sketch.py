@@ -47,11 +47,11 @@ class Reply(Struct):
     error: Raw = Raw(b"")
 
 
-class ResultKind(Struct):
+class ResultKind(Struct, rename="camel"):
     """What must be known of a result."""
 
-    resultType: str = ""
-    isError: bool = False
+    result_type: str = ""
+    is_error: bool = False
 
 
 read_message = msgspec.json.Decoder(Request).decode
@@ -100,9 +100,9 @@ class Sketch:
         self.events: list[bytes] = []
         self.number = 0
         self.buckets = [[0, 0.0], [0, 0.0]]
-        self.sink = open(os.devnull, "wb")  # noqa: SIM115 - open as long as the process
+        self.sink = os.open(os.devnull, os.O_WRONLY)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: PLR0915 - in one piece on purpose
         if scope["type"] != "http":
             return
         started = monotonic()
@@ -155,7 +155,7 @@ class Sketch:
             waited = monotonic() - sent
             found = read_reply(reply)
             result = bytes(found.result)
-            if bytes(found.id) != upstream_id or read_result(result).resultType != "complete":
+            if bytes(found.id) != upstream_id or read_result(result).result_type != "complete":
                 raise Handed
             answer = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
             fields = [
@@ -180,7 +180,7 @@ class Sketch:
                 )
             )  # fmt: skip
             if len(self.events) > 256:
-                self.sink.write(b"".join(self.events))
+                os.write(self.sink, b"".join(self.events))
                 self.events.clear()
 
 

@@ -24,8 +24,8 @@ import uvloop
 from bench.sketch import Sketch
 from bench.versions import versions
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
-from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.admission import Limiter
+from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.pipeline import serve
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.policy.bucket import bucket_rate
@@ -35,8 +35,11 @@ from fastgw.processes.plan import Lifecycle
 from fastgw.protocol import names
 from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, KeyEntry, Snapshot, View
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream import instances
 from fastgw.upstream.call_context import BackgroundTasks
+from fastgw.upstream.controller import UpstreamSession
 
+JSON = {"content-type": "application/json"}
 KEY, TOOL = "fgw_" + "k" * 40, "buy"
 META = {names.META_VERSION: names.MODERN_VERSION, names.META_CLIENT: {"name": "c", "version": "1"},
         names.META_CAPABILITIES: {}}  # fmt: skip
@@ -52,12 +55,10 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 class FakeReply:
     """A whole HTTP answer."""
 
-    __slots__ = ("body",)
-    status = 200
-    headers = {"content-type": "application/json"}
+    __slots__ = ("body", "headers", "status")
 
     def __init__(self, body: bytes) -> None:
-        self.body = body
+        self.body, self.status, self.headers = body, 200, JSON
 
     def close(self) -> None:
         """Nothing is held."""
@@ -105,8 +106,6 @@ class Keeps:
         self.events = 0
 
     async def open_session(self, *_: Any) -> Any:
-        from fastgw.upstream.controller import UpstreamSession
-
         return UpstreamSession("s1", names.NEWEST_LEGACY, 0.0)
 
     def touch(self, *_: Any) -> None:
@@ -118,8 +117,6 @@ class Keeps:
 
 def real(server_era: str) -> tuple[Application, Gateway]:
     """The gateway, one worker, everything on; its server of this era is faked."""
-    from fastgw.upstream import instances
-
     instances.HttpPool = lambda *_, **__: FakeServer(server_era)  # type: ignore[assignment, misc]
     counters = Counters()
     gateway = Gateway(Keeps(), counters, BackgroundTasks(), Lifecycle(), Limiter(MemoryBuckets(), counters))  # type: ignore[arg-type]
@@ -227,8 +224,8 @@ def sketch() -> Driver:
     return Driver(Sketch(KEY, TOOL, {b"localhost"}, wire), *request(names.MODERN_VERSION))
 
 
-async def measure(rounds: int, count: int, is_verbose: bool) -> None:
-    """Print a row per pair of eras."""
+async def measure(rounds: int, count: int, shown: int) -> None:
+    """Print a row per pair of eras, and so many of the files that a call enters."""
     gc.set_threshold(50_000, 20, 50)  # as in a worker
     beside = sketch()
     rows = {f"{agent[:4]} > {server[:4]}": await driver(agent, server) for agent in ERAS for server in ERAS}
@@ -246,9 +243,8 @@ async def measure(rounds: int, count: int, is_verbose: bool) -> None:
         ratios, (total, files) = costs[name], await one.calls()
         spread = f"{statistics.median(ratios):5.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
         print(f"{name}  {spread}  {total:4d} function calls in {len(files)} files")
-        if is_verbose:
-            for file, times in files.most_common():
-                print(f"    {times:3d} {file}")
+        for file, times in files.most_common(shown):
+            print(f"    {times:3d} {file}")
 
 
 def main(argv: list[str]) -> int:
@@ -256,7 +252,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench steps", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=2000, help="calls per round and row")
-    parser.add_argument("--files", action="store_true", help="which files a call enters, and how often")
+    parser.add_argument("--files", type=int, default=0, help="how many of the files that a call enters are named")
     args = parser.parse_args(argv)
     print(versions())
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
