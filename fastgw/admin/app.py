@@ -41,8 +41,8 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         return handler
 
     async def ready(_: web.Request) -> web.StreamResponse:
-        said = await data.readiness()
-        return answer(said, 200 if said["ready"] else 503)
+        report = await data.readiness()
+        return answer(report, 200 if report["ready"] else 503)
 
     def metrics() -> web.Response:
         return web.Response(body=data.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})

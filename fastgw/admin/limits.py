@@ -73,18 +73,18 @@ class OperatorLimits:
         """
         name, subject = self._found(asked)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        said = {"time": now, "who": who, "do": "reset", "limit": name, "subject": subject}
+        entry = {"time": now, "who": who, "do": "reset", "limit": name, "subject": subject}
         try:
             reset = msgspec.json.encode(Reset(secrets.randbelow(2**32) + 1, name, subject)).decode()
         except UnicodeEncodeError:  # JSON can write half a surrogate pair, which is no text
             raise BadReset("subject must be texts, or null for a value that is missing") from None
-        line = json.dumps(said)
+        line = json.dumps(entry)
         self._audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._audit.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         log.warning("an operator's order: %s", line)
         await self._ask("reset", (reset,))
-        return said
+        return entry
 
     def _found(self, asked: dict[str, Any]) -> tuple[str, tuple[str | None, ...] | None]:
         if more := sorted(asked.keys() - {"limit", "subject"}):  # a slip in `subject` must not speak of everybody
@@ -142,10 +142,10 @@ def resetting(limits: OperatorLimits, token: str | None) -> Callable[[web.Reques
     return reset
 
 
-def answer(said: Any, status: int = 200) -> web.Response:
+def answer(body: Any, status: int = 200) -> web.Response:
     """JSON that nobody keeps."""
     headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return web.Response(body=json.dumps(said, indent=1).encode() + b"\n", status=status, headers=headers)
+    return web.Response(body=json.dumps(body, indent=1).encode() + b"\n", status=status, headers=headers)
 
 
 async def _asked(request: web.Request) -> dict[str, Any]:

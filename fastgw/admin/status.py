@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-DRAIN_SAID_WITHIN = 0.5
-"""Seconds in which every worker has said that it drains; one that is stopped is not waited for longer."""
+DRAIN_KNOWN_WITHIN = 0.5
+"""Seconds in which every worker has report that it drains; one that is stopped is not waited for longer."""
 LOOK_EVERY = 0.002
 """Seconds between two looks at what workers say."""
 
@@ -18,16 +18,16 @@ class Readiness:
     Args:
         states: of the workers: `warming`, `active` or `draining`.
         generation: of the snapshot that lists are answered from.
-        settled: whether every server has answered or failed once, and the snapshot says so.
+        initialized: whether every server has answered or failed once, and the snapshot says so.
     """
 
     def __init__(
-        self, states: Callable[[], Sequence[str]], generation: Callable[[], int], settled: Callable[[], bool]
+        self, states: Callable[[], Sequence[str]], generation: Callable[[], int], initialized: Callable[[], bool]
     ) -> None:
         self.draining = False
         self._states = states
         self._generation = generation
-        self._settled = settled
+        self._initialized = initialized
         self._waited = False
 
     def waited_enough(self) -> None:
@@ -40,7 +40,7 @@ class Readiness:
             return "draining"
         if "active" not in self._states():
             return "no worker is active"
-        if not self._waited and not self._settled():
+        if not self._waited and not self._initialized():
             return "servers have not answered yet"
         return None
 
@@ -52,10 +52,10 @@ class Readiness:
         milliseconds that it takes workers to say so.
         """
         clock = asyncio.get_running_loop().time
-        end = clock() + DRAIN_SAID_WITHIN
+        end = clock() + DRAIN_KNOWN_WITHIN
         while self.draining and clock() < end and set(self._states()) - {"draining"}:  # noqa: ASYNC110 - rare
             await asyncio.sleep(LOOK_EVERY)
         reason, states = self.not_ready(), self._states()
         workers = {state: states.count(state) for state in ("warming", "active", "draining")}
-        said: dict[str, Any] = {"ready": reason is None, "workers": workers, "generation": self._generation()}
-        return said if reason is None else {**said, "reason": reason}
+        report: dict[str, Any] = {"ready": reason is None, "workers": workers, "generation": self._generation()}
+        return report if reason is None else {**report, "reason": reason}

@@ -25,13 +25,13 @@ _RESOURCES = {names.RESOURCES_LIST: "uri", names.TEMPLATES_LIST: "uriTemplate"}
 
 def add_parser(subparsers: Any) -> None:
     """Add these commands to the command line."""
-    tools = subparsers.add_parser("tools", help="list what an MCP endpoint offers")
+    tools = subparsers.add_parser("tools")
     what = tools.add_mutually_exclusive_group()
     what.add_argument("--prompts", action="store_const", const=_PROMPTS, dest="lists", help="its prompts instead")
     words = "its resources and templates of resources instead"
     what.add_argument("--resources", action="store_const", const=_RESOURCES, dest="lists", help=words)
     tools.set_defaults(work=_list, lists=_TOOLS)
-    call = subparsers.add_parser("call", help="call a tool")
+    call = subparsers.add_parser("call")
     call.add_argument("tool", metavar="TOOL", help="its name, as `fastgw tools` shows it")
     call.add_argument("arguments", metavar="JSON", nargs="?", help="its arguments, a JSON object; - reads stdin")
     call.set_defaults(work=_call)

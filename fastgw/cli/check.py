@@ -23,12 +23,12 @@ from fastgw.upstream.discovery.kept import recall
 
 def add_parser(subparsers: Any) -> None:
     """Add these commands to the command line."""
-    parser = subparsers.add_parser("check", help="say what is wrong with a configuration")
+    parser = subparsers.add_parser("check")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     words = "accept settings that restrict and are not active in this release"
     parser.add_argument("--allow-inactive", action="store_true", help=words)
     parser.set_defaults(run=run)
-    subparsers.add_parser("schema", help="print the JSON Schema of the configuration").set_defaults(run=print_schema)
+    subparsers.add_parser("schema").set_defaults(run=print_schema)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ class DemoFailed(Exception):
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("demo", help="three real MCP servers and a gateway in front of them")
+    parser = subparsers.add_parser("demo")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the gateway (2)")
     where = f"where agents reach it ({HOST}:{WANTED[0]}, or another port where that is taken)"
     parser.add_argument("--listen", metavar="HOST:PORT", type=argument_type(address), help=where)

@@ -27,7 +27,7 @@ _SHADOW = " (shadow: not enforced)"
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("explain", help="say what would become of a call, and why")
+    parser = subparsers.add_parser("explain")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")

@@ -18,7 +18,7 @@ _BESIDE = re.compile(r'("(?:[^"\\]|\\.)*+")|//[^\n]*|/\*.*?\*/|,(?=(?:\s|//[^\n]
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("import", help="turn an mcpServers file into a configuration")
+    parser = subparsers.add_parser("import")
     parser.add_argument("file", metavar="FILE", type=Path, help="the client's file, such as .mcp.json")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it, a new file (default: stdout)")
     parser.set_defaults(run=run)

@@ -25,7 +25,7 @@ USUAL = "/mcp"
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("keys", help="make API keys")
+    parser = subparsers.add_parser("keys")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     new = actions.add_parser("new", help="print a new key and its entry for `agents`")
     new.add_argument(

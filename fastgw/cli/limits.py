@@ -50,7 +50,7 @@ class _Done(msgspec.Struct):
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("limits", help="see who is near a limit; make buckets full")
+    parser = subparsers.add_parser("limits")
     _add_options(parser, Path("fastgw.yaml"), "")
     parser.set_defaults(run=run, limit=None)
     orders = parser.add_subparsers(metavar="[ORDER]", title="orders, which need the admin token")

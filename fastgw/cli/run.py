@@ -23,7 +23,7 @@ class NotSafe(Exception):
 
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
-    parser = subparsers.add_parser("run", help="serve agents until told to stop")
+    parser = subparsers.add_parser("run")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     words = "run without the settings that restrict and are not active in this release"
     parser.add_argument("--allow-inactive", action="store_true", help=words)

@@ -40,13 +40,11 @@ def _plain(match: MatchSettings) -> Match:
 
 def policies_of(policies: Sequence[PolicySettings] | None) -> tuple[Policy, ...] | None:
     """The key `policies`; None where it is not written."""
-    return (
-        None
-        if policies is None
-        else tuple(
-            Policy(one.name, match_of(one.match, one.except_), one.allow, one.deny, one.mode == "shadow")
-            for one in policies
-        )
+    if policies is None:
+        return None
+    return tuple(
+        Policy(one.name, match_of(one.match, one.except_), one.allow, one.deny, one.mode == "shadow")
+        for one in policies
     )
 
 

@@ -27,7 +27,7 @@ from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.attempts import UpstreamCaller
 from fastgw.upstream.call_context import BackgroundTasks
-from fastgw.upstream.controller import Controller, UpstreamSession
+from fastgw.upstream.controller import ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instances
 
 _NONE: frozenset[bytes] = frozenset()
@@ -46,7 +46,7 @@ class Gateway:
     """
 
     def __init__(
-        self, controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Draining, limiter: Limiter
+        self, controller: ControllerPort, counters: Counters, tasks: BackgroundTasks, life: Draining, limiter: Limiter
     ) -> None:
         self.controller = controller
         self.limiter = limiter

@@ -8,7 +8,7 @@ from fastgw.config.instance_urls import place
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
-from fastgw.upstream.controller import Controller
+from fastgw.upstream.controller import ControllerPort
 from fastgw.usage.event import call_fields, quoted, to_the_second
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
@@ -45,7 +45,7 @@ class RequestMetrics:
 class UsageEvents:
     """Hands an event to the controller for every call of an agent that is known."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: ControllerPort) -> None:
         self._controller = controller
 
     def observe(self, context: RequestContext) -> None:

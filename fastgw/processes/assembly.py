@@ -19,7 +19,7 @@ from fastgw.processes.control_plane import ControlPlane
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, Plan, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
-from fastgw.upstream.controller import Controller
+from fastgw.upstream.controller import ControllerPort
 
 CLIENT = "fastgw.limits.redis_connection"
 """Imported where there is a store: its client takes 100 to 300 ms."""
@@ -36,16 +36,16 @@ def _load(plan: Plan) -> None:
 
 
 def _gateway(
-    controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
+    controller: ControllerPort, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, store: StoreAccess
 ) -> tuple[GatewayPort, Any]:
-    if seat.place.kind == "memory":
+    if store.place.kind == "memory":
         limiter = Limiter(MemoryBuckets(), counters)
     else:
-        connection: StoreConnection = import_module(CLIENT).RedisConnection(seat.place, seat.socket)
-        keys = StoreKeys(seat.place.prefix)
+        connection: StoreConnection = import_module(CLIENT).RedisConnection(store.place, store.socket)
+        keys = StoreKeys(store.place.prefix)
         batcher = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
         batcher.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
-        buckets = SharedBuckets(keys, batcher, counters.inc, seat.workers)
+        buckets = SharedBuckets(keys, batcher, counters.inc, store.workers)
         limiter = Limiter(buckets, counters)
         buckets.on_resets = limiter.heard
     gateway = Gateway(controller, counters, tasks, life, limiter)

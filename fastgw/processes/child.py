@@ -53,8 +53,8 @@ def _prctl(option: int, value: int | bytes) -> None:
         log.debug("prctl is not available")
 
 
-def listen(control: socket.socket, hear: Callable[[list[str]], None]) -> None:
-    """Hear the supervisor from the running loop: `hear` gets each line's words; its end is ours."""
+def listen(control: socket.socket, on_command: Callable[[list[str]], None]) -> None:
+    """Hear the supervisor from the running loop: `on_command` gets each line's words; its end is ours."""
     control.setblocking(False)
     rest = b""
 
@@ -70,6 +70,6 @@ def listen(control: socket.socket, hear: Callable[[list[str]], None]) -> None:
             os._exit(1)
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
-            hear(line.decode().split())
+            on_command(line.decode().split())
 
     asyncio.get_running_loop().add_reader(control.fileno(), ready)

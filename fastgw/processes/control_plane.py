@@ -46,9 +46,9 @@ class ControlPlane:
         self._instances = Instances(tasks.spawn)
         self._snapshot: Snapshot | None = None
         self._notices: tuple[Notice, ...] = ()
-        self._changed: Callable[[], None] = _nobody
-        self._fresh: Callable[[dict[str, float]], None] = _nobody
-        self._learned: Callable[[str, str, str], None] = _nobody
+        self._changed: Callable[[], None] = _no_listener
+        self._fresh: Callable[[dict[str, float]], None] = _no_listener
+        self._learned: Callable[[str, str, str], None] = _no_listener
         self._statuses: dict[str, tuple[str, str]] = {}
         ours = orjson.dumps({"name": "fastgw", "version": __version__})
         clients = RpcClients(self._asker, tasks.spawn, ours)
@@ -147,7 +147,7 @@ class ControlPlane:
     def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None:
         self._sessions.adopt(sessions)
 
-    def settled(self) -> bool:
+    def initialized(self) -> bool:
         return self._catalogues.settled
 
     async def close(self) -> None:
@@ -222,8 +222,8 @@ def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
         log.warning("%d more notices like these: all are on /catalogue", len(new) - MOST_LOGGED)
 
 
-def _nobody(*_: Any) -> None:
-    """Nobody is told of changes before `begin`."""
+def _no_listener(*_: Any) -> None:
+    """Takes changes before `begin`."""
 
 
 def _credentials(settings: Settings) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -56,7 +55,7 @@ class ControllerProcess:
         self._levels: dict[str, str] = {}
         self._sums = Sums()
         self._writer = UsageWriter(plan.data)
-        self._writer.aim(plan.sinks)
+        self._writer.set_targets(plan.sinks)
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
@@ -84,7 +83,7 @@ class ControllerProcess:
         self._readiness = Readiness(
             self._states,
             lambda: self._ipc_server.generation,
-            lambda: self._control_plane.settled() and not self._busy and not self._changed.is_set(),
+            lambda: self._control_plane.initialized() and not self._busy and not self._changed.is_set(),
         )
 
     async def run(self, places: Sockets) -> None:
@@ -116,7 +115,7 @@ class ControllerProcess:
     def _states(self) -> list[str]:
         return [worker.state for worker in self._ipc_server.workers]
 
-    def hear(self, words: list[str]) -> None:
+    def on_command(self, words: list[str]) -> None:
         """A line of the supervisor."""
         match words:
             case ["drain", _]:
@@ -164,8 +163,8 @@ class ControllerProcess:
             return
         for name in kept:
             log.warning("`%s` has changed in the configuration; it takes a restart, the old value is kept", name)
-        self._plan = replace(plan, **{name: getattr(self._plan, name) for name in FIXED})
-        self._writer.aim(plan.sinks)
+        self._plan = self._plan.reloaded(plan)
+        self._writer.set_targets(plan.sinks)
         self._sums.inc("fastgw_reloads_total", "applied")
         self._changed.set()
         log.info("the configuration was read again")
@@ -233,7 +232,7 @@ def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, 
 
     async def main() -> None:
         controller = ControllerProcess(parts, plan, keys)
-        child.listen(control, controller.hear)
+        child.listen(control, controller.on_command)
         await controller.run(places)
 
     uvloop.run(main())

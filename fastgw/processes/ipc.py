@@ -132,7 +132,7 @@ class Channel:
         """
         try:
             while (message := await read(self._reader)) is not None:
-                await self._hear(*message)
+                await self._dispatch(*message)
         finally:
             self.close()
 
@@ -148,7 +148,7 @@ class Channel:
         self._writer.close()
         await self._writer.wait_closed()
 
-    async def _hear(self, name: str, number: int, args: tuple[Any, ...]) -> None:
+    async def _dispatch(self, name: str, number: int, args: tuple[Any, ...]) -> None:
         if name == "answer":
             self._answered(number, *args)
             return

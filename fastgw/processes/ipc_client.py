@@ -1,4 +1,4 @@
-"""A worker's end of the link to the controller: the port `Controller`, made of one Unix socket.
+"""A worker's end of the link to the controller: the port `ControllerPort`, made of one Unix socket.
 
 Without a controller the worker goes on; nothing here waits for ever.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger("fastgw")
 
 ASK_WITHIN = 900.0
 """Seconds for an answer, however long servers may take; a call waits no longer than its own deadlines say."""
-AWAY = 2.0
+CONNECT_WITHIN = 2.0
 """Seconds a question waits for a controller to be there; one that has died is back long before."""
 TRIES = 2
 """How often a question is asked where the controller dies over it: a question that kills controllers must not kill
@@ -34,17 +34,17 @@ all.
 """
 END_WITHIN = 2.0
 """Seconds for an ended session to be known everywhere."""
-TELL_EVERY = 0.25
+REPORT_EVERY = 0.25
 """Seconds between two deltas of the counters."""
-AGAIN = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+RECONNECT_AFTER = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds before each further attempt to connect; the last one repeats."""
-STRETCH = 0.0005
+DECODE_FOR = 0.0005
 """Seconds of work on a snapshot after which calls have their turn."""
-BREATH = 0.002
+YIELD_FOR = 0.002
 """Seconds of that turn, once there are calls: one of them, which needs several rounds of the loop, meets one stretch
 at most.
 """
-LET_GO = 32
+FREED_AT_ONCE = 32
 """Parts of an old snapshot that are freed each time."""
 MOST_UNSENT = 32 * 1024 * 1024
 """Bytes that may wait in the socket of a controller that does not read; more stays in the spool, whose loss is
@@ -145,7 +145,7 @@ class IpcClient:
             else:
                 attempt = 0
                 await self._converse(Channel(reader, writer, self._handlers, self._tasks))
-            await asyncio.sleep(AGAIN[min(attempt, len(AGAIN) - 1)])
+            await asyncio.sleep(RECONNECT_AFTER[min(attempt, len(RECONNECT_AFTER) - 1)])
             attempt += 1
 
     async def _converse(self, channel: Channel) -> None:
@@ -166,11 +166,11 @@ class IpcClient:
     async def report(self) -> None:
         """Report what was counted and touched, for ever."""
         while True:
-            await asyncio.sleep(TELL_EVERY)
+            await asyncio.sleep(REPORT_EVERY)
             self._report_now()
-            await self._let_go()
+            await self._free_old_parts()
 
-    def say_state(self) -> None:
+    def send_state(self) -> None:
         """The life has moved on."""
         if self._channel is not None:
             self._channel.send("state", self._life.state)
@@ -222,7 +222,7 @@ class IpcClient:
             async with asyncio.timeout(ASK_WITHIN):
                 for _ in range(TRIES):
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(AWAY):
+                        async with asyncio.timeout(CONNECT_WITHIN):
                             await self._connected.wait()
                     if self._channel is None:
                         break
@@ -245,17 +245,17 @@ class IpcClient:
     # -- snapshots and orders ------------------------------------------------------------------------------------
 
     async def _take(self, parts: list[Part]) -> None:
-        breath = BREATH if self.activated.is_set() else 0.0
+        pause = YIELD_FOR if self.activated.is_set() else 0.0
         begun = time.perf_counter()
         for key, text in parts:
             for _ in self._decoder.take(key, text):
-                if time.perf_counter() - begun > STRETCH:
-                    await asyncio.sleep(breath)
+                if time.perf_counter() - begun > DECODE_FOR:
+                    await asyncio.sleep(pause)
                     begun = time.perf_counter()
             if isinstance(uris := self._decoder.parts[key], Uris):
                 # Thousands of templates take 100 ms to lay out: beside the calls, and before the first of them asks.
                 await asyncio.to_thread(lambda uris: uris.tables, uris)
-        await asyncio.sleep(breath)
+        await asyncio.sleep(pause)
 
     def _load(self, generation: int, root: bytes, gone: Collection[bytes]) -> None:
         try:
@@ -275,10 +275,10 @@ class IpcClient:
         self._served.activate(generation)
         self.activated.set()
 
-    async def _let_go(self) -> None:
+    async def _free_old_parts(self) -> None:
         """Free some of what older snapshots held: ten thousand grants at once would hold up calls for 10 ms."""
         # A quarter of it at least: however fast servers change their lists, it does not pile up.
-        for _ in range(min(len(self._old), max(LET_GO, len(self._old) // 4))):
+        for _ in range(min(len(self._old), max(FREED_AT_ONCE, len(self._old) // 4))):
             self._old.pop()
             await asyncio.sleep(0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastgw.snapshot.model import Snapshot
     from fastgw.telemetry.counters import Counters
     from fastgw.upstream.call_context import BackgroundTasks
-    from fastgw.upstream.controller import Controller, UpstreamSession
+    from fastgw.upstream.controller import ControllerPort, UpstreamSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,10 @@ class Plan:
     def limits(self) -> tuple[LimitSettings, ...]:
         """The limits of the configuration."""
         return self.settings.limits if self.settings is not None else ()
+
+    def reloaded(self, plan: Plan) -> Plan:
+        """What holds after a reload that read `plan`: that, but what takes a restart as it is here."""
+        return replace(plan, **{name: getattr(self, name) for name in FIXED})
 
 
 FIXED = ("listen", "admin", "admin_token", "workers", "store", "data")
@@ -116,12 +120,13 @@ class GatewayPort(Protocol):
 class ControlPlanePort(Protocol):
     """What the controller decides by (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests).
 
-    `questions` that workers may ask are those of `upstream.controller.Controller`: `open_session`, `keep_session`,
+    `questions` that workers may ask are those of `upstream.controller.ControllerPort`: `open_session`, `keep_session`,
     `end_session`, `doubt_era`, `refresh`; each raises `Fault` as said there. Where `compile` raises, whatever it
     is, the snapshot before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would
     give something else, `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever
     that alone is another.
-    `settled`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a second.
+    `initialized`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a
+    second.
     """
 
     @property
@@ -137,7 +142,7 @@ class ControlPlanePort(Protocol):
     def reload(self, settings: Any) -> None: ...
     def touched(self, sessions: list[tuple[str, str]]) -> None: ...
     def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None: ...
-    def settled(self) -> bool: ...
+    def initialized(self) -> bool: ...
     def backends(self) -> dict[str, Any]: ...
     def catalogue(self) -> dict[str, Any]: ...
     async def close(self) -> None: ...
@@ -155,7 +160,7 @@ class Factories:
     """
 
     read: Callable[[], Plan]
-    gateway: Callable[[Controller, Counters, BackgroundTasks, Lifecycle, StoreAccess], tuple[GatewayPort, Any]]
+    gateway: Callable[[ControllerPort, Counters, BackgroundTasks, Lifecycle, StoreAccess], tuple[GatewayPort, Any]]
     control_plane: Callable[[Plan, tuple[bytes, ...], BackgroundTasks], ControlPlanePort]
     load: Callable[[Plan], object] = lambda _: None
 
@@ -166,24 +171,17 @@ def plan_of(settings: Any) -> Plan:
     return Plan(
         listen=address(settings.listen),
         admin=address(settings.admin.listen),
-        admin_token=_revealed(settings.admin.token),
+        admin_token=settings.admin.token,
         workers=workers,
         data=Path(settings.data),
         drain=settings.drain,
-        secrets=tuple(str(_revealed(secret)) for secret in settings.secret),
+        secrets=settings.secret,
         sinks=tuple(sink.url for sink in settings.usage.sinks),
         log_level=settings.log.level,
         log_form=settings.log.format,
         store=settings.store.place(workers),
         settings=settings,
     )
-
-
-def _revealed(secret: Any) -> str | None:
-    reveal = getattr(secret, "get_secret_value", None)
-    if reveal is not None:
-        return str(reveal())
-    return None if secret is None else str(secret)
 
 
 def address(listen: str) -> tuple[str, int]:

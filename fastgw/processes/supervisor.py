@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from fastgw.config.addresses import authority
 from fastgw.limits import embedded
 from fastgw.processes import child, controller, worker
 from fastgw.processes.kept import sealing_keys
-from fastgw.processes.plan import FIXED, Factories, Plan, StoreAccess
+from fastgw.processes.plan import Factories, Plan, StoreAccess
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry import logs
 
@@ -45,7 +45,7 @@ PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a child is started again, by how often it died young."""
 OVER = 0.7
 """Seconds workers get on top of the drain before they are killed."""
-LAST_WORDS = 1.2
+FLUSH_WITHIN = 1.2
 """Seconds the controller gets to write what it has; with `OVER` below the 2 s that are promised."""
 SAME_BURST = 0.5
 """Seconds in which a second signal is the echo of the first: a terminal and a parent both pass one on."""
@@ -63,7 +63,7 @@ class ChildProcess:
     young_deaths: int = 0
     due: float = 0.0
 
-    def say(self, words: str) -> None:
+    def send(self, words: str) -> None:
         """Send a line; a child that is gone or does not read hears nothing."""
         if self.control is not None:
             with suppress(OSError):
@@ -90,10 +90,9 @@ class Supervisor:
         self._signals: list[int] = []
         self._restarts = [0, 0, 0]
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._drain = plan.drain
         self._stopping = False
         self._hurried = False
-        self._deaf_until = 0.0
+        self._ignore_signals_until = 0.0
 
     def run(self) -> int:
         """Watch over the children until told to stop; the exit status."""
@@ -112,7 +111,7 @@ class Supervisor:
         for one in self._workers:
             self._start(one)
         while not self._is_ending():
-            self._bury()
+            self._reap()
             now = time.monotonic()
             for one in self._children:
                 if not one.pid and now >= one.due:
@@ -129,12 +128,12 @@ class Supervisor:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            self._live(one, ours, theirs)
+            self._run_child(one, ours, theirs)
         theirs.close()
         one.pid, one.control, one.born, one.due = pid, ours, time.monotonic(), 0.0
-        self._tell_restarts()
+        self._send_restarts()
 
-    def _live(self, one: ChildProcess, ours: socket.socket, theirs: socket.socket) -> None:
+    def _run_child(self, one: ChildProcess, ours: socket.socket, theirs: socket.socket) -> None:
         """The child's whole life; never returns, so that nothing of the supervisor runs twice."""
         status = 1
         try:
@@ -144,7 +143,7 @@ class Supervisor:
                 held.close()
             os.close(self._wake[0])
             os.close(self._wake[1])
-            logs.configure(one.role, self._plan.log_level, self._plan.log_form, logs.Unhurried())
+            logs.configure(one.role, self._plan.log_level, self._plan.log_form, logs.NonBlockingHandler())
             one.work(theirs)
             status = 0
         except BaseException:  # noqa: BLE001 - whatever it was, the child ends here
@@ -161,14 +160,14 @@ class Supervisor:
             with suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 for one in self._children:
                     if one.pid == ended[0]:
-                        self._buried(one, os.waitstatus_to_exitcode(ended[1]))
+                        self._child_ended(one, os.waitstatus_to_exitcode(ended[1]))
 
-    def _buried(self, one: ChildProcess, code: int) -> None:
+    def _child_ended(self, one: ChildProcess, code: int) -> None:
         one.pid = 0
         if one.control is not None:
             one.control.close()
@@ -182,10 +181,10 @@ class Supervisor:
         self._restarts[2 if one in self._store else one is self._controller] += 1
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         log.error("%s %s; it is started again in %g s", one.role, how, pause)
-        self._tell_restarts()
+        self._send_restarts()
 
-    def _tell_restarts(self) -> None:
-        self._controller.say("restarts " + " ".join(map(str, self._restarts)))
+    def _send_restarts(self) -> None:
+        self._controller.send("restarts " + " ".join(map(str, self._restarts)))
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -199,24 +198,22 @@ class Supervisor:
 
     def _reload(self) -> None:
         try:
-            plan = self._parts.read()
             # A controller that is started again must not take a reload back: it begins with the last good reading.
-            self._plan = replace(plan, **{name: getattr(self._plan, name) for name in FIXED})
-            self._drain = plan.drain
+            self._plan = self._plan.reloaded(self._parts.read())
         except Exception as wrong:  # noqa: BLE001 - the controller reads it too, and says what is wrong with it
             log.debug("the configuration is not applied: %s", wrong)
-        self._controller.say("reload")
+        self._controller.send("reload")
 
     def _stop(self) -> int:
         self._stopping = True
-        seconds = self._drain
-        self._deaf_until = time.monotonic() + SAME_BURST
+        seconds = self._plan.drain
+        self._ignore_signals_until = time.monotonic() + SAME_BURST
         log.info("stopping: calls in flight have %g s", seconds)
         for one in self._children:
-            one.say(f"drain {seconds}")
+            one.send(f"drain {seconds}")
         whole = self._await(self._workers, seconds + OVER)
-        self._controller.say("stop")
-        whole = self._await([self._controller], LAST_WORDS if whole else 0.3) and whole
+        self._controller.send("stop")
+        whole = self._await([self._controller], FLUSH_WITHIN if whole else 0.3) and whole
         self._kill(self._store)
         if not whole:
             log.warning("not everything ended in time; it was killed")
@@ -226,7 +223,7 @@ class Supervisor:
         """Wait until all of them have ended; whether they did so by themselves."""
         until = time.monotonic() + seconds
         while any(one.pid for one in those):
-            self._bury()
+            self._reap()
             left = until - time.monotonic()
             if left <= 0 or self._hurry():
                 self._kill(those)
@@ -238,7 +235,7 @@ class Supervisor:
     def _hurry(self) -> bool:
         while self._signals:
             number = self._signals.pop(0)
-            if number != signal.SIGHUP and time.monotonic() > self._deaf_until:
+            if number != signal.SIGHUP and time.monotonic() > self._ignore_signals_until:
                 self._hurried = True
         return self._hurried
 

@@ -35,7 +35,7 @@ GRACE = 0.25
 """Seconds in which connections in use still get an answer that says `connection: close`, once the drain has begun."""
 LOOK_EVERY = 0.02
 """Seconds between two looks at what is in flight, while draining."""
-LAST_WORDS = 0.5
+EXPIRE_BEFORE = 0.5
 """Seconds before the end in which calls still in flight are told that they will not be waited for."""
 LAG_EVERY = 0.5
 LAG = 0.25
@@ -45,23 +45,23 @@ LAG = 0.25
 class RunningWorker:
     """Worker `number` (from 1) at work; `path` is that of the controller's socket."""
 
-    def __init__(self, parts: Factories, number: int, path: str, seat: StoreAccess) -> None:
+    def __init__(self, parts: Factories, number: int, path: str, store: StoreAccess) -> None:
         self._life = Lifecycle()
         self._tasks = BackgroundTasks()
         self._counters = Counters()
         self._client = IpcClient(path, number, self._counters, self._life, self._tasks)
         self._served: GatewayPort
-        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, seat)
+        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, store)
         self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
-    def hear(self, words: list[str]) -> None:
+    def on_command(self, words: list[str]) -> None:
         """A line of the supervisor."""
         match words:
             case ["drain", seconds] if not self._leave.done():
                 # First of all, and the controller is told: once it says so, no answer leaves a connection open.
                 self._life.drain()
-                self._client.say_state()
+                self._client.send_state()
                 self._leave.set_result(float(seconds))
             case ["stop"]:
                 os._exit(0)
@@ -102,7 +102,7 @@ class RunningWorker:
                 await asyncio.sleep(0.005)
         writer.close()
         self._life.activate()
-        self._client.say_state()
+        self._client.send_state()
 
     async def _drain(self, server: Server, serving: asyncio.Task[Any], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -115,7 +115,7 @@ class RunningWorker:
             await asyncio.sleep(LOOK_EVERY)
         server.stop()  # type: ignore[no-untyped-call]
         end = begun + seconds
-        await asyncio.wait([serving], timeout=max(0.0, end - LAST_WORDS - loop.time()))
+        await asyncio.wait([serving], timeout=max(0.0, end - EXPIRE_BEFORE - loop.time()))
         if self._served.in_flight:
             log.warning("%d calls did not end within the drain of %g s", self._served.in_flight, seconds)
             self._served.expire()
@@ -151,7 +151,7 @@ def embedded(application: Any, address: tuple[str, int]) -> Server:
 
 
 def run(
-    parts: Factories, number: int, places: tuple[tuple[str, int], str], seat: StoreAccess, control: socket.socket
+    parts: Factories, number: int, places: tuple[tuple[str, int], str], store: StoreAccess, control: socket.socket
 ) -> None:
     """The whole life of a forked worker, at `places`: the address to serve on, and the controller's socket."""
     child.raise_files()
@@ -159,8 +159,8 @@ def run(
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(_unexpected)
-        running = RunningWorker(parts, number, path, seat)
-        child.listen(control, running.hear)
+        running = RunningWorker(parts, number, path, store)
+        child.listen(control, running.on_command)
         await running.run(address)
         # Ending the loop would cancel calls that outlast the drain, and the server would tell their agents of an
         # internal error; a connection that ends says the truth.

@@ -47,7 +47,7 @@ class LineFormatter(logging.Formatter):
         return "{time} {level} {process}: {message}".format(**fields)
 
 
-class Unhurried(QueueHandler):
+class NonBlockingHandler(QueueHandler):
     """Writes from a thread of its own: a pipe that nobody reads stops that thread, and nothing else."""
 
     queue: queue.Queue[logging.LogRecord]
@@ -82,8 +82,8 @@ def configure(role: str, level: str = "info", form: str = "text", handler: loggi
         role: which process: `supervisor`, `controller`, `worker-1`.
         level: debug, info, warning or error.
         form: `text` or `json`.
-        handler: `Unhurried()` in a child; without one lines are written at once, for a process that must not have
-            threads when it forks.
+        handler: `NonBlockingHandler()` in a child; without one lines are written at once, for a process that must not
+            have threads when it forks.
     """
     handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(role, form))

@@ -30,7 +30,7 @@ from fastgw.protocol.quick import QuickResult
 from fastgw.snapshot.model import BOTH_ERAS, Backend
 from fastgw.upstream.call_context import Attempt, Spawn, remaining
 from fastgw.upstream.classify import Classified, ReplyKind
-from fastgw.upstream.controller import NO_SESSION, Controller, UpstreamSession
+from fastgw.upstream.controller import NO_SESSION, ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instance, Instances
 from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.session_repair import SessionRepair, settle_level
@@ -45,7 +45,7 @@ their way it must stay below `sessions.SHORTEST_IDLE`."""
 class UpstreamCaller:
     """All calls of one worker."""
 
-    def __init__(self, controller: Controller, instances: Instances, spawn: Spawn) -> None:
+    def __init__(self, controller: ControllerPort, instances: Instances, spawn: Spawn) -> None:
         self._controller = controller
         self._instances = instances
         self._spawn = spawn
@@ -97,7 +97,7 @@ class UpstreamCaller:
 
     async def call(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
-        `StreamableHttp.send` and `Controller.open_session` raise.
+        `StreamableHttp.send` and `ControllerPort.open_session` raise.
         """
         spoken = instance.heard or instance.address.era
         if spoken is None:

@@ -24,7 +24,7 @@ class UpstreamSession:
 NO_SESSION = UpstreamSession("", "")
 
 
-class Controller(Protocol):
+class ControllerPort(Protocol):
     """What a worker asks of the controller. Every wait is bounded; without one the worker goes on with what it knows.
 
     `instance` is a key, `Address.key`; `identity` whose session, `*` where they are shared. Where the controller is

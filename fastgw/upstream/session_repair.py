@@ -30,7 +30,7 @@ from fastgw.errors import Fault
 from fastgw.upstream import legacy
 from fastgw.upstream.call_context import Attempt, Spawn
 from fastgw.upstream.classify import ReplyKind, new_id
-from fastgw.upstream.controller import Controller, UpstreamSession
+from fastgw.upstream.controller import ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instance
 from fastgw.upstream.rpc import RpcClient, is_alive
 
@@ -47,12 +47,12 @@ LOWEST = "debug"
 class SessionRepair:
     """What one worker does about sessions."""
 
-    def __init__(self, controller: Controller, spawn: Spawn) -> None:
+    def __init__(self, controller: ControllerPort, spawn: Spawn) -> None:
         self._controller = controller
         self._spawn = spawn
 
     async def provide(self, attempt: Attempt, instance: Instance) -> None:
-        """Have a session that is not suspect. Raises Fault: what `Controller.open_session` raises."""
+        """Have a session that is not suspect. Raises Fault: what `ControllerPort.open_session` raises."""
         known = instance.sessions.get(attempt.identity)
         attempt.session = session = known or await self._open(attempt, instance, None)
         suspect, times = instance.suspects.get(attempt.identity, ("", 0)) if instance.suspects else ("", 0)

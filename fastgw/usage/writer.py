@@ -96,7 +96,7 @@ class UsageWriter:
         self._sinks: dict[str, Sink] = {}
         self._lost = 0
 
-    def aim(self, targets: tuple[str, ...]) -> None:
+    def set_targets(self, targets: tuple[str, ...]) -> None:
         """Write to these from now on; sinks that stay keep what they have queued."""
         for target in set(self._sinks) - set(targets):
             gone = self._sinks.pop(target)

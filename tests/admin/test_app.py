@@ -104,7 +104,7 @@ def test_once_a_drain_has_begun_the_answer_waits_until_every_worker_drains() -> 
 
 
 def test_a_worker_that_is_stopped_does_not_hide_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastgw.admin.status.DRAIN_SAID_WITHIN", 0.01)
+    monkeypatch.setattr("fastgw.admin.status.DRAIN_KNOWN_WITHIN", 0.01)
 
     async def main() -> None:
         readiness = Readiness(lambda: ["active"], lambda: 1, lambda: True)

@@ -321,7 +321,7 @@ def test_what_is_replaced_does_not_pile_up_however_fast_servers_change(tmp_path:
         most = 0
         for _ in range(60):
             made._old.extend(range(2_000))
-            await made._let_go()
+            await made._free_old_parts()
             most = max(most, len(made._old))
         assert most < 10_000
 

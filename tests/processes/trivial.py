@@ -19,14 +19,19 @@ from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
-from fastgw.upstream.controller import Controller, UpstreamSession
+from fastgw.upstream.controller import ControllerPort, UpstreamSession
 
 
 class Trivial:
     """Remembers what it is told."""
 
     def __init__(
-        self, controller: Controller, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, seat: StoreAccess
+        self,
+        controller: ControllerPort,
+        counters: Counters,
+        tasks: BackgroundTasks,
+        life: Lifecycle,
+        store: StoreAccess,
     ) -> None:
         self.controller, self.counters, self.life = controller, counters, life
         self.in_flight = 0
@@ -151,7 +156,7 @@ class FakeControlPlane:
     def adopted(self, sessions: list[Any]) -> None:
         pass
 
-    def settled(self) -> bool:
+    def initialized(self) -> bool:
         return True
 
     def backends(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch:
     monkeypatch.setattr(logs, "ROOM", 50)
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "stderr", os.fdopen(writing, "w"))
-    handler = logs.Unhurried()
+    handler = logs.NonBlockingHandler()
     handler.setFormatter(logs.LineFormatter("worker-1", "text"))
     begun = time.monotonic()
     for _ in range(2_000):
@@ -58,7 +58,7 @@ def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch:
 def test_the_end_of_a_process_waits_for_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
-    handler = logs.Unhurried()
+    handler = logs.NonBlockingHandler()
     handler.setFormatter(logs.LineFormatter("worker-1", "text"))
     for number in range(100):
         handler.handle(record(f"line {number}"))

@@ -12,7 +12,7 @@ from fastgw.usage.writer import Sink, UsageWriter
 
 def test_a_file_gets_every_line_in_order(tmp_path: Path) -> None:
     made = UsageWriter(tmp_path)
-    made.aim(("file:deep/usage.jsonl",))
+    made.set_targets(("file:deep/usage.jsonl",))
     for number in range(1000):
         made.put(1, b"%d\n" % number)
     made.close()
@@ -65,9 +65,9 @@ def _readable(reader: int) -> bool:
 
 def test_a_reload_keeps_the_sinks_that_stay(tmp_path: Path) -> None:
     made = UsageWriter(tmp_path)
-    made.aim(("file:a", "file:b"))
+    made.set_targets(("file:a", "file:b"))
     made.put(1, b"1\n")
-    made.aim(("file:b", "file:c"))
+    made.set_targets(("file:b", "file:c"))
     made.put(1, b"2\n")
     made.close()
     read = {name: (tmp_path / name).read_bytes() for name in "abc"}

@@ -112,8 +112,8 @@ class CatalogueFetcher:
         return {name: server.state() for name, server in self._servers.items()}
 
     async def doubt(self, instance: str, believed: str) -> str:
-        """Probe an instance again, unless it is known to speak otherwise than believed; `Controller.doubt_era`. Raises
-        Fault: NO_SERVER where nothing can be learned.
+        """Probe an instance again, unless it is known to speak otherwise than believed; `ControllerPort.doubt_era`.
+        Raises Fault: NO_SERVER where nothing can be learned.
         """
         server = self._servers.get(instance.partition("|")[0])
         if server is None or (status := server.instances.get(instance)) is None:
@@ -130,8 +130,8 @@ class CatalogueFetcher:
             raise down(str(wrong) or "it did not answer the question for its era in time") from None
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        """Fetch a server's catalogue now; the tool's headers by it. See `Controller.refresh`. Raises Fault NO_SERVER
-        where it cannot be had.
+        """Fetch a server's catalogue now; the tool's headers by it. See `ControllerPort.refresh`. Raises Fault
+        NO_SERVER where it cannot be had.
         """
         known = self._servers.get(server)
         if known is None:
