@@ -356,7 +356,7 @@ def test_answers_and_faults_cross_whole(tmp_path: Path) -> None:
 def test_without_a_controller_a_question_fails_soon_and_nothing_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ipc_client, "AWAY", 0.02)
+    monkeypatch.setattr(ipc_client, "CONNECT_WITHIN", 0.02)
 
     async def main() -> None:
         alone = IpcClient(str(tmp_path / "nobody"), 1, Counters(), Lifecycle(), BackgroundTasks())
