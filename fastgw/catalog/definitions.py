@@ -6,41 +6,56 @@ ResourceTemplate), and that a URI is one. What breaks a rule is left out alone, 
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from fastgw.catalog.elements import Notice, UnfitElement, misfit, parse_each, read, tail
-from fastgw.catalog.param_headers import BadAnnotation, param_headers
+from fastgw.policy.match import number
+from fastgw.policy.uris import LONGEST
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 from fastgw.protocol.headers import ParamHeader
-
-LONGEST_URI: Final = 8 * 1024
-"""Bytes of a URI or of a template's text: it travels in a header, too."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _TEXTS: Final = {"title": b'"', "description": b'"', "icons": b"[", "_meta": b"{"}
 _ARGUMENT: Final = {"title": b'"', "description": b'"'}
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_NUMBER = msgspec.json.Decoder(float).decode
+
+
+ANNOTATION = "x-mcp-header"
+PREFIX = "mcp-param-"
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_KINDS = ("string", "integer", "boolean")
+# Keywords whose values are schemas (JSON Schema 2020-12 and what older drafts called them). Data (`default`, `enum`,
+# `const`, `examples`) is not entered, `$ref` not followed.
+_ONE_OR_MANY = frozenset(("items", "contains", "unevaluatedItems", "additionalItems", "additionalProperties"))
+_ONE_OR_MANY |= {"unevaluatedProperties", "propertyNames", "not", "if", "then", "else", "contentSchema"}
+_ONE_OR_MANY |= {"allOf", "anyOf", "oneOf", "prefixItems"}
+_NAMED = frozenset(("patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"))
+
+Path = tuple[str, ...] | None
 
 
 class DefinitionKind(Enum):
-    """What a definition defines: the method that lists it, and the member that names it."""
+    """What a definition defines: the method that lists it, the member that names it, its field of a `Catalogue`."""
 
-    TOOL = (names.TOOLS_LIST, "name")
-    PROMPT = (names.PROMPTS_LIST, "name")
-    RESOURCE = (names.RESOURCES_LIST, "uri")
-    TEMPLATE = (names.TEMPLATES_LIST, "uriTemplate")
+    TOOL = (names.TOOLS_LIST, "name", "tools")
+    PROMPT = (names.PROMPTS_LIST, "name", "prompts")
+    RESOURCE = (names.RESOURCES_LIST, "uri", "resources")
+    TEMPLATE = (names.TEMPLATES_LIST, "uriTemplate", "templates")
 
-    def __init__(self, method: str, key: str) -> None:
+    def __init__(self, method: str, key: str, field: str) -> None:
         self.method = method
         self.key = key
+        self.field = field
 
 
 _SCHEMAS: Final = {"inputSchema": b"{", "outputSchema": b"{", "annotations": b"{"}
@@ -148,8 +163,8 @@ def _key_trouble(kind: DefinitionKind, key: str) -> str:
         return "" if key else "it has no name"
     if not key or not key.isprintable() or " " in key:
         return f"{kind.key} is empty or holds spaces or control characters"
-    if len(key) > LONGEST_URI or len(key.encode()) > LONGEST_URI:
-        return f"{kind.key} is longer than {LONGEST_URI} bytes"
+    if len(key) > LONGEST or len(key.encode()) > LONGEST:  # it travels in a header, too
+        return f"{kind.key} is longer than {LONGEST} bytes"
     return "uri is not absolute" if kind is DefinitionKind.RESOURCE and _SCHEME.match(key) is None else ""
 
 
@@ -193,7 +208,8 @@ def _annotations_trouble(text: bytes) -> str:
     found = members(text, frozenset(("audience", "priority", "lastModified")))
     if not _AUDIENCES.issuperset(_elements(found.get("audience", b"[]"))):
         return "audience in annotations is not known"
-    if not 0 <= _number(found.get("priority", b"0")) <= 1:
+    priority = number(found.get("priority", b"0").decode())
+    if priority is None or not 0 <= priority <= 1:
         return "priority in annotations is not from 0 to 1"
     return "" if found.get("lastModified", b'"')[:1] == b'"' else "lastModified in annotations has a wrong type"
 
@@ -205,8 +221,65 @@ def _elements(array: bytes) -> list[bytes]:
         raise NotAMessage(str(wrong)) from None
 
 
-def _number(text: bytes) -> float:
-    try:
-        return _NUMBER(text)
-    except msgspec.MsgspecError:
-        return -1.0
+class BadAnnotation(ValueError):
+    """An annotation breaks a rule; the message says which."""
+
+
+def param_headers(schema: bytes) -> tuple[ParamHeader, ...]:
+    """The headers that this input schema asks for by `x-mcp-header`, in the order of their paths (2026-07-28,
+    Transports, Streamable HTTP, Custom Headers from Tool Parameters).
+
+    Raises:
+        BadAnnotation: an annotation is misplaced, misspelt, twice, or on a type that has no header form.
+    """
+    # A key may be written with escapes; such a schema is read to be sure.
+    if ANNOTATION.encode() not in schema and b"\\u" not in schema:
+        return ()
+    try:  # no number can name a header, and huge ones cost time: their lengths will do
+        root = json.loads(schema, object_pairs_hook=_once, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise BadAnnotation("the schema is nested too deep") from None
+    except ValueError as wrong:
+        raise BadAnnotation(f"the schema cannot be read: {wrong}") from None
+    found: dict[str, ParamHeader] = {}
+    for path, node in _positions(root):
+        if ANNOTATION in node:
+            header = _header(path, node)
+            if found.setdefault(header.header, header) is not header:
+                raise BadAnnotation(f"{ANNOTATION} {node[ANNOTATION]!r} stands twice")
+    return tuple(sorted(found.values(), key=lambda header: header.path))
+
+
+def _header(path: Path, node: dict[str, Any]) -> ParamHeader:
+    name, kind = node[ANNOTATION], node.get("type")
+    if not path:
+        raise BadAnnotation(f"{ANNOTATION} stands where no chain of `properties` leads")
+    if not isinstance(name, str) or _TOKEN.fullmatch(name) is None:
+        raise BadAnnotation(f"{ANNOTATION} of {'.'.join(path)!r} is no header name")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise BadAnnotation(f"{ANNOTATION} of {'.'.join(path)!r} needs the type string, integer or boolean")
+    return ParamHeader(PREFIX + name.lower(), path, kind)
+
+
+def _positions(root: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every schema inside `root`, with the chain of `properties` to it; None where another keyword was crossed."""
+    stack: list[tuple[Path, Any]] = [((), root)]
+    while stack:
+        path, node = stack.pop()
+        if not isinstance(node, dict):
+            continue
+        yield path, node
+        for keyword, value in node.items():
+            if keyword == "properties" and isinstance(value, dict):
+                stack.extend((None if path is None else (*path, name), below) for name, below in value.items())
+            elif keyword in _NAMED and isinstance(value, dict):
+                stack.extend((None, below) for below in value.values())
+            elif keyword in _ONE_OR_MANY:
+                stack.extend((None, below) for below in (value if isinstance(value, list) else [value]))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member stands twice")
+    return found

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 
 from fastgw.catalog.elements import Notice
 from fastgw.protocol.names import MAX_NAME
@@ -23,20 +25,25 @@ LONGEST_OWN = 128
 """Characters of a tool's own name (2026-07-28, Tools, Tool Names)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServerNames:
-    """One server's tools that ask for a name, in the server's order."""
+    """One server's tools that ask for a name, in the server's order, each once."""
 
     server: str
     alias: str
     tools: tuple[str, ...]
 
+    @cached_property
+    def unfit(self) -> frozenset[str]:
+        """Those that cannot be called by their own names, whatever the others are called."""
+        return frozenset([tool for tool in self.tools if len(tool) > MAX_NAME or not is_visible(tool)])
+
 
 @dataclass(slots=True)
 class Naming:
-    """Exposed names by (server, tool); a tool that is missing here is hidden, and a notice says why."""
+    """By server, exposed names by its own ones; a tool that is missing here is hidden, and a notice says why."""
 
-    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
 
 
@@ -52,34 +59,34 @@ def shortened(name: str) -> str:
 
 def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
     """Names for the tools of one endpoint, servers in the order of the file; `reserved` are the names of entries."""
-    naming, kept = Naming(), frozenset(reserved)
-    tools: list[tuple[ServerNames, str]] = []
+    naming, taken = Naming(), set(reserved)
+    brought = Counter(chain.from_iterable(server.tools for server in servers))
+    colliding = taken.union(tool for tool, count in brought.items() if count > 1)
+    made: list[tuple[str, str, str]] = []
     for server in servers:
-        for tool in dict.fromkeys(server.tools):
-            if is_visible(tool):
-                tools.append((server, tool))
-            else:
+        # Ten thousand names at each compile: only those that may not stay as they are get a look each.
+        names = naming.names[server.server] = dict(zip(server.tools, server.tools, strict=True))
+        moved = set()
+        for tool in server.tools if mode == "always" else [*filter((colliding | server.unfit).__contains__, names)]:
+            if not is_visible(tool):
                 subject = f"{server.server}/{tool[:LONGEST_OWN]!r}"
                 naming.notices.append(Notice(subject, "left out: no name of 1 to 128 characters"))
-    brought = Counter(tool for _, tool in tools)
-    made: list[tuple[str, str, str]] = []
-    taken = set(kept)
-    for server, tool in tools:
-        collides = brought[tool] > 1 or tool in kept
-        if mode == "none" and tool in taken:
-            naming.notices.append(Notice(f"{server.server}/{tool}", "hidden: its name is taken, and naming is none"))
-        elif mode == "always" or (mode == "on_collision" and collides):
-            made.append((server.server, tool, shortened(server.alias + SEPARATOR + tool)))
-        else:
-            taken.add(tool)
-            if len(tool) > MAX_NAME:
+                del names[tool]
+            elif mode == "none" and tool in taken:
+                naming.notices.append(
+                    Notice(f"{server.server}/{tool}", "hidden: its name is taken, and naming is none")
+                )
+                del names[tool]
+            elif mode == "always" or (mode == "on_collision" and tool in colliding):
+                made.append((server.server, tool, shortened(server.alias + SEPARATOR + tool)))
+                moved.add(tool)
+            elif len(tool) > MAX_NAME:
                 made.append((server.server, tool, shortened(tool)))
-            else:
-                naming.names[server.server, tool] = tool
+        taken.update(names.keys() - moved)
     _place(made, taken, naming)
     if mode != "always":
         for name, tool, _ in made:
-            naming.notices.append(Notice(f"{name}/{tool}", f"is called {naming.names[name, tool]} here"))
+            naming.notices.append(Notice(f"{name}/{tool}", f"is called {naming.names[name][tool]} here"))
     return naming
 
 
@@ -93,7 +100,7 @@ def _place(made: Sequence[tuple[str, str, str]], taken: set[str], naming: Naming
             own = f"{server}/{tool}"
             free = next(cut for digits in range(8, 62) if (cut := _hashed(name, own, digits)) not in clear)
             clear.add(free)
-        naming.names[server, tool] = free
+        naming.names[server][tool] = free
 
 
 def _hashed(name: str, whole: str, digits: int) -> str:

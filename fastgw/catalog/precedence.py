@@ -18,8 +18,6 @@ Given = Mapping[str, Any]
 class Precedence:
     """The entries of `tools:`, by key (`server/tool`, a name, or a pattern), in the order of the file."""
 
-    __slots__ = ("_exact", "_rows", "_names", "_sources", "_hiding", "can_hide")
-
     def __init__(self, entries: Mapping[str, Given]) -> None:
         self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
         wild = [(key, given) for key, given in entries.items() if given and is_wild(key)]
@@ -29,7 +27,7 @@ class Precedence:
         self._sources = Masks(row for row in bits if "/" in row[0])
         hiding = [(key, 1 << at) for at, (key, given) in enumerate(wild) if given.get("hidden") is True]
         self._hiding = Masks(hiding)
-        self.can_hide = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
+        self._hides = bool(hiding) or any(given.get("hidden") for given in self._exact.values())
 
     def chain(self, name: str, source: str) -> list[Given]:
         """The entries that speak of a tool, nearest first."""
@@ -43,20 +41,18 @@ class Precedence:
             name: as agents see it; empty while it has no name yet.
             known_as: every name a deny is tried on.
         """
+        if not self._hides:
+            return False
         own = [self._exact[source]["hidden"] for source in sources if self._says(source)]
         if own:
             return any(own)
         near = any(self._exact[key]["hidden"] for key in known_as if self._says(key))
         if near or self._says(name):
             return near
-        hiding = 0
-        for known in known_as:
-            hiding |= self._hiding.of(known)
+        hiding = self._hiding.of_any(known_as)
         if not hiding:
             return False
-        shown = self._names.of(name)
-        for source in sources:
-            shown |= self._sources.of(source)
+        shown = self._names.of(name) | self._sources.of_any(sources)
         return bool(first(self._fitting(shown | hiding), "hidden", False))
 
     def _says(self, key: str) -> bool:

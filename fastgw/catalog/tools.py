@@ -13,13 +13,6 @@ from fastgw.catalog.elements import Notice
 from fastgw.protocol.envelope import check_utf8, emit, members, quote, string
 
 _FORMAT: Final = b"2"
-LISTS: Final = {
-    "tools": DefinitionKind.TOOL,
-    "prompts": DefinitionKind.PROMPT,
-    "resources": DefinitionKind.RESOURCE,
-    "templates": DefinitionKind.TEMPLATE,
-}
-"""Fields of a catalogue that hold lists, and what they list."""
 _NAMES = msgspec.json.Decoder(list[str]).decode
 MOST_INSTRUCTIONS = 8 * 1024
 """Bytes of the whole: it takes room in every conversation."""
@@ -57,10 +50,10 @@ def dump(catalogue: Catalogue) -> bytes:
         "capabilities": _array([quote(name) for name in sorted(catalogue.capabilities)]),
         "instructions": quote(catalogue.instructions),
     }
-    for member, kind in LISTS.items():
+    for kind in DefinitionKind:
         head = b"{" + quote(kind.key) + b":"
-        found: tuple[Definition, ...] = getattr(catalogue, member)
-        parts[member] = _array([head + quote(one.key) + one.tails[0] for one in found])
+        found: tuple[Definition, ...] = getattr(catalogue, kind.field)
+        parts[kind.field] = _array([head + quote(one.key) + one.tails[0] for one in found])
     return emit(parts)
 
 
@@ -78,8 +71,8 @@ def load(text: bytes) -> Catalogue:
         server = string(found["server"], "server")
         lists: dict[str, Any] = {}
         notices: tuple[Notice, ...] = ()
-        for member, kind in LISTS.items():
-            lists[member], wrong = parse_definitions(kind, server, found[member])
+        for kind in DefinitionKind:
+            lists[kind.field], wrong = parse_definitions(kind, server, found[kind.field])
             notices += wrong
         return Catalogue(
             server,
@@ -104,11 +97,12 @@ def joined_instructions(own: str, servers: Iterable[tuple[str, str]], *, named: 
     an even share.
     """
     texts = [(f"{name}:\n{text.strip()}" if named else text.strip()) for name, text in servers if text.strip()]
-    whole = "\n\n".join([*([own] if own else []), *texts])
+    first = [own] if own else []
+    whole = "\n\n".join([*first, *texts])
     if len(whole.encode()) <= MOST_INSTRUCTIONS or not texts:
         return whole
     share = max(0, MOST_INSTRUCTIONS - len(own.encode()) - 2) // len(texts) - 2
-    cut = "\n\n".join([*([own] if own else []), *(_shortened(text, share) for text in texts)])
+    cut = "\n\n".join([*first, *(_shortened(text, share) for text in texts)])
     return _shortened(cut, MOST_INSTRUCTIONS) if len(own.encode()) + len(_CUT.encode()) < MOST_INSTRUCTIONS else own
 
 

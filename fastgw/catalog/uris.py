@@ -19,11 +19,26 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import groupby
 from typing import NamedTuple
+from urllib.parse import quote
 
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.templates import backwards
 from fastgw.policy.patterns import Patterns
 from fastgw.policy.uris import LONGEST, UriRules
+
+LONGEST_TEMPLATE = 512
+
+_VARIABLE = r"[A-Za-z0-9_%][A-Za-z0-9_.%]*+(?:\*|:[1-9][0-9]{0,3}+)?+"
+_NAMES = f"{_VARIABLE}(?:,{_VARIABLE})*+"
+_PLAIN = r"(?:[^{}]|\{" + _NAMES + r"\})*+"
+_SIMPLE = re.compile(
+    rf"[A-Za-z][A-Za-z0-9+.\-]*+:{_PLAIN}"
+    + (r"(?:\{\+" + _NAMES + rf"\}}(?:/{_PLAIN})?+)?+")
+    + (r"(?:\{/" + _NAMES + r"\})*+(?:\{[?&]" + _NAMES + r"\})*+")
+)
+_EXPRESSION = re.compile(r"\{([+#./;?&]?)([^{}]*)\}")
+_RUNS = {"": "[^/?#]*", "+": ".*", "?": r"(?:\?[^#]*+)?+", "&": "(?:&[^#]*+)?+"}
+_RESERVED = "!#$&'()*+,/:;=?@[]~%"
+"""Characters of literals that expand to themselves (RFC 6570, section 3.1); others may stand encoded or not."""
 
 MOST_ROUTED = 100
 """Templates of one server that are tried on URIs; those after them are shown with its alias."""
@@ -191,14 +206,14 @@ class Uris:
     def _leads(self, uri: str) -> Owned | None:
         """Where it leads, before it is asked what the endpoint takes."""
         if (read := self._read(uri)) is not None:
-            return self._given(read)
+            return self._taken(read)
         if uri in self.tables.owners or not _is_visible(uri):
             return self.tables.owners.get(uri)
         fitting = [server for server, routed in self.tables.routes if routed.fullmatch(uri)]
         fitting += [self.servers[0].server] if self._falls_back(uri) else []
-        return next((own for server in fitting if (own := self._given(Owned(server, uri)))), None)
+        return next((own for server in fitting if (own := self._taken(Owned(server, uri)))), None)
 
-    def _given(self, own: Owned) -> Owned | None:
+    def _taken(self, own: Owned) -> Owned | None:
         return own if _is_visible(own.uri) and self.permits(self._filters[own.server], own.uri, own) else None
 
     def _read(self, uri: str) -> Owned | None:
@@ -242,3 +257,37 @@ def _is_visible(uri: str) -> bool:
     which most parsers drop (WHATWG URL, 4.4): to the server it would be another URI than to the policies.
     """
     return 0 < len(uri) <= LONGEST and _CONTROL.search(uri) is None and uri == uri.strip()
+
+
+def backwards(text: str) -> str | None:
+    """A URI template read backwards: which URIs may be its expansions (RFC 6570), as a regular expression for
+    `fullmatch`; None for one that is not simple.
+
+    Simple is a literal scheme, then literals and `{x}`, one `{+path}` (at the end, or before a literal that begins with
+    `/`), and at the very end `{/x}`, then `{?x,y}` and `{&x,y}`. Every expansion fits. What fits need not be one:
+    values are taken as wide as servers read them, and a query may hold anything. Equal expressions fit the same URIs:
+    names of variables do not show in them.
+
+    Templates and URIs are strangers': groups that could give back without need are atomic, so a fit that fails costs at
+    most about the length of the URI times that of the template.
+    """
+    if len(text) > LONGEST_TEMPLATE or _SIMPLE.fullmatch(text) is None:
+        return None
+    parts = _EXPRESSION.split(text)
+    made = [_literal(parts[0])]
+    for at in range(1, len(parts), 3):
+        operator, names, literal = parts[at : at + 3]
+        following = parts[at + 3] if at + 3 < len(parts) else None
+        if operator == "" and following in ("", "+") and not re.search("[/?#]", literal):
+            # What follows takes whatever this leaves, so the first place where the literal stands is as good as any.
+            made.append(f"(?>[^/?#]*?{_literal(literal)})")
+        elif operator == "/":
+            made.append("(?:/[^?#]*+)?+" if "*" in names else "(?:/[^/?#]*+)?+" * (names.count(",") + 1))
+        else:
+            made.append(_RUNS[operator] + _literal(literal))
+    return "".join(made)
+
+
+def _literal(text: str) -> str:
+    encoded = [(re.escape(one), quote(one, safe=_RESERVED, errors="surrogatepass")) for one in text]
+    return "".join(f"(?:{plain}|{other})" if other[0] == "%" != plain else plain for plain, other in encoded)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from fastgw.catalog.param_headers import param_headers
+from fastgw.catalog.definitions import param_headers
 from fastgw.cli import terminal
 from fastgw.cli.client import Place, request
 from fastgw.cli.snippets import KEY_ENV, URL

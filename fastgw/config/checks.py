@@ -260,7 +260,7 @@ def _too_heavy(settings: Settings) -> Iterator[Finding]:
             full.append((limit.name, min([limit.burst or limit.rate.calls, *others]), tools_of(limit.tools)))
     for key, tool in settings.tools.items():
         for name, burst, tools in full:
-            if tool.weight > burst and (tools is None or tools.names.fits(key) or tools.sources.fits(key)):
+            if tool.weight > burst and (tools is None or any(one.fits(key) for one in tools.tools)):
                 message = f'the limit "{name}" has {burst:,} at once, so that no call of this weight ever passes'
                 yield ("tools", key, "weight"), message, None
                 break

@@ -79,8 +79,8 @@ def tools_of(texts: Sequence[str] | None) -> ToolPatterns | None:
     """The key `tools` of a limit; None where it is not written: all calls."""
     if texts is None:
         return None
-    names, prompts = by_slash(of_kind("", texts)), by_slash(of_kind(PROMPT, texts))
-    return ToolPatterns(*names, *prompts, uris=UriRules(None, Patterns(of_kind(RESOURCE, texts))))
+    tools, prompts = by_slash(of_kind("", texts)), by_slash(of_kind(PROMPT, texts))
+    return ToolPatterns(tools, prompts, UriRules(None, Patterns(of_kind(RESOURCE, texts))))
 
 
 def _limit(one: LimitSettings) -> Limit:

@@ -21,7 +21,7 @@ from fastgw.catalog.elements import MODERN
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
-from fastgw.snapshot.model import NOTHING, Listing, View
+from fastgw.snapshot.model import EMPTY_LISTING, Listing, View
 
 MOST_KEPT = 32 * 2**20
 """Bytes of documents one worker keeps; beyond them the one not asked for longest goes."""
@@ -95,7 +95,7 @@ class Descriptions:
 
     async def of(self, context: RequestContext, view: View) -> bytes:
         """The document for who has this view of the request's endpoint; others get their turn while it is made."""
-        listing = view.lists.get(names.TOOLS_LIST, NOTHING)
+        listing = view.lists.get(names.TOOLS_LIST, EMPTY_LISTING)
         key = context.endpoint.path, id(listing)
         async with self._turn:  # a hundred that ask at once make one
             if key in self._kept:

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from fastgw.catalog.listing import PAGE
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.gateway.context import RequestContext
@@ -17,7 +16,7 @@ from fastgw.gateway.dialects.modern import SUPPORTED
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, string
 from fastgw.protocol.sealing import NONCE, Sealer
-from fastgw.snapshot.model import NOTHING, Endpoint, Listing, Page, View
+from fastgw.snapshot.model import EMPTY_LISTING, PAGE, Endpoint, Listing, Page, View
 
 
 def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
@@ -65,7 +64,7 @@ def list_page(context: RequestContext, request: ParsedRequest, view: View, seale
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
     """
     call, dialect = request.call, request.dialect
-    listing = view.lists.get(call.method, NOTHING)
+    listing = view.lists.get(call.method, EMPTY_LISTING)
     bond = f"{context.endpoint.path}\n{context.principal.agent}\n{call.method}".encode()
     page = _page(listing, call.params.get("cursor"), bond, sealer)
     following = b""

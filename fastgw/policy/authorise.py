@@ -15,7 +15,7 @@ from functools import reduce
 from operator import and_
 from typing import Protocol
 
-from fastgw.policy.match import ANYONE, Match, Principal
+from fastgw.policy.match import ANY_AGENT, Match, Principal
 from fastgw.policy.patterns import RESOURCE, Masks, Patterns, of_kind
 from fastgw.policy.uris import ANY_URI, UriRules
 
@@ -50,7 +50,7 @@ class Granted(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bits:
+class ToolPolicies:
     """The policies that speak of one tool, a bit for each by its place in the list.
 
     Args:
@@ -97,8 +97,6 @@ class Rules:
         kind: which patterns are asked, what they begin with: nothing for tools, `prompt:` for prompts.
     """
 
-    __slots__ = ("policies", "_names", "_sources", "_denies", "_about_uris", "_uri_rules")
-
     def __init__(self, policies: Sequence[Policy] | None, kind: str = "") -> None:
         self.policies = policies
         rows = [(1 << at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
@@ -108,15 +106,13 @@ class Rules:
         self._denies = Masks((text, bit) for bit, policy in rows for text in of_kind(kind, policy.deny))
         about = ((bit, of_kind(RESOURCE, policy.allow), of_kind(RESOURCE, policy.deny)) for bit, policy in rows)
         self._about_uris = [(bit, allow, deny) for bit, allow, deny in about if allow or deny]
-        self._uri_rules: dict[tuple[Patterns, Patterns], UriRules] = {}
 
-    def bits(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> Bits:
+    def about(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> ToolPolicies:
         """The policies that speak of a tool with these targets (`server/tool`), denies by every name it is known as."""
-        deny = 0
-        for known in known_as:
-            deny |= self._denies.of(known)
         by_source = {source: self._sources.of(source) for source in sources}
-        return Bits(self._names.of(name), by_source if any(by_source.values()) else {}, deny)
+        return ToolPolicies(
+            self._names.of(name), by_source if any(by_source.values()) else {}, self._denies.of_any(known_as)
+        )
 
     def applying(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> ApplyingPolicies:
         """The policies that apply to this agent on this endpoint; `trace` takes the conditions that fail."""
@@ -125,28 +121,28 @@ class Rules:
         for at, policy in enumerate(self.policies or ()):
             if policy.shadow:
                 continue
-            match = policy.match.for_class(principal, endpoint, trace) if policy.match else ANYONE
+            match = policy.match.for_class(principal, endpoint, trace) if policy.match else ANY_AGENT
             if match is not None and match.looks_at_arguments:
                 left.append((at, match))
             elif match is not None:
                 outright |= 1 << at
         return ApplyingPolicies(outright, sum(1 << at for at, _ in left), tuple(left))
 
-    def judge(self, bits: Bits, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
+    def judge(self, speaking: ToolPolicies, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
         """What the policies say of a tool; None where it does not exist for this class, which can reach `sources`."""
         if self.policies is None:
             return FREE
         outright = applying.outright
-        if bits.deny & outright:
+        if speaking.deny & outright:
             return None
-        allow = bits.by_name
+        allow = speaking.by_name
         allowed = bool(allow & outright)
-        if bits.by_source and sources and not allowed:
-            allowed = all(bits.by_source[source] & outright for source in sources)
-            allow |= reduce(and_, map(bits.by_source.__getitem__, sources))
+        if speaking.by_source and sources and not allowed:
+            allowed = all(speaking.by_source[source] & outright for source in sources)
+            allow |= reduce(and_, map(speaking.by_source.__getitem__, sources))
         if not applying.asking:
             return FREE if allowed else None
-        denying = [Condition(name, False, match) for name, match in self._asking(bits.deny, applying)]
+        denying = [Condition(name, False, match) for name, match in self._asking(speaking.deny, applying)]
         if allowed:
             return Decision(True, tuple(denying)) if denying else FREE
         allowing = [Condition(name, True, match) for name, match in self._asking(allow, applying)]
@@ -158,7 +154,7 @@ class Rules:
         return [(policies[at].name, match) for at, match in applying.left if bits >> at & 1]
 
     def uri_rules(self, applying: ApplyingPolicies) -> UriRules:
-        """What one class may read: the same object for all classes to which the same patterns apply.
+        """What one class may read.
 
         A policy that looks at arguments says nothing of resources: a read has none.
         """
@@ -167,10 +163,7 @@ class Rules:
         rows = [(allow, deny) for bit, allow, deny in self._about_uris if bit & applying.outright]
         allowed = Patterns(dict.fromkeys(text for allow, _ in rows for text in allow))
         denied = Patterns(dict.fromkeys(text for _, deny in rows for text in deny))
-        found = self._uri_rules.get((allowed, denied))
-        if found is None:
-            found = self._uri_rules[allowed, denied] = UriRules(allowed, denied)
-        return found
+        return UriRules(allowed, denied)
 
 
 def refused_by(grant: Granted, arguments: bytes) -> str | None:

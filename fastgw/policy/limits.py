@@ -15,8 +15,8 @@ import msgspec
 
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.match import Claim, Match, Principal
-from fastgw.policy.patterns import Patterns
-from fastgw.policy.uris import ANY_URI, NONE, UriRules
+from fastgw.policy.patterns import NO_PATTERNS, Patterns
+from fastgw.policy.uris import ANY_URI, UriRules
 
 Part = str | None
 Subject = Part | tuple[Part, ...]
@@ -45,34 +45,25 @@ class CallSubject(NamedTuple):
     own: str
     known_as: tuple[str, ...] = ()
 
-    @property
-    def counted_as(self) -> Part:
-        """What `tool` of a `by` means here; None for resources, of which an agent can invent names."""
-        return {"tool": self.name, "prompt": f"prompt:{self.name}"}.get(self.kind)
-
 
 @dataclass(frozen=True, slots=True)
 class ToolPatterns:
     """The key `tools` of a limit.
 
     Args:
-        names, sources: patterns over names of tools, those agents see and the servers' own, and over `server/tool`.
-        prompts, prompt_sources: likewise, of prompts.
+        tools, prompts: patterns over names, those agents see and the servers' own, and over `server/name`.
         uris: refuses what the patterns of resources fit: a limit must be as hard to walk round as a deny.
     """
 
-    names: Patterns
-    sources: Patterns
-    prompts: Patterns = NONE
-    prompt_sources: Patterns = NONE
+    tools: tuple[Patterns, Patterns]
+    prompts: tuple[Patterns, Patterns] = (NO_PATTERNS, NO_PATTERNS)
     uris: UriRules = ANY_URI
 
     def take(self, subject: CallSubject) -> bool:
         """Whether the limit speaks of this call."""
         if subject.kind == "resource":
             return not self.uris.permit_listed(subject.name, subject.server, subject.own, subject.known_as)
-        tools = subject.kind == "tool"
-        names, sources = (self.names, self.sources) if tools else (self.prompts, self.prompt_sources)
+        names, sources = self.tools if subject.kind == "tool" else self.prompts
         # The own name too: a server that lists another's tool renames both, and must not lift a limit by it.
         return names.fit_any((subject.name, subject.own)) or sources.fits(f"{subject.server}/{subject.own}")
 
@@ -111,10 +102,6 @@ class Limit:
     exact: bool = False
     on_failure: StoreFailure = "local"
     shadow: bool = False
-
-    def subject(self, principal: Principal, endpoint: str, subject: CallSubject) -> Subject:
-        """Which bucket a call counts in."""
-        return self.subject_reader(endpoint, subject)(principal)
 
     def subject_reader(self, endpoint: str, subject: CallSubject) -> SubjectReader:
         """Which bucket a call counts in, once it is known where it came in and what it is about."""
@@ -213,17 +200,14 @@ def _part_reader(key: str, endpoint: str, subject: CallSubject) -> Callable[[Pri
     if key == "user":
         return lambda principal: _bounded(principal.user)
     if key.startswith(CLAIMS):
-        return _claim_reader(key.removeprefix(CLAIMS))
-    part = {"tool": _bounded(subject.counted_as), "server": subject.server, "endpoint": endpoint}[key]
+        name = key.removeprefix(CLAIMS)
+        return lambda principal: (
+            claim if isinstance(claim := principal.claims.get(name), str) and len(claim) <= LONGEST else _bounded(claim)
+        )
+    # Not of resources, of which an agent can invent names.
+    named = {"tool": subject.name, "prompt": f"prompt:{subject.name}"}.get(subject.kind)
+    part = {"tool": _bounded(named), "server": subject.server, "endpoint": endpoint}[key]
     return lambda _: part
-
-
-def _claim_reader(name: str) -> Callable[[Principal], Part]:
-    def read(principal: Principal) -> Part:
-        claim = principal.claims.get(name)
-        return claim if isinstance(claim, str) and len(claim) <= LONGEST else _bounded(claim)
-
-    return read
 
 
 def _bounded(value: Claim | None) -> Part:

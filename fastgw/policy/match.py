@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 
-from fastgw.policy.patterns import Patterns
+from fastgw.policy.patterns import NO_PATTERNS, Patterns
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 Claim = str | tuple[str, ...]
@@ -31,7 +31,6 @@ class Principal:
 
 ANONYMOUS = Principal("anonymous")
 
-NOTHING = Patterns(())
 _TAKEN_OUT = "except takes it out"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 
@@ -55,7 +54,7 @@ class ArgumentTest:
     exactly, whatever their length.
     """
 
-    values: Patterns = NOTHING
+    values: Patterns = NO_PATTERNS
     less_than: Decimal | None = None
     more_than: Decimal | None = None
 
@@ -100,7 +99,7 @@ class Match:
 
     @property
     def looks_at_arguments(self) -> bool:
-        """Whether only the call itself can settle it."""
+        """Whether only the call itself can decide it."""
         return bool(self.arguments) or (self.unless is not None and self.unless.looks_at_arguments)
 
     def for_class(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> Match | None:
@@ -109,8 +108,7 @@ class Match:
         `trace` takes the conditions that fail.
         """
         failing = self._failing(principal, endpoint)
-        first = next(failing, None)
-        if first is not None:
+        if (first := next(failing, None)) is not None:
             if trace is not None:
                 trace.extend((first, *failing))
             return None
@@ -123,14 +121,12 @@ class Match:
 
     def judge(self, arguments: bytes, trace: list[str] | None = None) -> bool | None:
         """The judgement on the arguments alone; of a match that `for_class` gave, the whole judgement."""
-        found = self._judge_own(arguments, trace)
-        if found is False or self.unless is None:
-            return found
-        out = self.unless.judge(arguments)
+        why = [] if trace is None else trace
+        found = self._judge_own(arguments, why)
+        out = False if found is False or self.unless is None else self.unless.judge(arguments)
         if out is False:
             return found
-        if trace is not None:
-            trace.append(_TAKEN_OUT if out else "except cannot be judged by these arguments")
+        why.append(_TAKEN_OUT if out else "except cannot be judged by these arguments")
         return False if out else None
 
     def _failing(self, principal: Principal, endpoint: str) -> Iterator[str]:
@@ -146,9 +142,8 @@ class Match:
         if self.endpoint is not None and not self.endpoint.fits(endpoint):
             yield f"endpoint: {endpoint} is not {_or(self.endpoint)}"
 
-    def _judge_own(self, arguments: bytes, trace: list[str] | None) -> bool | None:
+    def _judge_own(self, arguments: bytes, why: list[str]) -> bool | None:
         found: bool | None = True
-        why = [] if trace is None else trace
         if not self.arguments:
             return found
         try:
@@ -167,7 +162,7 @@ class Match:
         return found
 
 
-ANYONE = Match()
+ANY_AGENT = Match()
 
 
 def _or(patterns: Patterns) -> str:
@@ -181,8 +176,6 @@ class Traits:
     """What the given matches can see of an agent: those with equal traits get equal answers from every match, so that
     one of ten thousand is asked for all.
     """
-
-    __slots__ = ("_agents", "_claims")
 
     def __init__(self, matches: Iterable[Match]) -> None:
         every = [inner for match in matches for inner in _unfolded(match)]

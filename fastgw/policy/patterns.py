@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 WILD = frozenset("*?")
 PROMPT = "prompt:"
 RESOURCE = "resource:"
-_MOST_KNOWN = 100_000
-_LONGEST_KNOWN = 512
-"""Names whose bits are remembered, and their characters: they are servers' names, which change without end and of which
-one may have a megabyte."""
 
 
 def is_wild(pattern: str) -> bool:
@@ -78,14 +76,15 @@ class Patterns:
         return f"Patterns({list(self.texts)!r})"
 
 
+NO_PATTERNS = Patterns(())
+
+
 class Masks:
     """Many patterns at once, each with its bits: which bits fit a name is one look-up or one expression.
 
     Ten thousand names against the patterns of every policy are tried at each compile. Most patterns are a beginning and
     one `*`: those cost one look-up for each length there is, and only the rest is tried one by one.
     """
-
-    __slots__ = ("_exact", "_begin", "_wild", "_any", "_known")
 
     def __init__(self, rows: Iterable[tuple[str, int]]) -> None:
         self._exact: dict[str, int] = {}
@@ -103,20 +102,9 @@ class Masks:
         self._begin = tuple(begin.items())
         self._wild = [(re.compile(expression(text), re.DOTALL).fullmatch, bits) for text, bits in wild.items()]
         self._any = re.compile("|".join(map(expression, wild)), re.DOTALL).fullmatch if wild else None
-        self._known: dict[str, int] = {}
 
     def of(self, name: str) -> int:
         """The bits of every pattern that fits the whole of `name`."""
-        found = self._known.get(name)
-        if found is None:
-            found = self._search(name)
-            if len(name) <= _LONGEST_KNOWN:
-                if len(self._known) >= _MOST_KNOWN:
-                    self._known.clear()
-                self._known[name] = found
-        return found
-
-    def _search(self, name: str) -> int:
         found = self._exact.get(name, 0)
         for length, stems in self._begin:
             found |= stems.get(name[:length], 0)
@@ -125,3 +113,7 @@ class Masks:
                 if fits(name):
                     found |= bits
         return found
+
+    def of_any(self, names: Iterable[str]) -> int:
+        """The bits of every pattern that fits any of `names`."""
+        return reduce(or_, map(self.of, names), 0)

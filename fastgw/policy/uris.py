@@ -15,11 +15,10 @@ from functools import cached_property
 from posixpath import normpath
 from urllib.parse import unquote
 
-from fastgw.policy.patterns import WILD, Patterns
+from fastgw.policy.patterns import NO_PATTERNS, WILD, Patterns
 
 LONGEST = 8192
 """Characters of a URI; longer ones are nobody's."""
-NONE = Patterns(())
 
 _ESCAPES = "2[0-246-9A-Ca-c]|3[A-Ea-e]|40|5[BDEbde]|60|7[BCDbcd]|[89A-Fa-f][0-9A-Fa-f]"
 """Escapes that may stand in a path: not of letters, digits, `-._~`, `/`, a backslash, `?`, `#`, `%`, controls."""
@@ -42,7 +41,7 @@ class UriRules:
     """
 
     allow: Patterns | None = None
-    deny: Patterns = NONE
+    deny: Patterns = NO_PATTERNS
 
     @cached_property
     def free(self) -> bool:
@@ -51,7 +50,7 @@ class UriRules:
 
     @cached_property
     def _normal(self) -> tuple[Patterns, Patterns]:
-        return _with_forms(self.allow or NONE), _with_forms(self.deny)
+        return _with_forms(self.allow or NO_PATTERNS), _with_forms(self.deny)
 
     def permit(self, exposed: str, server: str, own: str, known_as: Sequence[str] = ()) -> bool:
         """Whether the class may read a URI that an agent names: one that is not canonical it may not.

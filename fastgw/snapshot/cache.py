@@ -1,5 +1,5 @@
 """What the compiles of one configuration share: the settings made ready, what each server offers, and whatever the last
-compile made.
+compile made; and one endpoint in the making.
 
 What is kept is made of *ingredients*, compared by identity: every step is a pure function of its ingredients and of the
 settings, and whatever may be equal though made anew goes through `as_before` first. So a compile that finds one
@@ -12,12 +12,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fastgw.catalog.definitions import Definition
+from fastgw.catalog.definitions import Definition, DefinitionKind
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import SEPARATOR, shortened
 from fastgw.catalog.precedence import Given, Precedence
-from fastgw.catalog.route import Deadlines
-from fastgw.catalog.tools import LISTS, Catalogue
+from fastgw.catalog.tools import Catalogue
 from fastgw.config.rules import policies_of
 from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
@@ -30,6 +29,8 @@ Place = Hashable
 """What is kept: its kind, path of the endpoint, server. There are as many as the settings have of these."""
 Own = tuple[str, str]
 """A server's name and its own name for a tool or prompt."""
+Definitions = Mapping[str, Definition]
+"""A server's tools by own name, with URIs as this endpoint exposes them. The same object while nothing has changed."""
 TIMES = ("timeout", "max_timeout", "idle_timeout")
 """Settings of calls that have a place at every level: tool, server, endpoint, top."""
 
@@ -54,25 +55,18 @@ class CompileCache:
     def kept(self, place: Place, ingredients: tuple[object, ...], make: Callable[[], T]) -> T:
         """What was made the last time where its ingredients are the same objects, else what `make` makes."""
         found = self._kept.get(place)
-        if found is None or not _same(found[0], ingredients):
+        if found is None or [*map(id, found[0])] != [*map(id, ingredients)]:
             found = self._kept[place] = ingredients, make()
         made: T = found[1]
         return made
 
     def as_before(self, place: Place, value: T) -> T:
         """The value of the last time where it equals this one, so that it is the same ingredient."""
-        found = self._kept.get(place)
-        if found is None or found[1] != value:
+        before: T | None = self.last(place)
+        if before is None or before != value:
             self._kept[place] = (), value
             return value
-        kept: T = found[1]
-        return kept
-
-    def exchanged(self, place: Place, value: T) -> T:
-        """The value of the last time, and this one for the next; itself where there is none."""
-        earlier: T = self._kept.get(place, ((), value))[1]
-        self._kept[place] = (), value
-        return earlier
+        return before
 
     def last(self, place: Place) -> Any:
         """What was made the last time, whatever of; None where there is nothing."""
@@ -81,33 +75,23 @@ class CompileCache:
 
 
 class Filter:
-    """The key `tools:` of a server or an endpoint: it is taken what is named there, and nothing else."""
-
-    def __init__(self, texts: Sequence[str] | None) -> None:
-        self.names = {kind: NameFilter(None if texts is None else of_kind(kind, texts)) for kind in ("", PROMPT)}
-        self.uris = None if texts is None else Patterns(of_kind(RESOURCE, texts))
-        """Tried on URIs; None takes all."""
-
-    @property
-    def no_uris(self) -> bool:
-        """Whether no resource can be taken."""
-        return self.uris is not None and not self.uris.texts
-
-
-class NameFilter:
-    """Patterns over names, and those with a slash over `server/name`; None takes everything."""
+    """The key `tools:` of a server or an endpoint: what is named there is taken, and nothing else; None takes all."""
 
     def __init__(self, texts: Sequence[str] | None) -> None:
         self._everything = texts is None
-        self._names, self._sources = by_slash(texts or ())
+        self._by_kind = {kind: by_slash(of_kind(kind, texts or ())) for kind in ("", PROMPT)}
+        self.uris = None if texts is None else Patterns(of_kind(RESOURCE, texts))
+        """Tried on URIs; None takes all."""
+        self.no_uris = self.uris is not None and not self.uris.texts
 
-    def take(self, name: str, sources: Sequence[str]) -> bool:
+    def take(self, kind: str, name: str, sources: Sequence[str]) -> bool:
         """Whether a tool or prompt is taken: by its name, or by `server/name` of every target."""
-        return self._everything or self._names.fits(name) or all(map(self._sources.fits, sources))
+        names, patterns = self._by_kind[kind]
+        return self._everything or names.fits(name) or all(map(patterns.fits, sources))
 
-    def give(self, server: str, own: str) -> bool:
+    def take_own(self, kind: str, server: str, own: str) -> bool:
         """Whether a server's own one is taken: by its own name, or by `server/name`."""
-        return self.take(own, (own,)) or self.take(own, (f"{server}/{own}",))
+        return self.take(kind, own, (own,)) or self.take(kind, own, (f"{server}/{own}",))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +107,7 @@ class ServerOffer:
     notices: tuple[Notice, ...] = ()
 
 
-NOTHING = ServerOffer()
+NEVER_ANSWERED = ServerOffer()
 
 
 class ServerCatalogues:
@@ -132,14 +116,12 @@ class ServerCatalogues:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.notices: list[Notice] = []
-        self.offer = dict.fromkeys(settings.servers, NOTHING)
+        self.offer = dict.fromkeys(settings.servers, NEVER_ANSWERED)
         written = {key: tool.model_fields_set - {"to", "route"} for key, tool in settings.tools.items()}
         self.places = Precedence(
             {key: {name: getattr(tool, name) for name in written[key]} for key, tool in settings.tools.items()}
         )
         self.filters = {name: Filter(server.tools) for name, server in settings.servers.items()}
-        self.deadlines: dict[object, Deadlines] = {}
-        """By what they follow from, and by themselves: a snapshot of 10,000 tools travels with a handful of objects."""
         self.entries = {key: tool for key, tool in settings.tools.items() if tool.to or tool.route}
         for key in [key for key in self.entries if is_wild(key) or "/" in key]:
             self.notices.append(Notice(key, "left out: `to` and `route` need a plain name"))
@@ -167,22 +149,19 @@ def times(place: ServerSettings | EndpointSettings | Settings) -> Given:
     return {key: seconds for key in TIMES if (seconds := getattr(place, key)) is not None}
 
 
-def _same(earlier: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return len(earlier) == len(now) and all(a is b for a, b in zip(earlier, now, strict=True))
-
-
 def _offer(server: str, catalogue: Catalogue | None, last: ServerOffer) -> ServerOffer:
     if catalogue is None:
-        return NOTHING
+        return NEVER_ANSWERED
     if catalogue is last.catalogue:
         return last
-    if last is NOTHING:
+    if last is NEVER_ANSWERED:
         # Its dictionaries are empty, and must not be taken for those of a server that has said so.
         last = ServerOffer()
     twice: list[str] = []
-    lists: dict[str, Any] = {name: _by_key(getattr(catalogue, name), getattr(last, name), twice) for name in LISTS}
+    fields = [kind.field for kind in DefinitionKind]
+    lists: dict[str, Any] = {name: _by_key(getattr(catalogue, name), getattr(last, name), twice) for name in fields}
     notices = (*catalogue.notices, *(Notice(f"{server}/{key}", "listed twice: the first is used") for key in twice))
-    return ServerOffer(catalogue, declares=_declared(catalogue), notices=notices, **lists)
+    return ServerOffer(catalogue, declares=catalogue.capabilities, notices=notices, **lists)
 
 
 def _by_key(listed: Iterable[Definition], last: dict[str, Definition], twice: list[str]) -> dict[str, Definition]:
@@ -194,12 +173,42 @@ def _by_key(listed: Iterable[Definition], last: dict[str, Definition], twice: li
             continue
         earlier = last.get(one.key)
         found[one.key] = earlier if earlier is not None and earlier == one else one
-    return last if _same(tuple(found.values()), tuple(last.values())) else found
+    return last if [*map(id, found.values())] == [*map(id, last.values())] else found
 
 
-def _declared(catalogue: Catalogue) -> frozenset[str]:
-    """The capabilities; of a catalogue that knows none (an older release kept it) what its lists hold."""
-    if catalogue.capabilities:
-        return catalogue.capabilities
-    held = {"resources": catalogue.resources or catalogue.templates, "prompts": catalogue.prompts}
-    return frozenset(name for name, listed in held.items() if listed)
+class EndpointBuilder:
+    """One endpoint in the making; `cache.catalogues` is what holds on every endpoint."""
+
+    def __init__(self, cache: CompileCache, path: str, endpoint: EndpointSettings) -> None:
+        known = cache.settings.servers
+        self.cache = cache
+        self.path = path
+        self.endpoint = endpoint
+        self.catalogues = cache.catalogues
+        self.servers = tuple(name for name in known if endpoint.servers is None or name in endpoint.servers)
+        self.takes = Filter(endpoint.tools)
+        self.tools: dict[str, Definitions] = {}
+        self.notices: list[Notice] = []
+
+    def answered(self, server: str) -> bool:
+        """Whether it has ever said what it offers."""
+        return self.catalogues.offer[server] is not NEVER_ANSWERED
+
+    def note(self, subject: str, text: str) -> Notice:
+        """A remark for the operator about this endpoint."""
+        return Notice(subject, text, self.path)
+
+    def missing(self, subject: str, why: str) -> None:
+        """Take down why something is not there, where that is asked for."""
+        if self.cache.missing is not None:
+            self.cache.missing.append(self.note(subject, why))
+
+    def hides(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
+        """Whether an entry of `tools:` hides a tool, see `Precedence.hidden`."""
+        if not self.catalogues.places.hidden(name, sources, known_as):
+            return False
+        if self.cache.missing is not None:
+            tools = self.cache.settings.tools.items()
+            hiding = [key for key, tool in tools if tool.hidden and Patterns([key]).fit_any(known_as)]
+            self.missing(name or sources[0], f"hidden by the entry {' and '.join(hiding)} of `tools`")
+        return True

@@ -1,63 +1,69 @@
 """A snapshot on its way to the workers: parts by the hash of their content; only those that a worker lacks are sent.
 
-A part is a few grants, a piece of a list's text, a page, the URIs of an endpoint, or a view; pages and views name their
-parts by hash. Each takes a worker a millisecond or so, with calls in between: ten thousand tools at once held them up
-for 100 ms. Most changes are those of one server, and what has not changed stays the same object at a worker.
+A part is a few grants, what a view has of one section, a piece of a list's text, a page, the URIs of an endpoint, or a
+view; those made of others name them by hash. Each takes a worker a millisecond or so, with calls in between: ten
+thousand tools at once held them up for 100 ms. Most changes are those of one server, and what has not changed stays the
+same object at a worker.
 """
 
 from __future__ import annotations
 
+import copyreg
 import pickle
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
-from itertools import count, groupby, repeat
-from operator import itemgetter
-from typing import Any
+from io import BytesIO
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from fastgw.catalog.listing import ListEntry
+from fastgw.catalog.route import Arm, Route, Target
 from fastgw.catalog.uris import Uris
 from fastgw.policy.uris import UriRules
-from fastgw.snapshot.model import Grant, Listing, Page, Snapshot, View
+from fastgw.snapshot.model import Grant, ListEntry, Listing, Page, Snapshot, View
 
-GRANTS = 64
-"""Most grants of one part: about half a millisecond to unpickle."""
-ITEMS = 4
-"""Items in a piece of a list's text, on the average."""
-RUNS = 64
-"""Parts whose grants are placed in a view without a pause: about 0.3 ms."""
-NO_URIS = Uris()
+MOST = 32
+"""Most grants of one part, about half a millisecond to unpickle; and most items in a piece of a list's text."""
 
+T = TypeVar("T")
 Part = tuple[bytes, bytes]
 """Hash, and pickled."""
-Runs = tuple[tuple[bytes, bytes], ...]
-"""Grants in their order: hashes of parts, with places in each."""
 _Ids = tuple[int, ...]
 """Places in memory of what a part is made of."""
 
 
+class SectionLayout(NamedTuple):
+    """What one view has of a section, in its order: hashes of parts with grants, with places in each."""
+
+    runs: tuple[tuple[bytes, bytes], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class PageLayout:
-    """A page: hashes of the pieces of each text that differs from the others, and each dialect's place in `texts`.
+    """A page: for each dialect the hashes of its pieces, which are some items each, with commas between them."""
 
-    A piece is some items, with commas between them.
-    """
-
-    texts: tuple[tuple[bytes, ...], ...]
-    of: dict[str, int]
+    texts: dict[str, tuple[bytes, ...]]
     start: int
     more: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ViewLayout:
-    """A view by its parts; `lists` has the hashes of the pages and the fingerprint of each list."""
+    """A view by its parts: hashes of what it has of each section, and of each list's pages, with the fingerprint."""
 
-    grants: Runs
-    prompts: Runs
+    tools: tuple[bytes, ...]
+    prompts: tuple[bytes, ...]
     uri_rules: UriRules
     lists: dict[str, tuple[tuple[bytes, ...], int]]
+
+
+class _Made(NamedTuple):
+    """What some objects have become: one part, or one for each view or dialect; and what else these name parts of."""
+
+    parts: list[Part]
+    inner: list[_Ids]
 
 
 class EncodedSnapshot:
@@ -71,13 +77,10 @@ class EncodedSnapshot:
         self.parts: dict[bytes, bytes] = {}
         """Hash to pickled part; each comes after those it names."""
         self._snapshot = snapshot  # its objects are known by their places in memory: they must live
-        self._made: dict[_Ids, list[Part]] = {}
-        """What objects have become: one part, or one for each dialect of agents."""
-        self._pieces: dict[_Ids, list[_Ids]] = {}
-        """Of each page: what its pieces are made of."""
-        self._before = before
+        self._made: dict[_Ids, _Made] = {}
+        self._before = before._made if before is not None else {}
         layout = self._layout(snapshot) if isinstance(snapshot, Snapshot) else (snapshot, {})
-        self._before = None
+        self._before = {}
         self.root = pickle.dumps(layout, pickle.HIGHEST_PROTOCOL)
         """What is sent each time: the snapshot less its parts, and by endpoint the hashes of its URIs and its views."""
 
@@ -85,98 +88,111 @@ class EncodedSnapshot:
         """The parts that those lack who have the ones with the hashes `known`."""
         return ((key, text) for key, text in self.parts.items() if key not in known)
 
-    def _add(self, made_of: Sequence[object], make: Callable[[Any], list[Part]]) -> list[Part]:
-        """Add what these objects become, the snapshot before may have made it."""
-        ids = tuple(map(id, made_of))
-        # Once for all who name it: a view that names one hash twice would be pickled otherwise the next time.
-        made = self._made.get(ids)
-        if made is None:
-            before = self._before._made.get(ids) if self._before is not None else None
-            made = self._made[ids] = before or make(made_of)
-            self.parts.update(made)
-        return made
+    def _add(self, made_of: Sequence[object], make: Callable[[Any], _Made]) -> list[Part]:
+        """Add what these objects become."""
+        ids = _ids(made_of)
+        if not self._taken_over(ids):
+            made = self._made[ids] = make(made_of)
+            self.parts.update(made.parts)
+        return self._made[ids].parts
+
+    def _taken_over(self, ids: _Ids) -> bool:
+        """Whether it is there, now that it has been taken from the snapshot before."""
+        if ids not in self._made and (made := self._before.get(ids)) is not None:
+            for one in made.inner:
+                self._taken_over(one)
+            self._made[ids] = made
+            self.parts.update(made.parts)
+        return ids in self._made
 
     def _layout(self, snapshot: Snapshot) -> tuple[Snapshot, dict[str, tuple[bytes, list[bytes]]]]:
-        views = [view for endpoint in snapshot.endpoints.values() for view in endpoint.views]
-        tools_and_prompts = [found for view in views for found in (view.grants, view.prompts)]
-        places = self._add_grants([grant for found in tools_and_prompts for grant in found.values()])
         hashes, bare = {}, {}
         for path, endpoint in snapshot.endpoints.items():
-            uris = self._add((endpoint.uris,), lambda found: _parts_of(found[0]))[0][0]
-            hashes[path] = uris, [self._add_view(view, places) for view in endpoint.views]
+            views = endpoint.views
+            [(uris, _)] = self._add((endpoint.uris,), lambda found: _pickled(found[0]))
+            tools = self._add_sections([view.tool_sections or (view.grants,) for view in views])
+            prompts = self._add_sections([view.prompt_sections or (view.prompts,) for view in views])
+            hashes[path] = uris, list(map(self._add_view, views, tools, prompts))
             # Which routes there are is for operators to see, and they ask the controller.
-            bare[path] = replace(endpoint, routes={}, views=(View(),) * len(endpoint.views), uris=NO_URIS)
+            bare[path] = replace(endpoint, routes={}, views=(View(),) * len(views), uris=Uris())
         return replace(snapshot, endpoints=bare), hashes
 
-    def _add_grants(self, grants: list[Grant]) -> dict[int, tuple[bytes, int]]:
-        """Where each grant is, by its place in memory: hash of a part, and the place in it."""
-        places: dict[int, tuple[bytes, int]] = {}
-        unique = list(dict(zip(map(id, grants), grants, strict=True)).values())
-        begin = 0
-        for end, grant in enumerate(unique, 1):
-            # Names decide where a part ends, so that what stands behind a change is parted as before.
-            last = end == len(unique) or crc32(grant.route.name.encode()) % (GRANTS // 2) == 0
-            if last or end - begin == GRANTS:
-                some = tuple(unique[begin:end])
-                [(key, _)] = self._add(some, _parts_of)
-                places.update(zip(map(id, some), zip(repeat(key), count()), strict=False))
-                begin = end
-        return places
+    def _add_sections(self, views: Sequence[Sequence[dict[str, Grant]]]) -> Iterator[tuple[bytes, ...]]:
+        """The hash of each section, view by view; views share the grants that they have in common."""
+        made = [self._add(section, self._made_of_section) for section in zip(*views, strict=True)]
+        return zip(*[[key for key, _ in parts] for parts in made], strict=True)
 
-    def _add_view(self, view: View, places: Mapping[int, tuple[bytes, int]]) -> bytes:
+    def _made_of_section(self, views: Sequence[dict[str, Grant]]) -> _Made:
+        unique = {id(grant): grant for grants in views for grant in grants.values()}
+        cut = list(_cut(list(unique.values()), lambda grant: crc32(grant.route.name.encode())))
+        places: dict[int, tuple[bytes, int]] = {}
+        for some in cut:
+            [(key, _)] = self._add(some, _pickled)
+            places.update((id(grant), (key, at)) for at, grant in enumerate(some))
+        layouts = []
+        for grants in views:
+            runs = groupby([places[id(grant)] for grant in grants.values()], lambda place: place[0])
+            layouts.append(SectionLayout(tuple([(key, bytes([at for _, at in run])) for key, run in runs])))
+        return _Made([_part(layout) for layout in layouts], list(map(_ids, cut)))
+
+    def _add_view(self, view: View, tools: tuple[bytes, ...], prompts: tuple[bytes, ...]) -> bytes:
         lists = {
-            method: (tuple([self._add_page(page) for page in found.pages]), found.fingerprint)
+            method: (tuple([self._add((page,), self._made_of_page)[0][0] for page in found.pages]), found.fingerprint)
             for method, found in view.lists.items()
         }
-        layout = ViewLayout(_runs(view.grants, places), _runs(view.prompts, places), view.uri_rules, lists)
-        [(key, text)] = _parts_of(layout)
+        key, text = _part(ViewLayout(tools, prompts, view.uri_rules, lists))
         self.parts[key] = text
         return key
 
-    def _add_page(self, page: Page) -> bytes:
-        ids = (id(page),)
-        if self._before is not None and ids in self._before._made and ids not in self._made:
-            pieces = self._pieces[ids] = self._before._pieces[ids]
-            for piece in pieces:
-                self._made[piece] = self._before._made[piece]
-                self.parts.update(self._made[piece])
-        return self._add((page,), self._parts_of_page)[-1][0]
-
-    def _parts_of_page(self, pages: Sequence[Page]) -> list[Part]:
-        """Its layout; its pieces are added."""
+    def _made_of_page(self, pages: Sequence[Page]) -> _Made:
         (page,) = pages
-        pieces = [(some, self._add(some, _parts_of_items)) for some in _cut(page.entries)]
-        self._pieces[id(page),] = [tuple(map(id, some)) for some, _ in pieces]
-        columns = {id(text): at for at, text in enumerate(page.items.values())}  # dialects that list the same share one
-        places = {key: at for at, key in enumerate(columns)}
-        texts = tuple([tuple([made[at][0] for _, made in pieces]) for at in columns.values()])
-        of = {name: places[id(text)] for name, text in page.items.items()}
-        return _parts_of(PageLayout(texts, of, page.start, page.more))
+        cut = list(_cut(page.entries, lambda entry: entry.checksum))
+        pieces = [self._add(some, _made_of_items) for some in cut]
+        columns = [tuple([parts[at][0] for parts in pieces]) for at in range(len(page.items))]
+        shared = {column: column for column in columns}  # dialects that list the same: each column is pickled once
+        texts = {dialect: shared[column] for dialect, column in zip(page.items, columns, strict=True)}
+        return _Made([_part(PageLayout(texts, page.start, page.more))], list(map(_ids, cut)))
 
 
-def _runs(grants: Mapping[str, Grant], places: Mapping[int, tuple[bytes, int]]) -> Runs:
-    runs = groupby([places[id(grant)] for grant in grants.values()], itemgetter(0))
-    return tuple([(key, bytes([at for _, at in run])) for key, run in runs])
+def _ids(made_of: Sequence[object]) -> _Ids:
+    return tuple(map(id, made_of))
 
 
-def _parts_of(found: object) -> list[Part]:
-    text = pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
-    return [(blake2b(text, digest_size=16).digest(), text)]
+def _reducer(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[object, ...]]]:
+    values = attrgetter(*[field.name for field in fields(kind)])
+    return lambda one: (kind, values(one))
 
 
-def _parts_of_items(some: Sequence[ListEntry]) -> list[Part]:
-    """One for each dialect: these items, with commas between them."""
-    columns = zip(*[entry.texts for entry in some], strict=True)
-    made: dict[tuple[bytes, ...], Part] = {}
-    return [made.get(texts) or made.setdefault(texts, _parts_of(b",".join(texts))[0]) for texts in columns]
+_REDUCERS = copyreg.dispatch_table | {kind: _reducer(kind) for kind in (Grant, Route, Arm, Target)}
+"""Dataclasses with slots pickle themselves field by field, in Python: of ten thousand tools that is half the time."""
 
 
-def _cut(entries: Sequence[ListEntry]) -> Iterator[Sequence[ListEntry]]:
-    """Items in pieces: an item decides by itself whether a piece ends with it, so that a new one moves no other."""
+def _part(found: object) -> Part:
+    written = BytesIO()
+    pickler = pickle.Pickler(written, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table = _REDUCERS
+    pickler.dump(found)
+    text = written.getvalue()
+    return blake2b(text, digest_size=16).digest(), text
+
+
+def _pickled(found: object) -> _Made:
+    return _Made([_part(found)], [])
+
+
+def _made_of_items(some: Sequence[ListEntry]) -> _Made:
+    """A part for each dialect: these items, with commas between them."""
+    columns = list(zip(*[entry.texts for entry in some], strict=True))
+    parts = {texts: _part(b",".join(texts)) for texts in dict.fromkeys(columns)}
+    return _Made([parts[texts] for texts in columns], [])
+
+
+def _cut(items: Sequence[T], checksum: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """In pieces: an item decides by itself whether a piece ends with it, so that a new one moves no other."""
     begin = 0
-    for end, entry in enumerate(entries, 1):
-        if end == len(entries) or entry.checksum % ITEMS == 0:
-            yield entries[begin:end]
+    for end, item in enumerate(items, 1):
+        if end == len(items) or checksum(item) % (MOST // 2) == 0 or end - begin == MOST:
+            yield tuple(items[begin:end])
             begin = end
 
 
@@ -196,18 +212,25 @@ class SnapshotDecoder:
         found = pickle.loads(text)
         if isinstance(found, PageLayout):
             found = self._page(found)
+        elif isinstance(found, SectionLayout):
+            section: dict[str, Grant] = {}
+            for part, places in found.runs:
+                grants = self.parts[part]
+                section.update([(grants[at].route.name, grants[at]) for at in places])
+                yield
+            found = section
         elif isinstance(found, ViewLayout):
-            grants: dict[str, Grant] = {}
-            for at, (name, places) in enumerate(found.grants):
-                if at % RUNS == 0:
+            tools: dict[str, Grant] = {}
+            prompts: dict[str, Grant] = {}
+            for has, sections in ((tools, found.tools), (prompts, found.prompts)):
+                for part in sections:
+                    has.update(self.parts[part])
                     yield
-                grants.update(self._named(name, places))
-            prompts = dict([pair for name, places in found.prompts for pair in self._named(name, places)])
             lists = {
                 method: Listing(tuple([self.parts[page] for page in pages]), fingerprint)
                 for method, (pages, fingerprint) in found.lists.items()
             }
-            found = View(grants, prompts, found.uri_rules, lists)
+            found = View(tools, prompts, found.uri_rules, lists)
         self.parts[key] = found
         yield
 
@@ -226,18 +249,13 @@ class SnapshotDecoder:
             snapshot = replace(snapshot, endpoints=endpoints)
         return snapshot, [self.parts.pop(key, None) for key in gone]
 
-    def _named(self, key: bytes, places: bytes) -> list[tuple[str, Grant]]:
-        grants = self.parts[key]
-        return [(grants[at].route.name, grants[at]) for at in places]
-
     def _page(self, layout: PageLayout) -> Page:
-        texts = []
-        for pieces in layout.texts:
-            text = b"[" + b",".join([self.parts[piece] for piece in pieces]) + b"]"
+        texts: dict[tuple[bytes, ...], bytes] = {}
+        for pieces in dict.fromkeys(layout.texts.values()):
+            text = texts[pieces] = b"".join((b"[", b",".join([self.parts[piece] for piece in pieces]), b"]"))
             # From here on the pieces are places in the page: all lists would be kept twice otherwise.
             view, begin = memoryview(text), 1
             for piece in pieces:
                 end = begin + len(self.parts[piece])
                 self.parts[piece], begin = view[begin:end], end + 1
-            texts.append(text)
-        return Page({name: texts[at] for name, at in layout.of.items()}, layout.start, layout.more)
+        return Page({dialect: texts[pieces] for dialect, pieces in layout.texts.items()}, layout.start, layout.more)

@@ -16,12 +16,10 @@ from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol import names
 from fastgw.protocol.names import MODERN_VERSION, Era
-from fastgw.snapshot.cache import CompileCache, ServerCatalogues
-from fastgw.snapshot.endpoint_builder import EndpointBuilder, builder_of
+from fastgw.snapshot.cache import CompileCache, EndpointBuilder, ServerCatalogues
+from fastgw.snapshot.exposure import PromptExposure, ToolExposure, reading_of
 from fastgw.snapshot.model import Address, Backend, Endpoint, KeyEntry, Snapshot, fresh_until
-from fastgw.snapshot.resources import reading_of
-from fastgw.snapshot.tools import Prompts, Tools
-from fastgw.snapshot.views import EndpointSections, Views
+from fastgw.snapshot.visibility import EndpointSections, joined, views_of
 
 DEFAULT_ENDPOINT = "/mcp"
 BODY = 30.0
@@ -59,7 +57,7 @@ def compile_snapshot(
     catalogues.take(learned.catalogues)
     fresh = {name: one.fresh_until for name, one in learned.catalogues.items() if one is not None}
     endpoints = endpoints_of(settings).items()
-    made = [_endpoint(builder_of(cache, path, endpoint), fresh) for path, endpoint in endpoints]
+    made = [_endpoint(EndpointBuilder(cache, path, endpoint), fresh) for path, endpoint in endpoints]
     notices = [*catalogues.notices, *(notice for offer in catalogues.offer.values() for notice in offer.notices)]
     notices.extend(notice for _, found in made for notice in found)
     snapshot = Snapshot(
@@ -92,31 +90,33 @@ def endpoints_of(settings: Settings) -> Mapping[str, EndpointSettings]:
 
 def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[Endpoint, list[Notice]]:
     uris, readers, resources, templates = reading_of(builder)
-    tools = Tools(builder).sections()
+    tools = ToolExposure(builder).sections()
     sections: EndpointSections = {
         names.TOOLS_LIST: tools,
-        names.PROMPTS_LIST: Prompts(builder).sections(),
+        names.PROMPTS_LIST: PromptExposure(builder).sections(),
         names.RESOURCES_LIST: resources,
         names.TEMPLATES_LIST: templates,
     }
-    views = Views(builder, sections)
     settings, agents = builder.endpoint, builder.cache.agents
     # Where API keys are no way in, their agents have no view: they are strangers here.
     known = agents if settings.auth is None or not {"keys", "none"}.isdisjoint(settings.auth) else ()
+    view_of, views, guides = views_of(builder, sections, (ANONYMOUS.agent, *known))
     endpoint = Endpoint(
         path=builder.path,
-        routes={name: row.route for section in tools for name, row in section.rows.items()},
-        view_of={agent: views.index(agent) for agent in (ANONYMOUS.agent, *known)},
-        views=tuple(views.built),
+        routes=joined(section.routes for section in tools),
+        view_of=view_of,
+        views=views,
         anonymous=settings.auth == ("none",),
         fresh_until=fresh_until(builder.servers, fresh),
         servers=builder.servers,
         instructions=settings.instructions,
         uris=uris,
         readers=readers,
-        completes=frozenset(server for server in builder.servers if "completions" in builder.offer(server).declares),
+        completes=frozenset(
+            server for server in builder.servers if "completions" in builder.catalogues.offer[server].declares
+        ),
         origins=None if settings.origins is None else frozenset(settings.origins),
-        guides=views.guides(),
+        guides=guides,
     )
     return endpoint, [*builder.notices, *(notice for section in tools for notice in section.notices)]
 
@@ -163,7 +163,7 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
 
 
 def effective_era(configured: str, found: tuple[T, str]) -> tuple[T | str, str]:
-    """(era, revision) to go by: where the configuration settles the era, what was found of the other is not used."""
+    """(era, revision) to go by: where the configuration names the era, what was found of the other is not used."""
     if configured in ("auto", found[0]):
         return found
     return configured, MODERN_VERSION if configured == Era.MODERN.value else ""

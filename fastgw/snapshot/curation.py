@@ -1,5 +1,5 @@
 """What agents are shown of a tool (its server's definition, under the exposed name and with the operator's words), and
-what the operator settles about its arguments and answers: fixed and default arguments, and what is validated.
+what the operator has said of its arguments and answers: fixed and default arguments, and what is validated.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 
 from fastgw.catalog.definitions import Definition, tails
 from fastgw.catalog.effort import UnusableSchema
-from fastgw.catalog.listing import ListEntry, entry
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Checks, Pairs
 from fastgw.catalog.validation import objection
 from fastgw.config.tree import Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.headers import ParamHeader
+from fastgw.snapshot.model import ListEntry, entry
 
 _TEXTS = msgspec.json.Decoder(list[str]).decode
 _POINT = re.compile(r"([+-]?)(\d*)(?:(\.)(\d*))?([eE][+-]?\d+)?")
@@ -31,23 +31,17 @@ class ShownTool:
 
     entry: ListEntry
     param_headers: tuple[ParamHeader, ...]
-    schema: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class SettledArm:
-    """An arm as the settings of its first target say, what those are shown who take it (None: it has no target here),
-    and remarks.
-    """
-
-    arm: Arm
-    shown: ShownTool | None
-    remarks: tuple[str, ...] = ()
+ConfiguredArm = tuple[Arm, ShownTool | None, tuple[str, ...]]
+"""An arm as the settings of its first target say, what those are shown who take it (None: it has no target here), and
+remarks for the operator.
+"""
 
 
 def curated(
     name: str, arm: Arm, chain: Sequence[Given], definition: Definition, renamed: Sequence[tuple[str, str]]
-) -> SettledArm:
+) -> ConfiguredArm:
     """The arm with what its calls send and must fit, and the tool as agents see it.
 
     Args:
@@ -63,19 +57,20 @@ def curated(
     if fixed or defaults:
         left = {name: value for name, value in defaults.items() if name not in fixed}
         arm = replace(arm, fixed=_texts(fixed), defaults=_texts(left))
-    shown = _shown_tool(name, arm, chain, definition, {theirs: our for our, theirs in renamed})
-    checks, remarks = _checks(chain, definition, shown.schema)
+    shown, schema = _shown_tool(name, arm, chain, definition, {theirs: our for our, theirs in renamed})
+    checks, remarks = _checks(chain, definition, schema)
     if checks is not None:
         arm = replace(arm, checks=checks)
     if arm.fixed or arm.defaults:
         _refuse_their_names(arm)
         remarks = (*_unknown_arguments(arm, definition), *remarks)
-    return SettledArm(arm, shown, remarks)
+    return arm, shown, tuple(remarks)
 
 
 def _shown_tool(
     name: str, arm: Arm, chain: Sequence[Given], definition: Definition, ours: Mapping[str, str]
-) -> ShownTool:
+) -> tuple[ShownTool, bytes]:
+    """The tool as agents see it, and its input schema."""
     changed = _overrides(definition.members, chain)
     schema, headers = definition.members["inputSchema"], definition.param_headers
     fixed, defaults = dict(arm.fixed), dict(arm.defaults)
@@ -96,7 +91,7 @@ def _shown_tool(
         moved = [(header, shown(header.path[0])) for header in headers]
         headers = tuple(replace(one, path=(name, *one.path[1:])) for one, name in moved if name is not None)
     ends = tails({**definition.members, **changed}) if changed else definition.tails
-    return ShownTool(entry(quote(name), ends), headers, schema)
+    return ShownTool(entry(quote(name), ends), headers), schema
 
 
 def _overrides(written: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str, bytes]:
@@ -149,12 +144,9 @@ def _checks(chain: Sequence[Given], definition: Definition, shown: bytes) -> tup
     if not definition.size:
         return Checks(pending=True), ()
     arguments = _usable(shown, "inputSchema") if "arguments" in wanted else None
-    results: bytes | None = None
-    remarks: tuple[str, ...] = ()
-    if "results" in wanted and (own := definition.members.get("outputSchema")):
-        results = _usable(own, "outputSchema")
-    elif "results" in wanted:
-        remarks = ("its results are not validated: it has no outputSchema",)
+    own = definition.members.get("outputSchema") if "results" in wanted else None
+    results = _usable(own, "outputSchema") if own else None
+    remarks = () if own or "results" not in wanted else ("its results are not validated: it has no outputSchema",)
     return (Checks(arguments, results) if arguments or results else None), remarks
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.route import Route
-from fastgw.catalog.templates import backwards
-from fastgw.catalog.uris import Owned, Uris
+from fastgw.catalog.uris import Owned, Uris, backwards
 from fastgw.policy.patterns import PROMPT
-from fastgw.snapshot.cache import NOTHING, ServerCatalogues
+from fastgw.snapshot.cache import NEVER_ANSWERED, ServerCatalogues
 from fastgw.snapshot.model import Endpoint
 
 
@@ -31,7 +30,7 @@ class Compiled:
 
     def nothing(self, words: str) -> tuple[str, ...]:
         """These words, and of which servers nothing can be said."""
-        silent = [server for server in self.endpoint.servers if self.catalogues.offer[server] is NOTHING]
+        silent = [server for server in self.endpoint.servers if self.catalogues.offer[server] is NEVER_ANSWERED]
         if not silent:
             return (words,)
         return (words, f"nothing is kept under `data` yet of {', '.join(silent)}: what comes from there is not known")

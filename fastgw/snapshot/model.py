@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
+from zlib import crc32
 
 import orjson
 
 from fastgw.catalog.elements import DIALECTS, MODERN
-from fastgw.catalog.listing import PAGE, ListEntry
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Condition
@@ -17,6 +17,11 @@ from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import Principal
 from fastgw.policy.uris import ANY_URI, UriRules
+
+PAGE = 1000
+"""Items on one page. The order of lists is the configuration's: first the entries of `tools:` that have a `to` or
+`route`, as they are written, then the servers, as they are written, each with what it lists in its own order.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,43 @@ class Grant:
     conditions: tuple[Condition, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ListEntry:
+    """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up.
+
+    `checksum` is of the first text, worked out once: where lists are cut for their way to the workers goes by it.
+    """
+
+    texts: tuple[bytes, ...]
+    checksum: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "checksum", crc32(self.texts[0]))
+
+
+def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> ListEntry:
+    """An item under its exposed key (JSON text); `member` is what the key is called: `name`, `uri` or `uriTemplate`."""
+    head = b'{"%b":%b' % (member.encode(), key_json)
+    made: dict[int, bytes] = {}
+    # Equal tails are one object, and so are the texts made of them.
+    return ListEntry(tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails]))
+
+
+def encoded(part: Sequence[ListEntry]) -> dict[str, bytes]:
+    """The JSON array of one page for each of `DIALECTS`. Equal texts are one object."""
+    columns = list(zip(*[one.texts for one in part], strict=True)) or [()] * len(DIALECTS)
+    found: dict[str, bytes] = {}
+    for at, dialect in enumerate(DIALECTS):
+        like = next((i for i in range(at) if columns[i] == columns[at]), None)
+        found[dialect] = b"".join((b"[", b",".join(columns[at]), b"]")) if like is None else found[DIALECTS[like]]
+    return found
+
+
+def fingerprint(names: Iterable[str]) -> int:
+    """Of the names of a list, in their order: which list a cursor continues."""
+    return crc32("\n".join(names).encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a list, the array encoded: `[{...},{...}]`.
@@ -115,17 +157,25 @@ class Listing:
         return self.pages[0].more or self.pages[0].items[MODERN] != b"[]"
 
 
-NOTHING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
+EMPTY_LISTING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one class of principals sees on one endpoint; a method that `lists` does not have lists nothing."""
+    """What one class of principals sees on one endpoint; a method that `lists` does not have lists nothing.
+
+    Args:
+        grants: of tools, by exposed name.
+        tool_sections, prompt_sections: what `grants` and `prompts` are put together of, in the controller alone, for
+            all views of an endpoint in the same order: the codec knows them again after a change.
+    """
 
     grants: dict[str, Grant] = field(default_factory=dict)
     prompts: dict[str, Grant] = field(default_factory=dict)
     uri_rules: UriRules = ANY_URI
     lists: dict[str, Listing] = field(default_factory=dict)
+    tool_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
+    prompt_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

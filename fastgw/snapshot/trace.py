@@ -26,13 +26,11 @@ from fastgw.snapshot.compiler import DEFAULT_ENDPOINT, Learned, compile_snapshot
 from fastgw.snapshot.missing import Compiled, leads_by, why_missing, why_uri_missing
 from fastgw.snapshot.model import View
 
-Settle = Callable[[Arm, bytes], bytes]
+FillIn = Callable[[Arm, bytes], bytes]
 """Fills in and checks arguments as the gateway does; raises `Fault` where it would refuse them."""
 Record = dict[str, Any]
 _OUTRIGHT = ApplyingPolicies(1, 0)
 """Of one policy: it applies, whatever the arguments."""
-
-
 _CREDENTIALS = ("bearer", "basic", "header", "oauth")
 
 
@@ -84,7 +82,7 @@ class Trace:
     quotas: tuple[Record, ...] = ()
 
 
-def trace(settings: Settings, catalogues: Mapping[str, Catalogue], call: TracedCall, settle: Settle) -> Trace:
+def trace(settings: Settings, catalogues: Mapping[str, Catalogue], call: TracedCall, fill_in: FillIn) -> Trace:
     """What would become of the call.
 
     Args:
@@ -96,37 +94,30 @@ def trace(settings: Settings, catalogues: Mapping[str, Catalogue], call: TracedC
     endpoints = endpoints_of(settings)
     if call.endpoint not in endpoints:
         raise NoSuch(f"there is no endpoint {call.endpoint}; there are {', '.join(endpoints) or 'none'}")
-    auth = endpoints[call.endpoint].auth
-    principal = ANONYMOUS if auth == ("none",) else _principal(settings, call)
-    found = Trace(call.kind, call.name, principal.agent, dict(principal.claims), call.endpoint)
-    found.verdict = _why_not_let_in(settings, call, auth)
+    principal, why = _who(settings, call, endpoints[call.endpoint].auth)
+    found = Trace(call.kind, call.name, principal.agent, dict(principal.claims), call.endpoint, verdict=why)
     if not found.verdict:
         tracer = _Tracer(settings, catalogues, call, principal, found)
-        found.verdict = tracer.read() if call.kind == "resource" else tracer.called(settle)
+        found.verdict = tracer.read() if call.kind == "resource" else tracer.called(fill_in)
     return found
 
 
-def _principal(settings: Settings, call: TracedCall) -> Principal:
+def _who(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> tuple[Principal, str]:
+    """Who calls, and why it does not come in at all: empty where it does."""
+    if auth == ("none",):
+        return ANONYMOUS, ""
     if call.claims is not None:
-        return Principal(call.agent, dict(call.claims))
+        return Principal(call.agent, dict(call.claims)), ""
     if call.agent == ANONYMOUS.agent:
-        return ANONYMOUS
+        return ANONYMOUS, "refused: this endpoint lets nobody in without a credential"
     if call.agent not in settings.agents:
         raise NoSuch(f"there is no agent {call.agent}; --claims asks for one that is not in the configuration")
-    return Principal(call.agent, dict(settings.agents[call.agent].claims))
-
-
-def _why_not_let_in(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> str:
-    """Why the agent does not come in at all; empty where it does."""
-    if auth == ("none",) or call.claims is not None:
-        return ""
-    if call.agent == ANONYMOUS.agent:
-        return "refused: this endpoint lets nobody in without a credential"
-    if settings.agents[call.agent].disabled:
-        return "refused: the agent is disabled"
-    if auth is not None and "keys" not in auth:
-        return f"refused: no API key opens this endpoint; its ways in are {', '.join(auth)}"
-    return ""
+    agent, why = settings.agents[call.agent], ""
+    if agent.disabled:
+        why = "refused: the agent is disabled"
+    elif auth is not None and "keys" not in auth:
+        why = f"refused: no API key opens this endpoint; its ways in are {', '.join(auth)}"
+    return Principal(call.agent, dict(agent.claims)), why
 
 
 @dataclass(slots=True)
@@ -148,7 +139,7 @@ class _Tracer:
     known_as: Sequence[str] = ()
     owned: tuple[str, str] = ("", "")
 
-    def called(self, settle: Settle) -> str:
+    def called(self, fill_in: FillIn) -> str:
         """The verdict on a tool or prompt: the same steps as on the path, in the same order."""
         call, found = self.call, self.found
         here, view = self._compiled(self.settings)
@@ -173,7 +164,7 @@ class _Tracer:
             self._add_targets(arm, arm.targets)
             if arm.fixed or arm.defaults or arm.checks or arm.target.renamed:
                 try:
-                    arguments = settle(arm, arguments or b"{}")
+                    arguments = fill_in(arm, arguments or b"{}")
                 except Fault as refused:
                     fault = refused
         found.rules = self._rules(arguments)
@@ -263,7 +254,7 @@ class _Tracer:
         rules = Rules([policy], PROMPT if self.call.kind == "prompt" else "")
         if self.call.kind == "resource":
             return rules.uri_rules(_OUTRIGHT).permit_listed(self.call.name, *self.owned, self.known_as)
-        return rules.judge(rules.bits(self.call.name, sources, self.known_as), sources, _OUTRIGHT) is not None
+        return rules.judge(rules.about(self.call.name, sources, self.known_as), sources, _OUTRIGHT) is not None
 
     # -- where it goes, and what counts it ------------------------------------------------------------------------
 
@@ -313,7 +304,7 @@ class _Tracer:
 
     def _counting(self, one: ApplyingLimits, subject: CallSubject, arguments: bytes) -> Record:
         limit, table = one.limit, one.table_for(arguments)
-        bucket = limit.subject(self.principal, self.call.endpoint, subject)
+        bucket = limit.subject_reader(self.call.endpoint, subject)(self.principal)
         rate, at = None, None
         if limit.rate is not None:
             written = next(each for each in self.settings.limits if each.name == limit.name)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.definitions import LONGEST_URI, DefinitionKind, parse_definition, parse_definitions
+from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.elements import DIALECTS, LARGEST, MOST, UnfitElement
+from fastgw.policy.uris import LONGEST
 
 GOOD: dict[DefinitionKind, dict[str, Any]] = {
     DefinitionKind.PROMPT: {"name": "p", "arguments": [{"name": "a", "required": True, "title": "A", "x": 1}]},
@@ -50,7 +51,7 @@ URIS = [
     "file:///a", "HTTP://a/b?c#d", "ui://x", "help://", "urn:isbn:1", "a+b-c.d:e", "file:///%2e%2e/%00", "x:é", "c:\\a",
 ]  # fmt: skip
 NO_URIS = ["", "a", "/a", "//a/b", "1a:b", "a b:c", "a:b c", "a:b\n", "a:\x00", "a:\u202eb", "a:\u200bb", ":a", "é:a",
-           "{x}:a", "a:\u00a0", "a:" + "x" * LONGEST_URI, "a:" + "é" * (LONGEST_URI // 2)]  # fmt: skip
+           "{x}:a", "a:\u00a0", "a:" + "x" * LONGEST, "a:" + "é" * (LONGEST // 2)]  # fmt: skip
 
 
 @pytest.mark.parametrize("uri", URIS)
@@ -72,7 +73,7 @@ def test_a_template_needs_no_scheme(template: str) -> None:
     )
 
 
-@pytest.mark.parametrize("template", ["", "a b", "a:\x00", "{a\n}", "{x}" * LONGEST_URI])
+@pytest.mark.parametrize("template", ["", "a b", "a:\x00", "{a\n}", "{x}" * LONGEST])
 def test_a_template_is_bounded_and_visible(template: str) -> None:
     with pytest.raises(UnfitElement):
         parse_definition(DefinitionKind.TEMPLATE, "s", text(DefinitionKind.TEMPLATE, uriTemplate=template))

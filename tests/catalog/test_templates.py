@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from fastgw.catalog.templates import LONGEST_TEMPLATE, backwards
+from fastgw.catalog.uris import LONGEST_TEMPLATE, backwards
 from fastgw.policy.uris import LONGEST
 
 Value = str | list[str] | dict[str, str] | None

@@ -8,10 +8,9 @@ import pytest
 
 from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.elements import UnfitElement
-from fastgw.catalog.listing import PAGE, encoded, entry
 from fastgw.catalog.tools import Catalogue, dump, load
 from fastgw.protocol.headers import ParamHeader
-from fastgw.snapshot.model import Listing, Page
+from fastgw.snapshot.model import PAGE, Listing, Page, encoded, entry
 
 SCHEMA = b'"inputSchema":{"type": "object"}'
 

@@ -14,7 +14,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.gateway import grants
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import members
-from fastgw.snapshot.model import NOTHING, Endpoint, Grant, Listing, Page, View
+from fastgw.snapshot.model import EMPTY_LISTING, Endpoint, Grant, Listing, Page, View
 
 TIMES = Deadlines(1.0, 1.0, 1.0, 1.0)
 
@@ -42,7 +42,7 @@ def endpoint(*completes: str) -> Endpoint:
 
 SEEN = View(prompts={"hello": prompt("hello", "own-hello")})
 LISTED = View(lists={"resources/list": Listing((Page(dict.fromkeys(DIALECTS, b"[{}]"), 0, False),))})
-BLIND = View(lists={"resources/list": NOTHING})
+BLIND = View(lists={"resources/list": EMPTY_LISTING})
 
 
 def completion(ref: dict[str, Any]) -> Call:

@@ -20,7 +20,7 @@ def verdict(
 ) -> Decision | None:
     rules = Rules(policies)
     known = (name, *sources, *(source.partition("/")[2] for source in sources))
-    return rules.judge(rules.bits(name, sources, known), sources, rules.applying(ANN, "/mcp"))
+    return rules.judge(rules.about(name, sources, known), sources, rules.applying(ANN, "/mcp"))
 
 
 def allow(*patterns: str, match: Match | None = None) -> Policy:
@@ -102,7 +102,7 @@ def test_prompts_have_patterns_of_their_own() -> None:
 
     def judged(name: str, source: str) -> Decision | None:
         known = (name, source, source.partition("/")[2])
-        return rules.judge(rules.bits(name, (source,), known), (source,), applying)
+        return rules.judge(rules.about(name, (source,), known), (source,), applying)
 
     assert judged("summary", "s/summary") is FREE
     assert judged("moved", "s/own") is FREE
@@ -110,7 +110,7 @@ def test_prompts_have_patterns_of_their_own() -> None:
     assert judged("other", "s/other") is None
 
 
-def test_resources_have_rules_by_class_and_equal_classes_share_them() -> None:
+def test_resources_have_rules_by_class_and_equal_classes_have_equal_ones() -> None:
     policies = [
         allow("*", "resource:help://*"),
         deny("resource:help://secret*", match=QA),
@@ -122,7 +122,7 @@ def test_resources_have_rules_by_class_and_equal_classes_share_them() -> None:
     assert not anyone.permit("x:1", "s", "x:1")
     assert not qa.permit("help://secret", "s", "help://secret")
     assert qa.permit("x:1", "s", "x:1")
-    assert rules.uri_rules(rules.applying(Principal("eve", {"team": "x"}), "/mcp")) is anyone
+    assert rules.uri_rules(rules.applying(Principal("eve", {"team": "x"}), "/mcp")) == anyone
 
 
 def test_without_policies_every_resource_and_with_none_about_them_not_one() -> None:

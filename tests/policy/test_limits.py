@@ -29,7 +29,7 @@ FEW, MORE, MOST = (bucket_rate(calls, 60, calls) for calls in (1, 2, 3))
 
 
 def subject(*by: str, principal: Principal = BOT, call: CallSubject = CALL) -> Subject:
-    return Limit("l", by).subject(principal, "/mcp", call)
+    return Limit("l", by).subject_reader("/mcp", call)(principal)
 
 
 def of_claims(*values: Claim | None) -> Subject:
@@ -144,7 +144,7 @@ def reading(uri: str, own: str | None = None, *known_as: str) -> CallSubject:
     return CallSubject("resource", uri, "a", own or uri, known_as)
 
 
-URIS = ToolPatterns(only(), only(), uris=UriRules(None, only("docs://secret/*", "b/docs://other")))
+URIS = ToolPatterns((only(), only()), uris=UriRules(None, only("docs://secret/*", "b/docs://other")))
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def test_resources_in_every_spelling(call: CallSubject, taken: bool) -> None:
 
 
 def test_patterns_of_tools_say_nothing_of_the_rest() -> None:
-    tools = ToolPatterns(only("*"), only("*/*"))
+    tools = ToolPatterns((only("*"), only("*/*")))
     assert tools.take(CALL)
     assert not tools.take(CallSubject("prompt", "x", "a", "x"))
     assert not tools.take(reading("docs://x"))
-    prompts = ToolPatterns(only(), only(), only("x"), only("a/y"))
+    prompts = ToolPatterns((only(), only()), (only("x"), only("a/y")))
     assert prompts.take(CallSubject("prompt", "x", "b", "z"))
     assert prompts.take(CallSubject("prompt", "z", "a", "y"))
     assert not prompts.take(CallSubject("tool", "x", "a", "y"))
@@ -260,7 +260,7 @@ def test_where_it_cannot_be_judged_which_override_holds_the_slowest_of_all_count
 
 
 def test_a_name_holds_for_servers_own_names_too_so_that_no_collision_lifts_it() -> None:
-    tools = ToolPatterns(Patterns(("echo",)), Patterns(()))
+    tools = ToolPatterns((Patterns(("echo",)), Patterns(())))
     assert tools.take(CallSubject("tool", "echo", "main", "echo"))
     assert tools.take(CallSubject("tool", "main__echo", "main", "echo"))
     assert not tools.take(CallSubject("tool", "other", "main", "other"))

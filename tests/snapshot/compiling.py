@@ -29,7 +29,7 @@ def catalogue(server: str, *tools: Written, fresh_until: float = 0.0, **more: An
         prompts=_parsed(DefinitionKind.PROMPT, server, more.get("prompts", ())),
         resources=_parsed(DefinitionKind.RESOURCE, server, more.get("resources", ())),
         templates=_parsed(DefinitionKind.TEMPLATE, server, more.get("templates", ())),
-        capabilities=frozenset(more.get("capabilities", ())),
+        capabilities=frozenset(more.get("capabilities", ({"templates": "resources"}.get(one, one) for one in more))),
         instructions=more.get("instructions", ""),
     )
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from fastgw.catalog.listing import ListEntry
 from fastgw.processes.control_plane import no_collections
 from fastgw.snapshot.cache import CompileCache
-from fastgw.snapshot.codec import GRANTS, EncodedSnapshot, SnapshotDecoder
+from fastgw.snapshot.codec import MOST, EncodedSnapshot, SnapshotDecoder
 from fastgw.snapshot.compiler import Learned, compile_snapshot
-from fastgw.snapshot.model import Grant, Listing, Page, Snapshot
+from fastgw.snapshot.model import Grant, ListEntry, Listing, Page, Snapshot
 from tests.snapshot.compiling import HASH, brought, compiled, settings, view
 
 OTHER = "sha256:" + "cd" * 32
@@ -89,7 +88,7 @@ def visible(sent: Snapshot) -> Snapshot:
 
 
 def many() -> Snapshot:
-    return compiled({"a": [f"t{number}" for number in range(3 * GRANTS)], "b": ["t1", "x"]}, **TWO_CLASSES)
+    return compiled({"a": [f"t{number}" for number in range(3 * MOST)], "b": ["t1", "x"]}, **TWO_CLASSES)
 
 
 def test_what_arrives_is_what_was_sent_less_what_only_operators_see() -> None:
@@ -114,26 +113,26 @@ def test_two_views_share_their_grants_and_pages_as_before() -> None:
 def test_no_part_holds_more_grants_than_unpack_in_a_moment() -> None:
     worker = Worker()
     worker.take(EncodedSnapshot(1, many()))
-    assert 1 < max(len(part) for part in worker.sent if isinstance(part, tuple)) <= GRANTS
+    assert 1 < max(len(part) for part in worker.sent if isinstance(part, tuple)) <= MOST
 
 
 def test_what_is_no_snapshot_travels_whole() -> None:
     assert arrived("a word") == "a word"
 
 
-SERVER = [f"t{number}" for number in range(3 * GRANTS)]
+SERVER = [f"t{number}" for number in range(3 * MOST)]
 READS = {"capabilities": ["resources"], "resources": ["docs://one", "docs://two"]}
 
 
 def test_after_a_change_of_one_server_only_what_stands_beside_it_travels() -> None:
     line = Line(a=SERVER, b=["x"], c=READS)
     line.send()
-    assert line.grants > 3 * GRANTS
+    assert line.grants > 3 * MOST
 
     sent, found = line.send(b=["x", "y", "t7"])
 
     assert found == sent
-    assert line.grants <= 2 * GRANTS
+    assert line.grants <= 2 * MOST
     assert "y" in view(found, "bot").grants
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastgw.errors import Fault, Kind
-from fastgw.processes.ipc_client import TELL_EVERY
+from fastgw.processes.ipc_client import REPORT_EVERY
 from fastgw.upstream import sessions
 from fastgw.upstream.attempts import HEARTBEAT
 from fastgw.upstream.controller import UpstreamSession
@@ -396,7 +396,7 @@ def test_idle_sessions_are_ended_with_their_server_and_used_ones_are_not() -> No
 
 
 def test_a_session_in_use_outlives_any_session_idle() -> None:
-    longest = HEARTBEAT + TELL_EVERY
+    longest = HEARTBEAT + REPORT_EVERY
 
     async def script(world: World) -> None:
         await world.sessions.open(A, "agent:a")

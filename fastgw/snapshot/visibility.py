@@ -1,0 +1,277 @@
+"""Who sees what of an endpoint: what each class of agents has of each section of its lists (the entries of `tools:`, or
+one server's offer), and the views put together of that. What is there at all is decided before, in `exposure`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
+
+from fastgw.catalog.elements import Notice
+from fastgw.catalog.route import Arm, Route, arms_for
+from fastgw.catalog.tools import joined_instructions
+from fastgw.policy.authorise import FREE, ApplyingPolicies, Decision, Rules, ToolPolicies
+from fastgw.policy.match import ANONYMOUS, AgentTraits, Traits
+from fastgw.policy.uris import UriRules
+from fastgw.protocol import names
+from fastgw.snapshot.cache import CompileCache, EndpointBuilder
+from fastgw.snapshot.curation import ShownTool
+from fastgw.snapshot.model import PAGE, Grant, ListEntry, Listing, Page, View, encoded, fingerprint
+
+T = TypeVar("T")
+_UNKNOWN = Decision(False)
+
+
+@dataclass(slots=True, eq=False)
+class ExposedTool:
+    """One tool or prompt of an endpoint; never changed.
+
+    Args:
+        sources: `server/tool` of every target.
+        shown: for each arm, what those are shown whose first arm it is; None for an arm without a target here.
+        origin: the definition it was made of; None where it was made of several things.
+    """
+
+    route: Route
+    sources: Sequence[str]
+    shown: tuple[ShownTool | None, ...]
+    policies: ToolPolicies
+    origin: object = None
+    notices: tuple[Notice, ...] = ()
+    plain_grant: Grant | None = field(init=False)
+    """What all have of it whom no policy looks at more closely; None where that depends on who asks."""
+    policy_key: object = field(init=False)
+    """Equal for those of which policies say the same to everyone."""
+
+    def __post_init__(self) -> None:
+        arms, policies = self.route.arms, self.policies
+        alike = len(arms) == 1 and arms[0].match is None and self.shown[0] is not None
+        self.plain_grant = Grant(self.route, arms, True, ()) if alike else None
+        # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
+        one = len(self.sources) == 1
+        by_source = policies.by_source.get(self.sources[0], 0)
+        self.policy_key = (policies.by_name, by_source, policies.deny) if one else id(policies)
+
+    def shown_to(self, taken: Arm) -> ShownTool:
+        """What those are shown whose first arm this is; arms left over for a class keep their targets."""
+        pairs = zip(self.route.arms, self.shown, strict=True)
+        return next(shown for arm, shown in pairs if shown is not None and arm.targets is taken.targets)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AgentClass:
+    """Agents that no policy and no route tells apart.
+
+    Args:
+        arms: those that they could take, for every route that tells agents apart.
+    """
+
+    applying: ApplyingPolicies
+    uri_rules: UriRules
+    arms: Mapping[str, tuple[Arm, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisibleSection:
+    """What one class of agents has of a section: names or URIs, list items, grants, and whose all that is."""
+
+    names: tuple[str, ...]
+    entries: tuple[ListEntry, ...]
+    grants: dict[str, Grant]
+    servers: frozenset[str]
+
+
+class Section(ABC):
+    """One section of a list."""
+
+    def __init__(self) -> None:
+        self._by_class: dict[object, VisibleSection] = {}
+        self._by_content: dict[object, VisibleSection] = {}
+
+    @abstractmethod
+    def visible_to(self, agents: AgentClass) -> VisibleSection:
+        """What a class has of it; where two have the same it is one object."""
+
+    def _once(
+        self, deciding: object, make: Callable[[AgentClass], VisibleSection], agents: AgentClass
+    ) -> VisibleSection:
+        """What `make` makes for a class; classes that are equal in what is `deciding` have the same."""
+        found = self._by_class.get(deciding)
+        if found is None:
+            made = make(agents)
+            content = made.names, tuple(map(id, made.grants.values()))
+            found = self._by_class[deciding] = self._by_content.setdefault(content, made)
+        return found
+
+
+class ToolSection(Section):
+    """Tools or prompts."""
+
+    def __init__(self, rules: Rules, exposed: Sequence[ExposedTool], notices: Sequence[Notice] = ()) -> None:
+        super().__init__()
+        self.notices = (*notices, *(notice for one in exposed for notice in one.notices))
+        self.exposed = {one.route.name: one for one in exposed}
+        self.routes = {name: one.route for name, one in self.exposed.items()}
+        self.telling_apart = [one.route for one in exposed if one.plain_grant is None]
+        """The routes that tell agents apart."""
+        self._rules = rules
+        self._grants: dict[object, tuple[Grant, ShownTool]] = {}
+
+    def visible_to(self, agents: AgentClass) -> VisibleSection:
+        arms = tuple([agents.arms[route.name] for route in self.telling_apart])
+        return self._once((agents.applying, arms), self._visible_to, agents)
+
+    def _visible_to(self, agents: AgentClass) -> VisibleSection:
+        visible = list(self._visible(agents))
+        grants = {grant.route.name: grant for grant, _ in visible}
+        servers = frozenset([to.server for grant in grants.values() for arm in grant.arms for to in arm.targets])
+        return VisibleSection(tuple(grants), tuple([shown.entry for _, shown in visible]), grants, servers)
+
+    def _visible(self, agents: AgentClass) -> Iterator[tuple[Grant, ShownTool]]:
+        judge, applying = self._rules.judge, agents.applying
+        known: dict[object, Decision | None] = {}
+        for name, one in self.exposed.items():
+            if one.plain_grant is not None:
+                decision = known.get(one.policy_key, _UNKNOWN)
+                if decision is _UNKNOWN:
+                    decision = known[one.policy_key] = judge(one.policies, one.sources, applying)
+                if decision is FREE and (shown := one.shown[0]) is not None:
+                    yield one.plain_grant, shown
+                elif decision is not None:
+                    yield self._grant(one, one.route.arms, decision)
+            elif arms := agents.arms[name]:
+                sources = [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
+                decision = judge(one.policies, sources, applying)
+                if decision is not None:
+                    yield self._grant(one, arms, decision)
+
+    def _grant(self, one: ExposedTool, arms: tuple[Arm, ...], decision: Decision) -> tuple[Grant, ShownTool]:
+        route = one.route
+        key = route.name, arms, decision
+        found = self._grants.get(key)
+        if found is None:
+            shown = one.shown_to(arms[0])
+            if shown.param_headers != route.param_headers:
+                route = replace(route, param_headers=shown.param_headers)
+            found = self._grants[key] = Grant(route, arms, decision.allowed, decision.conditions), shown
+        return found
+
+
+class ExposedUri(NamedTuple):
+    """A resource or template: as agents know it, how its server spells it, what else it is called, how it is listed."""
+
+    uri: str
+    own: str
+    known_as: tuple[str, ...]
+    entry: ListEntry
+
+
+class UriSection(Section):
+    """The resources, or the templates, of one server."""
+
+    def __init__(self, server: str, exposed: Sequence[ExposedUri]) -> None:
+        super().__init__()
+        self._server = server
+        self._exposed = exposed
+
+    def visible_to(self, agents: AgentClass) -> VisibleSection:
+        return self._once(agents.uri_rules, self._visible_to, agents)
+
+    def _visible_to(self, agents: AgentClass) -> VisibleSection:
+        permit, server = agents.uri_rules.permit_listed, self._server
+        visible = [one for one in self._exposed if permit(one.uri, server, one.own, one.known_as)]
+        servers = frozenset([server] if visible else [])
+        return VisibleSection(tuple([one.uri for one in visible]), tuple([one.entry for one in visible]), {}, servers)
+
+
+EndpointSections = Mapping[str, Sequence[Section]]
+"""All of an endpoint, by list method, in the order of lists. Of the tools, the first section is that of the entries of
+`tools:`, the only one that tells agents apart."""
+ViewKey = tuple[UriRules, tuple[tuple[VisibleSection, ...], ...]]
+"""Whatever makes a view: views with equal ones are one."""
+PageKey = tuple[int, bool, tuple[ListEntry, ...]]
+"""Whatever makes a page: number of its first item, whether more follow, its items."""
+
+
+def views_of(
+    builder: EndpointBuilder, sections: EndpointSections, agents: Sequence[str]
+) -> tuple[dict[str, int], tuple[View, ...], tuple[str, ...]]:
+    """`Endpoint.view_of`, `views` and `guides`; views of the last compile that are still the same are taken over."""
+    cache, path, entries = builder.cache, builder.path, sections[names.TOOLS_LIST][0]
+    assert isinstance(entries, ToolSection)
+    classes = cache.kept(("classes", path), (entries,), lambda: _agent_classes(cache, path, entries))
+    keys: dict[AgentClass, ViewKey] = {
+        one: (one.uri_rules, tuple([tuple([part.visible_to(one) for part in every]) for every in sections.values()]))
+        for one in dict.fromkeys(classes[agent] for agent in agents)
+    }
+    before: Mapping[ViewKey, View] = cache.last(("views", path)) or {}
+    listings = [listing for view in before.values() for listing in view.lists.values()]
+    pages = {(page.start, page.more, page.entries): page for listing in listings for page in listing.pages}
+    views = {key: before.get(key) or _view(key, tuple(sections), pages) for key in dict.fromkeys(keys.values())}
+    cache.kept(("views", path), (views,), lambda: views)
+    place_of_key = {key: place for place, key in enumerate(views)}
+    place_of = {one: place_of_key[key] for one, key in keys.items()}
+    return {agent: place_of[classes[agent]] for agent in agents}, tuple(views.values()), _guides(builder, tuple(views))
+
+
+def _view(key: ViewKey, methods: Sequence[str], pages: dict[PageKey, Page]) -> View:
+    rules, visible = key
+    shown = dict(zip(methods, visible, strict=True))
+    lists = {}
+    for method, sections in shown.items():
+        entries = [entry for section in sections for entry in section.entries]
+        listed = [name for section in sections for name in section.names]
+        lists[method] = Listing(tuple(_paged(entries, pages)), fingerprint(listed))
+    tools, prompts = (
+        tuple([section.grants for section in shown[method]]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)
+    )
+    return View(joined(tools), joined(prompts), rules, lists, tools, prompts)
+
+
+def _paged(entries: Sequence[ListEntry], pages: dict[PageKey, Page]) -> Iterator[Page]:
+    """The pages of a list; an empty list has one empty page. Those with the same items are one, in `pages`."""
+    for start in range(0, max(len(entries), 1), PAGE):
+        key = start, start + PAGE < len(entries), tuple(entries[start : start + PAGE])
+        page = pages.get(key)
+        if page is None:
+            page = pages[key] = Page(encoded(key[2]), *key)
+        yield page
+
+
+def _guides(builder: EndpointBuilder, keys: Sequence[ViewKey]) -> tuple[str, ...]:
+    catalogues = {server: builder.catalogues.offer[server].catalogue for server in builder.servers}
+    texts = {server: found.instructions for server, found in catalogues.items() if found and found.instructions}
+    guides = []
+    for _, visible in keys if texts else ():
+        # The others must not be known by what they tell.
+        seen = frozenset[str]().union(*[section.servers for sections in visible for section in sections])
+        heard = [(builder.catalogues.alias(server), text) for server, text in texts.items() if server in seen]
+        guides.append(joined_instructions(builder.endpoint.instructions, heard, named=len(builder.servers) > 1))
+    return tuple(guides)
+
+
+def joined(sections: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """All of them in one; of ten thousand names at each compile none is looked at by itself."""
+    found: dict[str, T] = {}
+    for section in sections:
+        found.update(section)
+    return found
+
+
+def _agent_classes(cache: CompileCache, path: str, entries: ToolSection) -> dict[str, AgentClass]:
+    """The class of every agent, by its name; agents of one class have one object."""
+    rules, routes = cache.rules, entries.telling_apart
+    policies = [policy.match for policy in rules.policies or () if policy.match and not policy.shadow]
+    traits = Traits([*policies, *(arm.match for route in routes for arm in route.arms if arm.match)])
+    by_traits: dict[AgentTraits, AgentClass] = {}
+    found = {}
+    for principal in (ANONYMOUS, *cache.agents.values()):
+        own = traits.of(principal)
+        if own not in by_traits:
+            applying = rules.applying(principal, path)
+            arms = {route.name: arms_for(route.arms, principal, path) for route in routes}
+            by_traits[own] = AgentClass(applying, rules.uri_rules(applying), arms)
+        found[principal.agent] = by_traits[own]
+    return found
