@@ -30,6 +30,12 @@ from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instances
 
+OBSERVED_TOGETHER = 64
+"""Requests that observers hear of in one go: their code, still in the processor's caches, then takes 2.5 us a request
+instead of 8 (`python -m bench steps`).
+"""
+OBSERVED_WITHIN = 0.05
+"""Seconds after which they hear of fewer."""
 _NONE: frozenset[bytes] = frozenset()
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
@@ -65,6 +71,8 @@ class Gateway:
         self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
         self.observers: list[Observer] = [RequestMetrics(counters), UsageEvents(controller)]
         """What observes every request that is over, in order."""
+        self._finished: list[RequestContext] = []
+        self._flushing: asyncio.TimerHandle | None = None
         self._boot = os.urandom(5).hex()
         self._numbers = count(1)
         self._sweep = DeadlineSweep()
@@ -183,10 +191,24 @@ class Gateway:
             context.expire()
 
     def record(self, context: RequestContext) -> None:
-        """The request is over, answered or refused: let the observers know."""
+        """The request is over, answered or refused: let the observers know, in a moment."""
         context.end(time.monotonic())
+        context.call = None  # its arguments may be megabytes
+        self._finished.append(context)
+        if len(self._finished) >= OBSERVED_TOGETHER:
+            self.flush()
+        elif self._flushing is None:
+            self._flushing = self._loop.call_later(OBSERVED_WITHIN, self.flush)
+
+    def flush(self) -> None:
+        """Let the observers know of all requests that are over by now."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        finished, self._finished = self._finished, []
         for observer in self.observers:
-            observer.observe(context)
+            for context in finished:
+                observer.observe(context)
 
     # -- sessions and cancels -----------------------------------------------------------------------------------
 
@@ -275,5 +297,6 @@ class Gateway:
 
     async def close(self) -> None:
         """End what runs in the background and every connection."""
+        self.flush()
         await self.tasks.close()
         await self._instances.close()

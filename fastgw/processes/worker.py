@@ -120,6 +120,7 @@ class RunningWorker:
             log.warning("%d calls did not end within the drain of %g s", self._served.in_flight, seconds)
             self._served.expire()
             await asyncio.wait([serving], timeout=max(0.0, end - loop.time()))
+        self._served.flush()
         await self._client.close(0.5)
 
     async def _watch_lag(self) -> None:

@@ -144,6 +144,7 @@ async def staged(
     """A stage, and nothing left running when it is over."""
     wire, controller, tasks, life = FakeWire(handler), Listening(era=era), BackgroundTasks(), Lifecycle()
     monkeypatch.setattr("fastgw.upstream.instances.HttpPool", lambda *_, **__: wire)
+    monkeypatch.setattr("fastgw.gateway.gateway.OBSERVED_TOGETHER", 1)
     counters = Counters()
     limiter = Limiter(MemoryBuckets(), counters)
     gateway = Gateway(controller, counters, tasks, life, limiter)

@@ -46,6 +46,8 @@ class Trivial:
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
         answer(None)
 
+    def flush(self) -> None: ...
+
     def expire(self) -> None:
         """Its calls are cut off."""
 

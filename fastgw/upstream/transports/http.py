@@ -182,8 +182,8 @@ class HttpPool:
         if transport is None or transport.is_closing():
             connection.close()
             raise down("the connection closed as it was opened")
-        protocol = cast(HttpProtocol, connection.protocol)
-        answer = HttpAnswer(protocol, started, deadlines, self._settings.max_reply)
+        protocol: Any = connection.protocol
+        answer = HttpAnswer(protocol, self._loop, started, deadlines, self._settings.max_reply)
         protocol.begin(answer, connection)
         length = b"Content-Length: %d\r\n\r\n" % len(body) if body or verb == "POST" else b"\r\n"
         try:
@@ -208,7 +208,7 @@ class HttpPool:
     async def _connect(self, deadlines: Deadlines) -> Connection:
         connector = self._connector
         seconds = min(deadlines.connect, deadlines.total)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if connector.closed:
             raise down("the gateway closes")
         try:

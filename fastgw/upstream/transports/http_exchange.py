@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import cast
+from typing import Any
 
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
@@ -29,6 +29,11 @@ HEAD_LIMIT = 64 * 1024  # most bytes of an answer's head, of the 1xx answers bef
 
 _SINGLE = frozenset(("content-type", "content-length", "transfer-encoding", "content-encoding"))
 _STREAM = re.compile(r"\s*text/event-stream\s*(?:;|$)", re.IGNORECASE)
+_USUAL = {
+    spelt.encode(): name
+    for name in (*_SINGLE, "connection", "date", "keep-alive", "server", "mcp-session-id", "cache-control", "vary")
+    for spelt in (name, name.title())
+}
 _JOIN_AT = 512
 _DAY = 86_400.0
 _TICK = 0.001  # seconds to which loops round their timers
@@ -115,13 +120,14 @@ class HttpProtocol(ResponseHandler):
         status = self._http.get_status_code()
         if 100 <= status < 200 and status != 101:
             return
-        exchange = cast(HttpAnswer, self.exchange)
+        exchange: Any = self.exchange
         exchange.begun(status, read_head(status, lines))
         self._headed = True
 
     def on_body(self, piece: bytes) -> None:
         self._silent = 0
-        cast(HttpAnswer, self.exchange).take(piece)
+        exchange: Any = self.exchange
+        exchange.take(piece)
 
     def on_message_complete(self) -> None:
         """Parser: an answer is whole; an interim one (1xx) has no head that counts."""
@@ -151,16 +157,18 @@ class HttpAnswer:
         "_paused", "_pieces", "_sent", "_stream", "_timer", "_total", "body", "headers", "status", "waiter",
     )  # fmt: skip
 
-    def __init__(self, carrier: HttpProtocol, started: float, deadlines: Deadlines, limit: int) -> None:
+    def __init__(
+        self, carrier: HttpProtocol, loop: asyncio.AbstractEventLoop, started: float, deadlines: Deadlines, limit: int
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body: bytes | None = None
         self._carrier = carrier
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = loop
         self._deadlines = deadlines
         self._decoder: Decoder | None = None
         self._limit = limit
-        self._total = started + deadlines.total, deadlines.whole, "total"
+        self._total = started + deadlines.total, deadlines.granted or deadlines.total, "total"
         self._sent = self._moved = now = loop.time()
         self._pieces: list[bytes] = []
         self._blocks: list[bytes] = []
@@ -214,7 +222,8 @@ class HttpAnswer:
         """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection. Raises Fault:
         there is nothing more to come.
         """
-        waiter = cast("asyncio.Future[None]", self.waiter)
+        waiter = self.waiter
+        assert waiter is not None
         try:
             await waiter
         except BaseException:
@@ -375,7 +384,7 @@ def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, st
     size = 0
     for raw_name, raw_value in lines:
         size += len(raw_name) + len(raw_value) + 4
-        name = raw_name.decode("latin-1").lower()
+        name = _USUAL.get(raw_name) or raw_name.decode("latin-1").lower()
         if name not in headers:
             headers[name] = raw_value.decode("latin-1").strip(" \t")
         elif name in _SINGLE:
