@@ -295,10 +295,10 @@ class Limiter(AdmissionGate):
 
     def reset(self, text: str) -> None:
         """Make buckets of a limit full: here, and wherever the store is shared."""
-        self.heard([text])
+        self.take_resets([text])
         self._buckets.repeat(text)
 
-    def heard(self, texts: Iterable[str]) -> None:
+    def take_resets(self, texts: Iterable[str]) -> None:
         """Resets that were ordered here or elsewhere, each perhaps often."""
         for text in texts:
             try:

@@ -47,6 +47,6 @@ def _gateway(
         batcher.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
         buckets = SharedBuckets(keys, batcher, counters.inc, store.workers)
         limiter = Limiter(buckets, counters)
-        buckets.on_resets = limiter.heard
+        buckets.on_resets = limiter.take_resets
     gateway = Gateway(controller, counters, tasks, life, limiter)
     return gateway, partial(serve, gateway)

@@ -247,8 +247,8 @@ def _guides(builder: EndpointBuilder, keys: Sequence[ViewKey]) -> tuple[str, ...
     for _, visible in keys if texts else ():
         # The others must not be known by what they tell.
         seen = frozenset[str]().union(*[section.servers for sections in visible for section in sections])
-        heard = [(builder.catalogues.alias(server), text) for server, text in texts.items() if server in seen]
-        guides.append(joined_instructions(builder.endpoint.instructions, heard, named=len(builder.servers) > 1))
+        shown = [(builder.catalogues.alias(server), text) for server, text in texts.items() if server in seen]
+        guides.append(joined_instructions(builder.endpoint.instructions, shown, named=len(builder.servers) > 1))
     return tuple(guides)
 
 

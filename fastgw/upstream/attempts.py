@@ -99,13 +99,13 @@ class UpstreamCaller:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
         `StreamableHttp.send` and `ControllerPort.open_session` raise.
         """
-        spoken = instance.heard or instance.address.era
-        if spoken is None:
+        known_eras = instance.found_era or instance.address.era
+        if known_eras is None:
             await self._doubt(attempt, instance)
         else:
-            attempt.spoken = spoken
-            if spoken != _MODERN:  # as attempts begin
-                attempt.era = _era(spoken, attempt.call)
+            attempt.known_eras = known_eras
+            if known_eras != _MODERN:  # as attempts begin
+                attempt.era = _era(known_eras, attempt.call)
         while True:
             try:
                 if attempt.era is Era.MODERN:
@@ -113,7 +113,7 @@ class UpstreamCaller:
                 else:
                     reply = await self._send_in_session(attempt, instance)
             except Fault as fault:
-                has_none_any_more = not fault.sent and attempt.spoken == BOTH_ERAS and attempt.era is Era.LEGACY
+                has_none_any_more = not fault.sent and attempt.known_eras == BOTH_ERAS and attempt.era is Era.LEGACY
                 if has_none_any_more and await self._in_other_era(attempt, instance):
                     continue
                 raise
@@ -161,7 +161,7 @@ class UpstreamCaller:
                     if await self._repair.replaced(attempt, instance, classified.kind):
                         return True
                 except Fault:
-                    in_doubt = in_doubt or attempt.spoken == BOTH_ERAS
+                    in_doubt = in_doubt or attempt.known_eras == BOTH_ERAS
             case ReplyKind.SESSION_SUSPECT:
                 # Before the agent hears the answer: its next call may come to another worker.
                 await self._controller.suspect_session((attempt.address.key, attempt.identity), attempt.session.id)
@@ -194,10 +194,10 @@ class UpstreamCaller:
 
     async def _doubt(self, attempt: Attempt, instance: Instance) -> None:
         """Have it found out what the server speaks."""
-        believed = attempt.era.value if attempt.spoken else ""
-        attempt.spoken = await attempt.in_time(self._controller.doubt_era(attempt.address.key, believed))
-        instance.heard = attempt.spoken
-        attempt.era = _era(attempt.spoken, attempt.call)
+        believed = attempt.era.value if attempt.known_eras else ""
+        attempt.known_eras = await attempt.in_time(self._controller.doubt_era(attempt.address.key, believed))
+        instance.found_era = attempt.known_eras
+        attempt.era = _era(attempt.known_eras, attempt.call)
 
     def _beat(self) -> None:
         self._beating = None
@@ -216,11 +216,11 @@ def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
     return f"agent:{principal.agent}"
 
 
-def _era(spoken: str, call: Call) -> Era:
+def _era(known_eras: str, call: Call) -> Era:
     """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
-    if spoken == BOTH_ERAS:
+    if known_eras == BOTH_ERAS:
         return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
-    return Era.MODERN if spoken == _MODERN else Era.LEGACY
+    return Era.MODERN if known_eras == _MODERN else Era.LEGACY
 
 
 def pick(

@@ -37,7 +37,7 @@ class Attempt(msgspec.Struct, eq=False):
         identity: whose session, where the server has sessions.
         deadlines: of the whole attempt, repeats included, which began at loop time `begun`.
         credential: header lines, each ended by CRLF.
-        spoken: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
+        known_eras: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
         session: in the legacy era, the one it goes in; `lost`: the one before that.
         sent: whether the server may have got the call.
         ended: the fault it ended with; None while it runs, and where it was answered.
@@ -52,7 +52,7 @@ class Attempt(msgspec.Struct, eq=False):
     deadlines: Deadlines
     begun: float
     credential: bytes = b""
-    spoken: str = ""
+    known_eras: str = ""
     era: Era = Era.MODERN
     session: UpstreamSession = NO_SESSION
     lost: UpstreamSession | None = None

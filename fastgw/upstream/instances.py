@@ -29,7 +29,7 @@ class Instance:
     Attributes:
         backend, address: as the newest snapshot describes it.
         settings: what the connections `http` were opened with.
-        heard: what the controller has found that it speaks: newer than any snapshot.
+        found_era: what the controller has found that it speaks: newer than any snapshot.
         sessions: by identity.
         suspects: by identity (session id, how often in a row): answered as if the server had lost it.
         levels: by identity (session id, level, turn), the log level that was set, and the task that sets it.
@@ -42,7 +42,7 @@ class Instance:
         self.settings: TransportSettings
         self.http: HttpClient
         self.transport: StreamableHttp
-        self.heard: str | None = None
+        self.found_era: str | None = None
         self.sessions: dict[str, UpstreamSession] = {}
         self.suspects: dict[str, tuple[str, int]] = {}
         self.levels: dict[str, tuple[tuple[str, str, int], asyncio.Task[None]]] = {}
@@ -148,7 +148,7 @@ class Instances:
     def learn(self, key: str, era: str) -> None:
         """The controller has found out what an instance speaks, perhaps one that only the next snapshot has."""
         if key in self._live:
-            self._live[key].heard = era
+            self._live[key].found_era = era
         else:
             self._early_eras[key] = era
 
@@ -167,7 +167,7 @@ class Instances:
             known.settings, known.http = settings, http
             known.transport = StreamableHttp(http, self._spawn, snapshot.server_info, snapshot.max_reply)
         known.backend, known.address = backend, address
-        known.heard = self._early_eras.pop(key, known.heard)
+        known.found_era = self._early_eras.pop(key, known.found_era)
         return known
 
     def _let_go(self, transport: StreamableHttp) -> None:

@@ -108,7 +108,7 @@ class SessionRepair:
         try:
             session = await attempt.in_time(self._controller.open_session(key, identity, dead))
         except Fault:
-            instance.heard = None  # if it no longer speaks so, what the snapshot says counts again
+            instance.found_era = None  # if it no longer speaks so, what the snapshot says counts again
             raise
         instance.keep(identity, session)
         return session

@@ -42,20 +42,20 @@ def limiter(buckets: Told) -> Limiter:
 def test_a_reset_is_heeded_once_however_often_it_is_heard(limiter: Limiter, buckets: Told) -> None:
     limiter.reset(text_of(1))
     for _ in range(3):
-        limiter.heard([text_of(1)])
-    limiter.heard([text_of(1), text_of(2)])
+        limiter.take_resets([text_of(1)])
+    limiter.take_resets([text_of(1), text_of(2)])
     assert buckets.done == [("x", 1), ("x", 2)]
 
 
 def test_what_was_ordered_here_is_told_the_store_and_what_was_heard_is_not(limiter: Limiter, buckets: Told) -> None:
     limiter.reset(text_of(1))
-    limiter.heard([text_of(2)])
+    limiter.take_resets([text_of(2)])
     assert buckets.repeated == [text_of(1)]
 
 
 def test_the_oldest_are_forgotten_when_nobody_repeats_them_any_more(limiter: Limiter, buckets: Told) -> None:
-    limiter.heard(text_of(number) for number in range(1, MOST_RESETS + 2))
-    limiter.heard([text_of(MOST_RESETS + 1), text_of(1)])
+    limiter.take_resets(text_of(number) for number in range(1, MOST_RESETS + 2))
+    limiter.take_resets([text_of(MOST_RESETS + 1), text_of(1)])
     assert len(buckets.done) == MOST_RESETS + 2
     assert len(set(buckets.done)) == MOST_RESETS + 1
 
@@ -72,12 +72,12 @@ GARBAGE = [
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_what_is_no_reset_changes_nothing(limiter: Limiter, buckets: Told, text: str) -> None:
     """The store is shared with whoever has its password."""
-    limiter.heard([text, text_of(2)])
+    limiter.take_resets([text, text_of(2)])
     assert buckets.done == [("x", 2)]
 
 
 def test_one_of_a_later_release_may_say_more(limiter: Limiter, buckets: Told) -> None:
-    limiter.heard(['{"do": "reset", "number": 1, "limit": "x", "why": "asked for"}'])
+    limiter.take_resets(['{"do": "reset", "number": 1, "limit": "x", "why": "asked for"}'])
     assert buckets.done == [("x", 1)]
 
 

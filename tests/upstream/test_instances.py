@@ -118,11 +118,11 @@ def test_what_the_controller_finds_out_is_newer_than_any_snapshot(wires: list[Wi
         found.load(snapshot(backend()))
         known = found.find(KEY)
         legacy = replace(known.address, era="legacy")
-        assert known.heard == "modern"
+        assert known.found_era == "modern"
         found.learn(KEY, "both")
         found.load(snapshot(replace(backend(), instances=(legacy,))), 0.0)
         assert found.find(KEY) is known
-        assert (known.heard, known.address.era) == ("both", "legacy")
+        assert (known.found_era, known.address.era) == ("both", "legacy")
 
     story(play)
 
