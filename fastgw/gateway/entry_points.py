@@ -18,7 +18,7 @@ from fastgw.gateway.dialects.agent_sessions import AgentSessions
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import headers, names
 from fastgw.protocol.call import Call
-from fastgw.protocol.quick import read_call
+from fastgw.protocol.quick import read_request
 from fastgw.snapshot.model import Endpoint
 
 _LEGACY = frozenset(version.encode() for version in names.LEGACY_VERSIONS)
@@ -133,8 +133,8 @@ def _speaks_sessions(context: RequestContext) -> bool:
 
 
 def quick(context: RequestContext, body: bytes, agent_sessions: AgentSessions) -> ParsedRequest | None:
-    """A call of a tool in the usual shape; None for whatever is to be read with care."""
-    found = read_call(body) if not context.twice else None
+    """A call of a tool, or a request for a list, in the usual shape; None for whatever is to be read with care."""
+    found = read_request(body) if not context.twice else None
     if found is None:
         return None
     version = context.headers.get(headers.VERSION)

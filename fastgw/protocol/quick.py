@@ -1,4 +1,5 @@
-"""The quick readers: a `tools/call` as clients write it, and its result as servers write it, in one typed decode each.
+"""The quick readers: a call of a tool or a request for a list as clients write it, and a tool's result as servers write
+it, in one typed decode each.
 
 A message is taken only where its length proves that it holds each of the members below at most once, nothing else and
 no spaces: whatever decodes to these values is at least as long as its parts and the frame around them, so one that is
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from fastgw.protocol.envelope import check_utf8
+from fastgw.protocol.names import TOOLS_CALL
 
 MOST_OUTER = 256
 """Bytes of id and name together: no name that agents are shown is longer than 64, no id of clients half as long."""
@@ -25,7 +27,7 @@ _NONE = Raw(b"")
 
 
 class _Params(Struct, rename={"meta": "_meta"}):
-    name: str
+    name: str = ""
     arguments: Raw = _NONE
     meta: Raw = _NONE
 
@@ -33,8 +35,8 @@ class _Params(Struct, rename={"meta": "_meta"}):
 class _Request(Struct):
     jsonrpc: Literal["2.0"]
     id: Raw
-    method: Literal["tools/call"]
-    params: _Params
+    method: Literal["tools/call", "tools/list", "prompts/list", "resources/list", "resources/templates/list"]
+    params: _Params | None = None
 
 
 class QuickResult(Struct, rename={"result_type": "resultType", "structured": "structuredContent", "meta": "_meta",
@@ -65,37 +67,49 @@ class _Response(Struct):
     result: QuickResult
 
 
-QuickCall = tuple[bytes, str, bytes, bytes]
-"""Id (JSON text), name, and as JSON text `arguments` and `_meta`, empty where there is none."""
+QuickRequest = tuple[bytes, str, str, bytes, bytes]
+"""A request, all of it: id (JSON text), method, name (lists have none), and as JSON text `arguments` and `_meta`, empty
+where there is none.
+"""
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_response = msgspec.json.Decoder(_Response).decode
-_CALL = len(b'{"jsonrpc":"2.0","id":,"method":"tools/call","params":{"name":""}}')
-_ARGUMENTS, _META = len(b',"arguments":'), len(b',"_meta":')
+_OUTER, _PARAMS = len(b'{"jsonrpc":"2.0","id":,"method":""}'), len(b',"params":{}')
+_NAME, _ARGUMENTS, _META = len(b'"name":""'), len(b',"arguments":'), len(b',"_meta":')
 _REPLY = len(b'{"jsonrpc":"2.0","id":,"result":{"content":}}')
 _TYPE, _STRUCTURED = len(b',"resultType":"complete"'), len(b',"structuredContent":')
 IS_ERROR = {None: b"", True: b',"isError":true', False: b',"isError":false'}
 
 
-def read_call(body: bytes) -> QuickCall | None:
-    """The call that is the whole body; None where this reader does not prove it."""
+def read_request(body: bytes) -> QuickRequest | None:
+    """The request that is the whole body; None where this reader does not prove it."""
     try:
         found = _read_request(body)
         if not body.isascii():
             check_utf8(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    params = found.params
-    id, name, arguments, meta = bytes(found.id), params.name, bytes(params.arguments), bytes(params.meta)
-    outer, meta_size = len(id) + len(name), len(meta)
-    size = _CALL + outer
-    if arguments:
-        size += _ARGUMENTS + len(arguments)
-    if meta:
-        size += _META + meta_size
+    id, method, params = bytes(found.id), found.method, found.params
+    name, arguments, meta, meta_size = "", b"", b"", 0
+    outer = len(id)
+    size = _OUTER + outer + len(method)
+    if params is not None:
+        name, arguments, meta = params.name, bytes(params.arguments), bytes(params.meta)
+        size += _PARAMS
+        if name:
+            letters = len(name)
+            outer += letters
+            size += _NAME + letters
+            if arguments:
+                size += _ARGUMENTS + len(arguments)
+        if meta:
+            meta_size = len(meta)
+            size += _META + meta_size - (not name)  # without a name before it, no comma
     if len(body) != size or not (id.isdigit() or id[:1] == b'"') or (arguments and arguments[:1] != b"{"):
         return None
-    return (id, name, arguments, meta) if outer <= MOST_OUTER and meta_size <= LARGEST_META else None
+    if outer > MOST_OUTER or meta_size > LARGEST_META or (method == TOOLS_CALL) is not (name != ""):
+        return None
+    return id, method, name, arguments, meta
 
 
 def read_result(body: bytes, id: bytes) -> QuickResult | None:

@@ -22,7 +22,7 @@ from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, read_reply
-from fastgw.protocol.quick import read_call, read_result
+from fastgw.protocol.quick import read_request, read_result
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 
 ENDPOINT = Endpoint("/mcp", {}, (View(),), {}, True, 0.0, (), "")
@@ -36,6 +36,8 @@ MODERN = {b"mcp-protocol-version": b"2026-07-28", b"mcp-method": b"tools/call", 
 SESSION = {b"mcp-protocol-version": b"2025-11-25", b"mcp-session-id": TOKEN}
 USUAL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"buy","arguments":{"n":1},"_meta":%b}}' % META
 BARE = b'{"method":"tools/call","params":{"name":"buy","arguments":{"n":1}},"jsonrpc":"2.0","id":1}'
+LIST = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":%b}}' % META
+LISTS = {**MODERN, b"mcp-method": b"tools/list"}
 ROUNDS = int(os.environ.get("FASTGW_READER_ROUNDS", "20000"))
 """Messages that are generated; 1,000,000 were, once."""
 
@@ -71,6 +73,10 @@ def _careful(context: RequestContext, body: bytes) -> Any:
         (USUAL.replace(b'{"n":1}', b'{"n":"\xc3\xa4","n":2}'), MODERN),
         (USUAL.replace(b',"arguments":{"n":1}', b""), MODERN),
         (BARE.replace(b',"arguments":{"n":1}', b""), SESSION),
+        (LIST, LISTS),
+        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}', SESSION),
+        (b'{"jsonrpc":"2.0","id":1,"method":"prompts/list","params":{}}', SESSION),
+        (LIST.replace(b"tools", b"resources"), {**LISTS, b"mcp-method": b"resources/list"}),
     ],
 )
 def test_the_usual_shapes_are_taken(body: bytes, fields: dict[bytes, bytes]) -> None:
@@ -98,6 +104,12 @@ HANDED_ON = [
     b"[" + USUAL + b"]",
     USUAL.replace(b'"2.0"', b'"2.1"'),
     USUAL.replace(b"tools/call", b"tools/CALL"),
+    USUAL.replace(b'"name":"buy",', b""),
+    USUAL.replace(b'"name":"buy"', b'"name":""'),
+    LIST,
+    LIST.replace(b'"_meta"', b'"cursor":"x","_meta"'),
+    LIST.replace(b'"_meta"', b'"name":"buy","_meta"'),
+    LIST.replace(b'"_meta"', b'"arguments":{},"_meta"'),
     # Shorter by what another member is longer: the sum fits, the frame does not.
     USUAL.replace(b'"jsonrpc":"2.0",', b'"jsonrpc":"2.0","x":0,').replace(b'"n":1', b""),
 ]
@@ -147,7 +159,10 @@ def _messages(rolls: random.Random) -> Iterator[bytes]:
 
     while True:
         params = [b'"name":"buy"', b'"arguments":{"n":%d}' % rolls.randrange(99), b'"_meta":' + META]
-        outer = [b'"jsonrpc":"2.0"', b'"id":%d' % rolls.randrange(-5, 99), b'"method":"tools/call"']
+        method = b'"method":"tools/list"' if rolls.random() < 0.2 else b'"method":"tools/call"'
+        outer = [b'"jsonrpc":"2.0"', b'"id":%d' % rolls.randrange(-5, 99), method]
+        if rolls.random() < 0.2:
+            params = params[2:]
         for parts in (params, outer):
             for _ in range(rolls.choice([0, 0, 0, 1, 2])):
                 if rolls.random() < 0.5:
@@ -166,7 +181,7 @@ def _messages(rolls: random.Random) -> Iterator[bytes]:
 def test_generated_messages_are_read_alike() -> None:
     taken = 0
     for number, body in zip(range(ROUNDS), _messages(random.Random(7)), strict=False):
-        fields = SESSION if number % 3 == 0 else MODERN
+        fields = (SESSION, MODERN, MODERN, LISTS)[number % 4]
         found = read(body, fields, quick=True)
         if found is not None:
             taken += 1
@@ -298,5 +313,5 @@ def _said(work: Callable[[], bytes]) -> Any:
 
 
 def test_a_call_is_taken_apart_as_it_is_written() -> None:
-    assert read_call(USUAL) == (b"1", "buy", b'{"n":1}', META)
-    assert read_call(BARE) == (b"1", "buy", b'{"n":1}', b"")
+    assert read_request(USUAL) == (b"1", "tools/call", "buy", b'{"n":1}', META)
+    assert read_request(BARE) == (b"1", "tools/call", "buy", b'{"n":1}', b"")

@@ -9,7 +9,7 @@ from fastgw.gateway.dialects.agent_sessions import AgentSessions, Session
 from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedRequest, RequestKind
 from fastgw.protocol import envelope, headers, names, results
 from fastgw.protocol.call import Call
-from fastgw.protocol.quick import IS_ERROR, QuickCall, QuickResult
+from fastgw.protocol.quick import IS_ERROR, QuickRequest, QuickResult
 from fastgw.protocol.results import Result
 
 _KINDS = {**reading.KINDS, names.PING: RequestKind.PING, names.SET_LEVEL: RequestKind.LEVEL}
@@ -76,23 +76,23 @@ def parse(context: RequestContext, opened: OpenedMessage, agent_sessions: AgentS
     return ParsedRequest(kind, reading.fill_call(call, opened), dialect)
 
 
-def quick(context: RequestContext, found: QuickCall, agent_sessions: AgentSessions) -> ParsedRequest | None:
+def quick(context: RequestContext, found: QuickRequest, agent_sessions: AgentSessions) -> ParsedRequest | None:
     """As `parse`, for what the quick reader took; None where anything is to be looked at with care."""
-    id, name, arguments, meta = found
+    id, method, name, arguments, meta = found
     token = context.headers.get(headers.SESSION)
     if meta or token is None:
         return None
     session = agent_sessions.session(token.decode("latin-1"), context.principal.agent, context.endpoint.path)
     if session is None:
         return None
-    context.reply_to, context.method = id, names.TOOLS_CALL
+    context.reply_to, context.method = id, method
     level, times = agent_sessions.level(session.id)
     params = {"arguments": arguments} if arguments else {}
     call = Call(
-        id, names.TOOLS_CALL, session.version, name, params, {}, None, level, session.capabilities.encode(),
+        id, method, session.version, name or None, params, {}, None, level, session.capabilities.encode(),
         session.client.encode(), session.id, (), times,
     )  # fmt: skip
-    return ParsedRequest(RequestKind.CALL, call, DIALECTS[session.version])
+    return ParsedRequest(RequestKind.CALL if name else RequestKind.LIST, call, DIALECTS[session.version])
 
 
 def session_of(context: RequestContext, agent_sessions: AgentSessions) -> Session:

@@ -11,7 +11,7 @@ from fastgw.gateway.dialects.dialect import Dialect, OpenedMessage, ParsedReques
 from fastgw.protocol import headers, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, members
-from fastgw.protocol.quick import IS_ERROR, QuickCall, QuickResult
+from fastgw.protocol.quick import IS_ERROR, QuickRequest, QuickResult
 from fastgw.protocol.results import Result
 
 SUPPORTED = (names.MODERN_VERSION, *names.LEGACY_VERSIONS)
@@ -86,27 +86,24 @@ def parse(context: RequestContext, opened: OpenedMessage) -> ParsedRequest:
     return ParsedRequest(kind, _fill(call, opened), DIALECT)
 
 
-def quick(context: RequestContext, found: QuickCall) -> ParsedRequest | None:
+def quick(context: RequestContext, found: QuickRequest) -> ParsedRequest | None:
     """As `parse`, for what the quick reader took; None where anything is to be looked at with care.
 
     An agent's `_meta` is the same bytes in every call, so what it says is remembered.
     """
-    id, name, arguments, meta = found
+    id, method, name, arguments, meta = found
     like, fields = _with_meta(meta), context.headers
-    if (
-        like is None
-        or fields.get(headers.METHOD) != b"tools/call"
-        or fields.get(headers.NAME) != _name_header(name)
-        or b"mcp-param-" in b"\n".join(fields)
-    ):
+    if like is None or fields.get(headers.METHOD) != method.encode() or b"mcp-param-" in b"\n".join(fields):
         return None
-    context.reply_to, context.method = id, names.TOOLS_CALL
+    if name and fields.get(headers.NAME) != _name_header(name):
+        return None
+    context.reply_to, context.method = id, method
     params = {"arguments": arguments} if arguments else {}
     call = Call(
-        id, names.TOOLS_CALL, names.MODERN_VERSION, name, params, like.meta, None, like.log_level, like.capabilities,
-        like.client, None, (), like.log_level_set, like.offered,
+        id, method, names.MODERN_VERSION, name or None, params, like.meta, None, like.log_level, like.capabilities,
+        like.client, None, (), like.log_level_set, like.offered if name else b"{}",
     )  # fmt: skip
-    return ParsedRequest(RequestKind.CALL, call, DIALECT)
+    return ParsedRequest(RequestKind.CALL if name else RequestKind.LIST, call, DIALECT)
 
 
 _name_header = lru_cache(maxsize=4096)(headers.encode_name)
