@@ -93,7 +93,7 @@ class RequestContext(msgspec.Struct, eq=False):
     admission: AwaitedAdmission | None = None
     verdict: LimitVerdict | None = None
     task: asyncio.Task[Any] | None = None
-    left: bool = False
+    agent_gone: bool = False
     withdrawn: bool = False
     expired: bool = False
     body_due: float = 0.0
@@ -116,8 +116,8 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def leave(self) -> None:
         """The agent is gone and that ends its call: what awaits on its behalf is interrupted."""
-        if not self.left and self.task is not None:
-            self.left = True
+        if not self.agent_gone and self.task is not None:
+            self.agent_gone = True
             self.task.cancel()
 
     def withdraw(self) -> None:
@@ -127,7 +127,7 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def expire(self) -> None:
         """The worker that carries it ends now: interrupted, and answered."""
-        if self.task is not None and not self.left:
+        if self.task is not None and not self.agent_gone:
             self.expired = True
             self.task.cancel()
 

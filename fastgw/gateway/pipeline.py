@@ -78,7 +78,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     except Fault as fault:
         await refuse(gateway, context, await gateway.limiter.throttle_failed_login(context, fault), agent)
     except asyncio.CancelledError:
-        if not context.left:
+        if not context.agent_gone:
             raise
     except Exception as wrong:
         log.exception("%s failed: %r", context.request_id, wrong)
@@ -216,7 +216,7 @@ async def handle_request(
             await _answer_fault(context, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), response)
         elif context.withdrawn:
             await response.close_unanswered()
-        elif not context.left:
+        elif not context.agent_gone:
             raise
     except Exception as wrong:  # whatever it is, the agent gets an id that stands in the log
         log.exception("%s failed: %r", context.request_id, wrong)

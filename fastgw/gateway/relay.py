@@ -103,7 +103,7 @@ async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
     try:
         return await upstream.next()
     except Fault as fault:
-        attempt.ended = fault.kind
+        attempt.failed_with = fault.kind
         raise
     finally:
         attempt.waited += time.monotonic() - began

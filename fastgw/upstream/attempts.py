@@ -65,7 +65,7 @@ class UpstreamCaller:
         failed: Fault | None = None
         for target in arm.targets[:1]:  # the others are for when their servers may stand in for each other
             backend = backends[target.server]
-            known = self._instances.groups.get(target.server)
+            known = self._instances.usable.get(target.server)
             instances = known[1] if known is not None and known[0] is backend else self._instances.of(backend)
             identity = identity_of(backend, principal, call)
             tried: tuple[Instance, ...] = ()
@@ -78,7 +78,7 @@ class UpstreamCaller:
                     attempt.credential = backend.headers or await credentials.headers(principal, backend)
                     return await self.call(attempt, instance)
                 except Fault as fault:
-                    attempt.sent, attempt.ended = fault.sent, fault.kind
+                    attempt.sent, attempt.failed_with = fault.sent, fault.kind
                     if fault.sent or fault.kind is not Kind.NO_SERVER:
                         raise
                     failed, deadlines = fault, remaining(arm.deadlines, first)
@@ -121,7 +121,7 @@ class UpstreamCaller:
                 if instance.suspects:
                     instance.suspects.pop(attempt.identity, None)
                 return reply
-            if not await self._mended(attempt, instance, classified):
+            if not await self._mend(attempt, instance, classified):
                 if classified.message is None:
                     detail = f"{classified.kind.name} again"
                     raise classified.fault or Fault(Kind.INTERNAL, detail=detail, sent=True)
@@ -147,18 +147,18 @@ class UpstreamCaller:
             instance.release(identity)
             raise
         if isinstance(reply, UpstreamReply) and reply.streams:
-            reply.ended = partial(instance.release, identity)
+            reply.on_over = partial(instance.release, identity)
         else:
             instance.release(identity)
         return reply
 
-    async def _mended(self, attempt: Attempt, instance: Instance, classified: Classified) -> bool:
+    async def _mend(self, attempt: Attempt, instance: Instance, classified: Classified) -> bool:
         """Whether the call is worth asking again."""
         in_doubt = classified.fallback is ReplyKind.ERA_DOUBT
         match classified.kind:
             case ReplyKind.SESSION_DEAD | ReplyKind.SESSION_REFUSED:
                 try:
-                    if await self._repair.replaced(attempt, instance, classified.kind):
+                    if await self._repair.replace_session(attempt, instance, classified.kind):
                         return True
                 except Fault:
                     in_doubt = in_doubt or attempt.known_eras == BOTH_ERAS
@@ -169,12 +169,12 @@ class UpstreamCaller:
             case ReplyKind.HEADER_MISMATCH:
                 # Only a tool's definition says which headers its calls need.
                 is_tool = attempt.call.method == names.TOOLS_CALL
-                return is_tool and attempt.first_time(classified.kind) and await self._refreshed(attempt)
+                return is_tool and attempt.first_time(classified.kind) and await self._refresh_headers(attempt)
             case ReplyKind.ERA_DOUBT:
                 in_doubt = True
         return in_doubt and await self._in_other_era(attempt, instance)
 
-    async def _refreshed(self, attempt: Attempt) -> bool:
+    async def _refresh_headers(self, attempt: Attempt) -> bool:
         """Fetch the tool's headers by its newest definition."""
         try:
             found = await attempt.in_time(self._controller.refresh(attempt.target.server, attempt.target.tool))

@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, eq=False):
         known_eras: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
         session: in the legacy era, the one it goes in; `lost`: the one before that.
         sent: whether the server may have got the call.
-        ended: the fault it ended with; None while it runs, and where it was answered.
+        failed_with: the fault it ended with; None while it runs, and where it was answered.
         waited: seconds spent waiting for the server.
     """
 
@@ -58,10 +58,10 @@ class Attempt(msgspec.Struct, eq=False):
     lost: UpstreamSession | None = None
     mended: tuple[ReplyKind, ...] = ()
     sent: bool = True
-    ended: Kind | None = None
+    failed_with: Kind | None = None
     waited: float = 0.0
 
-    def left(self) -> Deadlines:
+    def remaining_deadlines(self) -> Deadlines:
         return remaining(self.deadlines, self.begun)
 
     def first_time(self, what: ReplyKind) -> bool:
@@ -75,7 +75,7 @@ class Attempt(msgspec.Struct, eq=False):
         TIMEOUT, not `sent`.
         """
         try:
-            async with asyncio.timeout(self.left().total):
+            async with asyncio.timeout(self.remaining_deadlines().total):
                 return await answer
         except TimeoutError:
             data = {"timeoutMs": round(self.deadlines.whole * 1000)}
@@ -103,7 +103,7 @@ class CallContext(msgspec.Struct):
     spawn: Spawn
     limit: int = 64 * 1024 * 1024
 
-    def left(self) -> Deadlines:
+    def remaining_deadlines(self) -> Deadlines:
         return remaining(self.deadlines, self.started)
 
 

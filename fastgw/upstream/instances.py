@@ -81,7 +81,7 @@ class Instances:
         self._live: dict[str, Instance] = {}
         self._leaving: dict[str, Instance] = {}
         self._early_eras: dict[str, str] = {}
-        self.groups: dict[str, tuple[Backend, Sequence[Instance]]] = {}
+        self.usable: dict[str, tuple[Backend, Sequence[Instance]]] = {}
         """What `of` has found, by server; good for that very `Backend` alone."""
 
     def __iter__(self) -> Iterator[Instance]:
@@ -95,7 +95,7 @@ class Instances:
         nothing is under way.
         """
         before, self._live, self._snapshot = self._live, {}, snapshot
-        self.groups.clear()
+        self.usable.clear()
         self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
         replaced = {key: instance.transport for key, instance in before.items()}
         for key in self._wanted:
@@ -142,7 +142,7 @@ class Instances:
         if not found:
             raise failed
         if len(found) == len(backend.instances):
-            self.groups[backend.name] = backend, found
+            self.usable[backend.name] = backend, found
         return found
 
     def learn(self, key: str, era: str) -> None:

@@ -48,17 +48,17 @@ class UpstreamReply:
     """A call that a server has been given; `classified` says what its answer means.
 
     Attributes:
-        ended: called once when nothing more will come.
+        on_over: called once when nothing more will come.
     """
 
     __slots__ = (
         "_answer", "_asked", "_context", "_due", "_last_event", "_over", "_parser", "_ready", "_resumed", "_retry",
-        "_text", "classified", "ended",
+        "_text", "classified", "on_over",
     )  # fmt: skip
 
     def __init__(self, context: CallContext, answer: Answer, classified: Classified = RELAYED) -> None:
         self.classified = classified
-        self.ended: Callable[[], None] | None = None
+        self.on_over: Callable[[], None] | None = None
         self._context = context
         self._answer = answer
         self._ready: deque[Message] = deque()
@@ -220,7 +220,7 @@ class UpstreamReply:
     def _left(self) -> Deadlines:
         """The deadlines of a further request on behalf of this call, as far as it has been let go on."""
         if self._due is None:
-            return self._context.left()
+            return self._context.remaining_deadlines()
         due, seconds = self._due
         left = max(0.01, due - asyncio.get_running_loop().time())
         given = self._context.deadlines
@@ -239,9 +239,9 @@ class UpstreamReply:
 
     def _end(self) -> None:
         self._over = True
-        ended, self.ended = self.ended, None
-        if ended is not None:
-            ended()
+        on_over, self.on_over = self.on_over, None
+        if on_over is not None:
+            on_over()
 
 
 async def withdraw(context: CallContext, reason: str) -> None:

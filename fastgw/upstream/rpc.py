@@ -153,7 +153,7 @@ class RpcClient:
         )  # fmt: skip
         upstream = UpstreamReply(context, answer)
         try:
-            async with asyncio.timeout(max(0.01, context.left().total)):
+            async with asyncio.timeout(max(0.01, context.remaining_deadlines().total)):
                 message = await upstream.next()
                 while message.method is not None:
                     message = await upstream.next()

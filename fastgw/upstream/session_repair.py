@@ -58,7 +58,7 @@ class SessionRepair:
         suspect, times = instance.suspects.get(attempt.identity, ("", 0)) if instance.suspects else ("", 0)
         if not times or suspect != session.id:
             return
-        client = RpcClient(instance.http, attempt.backend, self._spawn).within(attempt.left().total / 2)
+        client = RpcClient(instance.http, attempt.backend, self._spawn).within(attempt.remaining_deadlines().total / 2)
         if times == 1 and await is_alive(client, session):
             return
         try:
@@ -68,7 +68,7 @@ class SessionRepair:
                 raise
             instance.sessions.setdefault(attempt.identity, session)  # the only one there is, and it answers
 
-    async def replaced(self, attempt: Attempt, instance: Instance, kind: ReplyKind) -> bool:
+    async def replace_session(self, attempt: Attempt, instance: Instance, kind: ReplyKind) -> bool:
         """Whether the call, whose session is dead or refused, is to be asked again in another. Raises Fault: no other
         can be had.
         """
@@ -132,7 +132,7 @@ async def settle_level(attempt: Attempt, instance: Instance, spawn: Spawn) -> No
         instance.levels[identity] = wanted, task
     if task is not None and not task.done():
         # A call that is withdrawn meanwhile leaves the question to those that wait beside it.
-        await asyncio.wait((task,), timeout=min(PATIENCE.total, attempt.left().total / 2))
+        await asyncio.wait((task,), timeout=min(PATIENCE.total, attempt.remaining_deadlines().total / 2))
 
 
 async def _set_level(level: str, attempt: Attempt, client: RpcClient, before: asyncio.Task[None] | None) -> None:

@@ -870,7 +870,7 @@ def test_another_instance_is_asked_only_where_nothing_was_sent(
     async def play() -> None:
         async with registry() as found:
             attempts, ended = await forwarded(found.spawn, *answers)
-            assert [(one.sent, one.ended) for one in attempts] == records
+            assert [(one.sent, one.failed_with) for one in attempts] == records
             assert len({one.address.key for one in attempts}) == len(attempts)
             assert ended == end
 

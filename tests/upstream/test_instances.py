@@ -133,6 +133,6 @@ def test_an_era_is_remembered_for_the_next_snapshot_only(wires: list[Wire]) -> N
         found.learn(KEY, "modern")
         found.load(snapshot())
         found.load(snapshot(backend()))
-        assert found.find(KEY).heard is None
+        assert found.find(KEY).found_era is None
 
     story(play)

@@ -250,7 +250,7 @@ async def left(session: UpstreamSession, *pieces: bytes) -> tuple[FakeAnswer, Fa
     answer = stream(*pieces)
     async with registry() as found:
         upstream = UpstreamReply(context(transport, found.spawn, session), answer)
-        upstream.ended = lambda: ends.append(1)
+        upstream.on_over = lambda: ends.append(1)
         for _ in pieces:
             await upstream.next()
         upstream.close()

@@ -92,7 +92,7 @@ def quick(context: RequestContext, found: QuickRequest) -> ParsedRequest | None:
     An agent's `_meta` is the same bytes in every call, so what it says is remembered.
     """
     id, method, name, arguments, meta = found
-    like, fields = _with_meta(meta), context.headers
+    like, fields = _call_template(meta), context.headers
     if like is None or fields.get(headers.METHOD) != method.encode() or b"mcp-param-" in b"\n".join(fields):
         return None
     if name and fields.get(headers.NAME) != _name_header(name):
@@ -110,7 +110,7 @@ _name_header = lru_cache(maxsize=4096)(headers.encode_name)
 
 
 @lru_cache(maxsize=1024)
-def _with_meta(meta: bytes) -> Call | None:
+def _call_template(meta: bytes) -> Call | None:
     """A call with this `_meta`; None where it is not of this revision, is refused, or differs from call to call."""
     try:
         opened = OpenedMessage(names.TOOLS_CALL, b"0", {"name": b'""'}, members(meta, reading.META))

@@ -48,7 +48,7 @@ class StreamableHttp:
             headers, body = legacy.request(call, target, upstream_id, credential, attempt.session)
         try:
             is_new = self._loop.time() - attempt.begun < _MOMENT
-            deadlines = attempt.deadlines if is_new else attempt.left()
+            deadlines = attempt.deadlines if is_new else attempt.remaining_deadlines()
             answer = await self._http.request("POST", headers, body, deadlines)
         except BaseException as stopped:
             is_late = isinstance(stopped, Fault) and stopped.kind is Kind.TIMEOUT
