@@ -199,7 +199,7 @@ async def handle_request(
     try:
         answer = resolve(gateway, context, found)
         if answer is not None:
-            if isinstance(answer, Awaitable):
+            if not isinstance(answer, (bytes, tuple)):
                 answer = await answer
             context.outcome, context.status = "ok", 200
             await response.answer(200, found.headers, found.dialect.reply(found.call.id, answer))
