@@ -19,8 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,126 +29,93 @@ from fastgw.cli.terminal import argument_type
 from fastgw.config.addresses import ANY
 from fastgw.config.schema.settings import address
 
-HOST = "127.0.0.1"
-WANTED = (8080, 8081)  # listen and admin, where nobody has them yet
-ERAS = {"deployment": "legacy", "data": "modern", "knowledge": "both"}
-ERA_WORDS = {"legacy": "2025-11-25 and older", "modern": "2026-07-28 only", "both": "every revision"}
+LISTEN, ADMIN = "127.0.0.1:8080", "127.0.0.1:8081"  # where nobody has them yet
+SERVERS = {"deployment": "2025-11-25 and older", "data": "2026-07-28 only", "knowledge": "every revision"}
 RIGHTS = {
     "engineering": ["*", "prompt:*", "resource:*"],
     "support": ["search-docs", "create-ticket", "db-query", "prompt:summarise-page", "resource:docs://*"],
 }
+TICKETS = {"name": "tickets", "match": {"claims": {"team": "support"}}, "tools": ["create-ticket"], "rate": "3/minute"}
 READY_WITHIN = 30.0  # seconds
 DRAIN_WITHIN = 35.0  # seconds; the gateway's own drain is 30
 LOOK_EVERY = 0.1  # seconds between two looks at the children
 PR_SET_PDEATHSIG = 1
 
 
-class DemoFailed(Exception):
-    """Something did not start or ended by itself; the text is for the user."""
-
-
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
     parser = subparsers.add_parser("demo")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes of the gateway (2)")
-    where = f"where agents reach it ({HOST}:{WANTED[0]}, or another port where that is taken)"
+    where = f"where agents reach it ({LISTEN}, or another port where that is taken)"
     parser.add_argument("--listen", metavar="HOST:PORT", type=argument_type(address), help=where)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C or SIGTERM; exit status 0, or 1 where something did not start or ended by itself."""
+    """Run the demo until Ctrl-C or SIGTERM; the exit status.
+
+    Raises:
+        SystemExit: something did not start or ended by itself; it says what.
+    """
     if importlib.util.find_spec("mcp") is None:
-        print("fastgw demo: the servers are written on the mcp SDK: pip install 'fastgw[demo]'", file=sys.stderr)
-        return 1
+        raise SystemExit("fastgw demo: the servers are written on the mcp SDK: pip install 'fastgw[demo]'")
     stop = threading.Event()  # so that a signal at any moment ends everything in order
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        with ExitStack() as ends:
-            _run(args, ends, stop)
-    except DemoFailed as wrong:
-        print(f"fastgw demo: {wrong}", file=sys.stderr)
-        return 1
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fastgw-demo-")))
+        # Where the user says, or not at all; else at the usual port, or at any.
+        listen = _hold(args.listen or LISTEN, ends, *([] if args.listen else [0]))
+        admin = _hold(ADMIN, ends, 0)
+        servers = {name: _start(ends, f"fastgw.demo.{name}", stdout=subprocess.PIPE) for name in SERVERS}
+        urls = {name: child.stdout.readline().strip() for name, child in servers.items() if child.stdout}
+        if silent := [name for name, url in urls.items() if not url]:
+            raise SystemExit(f"fastgw demo: the {silent[0]} server did not start")
+        keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
+        settings = {"listen": listen, "admin": admin, **_settings(urls, keys)}
+        file = folder / "fastgw.yaml"
+        file.write_text(json.dumps(settings, indent=2), encoding="utf-8")  # JSON is YAML, without care with quotes
+        gateway = _start(ends, "fastgw", "run", "--config", str(file))
+        until = time.monotonic() + READY_WITHIN
+        while not stop.wait(LOOK_EVERY) and not _ready(admin):
+            if gateway.poll() is not None or time.monotonic() > until:
+                raise SystemExit("fastgw demo: the gateway did not start")
+        if not stop.is_set():
+            print(_welcome(listen, admin, keys, folder), flush=True)
+        while not stop.wait(LOOK_EVERY):
+            if gateway.poll() is not None:
+                raise SystemExit(f"fastgw demo: the gateway ended by itself with exit code {gateway.returncode}")
+            for name in [name for name, child in servers.items() if child.poll() is not None]:
+                del servers[name]
+                print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
+        print("\nending: calls in flight first", flush=True)
     return 0
 
 
-def _run(args: argparse.Namespace, ends: ExitStack, stop: threading.Event) -> None:
-    folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="fastgw-demo-")))
-    # Where the user says, or not at all; else at the usual port, or at any.
-    listen = _free(args.listen, (), ends) if args.listen else _free(f"{HOST}:{WANTED[0]}", (0,), ends)
-    admin = _free(f"{HOST}:{WANTED[1]}", (0,), ends)
-    children = {name: _server(name, folder, ends) for name in ERAS}
-    urls = {name: child.stdout.readline().strip() if child.stdout else "" for name, child in children.items()}
-    if silent := [name for name, url in urls.items() if not url]:
-        raise DemoFailed(f"the {silent[0]} server did not start")
-    keys = {name: f"fgw_{name}_{secrets.token_urlsafe(24)}" for name in RIGHTS}
-    settings = {"listen": listen, "admin": admin, "workers": args.workers, **_settings(urls, keys)}
-    file = folder / "fastgw.yaml"
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")  # JSON is YAML, without care with quotes
-    children["gateway"] = _gateway(file, ends)
-    until = time.monotonic() + READY_WITHIN
-    while not stop.is_set() and not _ready(admin):
-        if time.monotonic() > until:
-            raise DemoFailed(f"the gateway was not ready within {READY_WITHIN:.0f} s")
-        _fail_if_ended(children)
-        stop.wait(LOOK_EVERY)
-    if stop.is_set():
-        return
-    host, _, port = listen.rpartition(":")
-    print(_welcome(f"http://{'localhost' if host in ANY else host}:{port}/mcp", f"http://{admin}", keys, folder))
-    sys.stdout.flush()
-    while not stop.wait(LOOK_EVERY):
-        # A server may die, as servers do; only the gateway must not.
-        for name in [name for name, child in children.items() if name != "gateway" and child.poll() is not None]:
-            del children[name]
-            print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
-        _fail_if_ended(children)
-    print("\nending: calls in flight first", flush=True)
-
-
-def _fail_if_ended(children: dict[str, subprocess.Popen[str]]) -> None:
-    for name, child in children.items():
-        if child.poll() is not None:
-            raise DemoFailed(f"{name} ended by itself with exit code {child.returncode}")
-
-
-def _server(name: str, folder: Path, ends: ExitStack) -> subprocess.Popen[str]:
-    order = [sys.executable, "-m", f"fastgw.demo.{name}", "--port", "0", "--era", ERAS[name]]
-    order += ["--state", str(folder / name), "--lifeline"]
-    # a session of its own: Ctrl-C must not take the servers away while the gateway drains
-    child = subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-    assert child.stdin is not None
-    ends.callback(_end, child, child.stdin.close, 5.0)
-    return child
-
-
-def _gateway(file: Path, ends: ExitStack) -> subprocess.Popen[str]:
-    # it dies with its parent, as the servers do by their lifeline
+def _start(ends: ExitStack, *order: str, stdout: int | None = None) -> subprocess.Popen[str]:
+    """A child that ends with the block; in a session of its own: Ctrl-C leaves it running while the gateway drains."""
+    # on Linux it ends with this process, however that ends
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: 0
-    order = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
     on_fork = partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
-    child = subprocess.Popen(order, stdin=subprocess.DEVNULL, text=True, start_new_session=True, preexec_fn=on_fork)
-    ends.callback(_end, child, child.terminate, DRAIN_WITHIN)
-    return child
+    words = [sys.executable, "-m", *order]
+    child = subprocess.Popen(words, stdout=stdout, text=True, start_new_session=True, preexec_fn=on_fork)
 
-
-def _end(child: subprocess.Popen[str], ask: Callable[[], None], seconds: float) -> None:
-    ask()
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
+    def end() -> None:
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(DRAIN_WITHIN)
         child.kill()
         child.wait()
 
+    ends.callback(end)
+    return child
 
-def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
+
+def _hold(wanted: str, ends: ExitStack, *others: int) -> str:
     """The wanted `host:port`, or that host with one of the other ports, where nobody has it. It is held until the end,
     so that a second demo takes another.
 
     Raises:
-        DemoFailed: none can be taken.
+        SystemExit: none can be taken.
     """
     host, _, port = wanted.rpartition(":")
     for number in (int(port), *others):
@@ -166,43 +132,42 @@ def _free(wanted: str, others: tuple[int, ...], ends: ExitStack) -> str:
         else:
             held.close()
         return f"{host}:{found}"
-    raise DemoFailed(f"{wanted} cannot be taken: {reason}")
+    raise SystemExit(f"fastgw demo: {wanted} cannot be taken: {reason}")
 
 
 def _settings(urls: dict[str, str], keys: dict[str, str]) -> dict[str, Any]:
     digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
     return {
-        "data": "data",
+        "workers": 2,
         "agents": {f"demo-{name}": {"key": f"sha256:{one}", "claims": {"team": name}} for name, one in digests.items()},
-        "policies": [
-            {"name": name, "match": {"claims": {"team": name}}, "allow": allowed} for name, allowed in RIGHTS.items()
-        ],
+        "policies": [{"name": team, "match": {"claims": {"team": team}}, "allow": may} for team, may in RIGHTS.items()],
+        "limits": [TICKETS],
         "servers": {name: {"url": url} for name, url in urls.items()},
         "usage": {"sinks": ["file:usage.jsonl"]},
     }
 
 
 def _ready(admin: str) -> bool:
-    with closing(http.client.HTTPConnection(admin, timeout=1)) as connection:
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
+    with closing(http.client.HTTPConnection(admin, timeout=1)) as asked, suppress(OSError, http.client.HTTPException):
+        asked.request("GET", "/readyz")
+        return asked.getresponse().status == http.client.OK
+    return False
 
 
-def _welcome(endpoint: str, admin: str, keys: dict[str, str], folder: Path) -> str:
+def _welcome(listen: str, admin: str, keys: dict[str, str], folder: Path) -> str:
+    host, _, port = listen.rpartition(":")
+    endpoint = f"http://{'localhost' if host in ANY else host}:{port}/mcp"
     call = {"name": "search-docs", "arguments": {"query": "configuration"}}
     snippet = {"mcpServers": {"fastgw": entry(endpoint, keys["engineering"])}}
     shown = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in keys.items())
-    servers = ", ".join(f"{name} ({ERA_WORDS[era]})" for name, era in ERAS.items())
     return f"""
 endpoint       {endpoint}
-admin          {admin}   /readyz /metrics /backends /catalogue
-servers        {servers}
+admin          http://{admin}   /readyz /metrics /backends /catalogue
+servers        {", ".join(f"{name} ({revisions})" for name, revisions in SERVERS.items())}
 configuration  {folder / "fastgw.yaml"}
 usage events   {folder / "usage.jsonl"}
-beside tools   resources (docs://readme, staging://history, ...) and prompts (summarise-page, incident-report)
+beside tools   resources (docs://readme, shop://tables.sql, ...) and prompts (summarise-page, incident-report)
+limit          support may call create-ticket three times a minute
 
 keys
 {shown}

@@ -3,7 +3,7 @@
     async with serving(Toolbox("modern", {"echo": echo})) as server:    # an MCP server: server.url
     async with scripted(handler) as server:                              # anything at all on a socket
 
-The SDK's servers as processes of their own are `tests.demo.sdk.server`.
+The SDK's servers, in threads, are `tests.demo.sdk.server`.
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.demo import END_WITHIN, Demo, running, start
-from tests.e2e.http import exchange, modern
+from tests.e2e.http import META, exchange, modern
 from tests.e2e.tour import TOOLS
 
 
@@ -39,7 +40,7 @@ def demo(demos: list[Demo]) -> Demo:
 
 
 def test_a_tool_of_others_does_not_exist(demo: Demo) -> None:
-    asked = modern("tools/call", {"name": "rollback", "arguments": {"service": "cart"}}, key=demo.key("support"))
+    asked = modern("tools/call", {"name": "list-deployments", "arguments": {}}, key=demo.key("support"))
     reply = asyncio.run(exchange(demo.endpoint, asked))
     assert (reply.status, reply.json()["error"]["code"]) == (400, -32602)
 
@@ -47,7 +48,29 @@ def test_a_tool_of_others_does_not_exist(demo: Demo) -> None:
 def test_the_printed_call_works_as_pasted(demo: Demo) -> None:
     reply = asyncio.run(exchange(demo.endpoint, demo.curl()))
     assert reply.status == 200
-    assert reply.json()["result"]["structuredContent"]["results"]
+    assert reply.json()["result"]["structuredContent"]
+
+
+def test_a_ticket_asks_back_how_urgent_it_is(demo: Demo) -> None:
+    def file(**answered: Any) -> dict[str, Any]:
+        params = {"name": "create-ticket", "arguments": {"title": "It is slow"}, **answered}
+        meta = {f"{META}clientCapabilities": {"elicitation": {}}}
+        asked = modern("tools/call", params, key=demo.key("engineering"), meta=meta)
+        return dict(asyncio.run(exchange(demo.endpoint, asked)).json()["result"])
+
+    first = file()
+    [(name, question)] = first["inputRequests"].items()
+    assert (first["resultType"], question["params"]["message"]) == ("input_required", "How urgent is it?")
+    answer = {"action": "accept", "content": {"priority": "high"}}
+    done = file(inputResponses={name: answer}, requestState=first["requestState"])
+    assert done["structuredContent"]["result"].endswith(" (high): It is slow")
+
+
+def test_support_files_three_tickets_and_no_fourth(demo: Demo) -> None:
+    filed = modern("tools/call", {"name": "create-ticket", "arguments": {"title": "x"}}, key=demo.key("support"))
+    replies = [asyncio.run(exchange(demo.endpoint, filed)) for _ in range(4)]
+    assert [reply.status for reply in replies] == [200, 200, 200, 429]
+    assert replies[3].json()["error"]["data"]["limit"] == "tickets"
 
 
 def test_the_readme_shows_what_is_printed(demo: Demo) -> None:

@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 
-from fastgw.demo.pages import pages
+from fastgw.demo.data import SHOP
+from fastgw.demo.knowledge import PAGES, sections
 
 CLIENTS = Path(__file__).parent / "clients"
 MODERN = "2026-07-28"
 PATIENCE = 60  # seconds for a whole tour
-TOOLS = {"deploy-to-staging", "rollback", "list-deployments", "db-query", "export-data", "search-docs", "create-ticket"}
+TOOLS = {"deploy-to-staging", "list-deployments", "db-query", "search-docs", "create-ticket"}
 PROMPTS = {"summarise-page", "incident-report"}
-DOCS = {f"docs://{key}" for key in pages()}
-RESOURCES = {*DOCS, "shop://customers.csv", "shop://orders.csv", "staging://history"}
+DOCS = {f"docs://{name}" for name in PAGES}
+RESOURCES = {*DOCS, "shop://tables.sql"}
 SECTION, HISTORY = "docs://{page}/{section}", "staging://{service}/history"
 NO_SECTION = "docs://readme/no-such-section"
 SUPPORT_TOOLS = {"search-docs", "create-ticket", "db-query"}
@@ -88,12 +89,10 @@ def calls(service: str) -> dict[str, Step]:
     return {
         "deploy": call("deploy-to-staging", service=service, version="1.0"),
         "again": call("deploy-to-staging", service=service, version="1.1"),
-        "rollback": call("rollback", service=service),
-        "deployments": call("list-deployments", service=service, limit=3),
+        "deployments": call("list-deployments", service=service),
         "query": call("db-query", sql="select name from customers where id = 5"),
-        "export": call("export-data", table="customers"),
         "search": call("search-docs", query="mayHaveRun"),
-        "ticket": call("create-ticket", title="A question", priority="high"),
+        "ticket": call("create-ticket", title="A question"),
         "refused": call("db-query", sql="drop table customers"),
     }
 
@@ -109,15 +108,12 @@ def everything(service: str) -> dict[str, Step]:
         "summary": get("summarise-page", page="errors", audience="operators"),
         "report": get("incident-report", service=service),
         "complete page": complete("summarise-page", "page", "readm"),
-        "complete audience": complete("summarise-page", "audience", "op"),
         "complete section": complete(SECTION, "section", "two", page="readme"),
-        "complete service": complete("incident-report", "service", service),
-        "complete history": complete(HISTORY, "service", service),
         "no section": read(NO_SECTION),
         "no history": read("staging://nobody/history"),
         "no resource": read("nothing://here"),
         "no prompt": get("nothing"),
-        "no argument": get("summarise-page"),
+        "no page": get("summarise-page", page="nothing"),
         "no tool": call("nothing"),
         "no completion": complete("nothing", "page", "re"),
         "tools again": ("tools/list", {}),
@@ -131,7 +127,7 @@ def of_support() -> dict[str, Step]:
         "docs": read("docs://errors"),
         "section": read("docs://readme/two-commands"),
         "summary": get("summarise-page", page="errors"),
-        "hidden resource": read("shop://orders.csv"),
+        "hidden resource": read("shop://tables.sql"),
         "no resource": read("nothing://here"),
         "hidden prompt": get("incident-report", service="cart"),
         "no prompt": get("nothing", service="cart"),
@@ -167,13 +163,13 @@ def lists_are_whole(seen: Seen) -> None:
     assert {one["name"] for one in seen.result("prompts")["prompts"]} == PROMPTS
     resources = {one["uri"]: one for one in seen.result("resources")["resources"]}
     assert set(resources) == RESOURCES
-    page = pages()["errors"]
     listed = resources["docs://errors"]
-    assert (listed["name"], listed["title"], listed["mimeType"]) == ("errors", page.title, "text/markdown")
-    assert (listed["description"], listed["size"]) == (page.description, len(page.text.encode()))
+    assert (listed["name"], listed["mimeType"]) == ("errors", "text/markdown")
     templates = {one["uriTemplate"]: one for one in seen.result("templates")["resourceTemplates"]}
     assert set(templates) == {SECTION, HISTORY}
-    assert templates[SECTION]["mimeType"] == "text/markdown"
+    section = templates[SECTION]
+    assert (section["title"], section["mimeType"]) == ("A section of a page", "text/markdown")
+    assert section["description"].startswith("One section: ")
     prompts = {one["name"]: one for one in seen.result("prompts")["prompts"]}
     assert [(one["name"], one["required"]) for one in prompts["summarise-page"]["arguments"]] == [
         ("page", True),
@@ -186,17 +182,18 @@ def resources_are_read(seen: Seen) -> None:
         [content] = seen.result(uri)["contents"]
         assert content["uri"] == uri
         assert content["text"]
-    for key, page in pages().items():
-        assert seen.result(f"docs://{key}")["contents"][0]["text"] == page.text
-    assert seen.result("shop://orders.csv")["contents"][0]["mimeType"] == "text/csv"
+    for name, page in PAGES.items():
+        assert seen.result(f"docs://{name}")["contents"][0]["text"] == page
+    [tables] = seen.result("shop://tables.sql")["contents"]
+    assert (tables["mimeType"], tables["text"]) == ("application/sql", SHOP)
 
 
 def templates_are_read(seen: Seen) -> None:
     [section] = seen.result("section")["contents"]
     assert section["uri"] == "docs://readme/two-commands"
-    assert section["text"] == pages()["readme"].sections["two-commands"]
+    assert section["text"] == sections("readme")["two-commands"]
     [history] = seen.result("history")["contents"]
-    assert [row["version"] for row in json.loads(history["text"])] == ["1.0", "1.1", "1.0"]
+    assert [row["version"] for row in json.loads(history["text"])] == ["1.1", "1.0"]
 
 
 def prompts_are_got(seen: Seen) -> None:
@@ -205,33 +202,26 @@ def prompts_are_got(seen: Seen) -> None:
     assert page["resource"] == {
         "uri": "docs://errors",
         "mimeType": "text/markdown",
-        "text": pages()["errors"].text,
+        "text": PAGES["errors"],
     }
     [report] = seen.result("report")["messages"]
-    assert '"rollback"' in report["content"]["text"]
+    assert '"1.1"' in report["content"]["text"]
 
 
 def arguments_are_completed(seen: Seen) -> None:
-    found = {step: seen.result(f"complete {step}")["completion"] for step in ("page", "audience", "section")}
+    found = {step: seen.result(f"complete {step}")["completion"] for step in ("page", "section")}
     assert [found["page"]["values"], found["page"]["total"]] == [["readme"], 1]
-    assert found["audience"]["values"] == ["operators"]
     assert found["section"]["values"] == ["two-commands"]
-    [service] = seen.result("complete service")["completion"]["values"]
-    assert seen.result("complete history")["completion"]["values"] == [service]
 
 
 def tools_are_called(seen: Seen) -> None:
     results = {step: seen.result(step) for step in calls("")}
     structured = {step: result.get("structuredContent") for step, result in results.items()}
     assert results["deploy"]["progress"] == [0, 1, 2, 3, 4, 5]
-    assert (structured["rollback"]["version"], structured["rollback"]["kind"]) == ("1.0", "rollback")
-    assert [row["version"] for row in structured["deployments"]["deployments"]] == ["1.0", "1.1", "1.0"]
-    assert structured["query"]["rows"] == [["Zoë Müller"]]
-    sheet = results["export"]["content"][1]["resource"]
-    assert sheet["uri"] == "shop://customers.csv"
-    assert sheet["text"] == seen.result("shop://customers.csv")["contents"][0]["text"]
-    assert structured["search"]["results"][0]["page"] == "errors.md"
-    assert structured["ticket"]["priority"] == "high"
+    assert [row["version"] for row in structured["deployments"]["result"]] == ["1.1", "1.0"]
+    assert structured["query"]["result"] == [{"name": "Zoë Müller"}]
+    assert next(iter(structured["search"])).startswith("docs://errors/")
+    assert structured["ticket"]["result"].endswith(" (normal): A question"), "nobody to be asked"
     assert [step for step, result in results.items() if result.get("isError")] == ["refused"]
 
 
@@ -242,7 +232,7 @@ def the_unknown_is_refused(seen: Seen) -> None:
         assert (error["code"], error.get("data", {}).get("uri")) == (seen.no_resource, uri), f"{step}: {error}"
     assert len({seen.error(step)["message"] for step in refused}) == 1, "whoever says it, the words are the same"
     assert (seen.error("no prompt")["code"], seen.error("no prompt")["data"]["name"]) == (-32602, "nothing")
-    assert [seen.error(step)["code"] for step in ("no argument", "no tool", "no completion")] == [-32602] * 3
+    assert [seen.error(step)["code"] for step in ("no page", "no tool", "no completion")] == [-32602] * 3
 
 
 def the_session_goes_on(seen: Seen) -> None:
@@ -266,14 +256,14 @@ def support_sees_its_own(seen: Seen) -> None:
     assert {one["name"] for one in seen.result("prompts")["prompts"]} == {"summarise-page"}
     assert {one["uri"] for one in seen.result("resources")["resources"]} == DOCS
     assert {one["uriTemplate"] for one in seen.result("templates")["resourceTemplates"]} == {SECTION}
-    assert seen.result("docs")["contents"][0]["text"] == pages()["errors"].text
-    assert seen.result("section")["contents"][0]["text"] == pages()["readme"].sections["two-commands"]
+    assert seen.result("docs")["contents"][0]["text"] == PAGES["errors"]
+    assert seen.result("section")["contents"][0]["text"] == sections("readme")["two-commands"]
     assert seen.result("summary")["messages"]
 
 
 def support_cannot_tell_hidden_from_missing(seen: Seen) -> None:
     pairs = [
-        ("hidden resource", "shop://orders.csv", "no resource", "nothing://here"),
+        ("hidden resource", "shop://tables.sql", "no resource", "nothing://here"),
         ("hidden prompt", "incident-report", "no prompt", "nothing"),
         ("hidden completion", "incident-report", "no completion", "nothing"),
     ]
