@@ -15,6 +15,10 @@ from typing import Any
 from aiohttp import web
 
 from fastgw.admin.limits import OperatorLimits, answer, resetting
+from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
+from fastgw.telemetry.counters import Series
+from fastgw.telemetry.latencies import Latencies
+from fastgw.telemetry.metrics import quantiles
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
@@ -22,13 +26,18 @@ STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give 
 
 @dataclass(frozen=True, slots=True)
 class AdminData:
-    """What the admin port shows, asked for at every request; see `_routes`. What is no text is fit for JSON."""
+    """What the admin port shows, asked for at every request; see `_routes`. What is no text is fit for JSON.
+
+    Args:
+        metrics: their text, with these gauges too.
+    """
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
-    metrics: Callable[[], str]
+    metrics: Callable[[dict[Series, float]], str]
     backends: Callable[[], dict[str, Any]]
     catalogue: Callable[[], dict[str, Any]]
     limits: OperatorLimits
+    latencies: Latencies
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -44,8 +53,9 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         report = await data.readiness()
         return answer(report, 200 if report["ready"] else 503)
 
-    def metrics() -> web.Response:
-        return web.Response(body=data.metrics().encode(), headers={"content-type": "text/plain; version=0.0.4"})
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        text = data.metrics(await made_of(data.latencies, quantiles))
+        return web.Response(body=text.encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
     async def limits(_: web.Request) -> web.StreamResponse:
         return answer(await data.limits.report())
@@ -53,10 +63,17 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
     return [
         ("GET", "/livez", page(lambda: web.Response(text="ok\n")), "200 while the controller runs"),
         ("GET", "/readyz", ready, "200 while agents are served, 503 with the reason otherwise"),
-        ("GET", "/metrics", page(metrics), "Prometheus text, all workers summed"),
+        ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
         ("GET", "/backends", page(lambda: answer(data.backends())), "what is known of each server"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
+        (
+            "GET",
+            "/stats",
+            windowed(data.latencies, as_json, "application/json"),
+            "percentiles by tool, server and outcome",
+        ),
+        ("GET", "/stats.hlog", windowed(data.latencies, as_hlog, "text/plain"), "the same as HdrHistogram's log"),
         ("POST", "/limits/reset", resetting(data.limits, token), "make buckets full"),
     ]
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
     "limits": "see who is near a limit; make buckets full",
+    "stats": "see how long calls take: percentiles by tool, server and outcome",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",
     "schema": "print the JSON Schema of the configuration",

@@ -93,12 +93,13 @@ class ControllerProcess:
         admin_app = import_module(ADMIN)
         shown = admin_app.AdminData(
             readiness=self._readiness.report,
-            metrics=lambda: self._sums.render(self._gauges()),
+            metrics=lambda quantiles: self._sums.render({**self._gauges(), **quantiles}),
             backends=self._control_plane.backends,
             catalogue=self._control_plane.catalogue,
             limits=admin_app.OperatorLimits(
                 self._ipc_server.operate, lambda: self._plan.limits, self._plan.data / "audit.jsonl"
             ),
+            latencies=self._sums.latencies,
         )
         admin = await admin_app.serve_admin(places.admin, shown, self._plan.admin_token)
         server = self._ipc_server

@@ -7,10 +7,15 @@ below 2,048 have a bucket each; above, every power of two is split into 1,024, s
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
 
 Counts = dict[int, int]
 """Bucket index to count."""
+LONGEST: Final = 3_600_000_000
+"""Microseconds up to which percentiles tell times apart; what is longer counts as that."""
 
 
 def bucket_of(micros: int) -> int:
@@ -19,6 +24,12 @@ def bucket_of(micros: int) -> int:
         return micros
     shift = micros.bit_length() - 11
     return (shift << 10) + (micros >> shift)
+
+
+def highest(bucket: int) -> int:
+    """The highest value, in microseconds, that falls into a bucket."""
+    shift = max(0, (bucket >> 10) - 1)
+    return ((bucket - (shift << 10) + 1) << shift) - 1
 
 
 @dataclass(slots=True)
@@ -52,5 +63,6 @@ class Histogram:
 
     def at_most(self, bounds: tuple[float, ...]) -> list[int]:
         """For each bound in seconds: how many durations do not exceed it, true to three digits."""
-        limits = [bucket_of(round(bound * 1e6)) for bound in bounds]
-        return [sum([count for bucket, count in self.counts.items() if bucket <= limit]) for limit in limits]
+        buckets = sorted(self.counts)
+        sums = [0, *accumulate([self.counts[bucket] for bucket in buckets])]
+        return [sums[bisect_right(buckets, bucket_of(round(bound * 1e6)))] for bound in bounds]

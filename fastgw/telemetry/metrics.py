@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from fastgw.telemetry.counters import Delta, Series
 from fastgw.telemetry.histogram import Histogram
+from fastgw.telemetry.latencies import PERCENTS, Latencies
 
 
 class Family(NamedTuple):
@@ -29,7 +30,13 @@ FAMILIES: Final[dict[str, Family]] = {
         "counter", "Requests sent to servers, by server and outcome.", ("server", "outcome")
     ),
     "fastgw_request_seconds": Family("histogram", "Whole time of a call."),
+    "fastgw_upstream_seconds": Family("histogram", "Time of a call spent waiting for servers."),
     "fastgw_overhead_seconds": Family("histogram", "Time of a call not spent waiting for servers."),
+    "fastgw_call_quantile_seconds": Family(
+        "gauge",
+        "Percentiles of the calls of the last minute.",
+        ("tool", "server", "outcome", "stage", "quantile"),
+    ),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
     "fastgw_limit_decisions_total": Family(
         "counter", "Calls that limits decided, by who decided and outcome.", ("how", "outcome")
@@ -57,14 +64,20 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_server_resources": Family("gauge", "Resources in the last catalogue of a server.", ("server",)),
     "fastgw_server_templates": Family("gauge", "Resource templates in the last catalogue of a server.", ("server",)),
 }
-BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the buckets shown, in seconds."""
+BOUNDS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
+"""Upper bounds of the buckets shown, in seconds: from what the gateway itself takes to what an agent waits for."""
+MOST_SHOWN = 200
+"""Tools, servers and outcomes whose percentiles are shown: those of the last minute that were called most."""
 
 
 class Sums:
     """What all workers have counted."""
 
     def __init__(self) -> None:
+        self.latencies = Latencies()
         self._counts: dict[Series, int] = {}
         self._times: dict[Series, Histogram] = {}
         self._gauges: dict[int, dict[Series, float]] = {}
@@ -76,10 +89,16 @@ class Sums:
         for (_, server, outcome), times in delta.calls.items():
             if times.sent:
                 self.add(("fastgw_upstream_requests_total", server or "", outcome), times.sent)
-            self._times.setdefault(("fastgw_request_seconds",), Histogram()).merge(times.total, times.sum_total)
-            self._times.setdefault(("fastgw_overhead_seconds",), Histogram()).merge(times.overhead, times.sum_overhead)
+            for stage, counts, total in (
+                ("request", times.total, times.sum_total),
+                ("upstream", times.upstream, times.sum_total - times.sum_overhead),
+                ("overhead", times.overhead, times.sum_overhead),
+            ):
+                self._times.setdefault((f"fastgw_{stage}_seconds",), Histogram()).merge(counts, total)
         for series, (counts, total) in delta.times.items():
             self._times.setdefault(series, Histogram()).merge(counts, total)
+        if delta.calls:
+            self.latencies.merge(delta.calls)
         if delta.gauges:
             self._gauges[worker] = delta.gauges
 
@@ -99,7 +118,7 @@ class Sums:
         """Set a counter to what somebody else has summed."""
         self._counts[series] = value
 
-    def render(self, now: dict[Series, float]) -> str:
+    def render(self, now: Mapping[Series, float]) -> str:
         """The text, Prometheus exposition format 0.0.4; `now` holds gauges that only the asker knows."""
         gauges: dict[Series, float] = dict(now)
         for told in self._gauges.values():
@@ -107,6 +126,16 @@ class Sums:
                 gauges[series] = gauges.get(series, 0) + value
         tables = {"counter": _by_name(self._counts), "gauge": _by_name(gauges), "histogram": _by_name(self._times)}
         return "".join(_lines(name, family, tables[family.kind].get(name)) for name, family in FAMILIES.items())
+
+
+def quantiles(latencies: Latencies) -> dict[Series, float]:
+    """The percentiles of the last minute as gauges; takes a while where many tools are called."""
+    name = "fastgw_call_quantile_seconds"
+    return {
+        (name, row.tool or "", row.server or "", row.outcome, row.stage, f"{percent / 100:g}"): value / 1000
+        for row in latencies.percentiles("1m")[: MOST_SHOWN * 3]
+        for percent, value in zip(PERCENTS, row.times, strict=True)
+    }
 
 
 def _by_name(table: Mapping[Series, object]) -> dict[str, list[tuple[Series, object]]]:

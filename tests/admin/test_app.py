@@ -13,6 +13,7 @@ import pytest
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.status import Readiness
+from fastgw.telemetry.latencies import Latencies
 
 
 async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
@@ -23,7 +24,7 @@ def shown(readiness: Readiness | None = None) -> AdminData:
     """What a gateway without workers shows."""
     found = readiness if readiness is not None else Readiness(list, lambda: 0, lambda: True)
     limits = OperatorLimits(ask_nobody, tuple, Path("nowhere"))
-    return AdminData(found.report, lambda: "", dict, dict, limits)
+    return AdminData(found.report, lambda _: "", dict, dict, limits, Latencies())
 
 
 def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
@@ -43,7 +44,7 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits"])
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits", "/stats"])
 def test_paths(path: str) -> None:
     assert ask(path)[0] == 200
 
@@ -83,7 +84,17 @@ def test_beyond_loopback_a_token_is_needed(path: str, shown: dict[str, Any], sta
 def test_the_index_names_every_page_and_what_it_shows() -> None:
     status, text = ask("/")
     assert status == 200
-    for path in ("/livez", "/readyz", "/metrics", "/backends", "/catalogue", "/limits", "/limits/reset"):
+    for path in (
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/backends",
+        "/catalogue",
+        "/limits",
+        "/limits/reset",
+        "/stats",
+        "/stats.hlog",
+    ):
         assert f" {path} " in text
 
 

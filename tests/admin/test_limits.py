@@ -16,6 +16,7 @@ import pytest
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import MOST, OperatorLimits
 from fastgw.config.schema.rules import LimitSettings
+from fastgw.telemetry.latencies import Latencies
 from tests.e2e.http import Asked, Reply, connected, exchange
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
         limits = OperatorLimits(face.ask, lambda: [LIMIT], face.audit)
-        runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits), token)
+        runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits, Latencies()), token)
         try:
             return await story(face)
         finally:

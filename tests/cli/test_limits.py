@@ -16,10 +16,11 @@ from aiohttp import web
 
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import OperatorLimits
-from fastgw.cli.limits import TOKEN_ENV
+from fastgw.cli.admin_port import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.script import SOURCE
+from fastgw.telemetry.latencies import Latencies
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
 
@@ -75,7 +76,7 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
     limits = OperatorLimits(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
-    runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits), token)
+    runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits, Latencies()), token)
     try:
         yield workers
     finally:
