@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
+from math import inf
 from time import monotonic_ns
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from bench.catalogues import Size, offered
 from bench.compile import catalogue
 from bench.messages import Target, template
 from fastgw.config.schema.settings import Settings
+from fastgw.gateway.access import Access
 from fastgw.gateway.admission import Limiter
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect, modern
@@ -29,6 +31,7 @@ from fastgw.policy.match import Principal
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.model import View
 from fastgw.telemetry.counters import Counters
 
 RATE = {"rate": "1000/second", "burst": 1_000_000}
@@ -135,7 +138,8 @@ class Scene:
     def exchange(self, principal: Principal) -> RequestContext:
         """A call of this agent, at the point where the path asks the limits."""
         found = RequestContext("r", self._snapshot, self._endpoint, modern.DIALECT, {}, frozenset(), 0.0)
-        found.principal = principal
+        found.principal, found.tool = principal, self._tool
+        found.access = Access(principal, View(), inf, "")
         found.call = Call(b"1", names.TOOLS_CALL, names.MODERN_VERSION, self._tool, {"arguments": b"{}"})
         found.grant, found.arm = self._grant, self._grant.arms[0]
         return found
@@ -182,13 +186,9 @@ class Line:
 
     def whole(self) -> None:
         """All that limits add to the path of a call, but for headers and the usage event."""
-        coroutine = self._limiter.admit(self._exchange)
-        try:
-            coroutine.send(None)
-        except StopIteration:
-            self._limiter.settle(self._exchange)
-            return
-        raise AssertionError("nothing is to be waited for here")
+        if self._limiter.admit(self._exchange) is not None:
+            raise AssertionError("nothing is to be waited for here")
+        self._limiter.settle(self._exchange)
 
 
 class Crowd:

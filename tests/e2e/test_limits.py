@@ -46,6 +46,12 @@ async def limited(
         values={"hello": b'{"values":["v"]}'},
     )
     async with serving(library) as server, running_beside(settings(server.url, limits, more), folder) as gateway:
+
+        async def lists_tools() -> bool:
+            reply = await exchange(gateway.url, modern("tools/list", {}, key=KEY))
+            return bool(reply.json().get("result", {}).get("tools"))
+
+        await until(lists_tools)  # on a busy machine the server may be late for the first look at it
         yield gateway, library
 
 
