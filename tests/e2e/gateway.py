@@ -28,6 +28,7 @@ from tests.forking import Forked
 
 WORKERS = 2
 KEY = "fgw_test_everything"
+HEARD_WITHIN = 3.0
 READY_WITHIN = 15.0
 STOP_WITHIN = 35.0
 LOOK_EVERY = 0.02
@@ -132,12 +133,22 @@ class Gateway:
         return sorted(found)
 
     def wait_until_ready(self, within: float = READY_WITHIN) -> None:
-        """Return as soon as /readyz is 200."""
+        """Return as soon as /readyz is 200, and every server has been heard of or had some seconds for it: on a busy
+        machine the gateway is ready before it has waited long enough for them.
+        """
         until = time.monotonic() + within
         while self.ask_admin("/readyz")[0] != 200:
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
             assert time.monotonic() < until, f"not ready within {within} s:\n{self.log()}"
             time.sleep(LOOK_EVERY)
+        until = time.monotonic() + HEARD_WITHIN
+        while not self._all_heard_of() and time.monotonic() < until:
+            time.sleep(LOOK_EVERY)
+
+    def _all_heard_of(self) -> bool:
+        """Whether each server has given its lists, or failed to."""
+        servers = json.loads(self.ask_admin("/backends")[1] or b"{}").values()
+        return all(one["fetched_at"] or any(known["error"] for known in one["instances"]) for one in servers)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to the supervisor and return its exit code."""
