@@ -4,17 +4,21 @@
 PYTHON ?= python3
 TESTS ?= tests
 WORKERS ?= 3
+SCENARIO ?= steady
+LOAD_OPTIONS = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(STREAMS),--streams $(STREAMS)) $(if $(BUDGETS),--budgets $(BUDGETS)) \
+	$(if $(HOST),--host $(HOST)) $(if $(CALL),--call '$(CALL)')
 
 RUN := .venv/run/bin/python
 DEV := .venv/dev/bin/python
 LEGACY := .venv/legacy/bin/python
+LOAD := .venv/load/bin/python
 NODE := .venv/clients
-ENVIRONMENTS := FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) FASTGW_SERVERS=$(CURDIR)/.venv
+ENVIRONMENTS := FASTGW_LOAD_PYTHON=$(CURDIR)/$(LOAD) FASTGW_LEGACY_PYTHON=$(CURDIR)/$(LEGACY) FASTGW_NODE_CLIENTS=$(CURDIR)/$(NODE) FASTGW_SERVERS=$(CURDIR)/.venv
 # Tests start hundreds of interpreters: their bytecode is kept, also where the machine is told to keep none.
 BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
 
-.PHONY: help run test check format bench bench-changes bench-edge bench-limits load conformance soak clients lock clean
+.PHONY: help run test check format bench bench-changes bench-edge bench-limits load load-ui conformance soak clients lock clean
 .PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
 
 help: ## what each target does
@@ -23,7 +27,7 @@ help: ## what each target does
 run: run-env ## the gateway and three MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
-test: dev-env legacy-env node-env servers-env ## every test but the minutes-long ones
+test: dev-env legacy-env node-env servers-env load-env ## every test but the minutes-long ones
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak and not clients' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
@@ -51,8 +55,11 @@ bench-edge: dev-env ## the same for agents and servers of all eras
 bench-limits: dev-env ## a whole gateway: its limits' buckets in memory, in the embedded store, no limits
 	$(DEV) -m bench limits --gateway
 
-load: load-env ## many agents at once, every answer checked
-	.venv/load/bin/python -m loadtests
+load: load-env ## SCENARIO=steady: many agents at once, every answer checked, latencies within budgets
+	@$(LOAD) -m loadtests $(SCENARIO) $(LOAD_OPTIONS)
+
+load-ui: load-env ## the same with Locust's web page, until Ctrl-C
+	@$(LOAD) -m loadtests $(SCENARIO) --ui $(LOAD_OPTIONS)
 
 conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
 	$(DEV) -m tests.conformance --all

@@ -42,7 +42,7 @@ class Gateway:
 
     Args:
         pid: of the supervisor; the tree below it is all of it.
-        key: API key of an agent that may call every echo tool.
+        key: API key of an agent that may call every echo tool; the last of `keys`, one for each agent.
         usage: the file its usage events go to.
         admin: port of its operators' pages.
     """
@@ -52,6 +52,7 @@ class Gateway:
     key: str
     usage: Path
     admin: int
+    keys: tuple[str, ...] = ()
 
     def target(self, backend: Behind, era: str) -> Target:
         """How an agent of `era` calls this backend's echo tool."""
@@ -130,7 +131,7 @@ def gateway(
     found = {**configuration(port, admin, backends, keys, folder), **(further or {})}
     file.write_text(json.dumps(found, indent=1))
     command = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
-    running = Gateway(0, port, keys[-1], folder / "usage.jsonl", admin)
+    running = Gateway(0, port, keys[-1], folder / "usage.jsonl", admin, tuple(keys))
     targets = [running.target(backend, "modern") for backend in backends]
     # Readiness does not wait long for a catalogue of 10,000 tools, so each tool must have answered too.
     ready = partial(_ready, admin, targets)

@@ -1,86 +1,97 @@
-"""Agents of both eras, each with a key, listing and calling tools with a nonce of its own, at an ordinary pace.
+"""What Locust runs: agents of both eras in the load of one scenario, judged by its budgets at the end.
 
-Knows: what an agent does and how long it may wait. Refuses to know: anything beyond loopback; another host is refused.
-
-Environment: LOAD_KEY, the agents' API key; LOAD_BUDGET, milliseconds of p99 in place of `BUDGET`'s.
+`python -m loadtests` sets the environment: LOAD_SCENARIO, LOAD_SECONDS, LOAD_BUDGETS (a file), LOAD_KEYS (with commas),
+LOAD_URL (the endpoint's, on loopback), LOAD_GATEWAY (its pid, or nothing), LOAD_CALL (a foreign gateway's tool).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import os
+import random
 import secrets
+import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from locust import FastHttpUser, constant_throughput, events, task
+import yaml
+from locust import FastHttpUser, LoadTestShape, constant, constant_throughput, events, task
 
-from bench.messages import LEGACY, Target, headers, modern_meta
+from bench.messages import Target
+from loadtests.budgets import Entry, verdict
+from loadtests.conversation import WRONG, Conversation, admitted
+from loadtests.fleet import resident
+from loadtests.scenarios import BURST, LIST, RATE, SCENARIOS
 
-BUDGET = {"modern": 100.0, "legacy": 150.0}
-"""p99 in milliseconds by the agent's era, over both eras of servers. Generous: it finds stalls, not slowness."""
-LEAST = 50
-"""Calls of each era below which a run has shown nothing and fails."""
-TOOLS = {"modern": "echo", "legacy": "echo-legacy"}
-_ids = itertools.count(1)
+NAME = os.environ["LOAD_SCENARIO"]
+SCENARIO = SCENARIOS[NAME]
+SECONDS = float(os.environ["LOAD_SECONDS"])
+URL = urlsplit(os.environ["LOAD_URL"])
+STREAMS = int(os.environ.get("LOAD_STREAMS") or SCENARIO.streams)
+BUDGETS = yaml.safe_load(Path(os.environ["LOAD_BUDGETS"]).read_text(encoding="utf-8"))[NAME]
+KIB = BUDGETS.pop("memory", {}).get("kib_per_stream", float("inf"))
+KEYS = itertools.cycle(os.environ["LOAD_KEYS"].split(","))
+CALL: dict[str, Any] = json.loads(os.environ.get("LOAD_CALL") or "{}")
+GATEWAY = int(os.environ.get("LOAD_GATEWAY") or 0)
+TURNS = 50
+"""Requests of one conversation; then it is ended and another begun."""
+STREAM_SECONDS = min(SECONDS / 2, 40.0)
+"""One stream's; then the next is opened. A gateway takes a server that says nothing for 55 s for dead."""
 
 
 class Agent(FastHttpUser):
-    """What both eras do: ten requests a second, nine in ten of them calls."""
+    """What both eras do."""
 
     abstract = True
     era = ""
-    wait_time = constant_throughput(10)
-    network_timeout = connection_timeout = 10.0
+    weight = SCENARIO.agents
+    wait_time = constant_throughput(SCENARIO.pace)
+    network_timeout = connection_timeout = 60.0
 
     def on_start(self) -> None:
-        """A session for each kind of server where the era has sessions."""
-        self.key = os.environ["LOAD_KEY"]
-        self.sessions = {server: self.open(server) for server in TOOLS}
+        """Begin a conversation with a key of its own."""
+        target = Target(URL.port or 80, self.era, URL.path or "/mcp", key=next(KEYS))
+        self.turns = 0
+        self.conversation = Conversation(self.client, target)
+        self.conversation.open()
 
-    def open(self, server: str) -> str:
-        """The session's id; empty where there are none."""
-        return ""
+    def on_stop(self) -> None:
+        """End it."""
+        self.conversation.close()
 
-    @task(9)
-    def call(self) -> None:
-        """Call a tool of a server of one era or the other; the answer must carry this call's nonce."""
+    @task
+    def turn(self) -> None:
+        """One request; the next conversation after `TURNS`."""
+        self.turns += 1
+        if self.turns % TURNS == 0:
+            self.conversation.close()
+            self.conversation.open()
+        self.ask()
+
+    def ask(self) -> None:
+        """One request of those that the scenario names."""
+        asked = {CALL["name"]: 9, LIST: 1} if CALL else SCENARIO.asks
+        tool = random.choices(list(asked), list(asked.values()))[0]
+        if tool == LIST:
+            wanted = set(asked) - {LIST}
+            self.conversation.ask(LIST, {}, lambda result, _: wanted <= {tool["name"] for tool in result["tools"]})
+        elif CALL:
+            self.conversation.ask("tools/call", CALL, lambda result, _: not result.get("isError"), tool)
+        else:
+            self.echo(tool, tool + (" beside streams" if Load.streams else ""), 1.0 if tool.endswith("-slow") else 0.0)
+
+    def echo(self, tool: str, label: str, seconds: float, notes: int = 0) -> None:
+        """Call a tool of ours: the answer must carry this call's nonce, and as many notifications come before it."""
         nonce = secrets.token_hex(8)
-        server = secrets.choice(("modern", "legacy"))
-        params = {"name": TOOLS[server], "arguments": {"nonce": nonce}}
-        self.ask(server, "tools/call", params, lambda result: result["content"][0]["text"] == nonce)
+        arguments = {"nonce": nonce, **({"seconds": seconds, "events": notes} if seconds else {})}
 
-    @task(1)
-    def list(self) -> None:
-        """List the tools; the echo tool must be there and the denied one must not."""
-        server = secrets.choice(("modern", "legacy"))
-        echo = TOOLS[server]
+        def right(result: dict[str, Any], told: list[dict[str, Any]]) -> bool:
+            return bool(result["content"][0]["text"] == nonce) and len(told) == notes
 
-        def right(result: dict[str, Any]) -> bool:
-            names = {tool["name"] for tool in result["tools"]}
-            return echo in names and f"{echo}-00001" not in names
-
-        self.ask(server, "tools/list", {}, right)
-
-    def ask(self, server: str, method: str, params: dict[str, Any], right: Any) -> None:
-        """One request, its answer's status, id and content checked."""
-        id = next(_ids)
-        if self.era == "modern":
-            params = {**params, "_meta": modern_meta()}
-        message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
-        lines = headers(self.target(server), method, params.get("name", ""), self.sessions[server])
-        name = f"{self.era} {method}"
-        with self.client.post(f"/mcp/{server}", json=message, headers=lines, name=name, catch_response=True) as answer:
-            try:
-                reply = answer.json()
-                if answer.status_code != 200 or reply["id"] != id or not right(reply["result"]):
-                    answer.failure(f"wrong answer: HTTP {answer.status_code} {answer.text[:200]}")
-            except (ValueError, KeyError, TypeError, IndexError) as exc:
-                answer.failure(f"not an answer: {exc!r}: HTTP {answer.status_code} {(answer.text or '')[:200]}")
-
-    def target(self, server: str) -> Target:
-        """Where and as whom."""
-        return Target(urlsplit(self.host or "").port or 80, self.era, f"/mcp/{server}", TOOLS[server], self.key)
+        self.conversation.ask("tools/call", {"name": tool, "arguments": arguments}, right, label)
 
 
 class Modern(Agent):
@@ -94,43 +105,78 @@ class Legacy(Agent):
 
     era = "legacy"
 
-    def open(self, server: str) -> str:
-        """See `Agent.open`."""
-        client = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "load", "version": "1"}}
-        message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
-        target = self.target(server)
-        answer = self.client.post(
-            target.path, json=message, headers=headers(target, "initialize"), name="legacy initialize"
-        )
-        session = (answer.headers or {}).get("mcp-session-id") or ""
-        done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        lines = headers(target, "notifications/initialized", session=session)
-        self.client.post(target.path, json=done, headers=lines, name="legacy initialized")
-        return session
+
+class Streamer(Agent):
+    """Has an event stream open all the time, which says nothing but its reply; every fifth tells of progress."""
+
+    abstract = not STREAMS
+    era = "modern"
+    weight = max(1, 2 * STREAMS)
+    wait_time = constant(0)
+
+    def ask(self) -> None:
+        """One stream."""
+        tool = random.choice(("echo-stream", "echo-legacy-stream"))
+        self.echo(tool, tool, STREAM_SECONDS, 7 * (secrets.randbelow(5) == 0))
+
+
+class Load(LoadTestShape):
+    """The scenario's stages; streams come after a quarter. Looks at the gateway's memory once a second."""
+
+    streams = False
+    before = most = 0
+    begun = 0.0
+
+    def tick(self) -> Any:
+        """Agents now, how many more a second, and which; None at the end."""
+        share = self.get_run_time() / SECONDS
+        if GATEWAY and STREAMS:
+            Load.most = max(Load.most, resident(GATEWAY)) if Load.streams else resident(GATEWAY)
+            Load.before = Load.before if Load.streams else Load.most
+        for stage, agents in SCENARIO.stages:
+            if share < stage:
+                Load.streams = bool(STREAMS) and self.get_run_time() > SECONDS / 4
+                if Load.streams:
+                    return agents + STREAMS, 100, [Modern, Legacy, Streamer]
+                return agents, 100, [Modern, Legacy]
+            share -= stage
+        return None
 
 
 @events.test_start.add_listener
-def only_loopback(environment: Any, **_: Any) -> None:
-    """Refuse any other host: this is a load generator."""
-    host = urlsplit(environment.host or "").hostname
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        environment.process_exit_code = 2
-        raise SystemExit(f"loopback only, not {host}")
+def begin(environment: Any, **_: Any) -> None:
+    """Count anew, and heed no other host: on Locust's page people start a run again, and may name one."""
+    environment.host = f"{URL.scheme}://{URL.netloc}"
+    logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)  # its table: ours says more
+    Load.begun, Load.streams = time.monotonic(), False
+    admitted.clear()
 
 
 @events.quitting.add_listener
 def judge(environment: Any, **_: Any) -> None:
-    """Fail on any wrong answer, on a p99 over its budget, and on a run too small to show anything."""
-    faults = [f"{error.name}: {error.error} ({error.occurrences} times)" for error in environment.stats.errors.values()]
-    for era, budget in BUDGET.items():
-        entry = environment.stats.get(f"{era} tools/call", "POST")
-        allowed = float(os.environ.get("LOAD_BUDGET", budget))
-        p99 = entry.get_response_time_percentile(0.99) or 0.0
-        print(f"{era}: {entry.num_requests} calls, p99 {p99:.0f} ms, budget {allowed:.0f} ms")
-        if entry.num_requests < LEAST:
-            faults.append(f"{era}: only {entry.num_requests} calls")
-        if p99 > allowed:
-            faults.append(f"{era}: p99 {p99:.0f} ms, budget {allowed:.0f} ms")
-    for fault in faults:
-        print(f"load: {fault}")
+    """Print a table; exit code 1 on a wrong answer, a missed budget, a broken limit."""
+    environment.process_exit_code = 1
+    entries = [
+        Entry(
+            *entry.name.split(" ", 1),
+            entry.num_requests,
+            entry.num_failures,
+            [entry.get_response_time_percentile(part) or 0.0 for part in (0.5, 0.95, 0.99)],
+        )
+        for entry in sorted(environment.stats.entries.values(), key=lambda one: one.name)
+    ]
+    budgets = {tool: BUDGETS.get(tool, BUDGETS.get("echo", {})) for tool in (CALL["name"], LIST)} if CALL else BUDGETS
+    lines, faults = verdict(entries, budgets)
+    for error in environment.stats.errors.values():
+        text = f"{error.name}: {error.error} ({error.occurrences} times)"
+        (faults if WRONG in str(error.error) else lines).append(text)
+    if Load.streams and GATEWAY:
+        each = max(0, Load.most - Load.before) / STREAMS
+        lines.append(f"{STREAMS} streams, {each:.1f} KiB of the gateway's memory each (budget {KIB:g})")
+        faults += [f"{each:.1f} KiB a stream, budget {KIB:g}"] if each > KIB else []
+    if NAME == "limits":
+        most = BURST + RATE * (time.monotonic() - Load.begun)
+        lines.append(f"the busiest agent had {max(admitted.values(), default=0)} calls let in of {most:.0f} allowed")
+        faults += [f"an agent had {calls} calls, allowed {most:.0f}" for calls in admitted.values() if calls > most]
+    print("\n".join([f"{NAME}: {SCENARIO.about}", *lines, *(f"MISSED {fault}" for fault in faults)]), flush=True)
     environment.process_exit_code = 1 if faults else 0
