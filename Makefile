@@ -49,8 +49,8 @@ bench: dev-env ## CPU per call beside a reference in the same run
 bench-changes: dev-env ## latency of calls while a server's list changes once a second
 	$(DEV) -m bench changes
 
-bench-edge: dev-env ## the same for agents and servers of all eras
-	$(DEV) -m bench edge --pairs all
+bench-edge: dev-env ## what a call costs: eras, settings, a sketch, a forwarder beside nginx; latencies; a plot
+	$(DEV) -m bench edge --pairs all --settings all --warm 0.3 --rate 1000 --json docs/performance.json --plot docs/performance.svg
 
 bench-limits: dev-env ## a whole gateway: its limits' buckets in memory, in the embedded store, no limits
 	$(DEV) -m bench limits --gateway

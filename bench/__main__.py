@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import backend, changes, compile, edge, limits, lists, load, servers, steps
+from bench import apps, backend, changes, compile, edge, limits, lists, plot, servers, steps
 
 COMMANDS = {
     "edge": edge.main,
@@ -13,9 +13,10 @@ COMMANDS = {
     "steps": steps.main,
     "limits": limits.main,
     "changes": changes.main,
-    "load": load.main,
+    "plot": plot.main,
     "backend": backend.main,
     "servers": servers.main,
+    "sketch": apps.main,
 }
 
 

@@ -1,15 +1,24 @@
-"""Two plain ASGI applications for Granian, to compare with: one answers by itself, one forwards by `ClientSession`.
-
-Knows: the least that gives a right answer. Refuses to know: policies, sessions, errors; neither is a gateway.
+"""ASGI applications to compare with, none of them a gateway: one answers by itself, one forwards by `ClientSession`,
+one is the sketch of a gateway; and the server that carries fastgw, for those that are to have the same.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from bench.sketch import Sketch
+from fastgw.catalog.route import Deadlines
+from fastgw.upstream.transports.http import HttpPool, TransportSettings
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -52,3 +61,39 @@ async def _send(send: Send, status: int, body: bytes) -> None:
     headers = [JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def serve(application: Callable[..., Awaitable[None]], port: int) -> None:
+    """Serve as the gateway's worker does: what is compared is the application, not the server."""
+    gc.set_threshold(50_000, 20, 50)
+    server = Server(
+        application,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=30_000),
+        websockets=False,
+        log_enabled=False,
+    )
+    await server.serve()
+
+
+async def _sketched(upstream: str, key: str, tool: str, port: int) -> None:
+    pool, deadlines = HttpPool(TransportSettings(upstream, 1 << 20)), Deadlines()
+
+    async def wire(head: bytes, body: bytes) -> bytes:
+        return (await pool.request("POST", head, body, deadlines)).body or b""
+
+    await serve(Sketch(key, tool, {b"127.0.0.1:%d" % port}, wire), port)
+
+
+def main(argv: list[str]) -> int:
+    """Serve the sketch until killed."""
+    parser = argparse.ArgumentParser(prog="python -m bench sketch")
+    for name in ("--upstream", "--key", "--tool"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args(argv)
+    uvloop.run(_sketched(args.upstream, args.key, args.tool, args.port))
+    return 0

@@ -1,8 +1,7 @@
-"""Decisions over four buckets that the store makes, many calls at the same time, beside a script call for each alone.
+"""Decisions over four buckets that a Valkey of its own makes, many calls at the same time.
 
-Knows: a Valkey of its own on a Unix socket, exact limits, how calls wait for a batch, what both processes spend.
-Refuses to know: HTTP and MCP. The reference is `evalsha` by redis-py for one check of four buckets, prepared
-beforehand, one after the other on the same kind of connection.
+The reference is `evalsha` by redis-py for one check of four buckets, prepared beforehand, one after the other on the
+same kind of connection.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""A bare and very cheap MCP server with one useful tool, `echo`, which returns the nonce it was given.
+"""A very cheap MCP server of one era with one useful tool, `echo`, which returns the nonce it was given.
 
-Knows: one era at a time, HTTP/1.1 keep-alive, `tools/list` by pages. Refuses to know: streams, batches, anything an
-SDK does. It answers synchronously from prepared bytes so that what is measured in front of it is not hidden by it.
-
-Usage: `python -m bench backend --era modern --tools 10`; prints `port=N` when it listens.
+It answers synchronously from prepared bytes, so that what is measured in front of it is not hidden by it.
+`python -m bench backend --era modern --tools 10` prints `port=N` when it listens.
 """
 
 from __future__ import annotations

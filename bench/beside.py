@@ -1,7 +1,6 @@
-"""What is measured in this process: CPU microseconds of something beside a reference, in the same round.
+"""What is measured in this process: CPU microseconds of something beside a reference, between two looks at it.
 
-Knows: rounds in which each is measured between two looks at its reference, and bounds. Refuses to know: what is
-measured. A ratio is taken within its round only; what counts is the median over the rounds.
+A ratio is taken within its round only; what counts is the median over the rounds.
 """
 
 from __future__ import annotations

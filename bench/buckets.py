@@ -1,30 +1,28 @@
-"""A whole gateway by where the buckets of its limits are: in memory, in the embedded store, or without limits.
-
-Knows: gateways that differ in this alone, their processes all counted. Refuses to know: how a call is decided.
-The reference is the one in memory; one worker each, in front of the same server, agents and server modern.
+"""Whole gateways that differ in where the buckets of their limits are alone: in memory (the reference), in the embedded
+store, nowhere. One worker each, in front of the same server.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from bench import loop
 from bench.beside import Measured
-from bench.edge import FEW, TOOLS, Setting, Stage
-from bench.gateway import LIMITS, Behind, Gateway, NotAsMeant, gateway
+from bench.gateway import LIMITS, ON, Behind, Gateway, NotAsMeant
 from bench.rounds import Row
+from bench.stage import FEW, TOOLS, Setting, Stage
 
 WANTED = 1.15
 """CPU per call with the embedded store, of that in memory (P10)."""
 MEMORY, EMBEDDED = "gateway, store: memory", "gateway, store: embedded"
 ASKED, NONE = "gateway, store: embedded, each call asked", "gateway, no limits"
-FURTHER: dict[str, dict[str, Any]] = {
-    MEMORY: {},
-    EMBEDDED: {"store": "embedded"},
-    ASKED: {"store": "embedded", "limits": [{**limit, "exact": True} for limit in LIMITS]},
-    NONE: {"limits": []},
+SETTINGS = {
+    MEMORY: ON,
+    EMBEDDED: replace(ON, store="embedded"),
+    ASKED: replace(ON, store="embedded", limits=tuple({**limit, "exact": True} for limit in LIMITS)),
+    NONE: replace(ON, limits=()),
 }
 DECIDED = {MEMORY: {"memory"}, EMBEDDED: {"lease", "store"}, ASKED: {"store"}, NONE: set[str]()}
 """Who may have decided: anybody else costs less, or more, than what is meant."""
@@ -40,9 +38,8 @@ class ByStore(Stage):
         self.reference, self.named = MEMORY, dict[str, Gateway]()
         backend = self.backend("modern", FEW)
         behind = Behind(backend.port, "modern", TOOLS["modern"])
-        for at, (name, further) in enumerate(FURTHER.items()):
-            running = self.stack.enter_context(gateway([behind], self.folder(f"gateway-{at}"), FEW, further))
-            self.named[name] = running
+        for name, on in SETTINGS.items():
+            self.named[name] = running = self.gateway([behind], on)
             self.add(name, running.pid, running.target(behind, "modern"))
 
     def decided(self) -> dict[str, dict[str, int]]:
@@ -65,7 +62,7 @@ def rows(rounds: int, plan: loop.Plan) -> tuple[list[Measured], list[str]]:
     Raises:
         NotAsMeant, NotStarted, Wrong, LostProcess, OSError: there are no figures.
     """
-    with ByStore(Setting(plan, rounds, (), ())) as stage:
+    with ByStore(Setting(plan, rounds)) as stage:
         found = stage.measure()
         decided = stage.decided()
     told = [f"{name}: decided by {decisions}" for name, decisions in decided.items() if decisions]

@@ -1,8 +1,4 @@
-"""What thirty servers offer, made up: 10,000 tools, 2,000 resources and 500 prompts that look like real ones.
-
-Knows: the JSON of definitions (2026-07-28, Schema: Tool, Resource, ResourceTemplate, Prompt). Refuses to know: who
-lists them.
-"""
+"""What thirty servers offer, made up: 10,000 tools, 2,000 resources and 500 prompts that look like real ones."""
 
 from __future__ import annotations
 

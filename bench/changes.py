@@ -1,8 +1,7 @@
 """`python -m bench changes`: whether calls notice that one of thirty servers lists something else once a second.
 
-Knows: two workers, a steady rate of calls far below what they can carry, quiet and changing stretches in turn.
-Refuses to know: what the gateway does about a change. Latencies are of this machine with all that runs on it: what
-counts is the ratio of a changing stretch to the quiet one beside it.
+Latencies are of this machine with all that runs on it: what counts is the ratio of a changing stretch to the quiet one
+beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from bench.loop import Open, Outcome, Plan, now
 from bench.rounds import Wrong
 from bench.servers import Crowd, crowd
 from bench.started import NotStarted
-from bench.versions import versions
+from bench.versions import footer
 
 AGAIN = 1000
 """Milliseconds that the lists of the server which changes look fresh: the controller looks once a second."""
@@ -51,7 +50,7 @@ class Paced(Open):
                 return
             instant = now()
             while due <= instant:
-                self.count.late.record(instant - due)
+                self.count.late.append(instant - due)
                 self.due.append(instant)
                 due += dice.expovariate(rate)
             while self.due and self.idle:
@@ -91,14 +90,16 @@ def show(found: list[tuple[Outcome, Outcome]]) -> list[str]:
     """The table: microseconds, medians over the turns, and the ratio within each turn."""
     lines = ["       quiet us  changing us   ratio   min - max"]
     for share in (50, 90, 99, 99.9):
-        pairs = [(one.latencies.percentile(share), other.latencies.percentile(share)) for one, other in found]
+        pairs = [
+            (loop.percentile(one.latencies, share), loop.percentile(other.latencies, share)) for one, other in found
+        ]
         ratios = [other / one for one, other in pairs]
         quiet, changing = (median(column) for column in zip(*pairs, strict=True))
         spread = f"{min(ratios):.2f} - {max(ratios):.2f}"
         lines.append(f"p{share:<5g} {quiet:8.0f}  {changing:11.0f}  {median(ratios):6.2f}  {spread:>12}")
     quiet, changing = (median(pair[at].cpu_per_call for pair in found) for at in (0, 1))
     lines.append(f"CPU    {quiet:8.0f}  {changing:11.0f}  of the whole gateway, per call")
-    late = max(outcome.late.percentile(99) for pair in found for outcome in pair)
+    late = max(loop.percentile(outcome.late, 99) for pair in found for outcome in pair)
     lines.append(f"\nthe generator's own timer was late by {late} us at p99, which is not counted")
     return lines
 
@@ -122,6 +123,5 @@ def main(argv: list[str]) -> int:
         print(f"no figures: {type(exc).__name__}: {exc}", file=sys.stderr)
         return 1
     print("\n".join(show(found)))
-    print("versions: " + ", ".join(f"{name} {value}" for name, value in versions().items()))
-    print("load average when it ended: " + " ".join(f"{value:.2f}" for value in os.getloadavg()))
+    print(footer())
     return 0

@@ -1,7 +1,5 @@
-"""One keep-alive connection of an agent: sends a call, checks every byte of meaning in the answer, says so.
-
-Knows: one call at a time, httptools. Refuses to know: when to send the next one; that is the desk's business
-(`bench.loop`).
+"""One keep-alive connection of an agent: sends a call when the desk (`bench.loop`) says so, and checks every byte of
+meaning in the answer.
 """
 
 from __future__ import annotations
@@ -52,6 +50,7 @@ class Connection(asyncio.Protocol):
         self.numbers = numbers
         self.request = request
         self.expected = expected
+        self.streams = False
         self.waiting = False
         self.over = False
         self.id, self.nonce, self.intended = 0, "", 0.0
@@ -103,7 +102,11 @@ class Connection(asyncio.Protocol):
         status = self.parser.get_status_code()
         if status != 200:
             return f"HTTP {status}: {self.body[:300]!r}"
-        if not self.media.lower().startswith(b"application/json"):
+        media = self.media.lower()
+        if self.streams and media.startswith(b"text/event-stream"):
+            # Others answer so: the one event's data is the message.
+            self.body = self.body.rpartition(b"data:")[2].strip()
+        elif not media.startswith(b"application/json"):
             return f"Content-Type {self.media!r}: {self.body[:300]!r}"
         if not self.parser.should_keep_alive():
             return "the peer ends the connection after this answer"
@@ -138,6 +141,7 @@ async def connect(desk: Desk, target: Target, count: int) -> list[Connection]:
     for session in itertools.islice(sessions, count):
         connection = Connection(desk, numbers, template(target, session), expected)
         await loop.create_connection(partial(_same, connection), "127.0.0.1", target.port)
+        connection.streams = target.streams
         made.append(connection)
     return made
 

@@ -1,17 +1,13 @@
 """`python -m bench compile`: what a controller does when one of thirty servers lists something else, and a worker
-with it.
+with it, beside reading the same definitions as JSON (`orjson.loads`).
 
-Knows: the steps between a changed catalogue and a snapshot in force, which cannot be told apart from outside; this
-is the one module here that imports the gateway. Refuses to know: processes and sockets.
-
-The reference is reading the same definitions as JSON (`orjson.loads`), measured before and after each round.
+It imports the gateway, since these steps cannot be told apart from outside.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +19,7 @@ from typing import Any
 import orjson
 
 from bench.catalogues import Lists, Size, changed, offered, text
-from bench.versions import versions
+from bench.versions import footer
 from fastgw.catalog.definitions import DefinitionKind, parse_definitions
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.schema.settings import Settings
@@ -229,6 +225,5 @@ def main(argv: list[str]) -> int:
             break
     told = f"{size.tools} tools, {size.resources} resources, {size.prompts} prompts over {size.servers} servers"
     print(f"\nCPU milliseconds, medians of {args.rounds} changes; {told}")
-    print("versions: " + ", ".join(f"{name} {value}" for name, value in versions().items()))
-    print("load average when it ended: " + " ".join(f"{value:.2f}" for value in os.getloadavg()))
+    print(footer())
     return 0 if taken <= LONGEST else 3

@@ -1,8 +1,6 @@
-"""Decisions over four buckets in one process, as the path of a call makes them.
+"""Decisions over four buckets in one process, in memory and from leases, as the path of a call makes them.
 
-Knows: four limits that tell agents apart, calls of a tool, buckets in memory and buckets of which leases are held.
-Like `bench.compile` it imports the gateway: these steps cannot be told apart from outside. Refuses to know: the store,
-processes, and what they are compared with.
+It imports the gateway, since these steps cannot be told apart from outside.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The gateway under test: one worker, everything that exists switched on, and proof that it is.
-
-Knows: the configuration file as users write it, the command line, the ports. Refuses to know: the gateway's code.
-"""
+"""The gateway under test, run as users run it: one worker, the features that are asked for, proof that they work."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +42,7 @@ class Gateway:
         key: API key of an agent that may call every echo tool; the last of `keys`, one for each agent.
         usage: the file its usage events go to.
         admin: port of its operators' pages.
+        on: what is switched on.
     """
 
     pid: int
@@ -52,6 +50,7 @@ class Gateway:
     key: str
     usage: Path
     admin: int
+    on: Features
     keys: tuple[str, ...] = ()
 
     def target(self, backend: Behind, era: str) -> Target:
@@ -72,104 +71,121 @@ class Gateway:
 
 
 _DECIDED = re.compile(r'^fastgw_limit_decisions_total\{how="(\w+)",outcome="admitted"\} (\S+)', re.MULTILINE)
-LIMITS: list[dict[str, Any]] = [
+LIMITS: tuple[dict[str, Any], ...] = (
     {"name": "agents", "by": ["agent"], "rate": "20000/second"},
     {"name": "tools", "by": ["endpoint", "tool"], "rate": "20000/second"},
-]
+)
 """More than one worker carries: every refusal would be a wrong answer."""
 
 
-def configuration(port: int, admin: int, backends: list[Behind], keys: list[str], folder: Path) -> dict[str, Any]:
-    """The file: one endpoint for each backend, API keys, policies, two limits, usage events to a file.
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What of a gateway is switched on.
 
-    Whatever the gateway learns to do for every call (quotas, a breaker) is added here, not behind an option:
-    a call is measured with everything on.
+    Args:
+        agents: how many have an API key; 0: no keys, everybody is let in.
+        limits: as in the file, none where it is empty.
+        usage: whether a usage event is written for each call.
+        validation: whether arguments are held against the tool's schema.
+        further: keys of the file that are to be others.
     """
-    agents = {f"agent-{number}": _agent(key, number) for number, key in enumerate(keys)}
+
+    agents: int = 10
+    policies: bool = True
+    limits: tuple[dict[str, Any], ...] = LIMITS
+    usage: bool = True
+    validation: bool = False
+    store: str = "memory"
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+
+ON, OFF = Features(), Features(0, policies=False, limits=(), usage=False)
+
+
+def configuration(ports: tuple[int, int], backends: list[Behind], keys: list[str], folder: Path, on: Features) -> Any:
+    """The file: one endpoint for each backend, and what is switched on.
+
+    Whatever the gateway learns to do for every call (quotas, a breaker) is added to `ON`, not behind an option:
+    the call that counts is one with everything on.
+    """
     tools = [backend.tool for backend in backends]
-    return {
-        "listen": f"127.0.0.1:{port}",
-        "admin": f"127.0.0.1:{admin}",
-        "public_url": f"http://127.0.0.1:{port}",
+    endpoints: dict[str, Any] = {f"/mcp/{one.era}": {"servers": [one.era]} for one in backends}
+    found: dict[str, Any] = {
+        "listen": f"127.0.0.1:{ports[0]}",
+        "admin": f"127.0.0.1:{ports[1]}",
+        "public_url": f"http://127.0.0.1:{ports[0]}",
         "workers": 1,
-        "store": "memory",
+        "store": on.store,
         "data": str(folder / "data"),
-        "agents": agents,
-        "policies": [
-            {
-                "name": "bench",
-                "match": {"claims": {"team": ["bench", "other"]}},
-                "allow": [f"{name}*" for name in tools],
-            },
-            {"name": "trial", "match": {"claims": {"tier": "trial"}}, "allow": ["*"]},
-            {"name": "closed", "match": {"claims": {"team": "bench"}}, "deny": [f"{name}-00001" for name in tools]},
-        ],
-        "limits": LIMITS,
+        "limits": on.limits,
         "servers": {one.era: {"url": f"http://127.0.0.1:{one.port}/mcp", "era": one.era} for one in backends},
-        "endpoints": {f"/mcp/{one.era}": {"servers": [one.era]} for one in backends},
-        "usage": {"sinks": [f"file:{folder / 'usage.jsonl'}"]},
+        "endpoints": endpoints,
     }
+    if keys:
+        found["agents"] = {f"agent-{number}": _agent(key, number) for number, key in enumerate(keys)}
+    else:
+        for endpoint in endpoints.values():
+            endpoint["auth"] = "none"
+    if on.policies:
+        ours = {"claims": {"team": "bench"}} if keys else {"agent": "anonymous"}
+        found["policies"] = [
+            {"name": "bench", "match": ours, "allow": [f"{name}*" for name in tools]},
+            {"name": "trial", "match": {"claims": {"tier": "trial"}}, "allow": ["*"]},
+            {"name": "closed", "match": ours, "deny": [f"{name}-00001" for name in tools]},
+        ]
+    if on.usage:
+        found["usage"] = {"sinks": [f"file:{folder / 'usage.jsonl'}"]}
+    if on.validation:
+        found["tools"] = {name: {"validate": ["arguments"]} for name in tools}
+    return {**found, **on.further}
 
 
 @contextmanager
-def gateway(
-    backends: list[Behind], folder: Path, agents: int = 10, further: Mapping[str, Any] | None = None
-) -> Iterator[Gateway]:
+def gateway(backends: list[Behind], folder: Path, on: Features = ON) -> Iterator[Gateway]:
     """`fastgw run` in front of the backends; its files are below `folder`. Each backend has at least two tools.
-
-    Args:
-        further: keys of the file that are to be others.
 
     Raises:
         NotStarted: it does not come up.
         NotAsMeant: a stranger or a forbidden tool is let through, or no limit counts.
     """
-    keys = [f"fgw_bench_{secrets.token_hex(16)}" for _ in range(agents)]
+    keys = [f"fgw_bench_{secrets.token_hex(16)}" for _ in range(on.agents)]
     port, admin = free_port(), free_port()
     file = folder / "fastgw.yaml"
     # JSON is YAML; written so, no quoting rule can bite.
-    found = {**configuration(port, admin, backends, keys, folder), **(further or {})}
-    file.write_text(json.dumps(found, indent=1))
+    file.write_text(json.dumps(configuration((port, admin), backends, keys, folder, on), indent=1))
     command = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
-    running = Gateway(0, port, keys[-1], folder / "usage.jsonl", admin, tuple(keys))
+    running = Gateway(0, port, keys[-1] if keys else "", folder / "usage.jsonl", admin, on, tuple(keys))
     targets = [running.target(backend, "modern") for backend in backends]
     # Readiness does not wait long for a catalogue of 10,000 tools, so each tool must have answered too.
     ready = partial(_ready, admin, targets)
     with started(command, folder / "fastgw.log", ready) as pid:
         for target in targets:
-            prove(target)
-            if found["limits"]:
-                prove_limits(target)
+            prove(target, on)
         yield replace(running, pid=pid)
 
 
-def prove(target: Target) -> None:
-    """Show that keys and policies decide on this path, and that the tool answers.
+def prove(target: Target, on: Features) -> None:
+    """Show that the tool answers and that what is switched on decides on this path.
 
     Raises:
-        NotAsMeant: they do not.
-    """
-    status, body = call(target, target.tool)
-    if status != 200 or b'"abc' not in body:
-        raise NotAsMeant(f"{target.path}: the tool {target.tool} does not answer: HTTP {status} {body[:300]!r}")
-    status, body = call(replace(target, key=""), target.tool)
-    if status != 401:
-        raise NotAsMeant(f"{target.path}: without a key: HTTP {status} {body[:300]!r}")
-    status, body = call(target, f"{target.tool}-00001")
-    if b'"error"' not in body:
-        raise NotAsMeant(f"{target.path}: a forbidden tool: HTTP {status} {body[:300]!r}")
-
-
-def prove_limits(target: Target) -> None:
-    """Show that limits count on this path.
-
-    Raises:
-        NotAsMeant: an answer does not tell of any.
+        NotAsMeant: it does not.
     """
     params = {"name": target.tool, "arguments": {"nonce": "abc"}, "_meta": modern_meta()}
-    status, lines, _ = post(target, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
-    if "ratelimit" not in lines:
+    status, lines, body = post(target, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    if status != 200 or b'"abc' not in body:
+        raise NotAsMeant(f"{target.path}: the tool {target.tool} does not answer: HTTP {status} {body[:300]!r}")
+    if on.limits and "ratelimit" not in lines:
         raise NotAsMeant(f"{target.path}: HTTP {status} without RateLimit: {sorted(lines)}")
+    status, body = call(replace(target, key=""), target.tool)
+    if on.agents and status != 401:
+        raise NotAsMeant(f"{target.path}: without a key: HTTP {status} {body[:300]!r}")
+    status, body = call(target, f"{target.tool}-00001")
+    if on.policies and b'"error"' not in body:
+        raise NotAsMeant(f"{target.path}: a forbidden tool: HTTP {status} {body[:300]!r}")
+    del params["arguments"]
+    status, _, body = post(target, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    if on.validation and b"-32602" not in body:
+        raise NotAsMeant(f"{target.path}: arguments that do not fit: HTTP {status} {body[:300]!r}")
 
 
 def _agent(key: str, number: int) -> dict[str, Any]:
@@ -181,14 +197,9 @@ def _agent(key: str, number: int) -> dict[str, Any]:
 
 def _ready(admin: int, targets: list[Target]) -> bool:
     try:
-        return says_ready(admin) and all(call(target, target.tool)[0] == 200 for target in targets)
+        return page(admin, "/readyz")[0] == 200 and all(call(target, target.tool)[0] == 200 for target in targets)
     except (OSError, http.client.HTTPException):
         return False
-
-
-def says_ready(admin: int) -> bool:
-    """Whether the gateway calls itself ready on its admin port."""
-    return page(admin, "/readyz")[0] == 200
 
 
 def page(admin: int, path: str) -> tuple[int, bytes]:

@@ -1,12 +1,10 @@
-"""What comes before the load: sessions of legacy agents, and single requests that show what is switched on.
-
-Knows: one blocking request at a time. Refuses to know: rates, CPU.
-"""
+"""What comes before the load, one blocking request at a time: sessions of legacy agents, and what shows what is on."""
 
 from __future__ import annotations
 
 import http.client
 import json
+from dataclasses import replace
 from typing import Any
 
 from bench.messages import LEGACY, Target, headers, modern_meta
@@ -44,6 +42,15 @@ def open_sessions(target: Target, count: int) -> tuple[str, ...]:
         Refused: no session was given.
     """
     return tuple(_open(target) for _ in range(count))
+
+
+def with_sessions(target: Target, connections: int) -> Target:
+    """The target with a session of its own for each connection, where the era has sessions.
+
+    Raises:
+        Refused: the target gives none.
+    """
+    return replace(target, sessions=open_sessions(target, connections)) if target.era == "legacy" else target
 
 
 def close_sessions(target: Target) -> None:

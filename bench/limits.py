@@ -1,7 +1,5 @@
 """`python -m bench limits`: what limits cost, from memory, from leases and through the store, and what buckets take.
 
-Knows: what is compared with what, and the bounds. Refuses to know: how one decision is made ready or asked for.
-
 The reference of a decision is reading the envelope of the call that asks for it, 390 bytes of JSON.
 """
 
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import signal
 import sys
 import tempfile
@@ -25,7 +22,7 @@ from bench.gateway import NotAsMeant
 from bench.processes import LostProcess
 from bench.rounds import Wrong
 from bench.started import NotStarted
-from bench.versions import versions
+from bench.versions import footer
 from fastgw.limits.embedded import NoStore
 
 FROM_MEMORY, FROM_LEASES = 2.0, 0.5
@@ -161,6 +158,5 @@ def main(argv: list[str]) -> int:
         return 1
     print("\n".join([*told, ""]), end="")
     print(f"medians of {args.rounds} rounds, each ratio within its round; the first row of a table is the reference")
-    print("versions: " + ", ".join(f"{name} {value}" for name, value in versions().items()))
-    print("load average when it ended: " + " ".join(f"{value:.2f}" for value in os.getloadavg()))
+    print(footer())
     return 3 if any(missed) else 0

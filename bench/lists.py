@@ -1,8 +1,5 @@
 """`python -m bench lists`: what a list costs beside a static answer of its size, from the same embedded server.
 
-Knows: lists of a thousand tools and of few things through a gateway with one worker, and an ASGI application that
-answers each with the same bytes. Refuses to know: how the gateway makes its lists.
-
 The reference reads the request's body, as every answer to a POST must, and does nothing else.
 """
 
@@ -10,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -20,11 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
-from bench import loop, rounds
+from bench import apps, loop, rounds
 from bench.catalogues import NAMES, Size
 from bench.handshake import post
 from bench.messages import Target, modern_meta
@@ -32,7 +25,7 @@ from bench.processes import LostProcess
 from bench.rounds import Contender
 from bench.servers import SMALL, crowd
 from bench.started import NotStarted, free_port, listens, started
-from bench.versions import versions
+from bench.versions import footer, versions
 
 WANTED = 1.5
 """Ratio to the static answer that a list should not exceed (docs/benchmarks.md)."""
@@ -52,21 +45,6 @@ def application(folder: Path) -> Callable[..., Awaitable[None]]:
         await send({"type": "http.response.body", "body": bodies[scope["path"]]})
 
     return app
-
-
-async def _serve(folder: Path, port: int) -> None:
-    # As the gateway's worker is served: what is compared is the answer, not the server.
-    server = Server(
-        application(folder),
-        address="127.0.0.1",
-        port=port,
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=30_000),
-        websockets=False,
-        log_enabled=False,
-    )
-    await server.serve()
 
 
 def body_of(target: Target) -> bytes:
@@ -120,7 +98,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
-        uvloop.run(_serve(args.serve, args.port))
+        uvloop.run(apps.serve(application(args.serve), args.port))
         return 0
     plan = loop.Plan(args.connections, args.seconds, 0.2)
     try:
@@ -134,8 +112,7 @@ def main(argv: list[str]) -> int:
     rows = [row for at in range(0, len(pairs), 2) for row in _pair(pairs, outcomes, at)]
     print(rounds.text(rows))
     print(f"\neach list beside the static answer above it; wanted: at most {WANTED}")
-    print("versions: " + ", ".join(f"{name} {value}" for name, value in versions().items()))
-    print("load average when it ended: " + " ".join(f"{value:.2f}" for value in os.getloadavg()))
+    print(footer())
     if args.json:
         ratios = {row.name: row.ratio for row in rows}
         args.json.write_text(json.dumps({"ratios": ratios, "versions": versions()}, indent=1) + "\n")

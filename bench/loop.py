@@ -1,12 +1,11 @@
-"""The loops of the load generator: many agents at once, each answer checked, the rate free or fixed.
-
-Knows: closed loop (a connection sends when it has its answer) and open loop (calls are due at times of their own,
-whether or not the target keeps up, and latency counts from when a call was *due*). Refuses to know: what the target is.
+"""The loops of the load generator, each answer checked: closed (a connection sends when it has its answer) and open
+(calls are due at times of their own, whether or not the target keeps up; latency counts from when a call was *due*).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -15,7 +14,6 @@ from dataclasses import dataclass, field
 
 from bench import processes
 from bench.client import Connection, connect
-from bench.histogram import Histogram
 from bench.messages import Target
 
 PATIENCE = 10.0
@@ -50,8 +48,9 @@ class Outcome:
         seconds: of it.
         cpu: CPU seconds of the metered process tree in that time; 0 where none was metered.
         errors: wrong, lost or missing answers in the whole run, the first few of them in `samples`.
-        latencies: microseconds; of the open loop from the time a call was due.
+        latencies: seconds; of the open loop from the time a call was due.
         late: open loop: how late this program itself was in sending. Where it nears `latencies`, believe neither.
+        own: share of one core that this program itself took in that time.
     """
 
     calls: int
@@ -59,8 +58,9 @@ class Outcome:
     cpu: float
     errors: int
     samples: tuple[str, ...]
-    latencies: Histogram
-    late: Histogram
+    latencies: list[float]
+    late: list[float]
+    own: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -80,8 +80,8 @@ class _Count:
     calls: int = 0
     errors: int = 0
     samples: list[str] = field(default_factory=list)
-    latencies: Histogram = field(default_factory=Histogram)
-    late: Histogram = field(default_factory=Histogram)
+    latencies: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
 
 
 class Closed:
@@ -103,7 +103,7 @@ class Closed:
         """See `client.Desk`."""
         instant = now()
         self.count.calls += 1
-        self.count.latencies.record(instant - intended)
+        self.count.latencies.append(instant - intended)
         if not self.stopped.is_set():
             connection.send(instant)
 
@@ -143,17 +143,31 @@ class Open(Closed):
     def send(self, connection: Connection) -> None:
         """The oldest call that is due."""
         intended = self.due.popleft()
-        self.count.late.record(now() - intended)
+        self.count.late.append(now() - intended)
         connection.send(intended)
 
     def done(self, connection: Connection, intended: float) -> None:
         """See `client.Desk`."""
         self.count.calls += 1
-        self.count.latencies.record(now() - intended)
+        self.count.latencies.append(now() - intended)
         if self.due:
             self.send(connection)
         else:
             self.idle.append(connection)
+
+
+SHARES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
+
+
+def percentile(seconds: list[float], share: float) -> int:
+    """Microseconds that `share` percent of these do not exceed; 0 where there are none."""
+    at = max(0, math.ceil(len(seconds) * share / 100) - 1)
+    return round(sorted(seconds)[at] * 1e6) if seconds else 0
+
+
+def percentiles(seconds: list[float]) -> dict[str, int]:
+    """Microseconds by the usual names."""
+    return {f"{name}_us": percentile(seconds, share) for name, share in SHARES.items()}
 
 
 async def run(
@@ -174,8 +188,9 @@ async def run(
     await _until(desk.stopped, plan.warm)
     warm = desk.count
     desk.count = _Count(errors=warm.errors, samples=warm.samples)
-    before, begun = meter(), now()
+    before, begun, spent = meter(), now(), time.process_time()
     await _until(desk.stopped, plan.seconds)
+    own = time.process_time() - spent
     after, seconds, calls = meter(), now() - begun, desk.count.calls
     desk.stopped.set()
     await _drain(desk, connections)
@@ -183,7 +198,8 @@ async def run(
     count = desk.count
     if not calls and not count.errors:
         count.errors, count.samples = 1, ["no answer at all"]
-    return Outcome(calls, seconds, cpu, count.errors, tuple(count.samples), count.latencies, count.late)
+    samples = tuple(count.samples)
+    return Outcome(calls, seconds, cpu, count.errors, samples, count.latencies, count.late, own / seconds)
 
 
 async def _until(stopped: asyncio.Event, seconds: float) -> None:

@@ -1,6 +1,5 @@
 """What an agent sends and must hear back, in both eras, as prepared bytes.
 
-Knows: the JSON-RPC and HTTP text of one `tools/call` and of the legacy handshake. Refuses to know: sockets, clocks.
 A request is three constant pieces with an id and a nonce between them, so that making one costs a concatenation.
 """
 
@@ -9,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Target:
         size: bytes of text the backend was told to add to every result.
         sessions: legacy only: ids that `bench.handshake` opened, given to connections in turn.
         method: `tools/call`, or a list method; then `items` is what must be listed, the JSON array as it is sent.
+        streams: whether answers may come as event streams of one event.
     """
 
     port: int
@@ -47,6 +48,19 @@ class Target:
     sessions: tuple[str, ...] = field(default=())
     method: str = "tools/call"
     items: bytes = field(default=b"", repr=False)
+    streams: bool = False
+
+    @classmethod
+    def at(cls, url: str, era: str, tool: str) -> Target:
+        """How an agent without a key calls a tool at `url`.
+
+        Raises:
+            ValueError: it is not http on 127.0.0.1.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost") or not parts.port:
+            raise ValueError(f"{url}: no http://127.0.0.1:PORT")
+        return cls(parts.port, era, parts.path or "/", tool)
 
 
 def modern_meta() -> dict[str, Any]:

@@ -1,10 +1,7 @@
-"""CPU time of a whole process tree, as the operating system counts it.
-
-Knows: Linux' /proc/<pid>/stat (proc(5)). Refuses to know: what the processes do.
+"""CPU time of a whole process tree, as Linux counts it in /proc/<pid>/stat (proc(5)).
 
 The sum runs over every living process of the tree: its own time and that of its children that died and were waited
-for (`cutime`, `cstime`). So a worker that dies while it is measured moves its time into its parent's and is not lost;
-one that vanishes without being waited for, or is orphaned out of the tree, is told by `spent`.
+for (`cutime`, `cstime`). One that vanishes without being waited for, or leaves the tree, is told by `spent`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""What the gateway is compared with, each with one worker: nginx or HAProxy, a Granian that answers, one that forwards.
-
-Knows: how to start them with a configuration and folders of their own. Refuses to know: the machine's own nginx.
+"""What the gateway is compared with, each with one worker and files of its own: nginx or HAProxy, Granian that answers,
+that forwards, that carries the sketch.
 """
 
 from __future__ import annotations
@@ -96,8 +95,7 @@ def reference(name: str, upstream: int, folder: Path) -> Iterator[Started]:
     Raises:
         NotStarted: it does not come up.
     """
-    start = {"nginx": nginx, "haproxy": haproxy, "granian answer": granian_answer}[name]
-    with start(upstream, folder) as running:
+    with KNOWN[name](upstream, folder) as running:
         yield running
 
 
@@ -132,11 +130,24 @@ def granian_answer(upstream: int, folder: Path) -> Iterator[Started]:
         yield running
 
 
+KNOWN = {"nginx": nginx, "haproxy": haproxy, "granian answer": granian_answer}
+
+
 @contextmanager
 def forwarder(upstream: int, folder: Path) -> Iterator[Started]:
     """A Granian worker that forwards by aiohttp's `ClientSession`."""
     with _granian("forward", upstream, folder) as running:
         yield running
+
+
+@contextmanager
+def sketch(upstream: int, folder: Path, key: str, tool: str) -> Iterator[Started]:
+    """The sketch (`bench.sketch`) on the server and the connections that fastgw has."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench", "sketch", "--port", str(port), "--key", key, "--tool", tool]
+    command += ["--upstream", f"http://127.0.0.1:{upstream}/mcp"]
+    with started(command, folder / "sketch.log", lambda: listens(port)) as pid:
+        yield Started(pid, port)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Rounds: every contender in every round, in an order that turns, each figure beside the reference of its own round.
 
-Knows: how rounds are run and what is made of them. Refuses to know: what the contenders are. Machines differ from one
-minute to the next by half, so nothing here is ever compared across rounds, let alone across runs.
+Machines differ from one minute to the next by half, so nothing here is ever compared across rounds, let alone runs.
 """
 
 from __future__ import annotations
@@ -16,9 +15,14 @@ import uvloop
 from bench import loop, processes
 from bench.messages import Target
 
+DRIFT = 1.6
+"""How far the reference's most costly round may be from its cheapest: beyond, the machine was doing something else."""
+BOTTLENECK = 0.85
+"""Share of its core that the load generator may take: beyond, it is measured and not the contender."""
+
 
 class Wrong(Exception):
-    """An answer was wrong: no figure of this run counts."""
+    """An answer was wrong, or the run was not fit to tell anything: no figure of it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,13 @@ class Contender:
         name: the row's name in the table and in the gate's file.
         pid: root of the process tree whose CPU counts.
         target: how to call it.
+        floor: the server itself, so cheap that the load generator may well be the bottleneck.
     """
 
     name: str
     pid: int
     target: Target
+    floor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Row:
         ratio: its CPU per call over the reference's in the same round; the least and the greatest beside it.
         rate: calls per second.
         calls: over all rounds.
+        generator: share of its core that the load generator took.
     """
 
     name: str
@@ -57,7 +64,7 @@ class Row:
     greatest: float
     rate: float
     calls: int
-    errors: int
+    generator: float
 
 
 def measure(
@@ -89,6 +96,22 @@ def table(contenders: Sequence[Contender], rounds: list[list[loop.Outcome]], ref
             for at, one in enumerate(contenders)]  # fmt: skip
 
 
+def refuse(contenders: Sequence[Contender], rounds: list[list[loop.Outcome]], drift: float = DRIFT) -> None:
+    """See whether the run may be reported.
+
+    Raises:
+        Wrong: the reference, the first contender, moved by more than the factor `drift`, or the generator was the
+            bottleneck.
+    """
+    costs = [line[0].cpu_per_call for line in rounds]
+    if max(costs) > drift * min(costs):
+        told = ", ".join(f"{cost:.1f}" for cost in costs)
+        raise Wrong(f"{contenders[0].name} moved by more than {drift:g}x between rounds: {told} us a call")
+    for at, one in enumerate(contenders):
+        if (own := max(line[at].own for line in rounds)) > BOTTLENECK and not one.floor:
+            raise Wrong(f"{one.name}: the load generator was the bottleneck, {own:.0%} of its core")
+
+
 def _row(name: str, own: list[loop.Outcome], other: list[loop.Outcome]) -> Row:
     ratios = [mine.cpu_per_call / theirs.cpu_per_call for mine, theirs in zip(own, other, strict=True)]
     return Row(
@@ -100,18 +123,18 @@ def _row(name: str, own: list[loop.Outcome], other: list[loop.Outcome]) -> Row:
         greatest=max(ratios),
         rate=median(one.rate for one in own),
         calls=sum(one.calls for one in own),
-        errors=sum(one.errors for one in own),
+        generator=max(one.own for one in own),
     )
 
 
 def text(rows: Sequence[Row]) -> str:
     """The table as people read it. Figures are CPU microseconds per call, ratios, calls per second."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':{width}}  CPU us/call   ratio   min - max    busy  calls/s  errors    calls"]
+    lines = [f"{'':{width}}  CPU us/call   ratio   min - max    busy  calls/s    calls"]
     for row in rows:
         spread = f"{row.least:.2f} - {row.greatest:.2f}"
         lines.append(
             f"{row.name:{width}}  {row.cpu:11.1f}  {row.ratio:6.2f}  {spread:>12}  {row.busy:5.0%}"
-            f"  {row.rate:7.0f}  {row.errors:6d}  {row.calls:7d}"
+            f"  {row.rate:7.0f}  {row.calls:7d}"
         )
     return "\n".join(lines)

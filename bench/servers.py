@@ -1,26 +1,21 @@
 """Thirty MCP servers in one process with the made-up catalogues of `bench.catalogues`, and a gateway in front of them.
 
-Knows: one port each, answers prepared ahead, a list that changes at every look while that is wanted. Refuses to know:
-what is measured with them.
-
-Usage: `python -m bench servers`; prints `ports=A,B,...` when all listen. SIGUSR1: from now on the first server's tools
-are others at every look, once a second; once more: no longer.
+`python -m bench servers` prints `ports=A,B,...` when all listen. SIGUSR1: from now on the first server's tools are
+others at every look, once a second; once more: no longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import http.client
 import json
-import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +23,10 @@ import uvloop
 
 from bench import backend
 from bench.catalogues import NAMES, Lists, Size, changed, offered
-from bench.gateway import says_ready
+from bench.gateway import Features, gateway
 from bench.handshake import post
 from bench.messages import MODERN, Target, modern_meta
-from bench.started import free_port, started
+from bench.started import START, NotStarted, started
 
 SMALL = "small"
 """The endpoint with few tools: those of one server that its `tools` name."""
@@ -118,39 +113,29 @@ def crowd(folder: Path, size: Size, workers: int, again: int = 0) -> Iterator[Cr
     log = folder / "servers.log"
     command = [sys.executable, "-m", "bench", "servers", "--again", str(again)]
     with started(command, log, lambda: b"ports=" in log.read_bytes()) as pid:
-        ports = [int(port) for port in log.read_text().split("ports=")[1].split()[0].split(",")]
-        key, port, admin = f"fgw_bench_{secrets.token_hex(16)}", free_port(), free_port()
-        file = folder / "fastgw.yaml"
-        found = configuration(port, admin, ports[: size.servers], key, folder)
-        file.write_text(json.dumps({**found, "workers": workers}, indent=1))
+        ports = log.read_text().split("ports=")[1].split()[0].split(",")
+        on = Features(2, limits=(), store="auto", further={**configuration(ports[: size.servers]), "workers": workers})
         names = tuple(tool["name"] for tool in offered(size, size.servers - 1)["tools/list"])
-        running = Crowd(pid, 0, port, key, names)
-        ready = partial(_lists_all, admin, running.target(), size)
-        run = [sys.executable, "-m", "fastgw", "run", "--config", str(file)]
-        with started(run, folder / "fastgw.log", ready) as gateway:
-            yield Crowd(pid, gateway, port, key, names)
+        with gateway([], folder, on) as running:
+            found = Crowd(pid, running.pid, running.port, running.key, names)
+            deadline = time.monotonic() + START
+            while not _lists_all(found.target(), size):
+                if time.monotonic() > deadline:
+                    raise NotStarted(f"not all is listed within {START:g} s")
+                time.sleep(0.05)
+            yield found
 
 
-def configuration(port: int, admin: int, ports: list[int], key: str, folder: Path) -> dict[str, Any]:
-    """The file: all servers on `/mcp`, ten tools on `/mcp/small`; two classes of agents."""
-    digest = "sha256:" + hashlib.sha256(key.encode()).hexdigest()
-    other = "sha256:" + "0" * 64
-    servers = {
-        f"server-{at:02d}": {"url": f"http://127.0.0.1:{one}/mcp", "era": "modern"} for at, one in enumerate(ports)
-    }
+def configuration(ports: list[str]) -> dict[str, Any]:
+    """Of the file: all servers on `/mcp`, ten tools on `/mcp/small`; two agents that see different things."""
+    policies = [("agent-0", ["get_*", "list_*", "resource:*"]), ("agent-1", ["*", "prompt:*", "resource:*"])]
     return {
-        "listen": f"127.0.0.1:{port}",
-        "admin": f"127.0.0.1:{admin}",
-        "public_url": f"http://127.0.0.1:{port}",
-        "data": str(folder / "data"),
-        "agents": {"bench": {"key": digest, "claims": {"team": "a"}}, "other": {"key": other, "claims": {"team": "b"}}},
-        "policies": [
-            {"name": "all", "match": {"claims": {"team": "a"}}, "allow": ["*", "prompt:*", "resource:*"]},
-            {"name": "some", "match": {"claims": {"team": "b"}}, "allow": ["get_*", "list_*", "resource:*"]},
-        ],
-        "servers": servers,
+        "policies": [{"name": one, "match": {"agent": one}, "allow": allowed} for one, allowed in policies],
+        "servers": {
+            f"server-{at:02d}": {"url": f"http://127.0.0.1:{port}/mcp", "era": "modern"}
+            for at, port in enumerate(ports)
+        },
         "endpoints": {"/mcp": {}, f"/mcp/{SMALL}": {"servers": ["server-01"], "tools": ["*_01_00*"]}},
-        "usage": {"sinks": [f"file:{folder / 'usage.jsonl'}"]},
     }
 
 
@@ -165,11 +150,9 @@ def ask(target: Target, method: str, **params: Any) -> dict[str, Any]:
     return found
 
 
-def _lists_all(admin: int, target: Target, size: Size) -> bool:
+def _lists_all(target: Target, size: Size) -> bool:
     """Whether every list has everything."""
     try:
-        if not says_ready(admin):
-            return False
         for method, member in NAMES.items():
             count, cursor = 0, {}
             while True:

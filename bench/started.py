@@ -1,7 +1,4 @@
-"""Processes of a benchmark: started on free ports of 127.0.0.1, ended by their own pid when the run is over.
-
-Knows: how to start, wait and stop. Refuses to know: what they serve.
-"""
+"""Processes of a benchmark: started on free ports of 127.0.0.1, ended by their own pid when the run is over."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.gateway import Behind, Gateway, NotAsMeant, gateway
+from bench.gateway import Behind, Features, Gateway, NotAsMeant, gateway
 from bench.handshake import post
 from bench.messages import Target, modern_meta
 from bench.started import free_port, started
@@ -92,8 +92,8 @@ def fleet(scenario: Scenario, folder: Path) -> Iterator[Fleet]:
         for era in TOOLS:
             running.start(era)
             stack.callback(lambda era=era: running.servers[era].close())
-        further = {"endpoints": endpoints, **scenario.settings}
-        running.gateway = stack.enter_context(gateway(behind, folder, scenario.agents, further))
+        on = Features(scenario.agents, further={"endpoints": endpoints, **scenario.settings})
+        running.gateway = stack.enter_context(gateway(behind, folder, on))
         yield running
 
 

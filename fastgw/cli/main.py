@@ -23,6 +23,7 @@ COMMANDS = {
     "stats": "see how long calls take: percentiles by tool, server and outcome",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",
+    "bench": "how long calls of a tool take, and what the gateway adds to them",
     "schema": "print the JSON Schema of the configuration",
     "demo": "three real MCP servers and a gateway in front of them",
 }

@@ -94,4 +94,4 @@ def test_metrics_tell_who_decided(monkeypatch: pytest.MonkeyPatch) -> None:
         'fastgw_limit_decisions_total{how="store",outcome="admitted"} 3\n'
     )
     monkeypatch.setattr(gateway, "page", partial(lambda body, *_: (200, body), told.encode()))
-    assert gateway.Gateway(1, 1, "k", Path("u"), 2).decisions() == {"lease": 7, "store": 3}
+    assert gateway.Gateway(1, 1, "k", Path("u"), 2, gateway.ON).decisions() == {"lease": 7, "store": 3}
