@@ -17,8 +17,10 @@ ENVIRONMENTS := FASTGW_LOAD_PYTHON=$(CURDIR)/$(LOAD) FASTGW_LEGACY_PYTHON=$(CURD
 # Tests start hundreds of interpreters: their bytecode is kept, also where the machine is told to keep none.
 BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
+WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian answer' --rounds 3 --seconds 1 --warm 0.3
 
-.PHONY: help run test check format bench bench-changes bench-edge bench-limits load load-ui conformance soak clients lock clean
+.PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients
+.PHONY: lock clean
 .PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
 
 help: ## what each target does
@@ -54,6 +56,16 @@ bench-edge: dev-env ## what a call costs: eras, settings, a sketch, a forwarder 
 
 bench-limits: dev-env ## a whole gateway: its limits' buckets in memory, in the embedded store, no limits
 	$(DEV) -m bench limits --gateway
+
+gate: dev-env ## whether a request costs more than committed: counts, then pieces and a whole gateway as ratios
+	$(DEV) -m bench counts
+	$(DEV) -m bench micro
+	$(WHOLE) --gate bench/baseline/gateway.json
+
+baseline: dev-env ## write down what a request costs now, in counts; all=1: the ratios, too
+	$(DEV) -m bench counts --renew
+	$(if $(all),$(DEV) -m bench micro --renew)
+	$(if $(all),$(WHOLE) --renew bench/baseline/gateway.json)
 
 load: load-env ## SCENARIO=steady: many agents at once, every answer checked, latencies within budgets
 	@$(LOAD) -m loadtests $(SCENARIO) $(LOAD_OPTIONS)

@@ -1,16 +1,18 @@
-"""`python -m bench edge | steps | compile | lists | limits | changes | load`, and servers; left out, `edge`."""
+"""`python -m bench edge`, or one of the other suites below; and the servers they start. Left out, it is `edge`."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import apps, backend, changes, compile, edge, limits, lists, plot, servers, steps
+from bench import apps, backend, changes, compile, counts, edge, limits, lists, micro, plot, servers, steps
 
 COMMANDS = {
     "edge": edge.main,
     "compile": compile.main,
     "lists": lists.main,
     "steps": steps.main,
+    "counts": counts.main,
+    "micro": micro.main,
     "limits": limits.main,
     "changes": changes.main,
     "plot": plot.main,

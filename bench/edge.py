@@ -22,7 +22,6 @@ from bench.handshake import Refused
 from bench.processes import LostProcess
 from bench.rounds import Row
 from bench.stage import ERAS, SETTINGS, Flat, Setting, Stage
-from bench.stage import say as _say
 from bench.started import NotStarted
 from bench.versions import footer, versions
 
@@ -86,22 +85,6 @@ def _report(stage: Stage, rows: Sequence[Row], found: Mapping[str, Any]) -> None
 
 def _ratios(rows: Sequence[Row]) -> dict[str, float]:
     return {row.name: row.ratio for row in rows if row.name.startswith("fastgw")}
-
-
-def _gate(stage: Stage, rows: Sequence[Row], file: Path) -> int:
-    baseline = gate.load(file)
-    known = baseline.ratios.get(stage.reference, {})
-    for name in _ratios(rows).keys() - known.keys():
-        print(f"gate: {name} has no committed ratio to {stage.reference} and is not judged")
-
-    def again() -> dict[str, float]:
-        _say("the gate wants a second look")
-        return _ratios(stage.measure())
-
-    failures = gate.judge(baseline, stage.reference, _ratios(rows), again)
-    for failure in failures:
-        print(f"gate: confirmed by a repeat: {failure}")
-    return 3 if failures else 0
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -172,7 +155,9 @@ def main(argv: list[str]) -> int:
                 print("\n".join(compare(json.loads(args.compare.read_text()), found)))
             if args.renew:
                 gate.renew(args.renew, stage.reference, _ratios(rows))
-            return _gate(stage, rows, args.gate) if args.gate else 0
+            if args.gate:
+                return gate.passed(args.gate, stage.reference, _ratios(rows), lambda _: _ratios(stage.measure()))
+            return 0
     except (rounds.Wrong, LostProcess, NotStarted, NotAsMeant, Refused, OSError, ValueError) as exc:
         print(f"no figures: {type(exc).__name__}: {exc}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The regression gate: ratios of this run against ratios that were committed; only a repeat makes a failure.
+"""The gate: ratios of this run against ratios that were committed; only a repeat makes a failure.
 
 Knows: a file `{"tolerance": 0.2, "ratios": {"nginx": {"fastgw modern > modern": 3.4}}}`. Refuses to know: seconds.
 A row without a committed ratio, or a reference the file does not know, is not judged: that is said, and passes.
@@ -7,64 +7,50 @@ A row without a committed ratio, or a reference the file does not know, is not j
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 Ratios = Mapping[str, float]
 """Row name to ratio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """Committed ratios, by reference and row; a ratio may exceed its own by the share `tolerance`."""
-
-    tolerance: float
-    ratios: Mapping[str, Ratios]
-
-
-def load(file: Path) -> Baseline:
-    """Read the file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not such a file.
-    """
-    raw = json.loads(file.read_text())
-    if not isinstance(raw, dict) or not isinstance(raw.get("ratios"), dict):
-        raise ValueError(f"{file}: no object with `ratios`")
-    return Baseline(float(raw.get("tolerance", 0.2)), raw["ratios"])
-
-
 def renew(file: Path, reference: str, measured: Ratios) -> None:
     """Write the measured ratios in place of this reference's; other references and the tolerance stay."""
-    old = load(file) if file.exists() else Baseline(0.2, {})
-    ratios = {**old.ratios, reference: {name: round(ratio, 2) for name, ratio in measured.items()}}
-    file.write_text(json.dumps({"tolerance": old.tolerance, "ratios": ratios}, indent=1) + "\n")
+    known = json.loads(file.read_text()) if file.exists() else {"tolerance": 0.2, "ratios": {}}
+    known["ratios"][reference] = {name: round(ratio, 2) for name, ratio in measured.items()}
+    file.write_text(json.dumps(known, indent=1) + "\n")
 
 
-def over(baseline: Baseline, reference: str, measured: Ratios) -> dict[str, str]:
-    """The rows that cost more than they may, each with the words that say so."""
-    committed = baseline.ratios.get(reference, {})
-    limits = {name: ratio * (1 + baseline.tolerance) for name, ratio in committed.items()}
-    return {
-        name: f"{name}: {ratio:.2f}x {reference}, at most {limits[name]:.2f}x (committed {committed[name]:.2f}x)"
-        for name, ratio in measured.items()
-        if name in limits and ratio > limits[name]
-    }
-
-
-def judge(baseline: Baseline, reference: str, measured: Ratios, again: Callable[[], Ratios]) -> list[str]:
-    """What is confirmed to cost more than it may; empty: the gate is passed.
+def judge(file: Path, reference: str, measured: Ratios, again: Callable[[Collection[str]], Ratios]) -> list[str]:
+    """What is confirmed to cost more than it may, in words; empty: the gate is passed.
 
     Args:
-        baseline: what was committed.
+        file: what was committed, and by what share of it a ratio may exceed its own (`tolerance`).
         reference: what the ratios are to.
         measured: of this run.
-        again: measures once more; called only where the first run is over.
+        again: measures once more, at least the rows that are named; called only where the first run is over.
     """
-    first = over(baseline, reference, measured)
+    baseline = json.loads(file.read_text())
+    committed, most = baseline["ratios"].get(reference, {}), 1 + baseline["tolerance"]
+    for name in sorted(measured.keys() - committed.keys()):
+        print(f"gate: {name} has no committed ratio to {reference} and is not judged")
+
+    def over(found: Ratios, names: Collection[str]) -> dict[str, float]:
+        return {name: found[name] for name in names if found[name] > committed[name] * most}
+
+    first = over(measured, [name for name in measured if name in committed])
     if not first:
         return []
-    second = over(baseline, reference, again())
-    return [second[name] for name in first if name in second]
+    print(f"gate: once more: {', '.join(sorted(first))}", flush=True)
+    return [
+        f"{name}: {ratio:.2f}x {reference}, at most {committed[name] * most:.2f}x (committed {committed[name]:.2f}x)"
+        for name, ratio in over(again(first), first).items()
+    ]
+
+
+def passed(file: Path, reference: str, measured: Ratios, again: Callable[[Collection[str]], Ratios]) -> int:
+    """Judge and say so; 0 or, where something is confirmed to cost too much, 3."""
+    failures = judge(file, reference, measured, again)
+    for failure in failures:
+        print(f"gate: confirmed by a repeat: {failure}")
+    return 3 if failures else 0

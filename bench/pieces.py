@@ -1,0 +1,195 @@
+"""The pieces of a call one by one, for pytest-benchmark, beside a loop of Python: `python -m bench micro` runs them.
+
+Before each round of a piece the loop is run as well; what counts is the least CPU time of the one, in thousandths of
+the least of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import uvloop
+from pytest_benchmark.fixture import BenchmarkFixture
+from redis import Redis
+
+from bench import faked
+from bench.asked import store
+from bench.catalogues import Size, offered
+from bench.counts import GUARDED
+from bench.decisions import OWN
+from bench.decisions import Scene as Limited
+from bench.faked import CALL, TEXT, Question, Scene
+from fastgw.gateway import observers, pipeline
+from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects import dialect
+from fastgw.gateway.gateway import Gateway
+from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
+from fastgw.protocol import envelope, headers, names, quick, results, sse
+from fastgw.telemetry.counters import Counters
+
+ROUNDS = 250
+SECONDS = 0.0006
+"""About so long is a round: short enough that some of them are not interrupted."""
+Work = Callable[[], object]
+
+
+def loop() -> float:
+    """What everything is compared with: CPU seconds of small steps like those of a call."""
+    begun, found = time.thread_time(), dict[bytes, int]()
+    for number in range(1500):
+        key = b"%d" % (number & 63)
+        found[key] = found.get(key, 0) + len(key)
+    return time.thread_time() - begun
+
+
+def measure(benchmark: BenchmarkFixture, work: Work) -> None:
+    """Hold this piece against the loop."""
+    begun = time.thread_time()
+    for _ in range(50):
+        work()
+    times = range(max(1, round(SECONDS * 50 / (time.thread_time() - begun))))
+    loops: list[float] = []
+
+    def many() -> None:
+        for _ in times:
+            work()
+
+    benchmark.pedantic(many, setup=lambda: loops.append(loop()), rounds=ROUNDS, warmup_rounds=5)
+    benchmark.extra_info["ratio"] = benchmark.stats.stats.min / len(times) / min(loops) * 1000
+
+
+class Played:
+    """A call that has been answered, with all that its steps found out."""
+
+    def __init__(self, question: Question, scene: Scene) -> None:
+        # It stays open: a call that is over is told of in a moment.
+        self._loop = uvloop.new_event_loop()
+        self._loop.run_until_complete(self._play(question, scene))
+
+    async def _play(self, question: Question, scene: Scene) -> None:
+        self.gateway: Gateway = scene.gateway()
+        self.gateway.observers.append(self)
+        await faked.GatewayDriver(self.gateway, question).observed()
+        entry_point = pipeline.accept(self.context, question.scope())
+        found = entry_point.recognise(self.context, question.body, self.gateway.agent_sessions)
+        assert not isinstance(found, list)
+        self.found, self.context.call = found, found.call
+
+    def observe(self, context: RequestContext) -> None:
+        """See `observers.Observer`."""
+        self.context = context
+
+
+@pytest.fixture
+def played() -> Played:
+    """The usual call."""
+    return Played(Question(), Scene())
+
+
+def test_reading_quickly(benchmark: BenchmarkFixture) -> None:
+    call, answer = Question().body, b'{"jsonrpc":"2.0","id":7,"result":{%b}}' % faked.RESULTS[names.TOOLS_CALL]
+    assert quick.read_request(call) and quick.read_result(answer, b"7")
+    measure(benchmark, lambda: (quick.read_request(call), quick.read_result(answer, b"7")))
+
+
+def test_reading_with_care(benchmark: BenchmarkFixture) -> None:
+    call, answer = Question().body, b'{"jsonrpc":"2.0","id":7,"result":{%b}}' % faked.RESULTS[names.TOOLS_CALL]
+
+    def work() -> object:
+        opened = dialect.open_message(dialect.read_message(call), b"1")
+        return opened, results.read(envelope.read_reply(answer).result or b"")
+
+    measure(benchmark, work)
+
+
+def test_mirror(benchmark: BenchmarkFixture) -> None:
+    arguments = json.dumps(CALL["arguments"]).encode()
+    wanted = [headers.ParamHeader(f"mcp-param-{name}", (name,), "string") for name in ("service", "version")]
+    sent = {b"mcp-param-service": b"checkout", b"mcp-param-version": b"1.2.3"}
+    assert headers.check(wanted, arguments, sent) is None
+    measure(benchmark, lambda: (headers.lines(wanted, arguments), headers.check(wanted, arguments, sent)))
+
+
+def test_resolve(benchmark: BenchmarkFixture, played: Played) -> None:
+    measure(benchmark, lambda: pipeline.resolve(played.gateway, played.context, played.found))
+
+
+def test_authorise(benchmark: BenchmarkFixture) -> None:
+    guarded = Played(Question(), Scene(policies=(GUARDED,)))
+    measure(benchmark, lambda: pipeline.authorise(guarded.gateway, guarded.context))
+
+
+def test_admit(benchmark: BenchmarkFixture, played: Played) -> None:
+    def work() -> None:
+        try:
+            pipeline.admit(played.gateway, played.context).send(None)  # type: ignore[attr-defined]
+        except StopIteration:
+            return
+        raise AssertionError("nothing is to be waited for")
+
+    measure(benchmark, work)
+
+
+def test_settle(benchmark: BenchmarkFixture, played: Played) -> None:
+    measure(benchmark, lambda: pipeline.settle(played.gateway, played.context))
+
+
+def test_list(benchmark: BenchmarkFixture) -> None:
+    lists = offered(Size(1, 100, 1, 1), 0)
+    asked = Played(Question(method="tools/list", params={}, wanted=b'"tools":['), Scene(lists=lists))
+
+    def work() -> object:
+        page = pipeline.resolve(asked.gateway, asked.context, asked.found)
+        assert isinstance(page, tuple)
+        return asked.found.dialect.reply(b"1", page)
+
+    measure(benchmark, work)
+
+
+def test_events(benchmark: BenchmarkFixture) -> None:
+    stream = b"".join(sse.encode(b'{"jsonrpc":"2.0","id":%d,"result":{%b}}' % (at, TEXT)) for at in range(5))
+    measure(benchmark, lambda: sse.EventParser(1 << 20).feed(stream))
+
+
+def test_histograms(benchmark: BenchmarkFixture, played: Played) -> None:
+    metrics = observers.RequestMetrics(Counters())
+    measure(benchmark, lambda: metrics.observe(played.context))
+
+
+def test_usage_event(benchmark: BenchmarkFixture, played: Played) -> None:
+    measure(benchmark, lambda: observers.event(played.context).encode())
+
+
+_STORE = [0]
+
+
+def _clock_of_store() -> float:
+    """CPU seconds of its process (clock_getcpuclockid(3))."""
+    return time.clock_gettime(~_STORE[0] << 3 | 2)
+
+
+@pytest.fixture
+def client() -> Iterator[Redis]:
+    """Of a store of its own."""
+    with TemporaryDirectory(prefix="bench-") as folder, store(Path(folder)) as (pid, socket):
+        _STORE[0] = pid
+        with Redis(unix_socket_path=str(socket), protocol=2) as found:
+            found.script_load(SOURCE)
+            yield found
+
+
+@pytest.mark.benchmark(timer=_clock_of_store)
+def test_lua(benchmark: BenchmarkFixture, client: Redis) -> None:
+    """Sixteen checks of four buckets in one call of the script."""
+    keys, scene = StoreKeys("bench"), Limited(OWN)
+    charges = [scene.charges(f"agent-{number}") for number in range(16)]
+    rows = [ScriptRow(keys.bucket(*charge.bucket), charge.rate) for check in charges for charge in check]
+    checks = [[part for place in range(at, at + 4) for part in (place, 1, ENFORCE)] for at in range(1, 64, 4)]
+    request = ScriptRequest(rows, checks)
+    names, argument = keys.of(request), encode(request, "bench", "epoch")
+    measure(benchmark, lambda: client.evalsha(DIGEST, len(names), *names, argument))
