@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Collection
@@ -16,7 +17,8 @@ from bench import gate
 
 ROOT = Path(__file__).parent.parent
 FILE, REPORT = ROOT / "bench" / "baseline" / "micro.json", ROOT / "build" / "micro.json"
-REFERENCE = "calibration loop"
+REFERENCE = f"calibration loop on Python {platform.python_version()}"
+"""The ratios of another interpreter are others: one without committed ratios is not judged."""
 
 
 def ratios(only: Collection[str] = ()) -> dict[str, float]:
