@@ -7,9 +7,7 @@ beside it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import random
 import signal
 import sys
 import tempfile
@@ -22,8 +20,7 @@ import uvloop
 
 from bench import loop, processes
 from bench.catalogues import Size
-from bench.client import Connection
-from bench.loop import Open, Outcome, Plan, now
+from bench.loop import Outcome, Paced, Plan
 from bench.rounds import Wrong
 from bench.servers import Crowd, crowd
 from bench.started import NotStarted
@@ -33,32 +30,6 @@ AGAIN = 1000
 """Milliseconds that the lists of the server which changes look fresh: the controller looks once a second."""
 SETTLE = 1.5
 """Seconds for the last change to be over."""
-
-
-class Paced(Open):
-    """An open loop that sleeps between calls: it leaves the machine to what is measured. How late its own timer wakes
-    it (a millisecond) is in `late` and not in the latencies.
-    """
-
-    async def run(self, rate: float) -> None:
-        """See `Open.run`."""
-        dice = random.Random(rate)
-        due = now()
-        while not self.stopped.is_set():
-            await asyncio.sleep(max(0.0, due - now()))
-            if self.stopped.is_set():
-                return
-            instant = now()
-            while due <= instant:
-                self.count.late.append(instant - due)
-                self.due.append(instant)
-                due += dice.expovariate(rate)
-            while self.due and self.idle:
-                self.send(self.idle.popleft())
-
-    def send(self, connection: Connection) -> None:
-        """The oldest call that is due."""
-        connection.send(self.due.popleft())
 
 
 def stretch(running: Crowd, plan: Plan) -> Outcome:

@@ -49,7 +49,7 @@ def compare(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _figures(stage: Stage, rows: Sequence[Row], latencies: Mapping[str, loop.Outcome]) -> dict[str, Any]:
     setting = stage.setting
     slow = {
-        name: {**loop.percentiles(one.latencies), "late_p99_us": loop.percentile(one.late, 99), "calls": one.calls}
+        name: {**loop.percentiles(one.latencies), "generator": one.own, "calls": one.calls}
         for name, one in latencies.items()
     }
     return {
@@ -76,9 +76,8 @@ def _report(stage: Stage, rows: Sequence[Row], found: Mapping[str, Any]) -> None
         print(f"\nlatency in us, open loop\n{'':26}     p50      p90      p99    p99.9      max")
     for name, one in found["open_loop"].items():
         shown = "  ".join(f"{one[share + '_us']:7d}" for share in ("p50", "p90", "p99", "p99.9", "max"))
-        # Where the generator itself is late, it is what would be measured.
-        late = f"  no figures: the generator was late itself, {one['late_p99_us']} at p99"
-        print(f"{name:26} {late if one['late_p99_us'] > one['p99_us'] / 2 else shown}")
+        bound = f"  no figures: the load generator took {one['generator']:.0%} of its core"
+        print(f"{name:26} {bound if one['generator'] > rounds.BOTTLENECK else shown}")
     print(f"\nusage events written: {found['usage_events']}")
     print(footer())
 

@@ -156,6 +156,32 @@ class Open(Closed):
             self.idle.append(connection)
 
 
+class Paced(Open):
+    """An open loop that sleeps between calls: it leaves the machine to what is measured. How late its own timer wakes
+    it (a millisecond) is in `late` and not in the latencies.
+    """
+
+    async def run(self, rate: float) -> None:
+        """See `Open.run`."""
+        dice = random.Random(rate)
+        due = now()
+        while not self.stopped.is_set():
+            await asyncio.sleep(max(0.0, due - now()))
+            if self.stopped.is_set():
+                return
+            instant = now()
+            while due <= instant:
+                self.count.late.append(instant - due)
+                self.due.append(instant)
+                due += dice.expovariate(rate)
+            while self.due and self.idle:
+                self.send(self.idle.popleft())
+
+    def send(self, connection: Connection) -> None:
+        """The oldest call that is due."""
+        connection.send(self.due.popleft())
+
+
 SHARES = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9, "max": 100}
 
 

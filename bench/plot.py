@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+from bench.rounds import BOTTLENECK
+
 WIDTH, LABEL, VALUE, ROW, TOP = 860, 230, 130, 24, 44
 STYLE = (
     "text{font:13px sans-serif;fill:#222}.small{font-size:11px;fill:#666}.ours{fill:#3b6ea5}.other{fill:#a8a8a8}"
@@ -50,12 +52,15 @@ def svg(found: dict[str, Any]) -> str:
 
 
 def markdown(found: dict[str, Any]) -> list[str]:
-    """A row each: CPU, ratio, spread, and milliseconds of the open loop (p50, p99, p99.9) unless it was late itself."""
+    """A row each: CPU, ratio, spread, and milliseconds of the open loop (p50, p99, p99.9) if there is one."""
     lines = []
     for row in found["rows"]:
-        slow = found["open_loop"].get(row["name"], {"late_p99_us": 1, "p99_us": 0})
-        late = slow["late_p99_us"] > slow["p99_us"] / 2
-        times = ["-"] * 3 if late else [f"{slow[f'{share}_us'] / 1e3:.2f}" for share in ("p50", "p99", "p99.9")]
+        slow = found["open_loop"].get(row["name"], {"generator": 1.0})
+        times = (
+            ["-"] * 3
+            if slow["generator"] > BOTTLENECK
+            else [f"{slow[f'{share}_us'] / 1e3:.2f}" for share in ("p50", "p99", "p99.9")]
+        )
         spread = f"{row['least']:.2f} - {row['greatest']:.2f}"
         cells = [
             f"`{row['name']}`",

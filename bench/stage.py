@@ -178,7 +178,7 @@ class Stage:
         found: dict[str, list[loop.Outcome]] = {one.name: [] for one in self.contenders}
         for turn in range(turns):
             for one in self.contenders:
-                outcome = uvloop.run(loop.run(one.target, plan))
+                outcome = uvloop.run(loop.run(one.target, plan, open_loop=loop.Paced))
                 if outcome.errors:
                     raise Wrong(f"{one.name}: {outcome.errors} wrong answers: {'; '.join(outcome.samples)}")
                 found[one.name].append(outcome)
@@ -225,6 +225,7 @@ def _summed(outcomes: list[loop.Outcome]) -> loop.Outcome:
         outcomes[0],
         calls=sum(one.calls for one in outcomes),
         seconds=sum(one.seconds for one in outcomes),
+        own=max(one.own for one in outcomes),
         latencies=[one for each in outcomes for one in each.latencies],
         late=[one for each in outcomes for one in each.late],
     )
