@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import redis
@@ -143,7 +143,10 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
             await story()
 
     uvloop.run(main())
-    assert _open_files() <= before + FEW, "more than the test's own clients"
+    end = monotonic() + 5  # a proxy of the test closes its ends in threads of its own
+    while _open_files() > before + FEW:
+        assert monotonic() < end, "more than the test's own clients"
+        sleep(0.01)
 
 
 def _open_files() -> int:
