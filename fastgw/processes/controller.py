@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ log = logging.getLogger("fastgw")
 
 ADMIN = "fastgw.admin.app"
 """Imported here, once workers have what they need: its server takes 100 ms, and nobody else needs it."""
+GIVES_WAY = 5
+"""How much lower than the workers' its priority is (`nice`): a compile must not take the core from calls."""
 GATHER = 0.05
 """Seconds in which changes are gathered before a compile."""
 ADOPT_WITHIN = 1.0
@@ -230,6 +233,7 @@ class ControllerProcess:
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:
     """The whole life of a forked controller; returns when it was told to stop."""
     child.raise_files()
+    os.nice(GIVES_WAY)
 
     async def main() -> None:
         controller = ControllerProcess(parts, plan, keys)
