@@ -13,6 +13,7 @@ from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.headers import encode_name, lines, others
+from fastgw.protocol.quick import LARGEST_META
 
 _FIXED = (
     "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
@@ -33,10 +34,12 @@ def request(call: Call, target: Target, upstream_id: bytes, credential: bytes, o
 
     Raises Fault BAD_PARAMS where the arguments cannot be sent as they are.
     """
-    if not call.meta and call.token is None:
-        meta_text = _usual_meta(call.client or ours, call.offered, call.log_level)
+    client = call.client or ours
+    # What is remembered is the agents' to choose, so it must be short.
+    if not call.meta and call.token is None and len(client) + len(call.offered) <= LARGEST_META:
+        meta_text = _usual_meta(client, call.offered, call.log_level)
     else:
-        meta = {**call.meta, **_reserved(call.client or ours, call.offered, call.log_level)}
+        meta = {**call.meta, **_reserved(client, call.offered, call.log_level)}
         if call.token is not None:
             meta["progressToken"] = upstream_id
         meta_text = emit(meta)

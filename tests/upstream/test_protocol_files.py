@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -189,3 +190,18 @@ def test_a_session_is_told_a_level() -> None:
         "method": "logging/setLevel",
         "params": {"level": "debug"},
     }
+
+
+def test_what_agents_say_of_themselves_is_remembered_only_where_it_is_short() -> None:
+    def ask(number: int) -> None:
+        client = b'{"name":"%d %s"}' % (number, b"x" * 100_000)
+        lower_modern.request(call(client=client), TARGET, ID, b"", OURS)
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 100):
+            ask(number)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
