@@ -1,6 +1,6 @@
 """The path of a request: ten steps, from top to bottom.
 
-accept      path, Host, Origin; the snapshot is taken once
+accept      path, Host, Origin
 identify    credential -> Principal, before a stranger's method is looked at and its body read
 read        the body, up to its limit and deadline
 recognise   era, version, envelope -> Call; headers must agree with the body
@@ -331,13 +331,15 @@ async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent:
     """Answer a request that was refused before it became a call."""
     refusals.note(context, fault)
     gateway.refusal_log.note(fault.kind, context)
-    gateway.record(context)
-    if agent.started:
-        return
-    status = context.dialect.status(fault)
-    fields = refusals.headers(fault, status)
-    if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
-        fields.append((b"connection", b"close"))
-    await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))
+    try:
+        if agent.started:
+            return
+        status = context.dialect.status(fault)
+        fields = refusals.headers(fault, status)
+        if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
+            fields.append((b"connection", b"close"))
+        await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))
+    finally:
+        gateway.record(context)
     if fault.kind is Kind.BODY_TOO_LARGE:
         await agent.discard_body(context.snapshot.body_deadline)

@@ -57,7 +57,8 @@ def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
     endpoint, server = context.endpoint, context.attempts[-1].target.server
     checks = context.arm.checks if context.arm is not None else None
     try:
-        if checks is None and not (server in endpoint.readers and endpoint.uris.rewrites(server)):
+        is_plain = call.method == names.TOOLS_CALL and checks is None
+        if is_plain and not (server in endpoint.readers and endpoint.uris.rewrites(server)):
             answer = context.dialect.quick_reply(call.id, found, context.snapshot.server_info)
             if answer is not None:
                 context.outcome = "tool_error" if found.is_error else "ok"

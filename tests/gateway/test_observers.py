@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from fastgw.gateway.access import Access
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import modern
@@ -13,6 +15,8 @@ from fastgw.policy.limits import BucketCharge, Limit, LimitVerdict
 from fastgw.policy.match import Principal
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.usage.event import agent_fields
+from tests.gateway.fakes import MODERN, MODERN_BUY, FakeAgent, bought, staged
+from tests.upstream.fakes import FakeAnswer, run
 
 FIELDS = [
     "schema", "requestId", "timestamp", "gateway", "endpoint", "agentId", "userId",
@@ -65,3 +69,50 @@ def test_what_is_left_is_counted_in_calls_like_this_one() -> None:
     charge = BucketCharge(Limit("l"), ("l", "bot"), None, cost=3)
     assert read(verdict=LimitVerdict(tightest=charge, left=10))["rateLimitRemaining"] == 3
     assert read(verdict=LimitVerdict(tightest=charge, left=0, refused=charge))["rateLimitRemaining"] is None
+
+
+class Broken:
+    def observe(self, context: RequestContext) -> None:
+        raise RuntimeError(context.request_id)
+
+
+@pytest.mark.parametrize("together", [1, 64])
+def test_an_event_counts_the_bytes_of_a_refusal_whenever_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, bought) as stage:
+            monkeypatch.setattr("fastgw.gateway.gateway.OBSERVED_TOGETHER", together)
+            agent = FakeAgent(MODERN_BUY)
+            await stage.ask(agent, {**MODERN, "mcp-name": "sell"})
+            stage.gateway.flush()
+            [event] = stage.controller.events
+            assert (agent.status, event["bytesOut"]) == (400, len(agent.body))
+
+    run(story())
+
+
+def test_an_observer_that_fails_costs_no_other_request_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, lambda sent: FakeAnswer(body=bought(sent))) as stage:
+            monkeypatch.setattr("fastgw.gateway.gateway.OBSERVED_TOGETHER", 64)
+            stage.gateway.observers.insert(0, Broken())
+            for _ in range(3):
+                agent = FakeAgent(MODERN_BUY)
+                await stage.ask(agent, MODERN)
+                assert agent.status == 200
+            stage.gateway.flush()
+            assert len(stage.controller.events) == 3
+
+    run(story())
+
+
+def test_a_large_request_does_not_wait_to_be_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, lambda sent: FakeAnswer(body=bought(sent))) as stage:
+            monkeypatch.setattr("fastgw.gateway.gateway.OBSERVED_TOGETHER", 64)
+            monkeypatch.setattr("fastgw.gateway.gateway.FREE", 10)
+            await stage.ask(FakeAgent(MODERN_BUY), MODERN)
+            assert len(stage.controller.events) == 1
+
+    run(story())
