@@ -1,6 +1,6 @@
 """The gate: ratios of this run against ratios that were committed; only a repeat makes a failure.
 
-Knows: a file `{"tolerance": 0.2, "ratios": {"nginx": {"fastgw modern > modern": 3.4}}}`. Refuses to know: seconds.
+The file: `{"tolerance": 0.2, "ratios": {"nginx": {"fastgw modern > modern": 3.4}}}`.
 A row without a committed ratio, or a reference the file does not know, is not judged: that is said, and passes.
 """
 

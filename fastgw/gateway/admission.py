@@ -111,7 +111,7 @@ class AdmissionGate:
     """One of `Gateway.gates`."""
 
     def admit(self, context: RequestContext) -> Awaitable[None] | None:
-        """Let the call pass, at once or when what is given back is over. Raises a Fault: it may not, now."""
+        """Let the call pass: at once, or when what is returned has been awaited. Raises a Fault: it may not, now."""
         raise NotImplementedError
 
     def settle(self, context: RequestContext) -> None:

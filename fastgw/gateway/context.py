@@ -46,7 +46,7 @@ class RequestContext(msgspec.Struct, eq=False):
         headers: by lower-case name; `twice`: names that came more than once.
         reply_to: the JSON-RPC id that a refusal answers, as JSON text; `null` until one is known.
         method: the JSON-RPC method, as soon as it is known.
-        identified: whether `principal` is known to be who calls; `access`: what is kept of it here.
+        access: what is kept of who calls; None until that is known.
         client: (address, port) of the connection; None where the server does not say.
         admission: what it asked of the limits; stands here before that is waited for.
         verdict: what the limits said; None where none speaks of it.
@@ -70,7 +70,6 @@ class RequestContext(msgspec.Struct, eq=False):
     timestamp: float = 0.0
     reply_to: bytes = b"null"
     method: str = ""
-    identified: bool = False
     access: Access | None = None
     principal: Principal = ANONYMOUS
     view: View | None = None

@@ -153,7 +153,7 @@ class Gateway:
         name = f"req_{self._boot}{next(self._numbers):06x}"
         return RequestContext(
             name, whole.snapshot, whole.endpoint, whole.dialect, whole.headers, whole.twice, whole.started,
-            timestamp=whole.timestamp, principal=whole.principal, identified=True, view=whole.view, access=whole.access,
+            timestamp=whole.timestamp, principal=whole.principal, view=whole.view, access=whole.access,
             method=found.call.method, bytes_in=found.size, reply_to=found.call.id,
         )  # fmt: skip
 

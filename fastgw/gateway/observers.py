@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fastgw.config.instance_urls import place
+from fastgw.gateway.access import Access
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
@@ -49,12 +50,12 @@ class UsageEvents:
         self._controller = controller
 
     def observe(self, context: RequestContext) -> None:
-        if context.identified and context.method in _CALLS:
-            self._controller.usage(event(context).encode())
+        if context.access is not None and context.method in _CALLS:
+            self._controller.usage(event(context, context.access).encode())
 
 
-def event(context: RequestContext) -> str:
-    """The request's usage event, one line of JSON without the line break."""
+def event(context: RequestContext, access: Access) -> str:
+    """The usage event of a request of a known agent, one line of JSON without the line break."""
     server = instance = None
     if context.attempts:
         address = context.attempts[-1].address
@@ -64,8 +65,7 @@ def event(context: RequestContext) -> str:
     if verdict is not None and verdict.refused is None and verdict.tightest is not None:
         # Whole calls like this one that are left in the tightest rate that counted it; null where none did.
         left = f"{verdict.left // (verdict.tightest.cost or 1)}"
-    access, error, refused_by = context.access, context.error_code, context.refused_by
-    assert access is not None
+    error, refused_by = context.error_code, context.refused_by
     return (
         f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}'
         f'.{int(context.timestamp * 1000) - seconds * 1000:03d}Z",'

@@ -120,7 +120,6 @@ def identify(gateway: Gateway, context: RequestContext) -> None:
         access = gateway.known_agents.find(context.snapshot, endpoint, key, (fields, context.twice), context.timestamp)
     context.access = access
     context.principal, context.view = access.principal, access.view
-    context.identified = True
 
 
 def ends_session(context: RequestContext, entry_point: EntryPoint, verb: str) -> bool:

@@ -53,7 +53,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_events_total": Family("counter", "Usage events handed to the writer."),
     "fastgw_usage_events_lost_total": Family("counter", "Usage events that reached no sink.", ("where",)),
     "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),
-    "fastgw_controller_restarts_total": Family("counter", "Keepers that ended and were started again."),
+    "fastgw_controller_restarts_total": Family("counter", "Controllers that ended and were started again."),
     "fastgw_workers": Family("gauge", "Connected workers by state.", ("state",)),
     "fastgw_snapshot_generation": Family("gauge", "Generation of the snapshot that workers were last given."),
     "fastgw_snapshot_failures_total": Family("counter", "Compiles that failed; the snapshot before was kept."),

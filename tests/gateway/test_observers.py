@@ -32,11 +32,10 @@ AGENT = Principal("bot", {"team": "engineering"}, "key:f784e848")
 
 def read(**more: Any) -> dict[str, Any]:
     context = RequestContext("req_1", SNAPSHOT, ENDPOINT, modern.DIALECT, {}, frozenset(), 0.0)
-    context.access = Access(AGENT, View(), 0.0, agent_fields("gw-1", "/mcp", AGENT, ()))
     context.method, context.outcome, context.status = "tools/call", "ok", 200
     for name, value in more.items():
         setattr(context, name, value)
-    line = event(context)
+    line = event(context, Access(AGENT, View(), 0.0, agent_fields("gw-1", "/mcp", AGENT, ())))
     assert "\n" not in line
     return dict(json.loads(line))
 

@@ -37,8 +37,8 @@ class StreamableHttp:
 
     async def send(self, attempt: Attempt) -> UpstreamReply | QuickResult:
         """Give the call to the server and wait until it begins to answer; a result in the usual shape is all there is
-        to it. Raises Fault: `sent` says whether the server
-        may have run the call; BAD_PARAMS for arguments that cannot be sent.
+        to it. Raises Fault: `sent` says whether the server may have run the call; BAD_PARAMS for arguments that cannot
+        be sent.
         """
         call, target, credential = attempt.call, attempt.target, attempt.credential
         upstream_id, era = b"%d" % next(self._numbers), attempt.era
