@@ -162,7 +162,7 @@ def test_histograms(benchmark: BenchmarkFixture, played: Played) -> None:
 
 
 def test_usage_event(benchmark: BenchmarkFixture, played: Played) -> None:
-    measure(benchmark, lambda: observers.event(played.context).encode())
+    measure(benchmark, lambda: observers.event(played.context, played.context.access).encode())
 
 
 _STORE = [0]
