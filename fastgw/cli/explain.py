@@ -14,7 +14,7 @@ from fastgw.cli import terminal
 from fastgw.cli.check import kept
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
-from fastgw.gateway.arguments import sendable
+from fastgw.gateway.pipeline import sendable
 from fastgw.policy.match import Claim
 from fastgw.protocol.envelope import check_utf8, members
 from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace

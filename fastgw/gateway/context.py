@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from fastgw.catalog.route import Arm
+from fastgw.errors import Fault
 from fastgw.gateway.access import Access
 from fastgw.limits.batch import AwaitedAdmission
 from fastgw.policy.limits import LimitVerdict
@@ -26,6 +27,10 @@ log = logging.getLogger("fastgw")
 
 PERIOD = 0.02
 """Seconds between two rounds: how much later than at once a leaving agent is noticed."""
+_SERVERS_FAULT = 500
+"""The lowest `statusCode` that is not the agent's doing."""
+_LONGEST_NAME = 200
+"""Letters of a name that the log shows."""
 
 
 class WatchedConnection(Protocol):
@@ -104,6 +109,16 @@ class RequestContext(msgspec.Struct, eq=False):
     def times_sent(self) -> int:
         """How many attempts may have reached a server."""
         return sum([attempt.sent for attempt in self.attempts])
+
+    def refuse(self, fault: Fault) -> None:
+        """It ends with this fault: what observers want to know, and in the log what only operators may read."""
+        kind = fault.kind
+        self.outcome, self.status, self.error_code = kind.outcome, kind.rest, self.dialect.code(fault)
+        if fault.detail:
+            # What agents do wrong is theirs to mend; it must not fill the log.
+            level = logging.WARNING if kind.rest >= _SERVERS_FAULT else logging.DEBUG
+            name = self.call.name if self.call is not None else None
+            log.log(level, "%s %s %s: %s", self.request_id, self.method, (name or "")[:_LONGEST_NAME], fault)
 
     def end(self, now: float) -> None:
         """It is answered, or will not be, at `now` (CLOCK_MONOTONIC seconds): what observers want to know."""

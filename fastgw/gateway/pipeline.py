@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from fastgw.catalog.route import Arm, arm_for
+from fastgw.catalog import validation
+from fastgw.catalog.route import Arm, arm_for, filled
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import cors, entry_points, grants, prepared, refusals
-from fastgw.gateway.arguments import prepare_arguments
+from fastgw.gateway import cors, entry_points, offers
 from fastgw.gateway.connection import (
     AgentConnection,
     BatchResponse,
@@ -35,13 +35,15 @@ from fastgw.gateway.connection import (
     tightest,
 )
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, refusal_headers
 from fastgw.gateway.entry_points import MESSAGES, EntryPoint
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
 from fastgw.protocol import headers, names
+from fastgw.protocol.envelope import NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
+from fastgw.upstream.modern import renamed
 from fastgw.upstream.reply import UpstreamReply
 
 log = logging.getLogger("fastgw")
@@ -225,45 +227,32 @@ async def handle_request(
 
 
 async def _answer_fault(context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
-    refusals.note(context, fault)
+    context.refuse(fault)
     status = context.dialect.status(fault)
     body = context.dialect.refusal(fault, context.reply_to, context.request_id)
-    await response.answer(status, refusals.headers(fault, status), body)
+    await response.answer(status, refusal_headers(fault, status), body)
 
 
-def resolve(
-    gateway: Gateway, context: RequestContext, found: ParsedRequest
-) -> bytes | tuple[bytes, ...] | Awaitable[bytes] | None:
-    """An answer made here, as JSON text or the pieces of it, or where that takes a while; or None, and the call's grant
-    stands in `context.grant`.
+def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> offers.Answer | None:
+    """An answer made here, or None, and the call's grant stands in `context.grant`.
 
     A tool that is not this agent's is as unknown as one that is nobody's: its view does not hold it.
 
     Raises:
         Fault: UNKNOWN_NAME, UNKNOWN_RESOURCE, UNKNOWN_METHOD, BAD_PARAMS.
     """
-    view, call, kind = context.view, found.call, found.kind
+    call = found.call
+    if found.kind is not RequestKind.CALL:
+        return offers.ANSWERS[found.kind](gateway, context, found)
+    if call.method != names.TOOLS_CALL:
+        return offers.resolve(context, call)
+    view = context.view
     assert view is not None
-    if kind is RequestKind.CALL:
-        if call.method != names.TOOLS_CALL:
-            return grants.resolve(context, call)
-        context.grant = view.grants.get(call.name or "")
-        if context.grant is None:
-            raise grants.unknown(call.method, call.name or "")
-        context.tool = call.name
-        return None
-    listed = gateway.listed(context)
-    if kind is RequestKind.LIST:
-        return prepared.list_page(context, found, listed, gateway.cursors)
-    if kind is RequestKind.DESCRIBE:
-        return gateway.descriptions.of(context, listed)
-    if kind is RequestKind.DISCOVER:
-        return prepared.discover(context, listed)
-    if kind is RequestKind.INITIALIZE:
-        return prepared.initialize(context, listed, call.version)
-    if kind is RequestKind.LEVEL:
-        return gateway.set_level(call.session or "", call.log_level or "")
-    return b"{}"
+    context.grant = view.grants.get(call.name or "")
+    if context.grant is None:
+        raise offers.unknown(call.method, call.name or "")
+    context.tool = call.name
+    return None
 
 
 def authorise(gateway: Gateway, context: RequestContext) -> Arm:
@@ -291,10 +280,40 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         if context.refused_by is not None:
             raise Fault(Kind.ARGUMENTS_DENIED)
     if arm is None:
-        raise grants.unknown(call.method, call.name or "")
+        raise offers.unknown(call.method, call.name or "")
     if call.request_state is not None:
         gateway.resume(context, arm.target.server)
     return arm
+
+
+def prepare_arguments(arm: Arm, arguments: bytes) -> bytes:
+    """The arguments as they are sent: checked as the agent wrote them, then filled in.
+
+    Raises:
+        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say;
+            NO_SERVER while that schema is not known yet.
+    """
+    checks, wrong = arm.checks, None
+    if checks is not None and checks.pending:
+        raise Fault(Kind.NO_SERVER, detail="its schema is not known yet", data={"reason": "down"}, retry_after=1)
+    if checks is not None and checks.arguments is not None:
+        wrong = validation.check_arguments(checks.arguments, arguments)
+    if wrong is None:
+        try:
+            return filled(arguments, arm.fixed, arm.defaults) if arm.fixed or arm.defaults else arguments
+        except (NotAMessage, NotJson) as unfit:
+            wrong = str(unfit)
+    raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}")
+
+
+def sendable(arm: Arm, arguments: bytes) -> bytes:
+    """As `prepare_arguments`, where nothing is sent: also whether the server's own names for them leave room."""
+    found = prepare_arguments(arm, arguments)
+    try:
+        renamed(found, arm.target.renamed if arm.targets else ())
+    except (NotAMessage, NotJson) as unfit:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
+    return found
 
 
 async def admit(gateway: Gateway, context: RequestContext) -> None:
@@ -328,13 +347,13 @@ def settle(gateway: Gateway, context: RequestContext) -> None:
 
 async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent: AgentConnection) -> None:
     """Answer a request that was refused before it became a call."""
-    refusals.note(context, fault)
+    context.refuse(fault)
     gateway.refusal_log.note(fault.kind, context)
     try:
         if agent.started:
             return
         status = context.dialect.status(fault)
-        fields = refusals.headers(fault, status)
+        fields = refusal_headers(fault, status)
         if fault.kind in (Kind.BODY_TOO_LARGE, Kind.BODY_TOO_SLOW):
             fields.append((b"connection", b"close"))
         await agent.answer(status, fields, context.dialect.refusal(fault, context.reply_to, context.request_id))

@@ -1,21 +1,15 @@
-"""A refusal: what is written down and logged of it, and the headers of its answer."""
+"""Refused `Host`s and `Origin`s in the log: what an operator has forgotten to name is found there."""
 
 from __future__ import annotations
 
 import logging
 import re
 
-from fastgw.errors import Fault, Kind
+from fastgw.errors import Kind
 from fastgw.gateway.context import RequestContext
 
 log = logging.getLogger("fastgw")
 
-_SERVERS_FAULT = 500
-"""The lowest `statusCode` that is not the agent's doing."""
-_LONGEST_NAME = 200
-"""Letters of a name that the log shows."""
-_LONGEST_WAIT = 3600
-"""Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
 QUIET = 60.0
 """Seconds in which the same value is logged once."""
 MOST = 20
@@ -37,26 +31,6 @@ _FORMS = {
         "; if it is one of yours, add it to the endpoint: origins: [%s]",
     ),
 }
-
-
-def note(context: RequestContext, fault: Fault) -> None:
-    """Write down in the context how it has ended, and in the log what only operators may read of it."""
-    kind = fault.kind
-    context.outcome, context.status = kind.outcome, kind.rest
-    context.error_code = context.dialect.code(fault)
-    if fault.detail:
-        # What agents do wrong is theirs to mend; it must not fill the log.
-        level = logging.WARNING if kind.rest >= _SERVERS_FAULT else logging.DEBUG
-        name = context.call.name if context.call is not None else None
-        log.log(level, "%s %s %s: %s", context.request_id, context.method, (name or "")[:_LONGEST_NAME], fault)
-
-
-def headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:
-    """The headers a refusal carries beside those of every answer."""
-    found = list(fault.headers)
-    if http_status in (429, 503) and fault.retry_after is not None and fault.retry_after <= _LONGEST_WAIT:
-        found.append((b"retry-after", b"%d" % max(1, fault.retry_after)))
-    return found
 
 
 class RefusalLog:

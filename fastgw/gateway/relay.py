@@ -6,8 +6,9 @@ import os
 import time
 from functools import partial
 
+from fastgw.catalog import validation
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import arguments, grants
+from fastgw.gateway import offers
 from fastgw.gateway.connection import ResponseWriter
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import envelope, links, names, results, rounds
@@ -112,8 +113,11 @@ async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
 
 def _complete(context: RequestContext, call: Call, result: Result) -> None:
     """Raises a Fault, LOST, for a result that is not what its tool promises, where the operator wants that checked."""
-    if context.arm is not None and context.arm.checks is not None:
-        arguments.check_result(context.arm.checks, result)
+    checks = context.arm.checks if context.arm is not None else None
+    if checks is not None and checks.results is not None and not result.is_error:
+        wrong = validation.check_result(checks.results, result.members.get("structuredContent"))
+        if wrong is not None:
+            raise Fault(Kind.LOST, "The tool's result is not what its schema promises", detail=wrong, sent=True)
     if call.method == names.RESOURCES_READ:
         results.keep_private(result)
     context.outcome = "tool_error" if result.is_error else "ok"
@@ -176,7 +180,7 @@ async def _server_error(context: RequestContext, call: Call, error: bytes, respo
     # There is no such resource: -32002, from 2026-07-28 on -32602 with the URI.
     says_not_found = code == names.RESOURCE_NOT_FOUND or (code == names.INVALID_PARAMS and _names_uri(found))
     if call.method == names.RESOURCES_READ and says_not_found:
-        raise grants.unknown_resource(call.name or "")
+        raise offers.unknown_resource(call.name or "")
     detail = f"the server answered {code}: {error[:200]!r}"
     if code in (names.HEADER_MISMATCH, names.UNSUPPORTED_VERSION) or code in context.dialect.abolished_codes:
         raise Fault(Kind.INTERNAL, detail=detail, sent=True)

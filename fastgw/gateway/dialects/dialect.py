@@ -19,6 +19,8 @@ from fastgw.protocol.results import Result
 MOST_IN_BATCH = 1000
 """Messages of one batch; each is worked on as if it had come alone, and 4 MiB hold 80,000 pings."""
 
+_LONGEST_WAIT = 3600
+"""Seconds beyond which `Retry-After` is left out: callers obey it to the letter."""
 _PARAMS = frozenset(
     ("name", "arguments", "_meta", "cursor", "protocolVersion", "capabilities", "clientInfo", "requestId",
      "uri", "ref", "argument", "requestState", "inputResponses")
@@ -123,6 +125,14 @@ def error_data(fault: Fault, request_id: str) -> dict[str, Any]:
         data["retryAfter"] = max(1, fault.retry_after)
     data.update(fault.data)
     return data
+
+
+def refusal_headers(fault: Fault, http_status: int) -> list[tuple[bytes, bytes]]:
+    """The headers a refusal carries beside those of every answer."""
+    found = list(fault.headers)
+    if http_status in (429, 503) and fault.retry_after is not None and fault.retry_after <= _LONGEST_WAIT:
+        found.append((b"retry-after", b"%d" % max(1, fault.retry_after)))
+    return found
 
 
 class ParsedRequest(msgspec.Struct):

@@ -11,7 +11,7 @@ from fastgw.catalog.elements import DIALECTS
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import grants
+from fastgw.gateway import offers
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import members
 from fastgw.snapshot.model import EMPTY_LISTING, Endpoint, Grant, Listing, Page, View
@@ -63,17 +63,17 @@ def completion(ref: dict[str, Any]) -> Call:
 )
 def test_a_reference_keeps_no_name_that_was_not_checked(ref: dict[str, Any], own: dict[str, Any]) -> None:
     call = completion(ref)
-    grants.grant_of(call, endpoint("s"), SEEN)
+    offers.grant_of(call, endpoint("s"), SEEN)
     sent = {name: json.loads(value) for name, value in members(call.params["ref"]).items()}
     assert sent == {"type": ref["type"], **own}
 
 
 @pytest.mark.parametrize(("view", "there"), [(SEEN, True), (LISTED, True), (BLIND, False), (View(), False)])
 def test_completion_is_known_to_those_who_see_something_to_complete(view: View, there: bool) -> None:
-    assert grants.completes(endpoint("s"), view) is there
-    assert not grants.completes(endpoint(), view)
+    assert offers.completes(endpoint("s"), view) is there
+    assert not offers.completes(endpoint(), view)
     with pytest.raises(Fault) as refused:
-        grants.grant_of(completion({"type": "ref/prompt", "name": "nobodys"}), endpoint("s"), view)
+        offers.grant_of(completion({"type": "ref/prompt", "name": "nobodys"}), endpoint("s"), view)
     assert refused.value.kind is (Kind.UNKNOWN_NAME if there else Kind.UNKNOWN_METHOD)
 
 
@@ -81,6 +81,6 @@ def test_completion_is_known_to_those_who_see_something_to_complete(view: View, 
 def test_values_are_asked_for_what_is_listed_alone(uri: str) -> None:
     """Its server would say of a missing one in its own words what we say of a hidden one in ours."""
     with pytest.raises(Fault) as told:
-        grants.grant_of(completion({"type": "ref/resource", "uri": uri}), endpoint("s"), LISTED)
+        offers.grant_of(completion({"type": "ref/resource", "uri": uri}), endpoint("s"), LISTED)
     assert (told.value.kind, told.value.data) == (Kind.UNKNOWN_RESOURCE, {"uri": uri})
-    grants.grant_of(completion({"type": "ref/resource", "uri": "s+doc:own"}), endpoint("s"), LISTED)
+    offers.grant_of(completion({"type": "ref/resource", "uri": "s+doc:own"}), endpoint("s"), LISTED)

@@ -1,19 +1,29 @@
-"""From what a request names to the grant it goes by: a tool, a prompt, a resource, or whoever completes an argument.
+"""What an endpoint offers to one agent: answers that tell of it, and from what a request names to the grant it goes by.
 
 What is not this agent's is as unknown as what is nobody's: the same words and fields.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
+
+import orjson
 
 from fastgw.catalog.route import Arm, Route, Target
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.dialects.modern import SUPPORTED
+from fastgw.gateway.gateway import Gateway
 from fastgw.protocol import names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote, string
-from fastgw.snapshot.model import Endpoint, Grant, View
+from fastgw.protocol.sealing import NONCE, Sealer
+from fastgw.snapshot.model import EMPTY_LISTING, PAGE, Endpoint, Grant, Listing, Page, View
 
 _SHOWN = 128
 """Characters of an unknown name that are repeated to who asked."""
@@ -118,3 +128,109 @@ def _made(name: str, arm: Arm, target: Target) -> Grant:
     """A grant made for one call: policies have spoken, nothing is left to ask of its arguments."""
     arm = replace(arm, match=None, targets=(target,))
     return Grant(Route(name, (arm,), (), ()), (arm,), True, ())
+
+
+# -- lists, and what there is ---------------------------------------------------------------------------------------
+
+
+def capabilities(endpoint: Endpoint, view: View) -> dict[str, dict[str, bool]]:
+    """What is offered to whoever has this view. No `listChanged` and no `subscribe`: nobody could listen for it yet."""
+    found: dict[str, dict[str, bool]] = {"logging": {}, "tools": {}}
+    more = {"prompts": view.prompts, "resources": reads(view), "completions": completes(endpoint, view)}
+    return found | {name: {} for name, offers in more.items() if offers}
+
+
+def discover(gateway: Gateway, context: RequestContext, _: ParsedRequest) -> bytes:
+    """The result of `server/discover` (2026-07-28, Discovery)."""
+    found: dict[str, Any] = {
+        "resultType": "complete",
+        "supportedVersions": SUPPORTED,
+        "capabilities": capabilities(context.endpoint, gateway.listed(context)),
+        "ttlMs": _ttl_ms(context.endpoint),
+        "cacheScope": "private",
+        "_meta": {names.META_SERVER: orjson.Fragment(context.snapshot.server_info)},
+    }
+    _add_instructions(context, found)
+    return orjson.dumps(found)
+
+
+def initialize(gateway: Gateway, context: RequestContext, request: ParsedRequest) -> bytes:
+    """The result of `initialize` (2025-11-25, Lifecycle)."""
+    found: dict[str, Any] = {
+        "protocolVersion": request.call.version,
+        "capabilities": capabilities(context.endpoint, gateway.listed(context)),
+        "serverInfo": orjson.Fragment(context.snapshot.server_info),
+    }
+    _add_instructions(context, found)
+    return orjson.dumps(found)
+
+
+def _add_instructions(context: RequestContext, found: dict[str, Any]) -> None:
+    guide = context.endpoint.guide(context.principal)
+    if guide:
+        found["instructions"] = guide
+
+
+def list_page(gateway: Gateway, context: RequestContext, request: ParsedRequest) -> tuple[bytes, ...]:
+    """The result of a list as JSON text in pieces, for it can be large: a page that was encoded with the snapshot.
+
+    Raises:
+        Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
+    """
+    call, dialect = request.call, request.dialect
+    listing, sealer = gateway.listed(context).lists.get(call.method, EMPTY_LISTING), gateway.cursors
+    bond = f"{context.endpoint.path}\n{context.principal.agent}\n{call.method}".encode()
+    page = _page(listing, call.params.get("cursor"), bond, sealer)
+    following = b""
+    if page.more:
+        plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
+        following = b',"nextCursor":"%s"' % sealer.seal(plain, bond, os.urandom(NONCE)).encode()
+    tail = dialect.list_tail(_ttl_ms(context.endpoint), context.snapshot.server_info)
+    member = names.LISTS[call.method].encode()
+    return b'{"', member, b'":', page.items[dialect.list_form], following, tail, b"}"
+
+
+def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> Page:
+    if cursor is None or cursor == b"null":
+        return listing.pages[0]
+    try:
+        plain = sealer.open(string(cursor, "cursor"), bond)
+    except NotAMessage:
+        plain = None
+    if plain is not None:
+        start, fingerprint = orjson.loads(plain)
+        page = listing.page_at(start) if fingerprint == listing.fingerprint else None
+        if page is not None:
+            return page
+    raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
+
+
+def _ttl_ms(endpoint: Endpoint) -> int:
+    """Milliseconds the lists stay fresh: what the least patient server granted, less the age of our copy."""
+    return max(0, int((endpoint.fresh_until - time.monotonic()) * 1000))
+
+
+def _describe(gateway: Gateway, context: RequestContext, _: ParsedRequest) -> Awaitable[bytes]:
+    return gateway.descriptions.of(context, gateway.listed(context))
+
+
+def _set_level(gateway: Gateway, _: RequestContext, request: ParsedRequest) -> Awaitable[bytes]:
+    return gateway.set_level(request.call.session or "", request.call.log_level or "")
+
+
+def _pong(_: Gateway, __: RequestContext, ___: ParsedRequest) -> bytes:
+    return b"{}"
+
+
+Answer = bytes | tuple[bytes, ...] | Awaitable[bytes]
+"""A result as JSON text, or the pieces of it; awaited where it takes a while."""
+
+ANSWERS: dict[RequestKind, Callable[[Gateway, RequestContext, ParsedRequest], Answer]] = {
+    RequestKind.LIST: list_page,
+    RequestKind.DESCRIBE: _describe,
+    RequestKind.DISCOVER: discover,
+    RequestKind.INITIALIZE: initialize,
+    RequestKind.LEVEL: _set_level,
+    RequestKind.PING: _pong,
+}
+"""What is answered here, without a server."""
