@@ -20,13 +20,13 @@ def authority(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
-def hosts(settings: Settings) -> frozenset[str]:
+def hosts(settings: Settings) -> frozenset[bytes]:
     """Allowed values of `Host` in lower case, each without and with its port."""
     bound, _, port = settings.listen.rpartition(":")
     names = {(name, port) for name in (*LOOPBACK, *(() if bound in ANY else _spellings(bound.lower())))}
     for host, _, own in (place(url.lower()).rpartition(":") for url in settings.public_url):
         names |= {(name, number) for name in _spellings(host) for number in (own, port)}
-    return frozenset(text for name, number in names for text in (name, f"{name}:{number}"))
+    return frozenset(text.encode() for name, number in names for text in (name, f"{name}:{number}"))
 
 
 def origins(settings: Settings) -> frozenset[str]:

@@ -119,7 +119,7 @@ class AgentConnection(ResponseWriter):
         """
         message = await self._receive()
         body: bytes = message.get("body", b"")
-        size = len(body)
+        size = self._context.bytes_in = len(body)
         if size == length:
             return body
         parts = [body]
@@ -138,6 +138,7 @@ class AgentConnection(ResponseWriter):
             raise Fault(Kind.ABANDONED)
         if size > limit:
             raise Fault(Kind.BODY_TOO_LARGE, data={"limitBytes": limit})
+        self._context.bytes_in = size
         return b"".join(parts)
 
     async def discard_body(self, seconds: float) -> None:

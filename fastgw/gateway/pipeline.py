@@ -98,12 +98,11 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     snapshot, found, path = context.snapshot, context.headers, scope["path"]
     entry_point: EntryPoint = MESSAGES
     endpoint = snapshot.endpoints.get(path)
-    # Of another length than what it stands for: part of it was percent-encoded.
-    if endpoint is None or len(scope.get("raw_path") or path) != len(path):
+    if endpoint is None or b"%" in scope.get("raw_path", b""):
         endpoint, entry_point = entry_points.find(snapshot.endpoints, scope)
         context.dialect = entry_point.dialect
-    host = found.get(b"host", b"").decode("latin-1").lower()
-    if b"host" in context.twice or not host or (snapshot.hosts and host not in snapshot.hosts):
+    host, hosts = found.get(b"host", b""), snapshot.hosts
+    if b"host" in context.twice or not host or (hosts and host not in hosts and host.lower() not in hosts):
         raise Fault(Kind.BAD_HOST)
     if b"origin" in found:
         context.cors = cors.check_origin(context, endpoint)
@@ -157,7 +156,6 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
     finally:
         context.body_due = 0.0
     context.timestamp = time.time()
-    context.bytes_in = len(body)
     return body
 
 

@@ -251,7 +251,7 @@ class Snapshot:
     endpoints: dict[str, Endpoint]
     backends: dict[str, Backend]
     keys: dict[str, KeyEntry]
-    hosts: frozenset[str]
+    hosts: frozenset[bytes]
     origins: frozenset[str]
     max_body: int
     max_reply: int

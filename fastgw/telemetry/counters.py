@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from fastgw.telemetry.histogram import Counts, Histogram
 
@@ -18,6 +20,10 @@ CallSeries = tuple[str | None, str | None, str]
 """Tool as agents see it, server that answered or was tried last, outcome."""
 
 
+_zeros = partial(defaultdict[Any, int], int)
+"""A dictionary that counts from 0 without a call of `get`."""
+
+
 @dataclass(slots=True)
 class CallTimes:
     """How long the calls of one kind took: in all, of it waiting for servers, and the rest.
@@ -27,9 +33,9 @@ class CallTimes:
         sent: how many of them reached a server, as far as is known.
     """
 
-    total: Counts = field(default_factory=dict)
-    upstream: Counts = field(default_factory=dict)
-    overhead: Counts = field(default_factory=dict)
+    total: Counts = field(default_factory=_zeros)
+    upstream: Counts = field(default_factory=_zeros)
+    overhead: Counts = field(default_factory=_zeros)
     sum_total: int = 0
     sum_overhead: int = 0
     sent: int = 0
@@ -58,7 +64,7 @@ class Counters:
     __slots__ = ("_calls", "_counts", "_times", "_gauges", "_dirty")
 
     def __init__(self) -> None:
-        self._counts: dict[Series, int] = {}
+        self._counts: dict[Series, int] = _zeros()
         self._calls: dict[CallSeries, CallTimes] = {}
         self._times: dict[Series, Histogram] = {}
         self._gauges: dict[Series, float] = {}
@@ -66,13 +72,12 @@ class Counters:
 
     def inc(self, *series: str) -> None:
         """Count one: `inc("fastgw_requests_total", endpoint, method, outcome)`."""
-        counts = self._counts
-        counts[series] = counts.get(series, 0) + 1
+        self._counts[series] += 1
         self._dirty = True
 
     def add(self, series: Series, count: int) -> None:
         """Count `count` at once."""
-        self._counts[series] = self._counts.get(series, 0) + count
+        self._counts[series] += count
         self._dirty = True
 
     def call(self, series: CallSeries, total: float, overhead: float, sent: int) -> None:
@@ -93,7 +98,7 @@ class Counters:
             if value >= 2048:
                 shift = value.bit_length() - 11
                 bucket = (shift << 10) + (value >> shift)
-            counts[bucket] = counts.get(bucket, 0) + 1
+            counts[bucket] += 1
         self._dirty = True
 
     def record(self, seconds: float, *series: str) -> None:
@@ -120,7 +125,7 @@ class Counters:
             {series: (histogram.counts, histogram.total) for series, histogram in self._times.items()},
             dict(self._gauges),
         )
-        self._counts, self._calls, self._times, self._dirty = {}, {}, {}, False
+        self._counts, self._calls, self._times, self._dirty = _zeros(), {}, {}, False
         return delta
 
 

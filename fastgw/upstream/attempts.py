@@ -117,7 +117,7 @@ class UpstreamCaller:
                 if has_none_any_more and await self._in_other_era(attempt, instance):
                     continue
                 raise
-            if isinstance(reply, QuickResult) or (classified := reply.classified).kind is ReplyKind.RELAY:
+            if type(reply) is QuickResult or (classified := reply.classified).kind is ReplyKind.RELAY:
                 if instance.suspects:
                     instance.suspects.pop(attempt.identity, None)
                 return reply

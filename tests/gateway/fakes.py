@@ -168,7 +168,7 @@ def _snapshot(era: str) -> Snapshot:
     instance = Address("shop|http://a/mcp", "shop", "http://a/mcp", era, version)
     shop = Backend("shop", (instance,), b"", (None, None, None), False, 600.0, 1000, None)
     return Snapshot(
-        1, {"/mcp": endpoint}, {"shop": shop}, {}, frozenset(("localhost",)), frozenset(), 1000, 1 << 20,
+        1, {"/mcp": endpoint}, {"shop": shop}, {}, frozenset((b"localhost",)), frozenset(), 1000, 1 << 20,
         (b"secret",), "fastgw", "0", "gw",
     )  # fmt: skip
 

@@ -320,19 +320,25 @@ def test_backends_and_what_was_learned() -> None:
 
 def test_hosts_and_origins() -> None:
     snapshot = compiled({"a": []}, listen="127.0.0.1:8080", public_url="https://MCP.example.com")
-    assert {"localhost", "localhost:8080", "[::1]:8080", "mcp.example.com", "mcp.example.com:443"} <= snapshot.hosts
+    assert {
+        b"localhost",
+        b"localhost:8080",
+        b"[::1]:8080",
+        b"mcp.example.com",
+        b"mcp.example.com:443",
+    } <= snapshot.hosts
     assert {"http://localhost:8080", "https://127.0.0.1", "https://mcp.example.com"} <= snapshot.origins
     assert "http://mcp.example.com" not in snapshot.origins
-    assert not {"0.0.0.0", "evil.example"} & compiled({"a": []}, listen="0.0.0.0:8080").hosts
+    assert not {b"0.0.0.0", b"evil.example"} & compiled({"a": []}, listen="0.0.0.0:8080").hosts
 
 
 def test_every_public_url_is_let_in() -> None:
     urls = ["https://MCP.example.com", "http://10.0.0.7:9000/", "http://[2001:DB8:0::1]:80"]
     snapshot = compiled({"a": []}, listen="0.0.0.0:8080", public_url=urls)
-    assert {"localhost:8080", "mcp.example.com", "mcp.example.com:8080", "10.0.0.7:9000"} <= snapshot.hosts
-    assert {"[2001:db8:0::1]", "[2001:db8::1]:80"} <= snapshot.hosts
+    assert {b"localhost:8080", b"mcp.example.com", b"mcp.example.com:8080", b"10.0.0.7:9000"} <= snapshot.hosts
+    assert {b"[2001:db8:0::1]", b"[2001:db8::1]:80"} <= snapshot.hosts
     assert {"https://mcp.example.com", "http://10.0.0.7:9000", "http://[2001:db8::1]"} <= snapshot.origins
-    assert "[2001:db8::1]:8080" in compiled({"a": []}, listen="[2001:DB8:0::1]:8080").hosts
+    assert b"[2001:db8::1]:8080" in compiled({"a": []}, listen="[2001:DB8:0::1]:8080").hosts
 
 
 def test_an_endpoint_lets_in_exactly_the_origins_that_are_written() -> None:

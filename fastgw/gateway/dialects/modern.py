@@ -93,7 +93,11 @@ def quick(context: RequestContext, found: QuickRequest) -> ParsedRequest | None:
     """
     id, method, name, arguments, meta = found
     like, fields = _call_template(meta), context.headers
-    if like is None or fields.get(headers.METHOD) != method.encode() or b"mcp-param-" in b"\n".join(fields):
+    if (
+        like is None
+        or fields.get(headers.METHOD) != (b"tools/call" if name else method.encode())
+        or b"mcp-param-" in b"\n".join(fields)
+    ):
         return None
     if name and fields.get(headers.NAME) != _name_header(name):
         return None
