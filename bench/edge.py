@@ -21,7 +21,7 @@ from bench.gateway import NotAsMeant
 from bench.handshake import Refused
 from bench.processes import LostProcess
 from bench.rounds import Row
-from bench.stage import ERAS, SETTINGS, Flat, Setting, Stage
+from bench.stage import ERAS, SETTINGS, Flat, Large, Setting, Stage
 from bench.started import NotStarted
 from bench.versions import footer, versions
 
@@ -109,6 +109,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     words = "ports of `bench backend`s that run already, one of each era"
     parser.add_argument("--backends", nargs=2, type=int, default=(0, 0), metavar=("MODERN", "LEGACY"), help=words)
     parser.add_argument("--flat", action="store_true", help="cost with few and many tools and agents instead")
+    words = "results or arguments of a megabyte through reference and gateway instead"
+    parser.add_argument("--large", choices=("results", "arguments"), help=words)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios there, as SVG")
     parser.add_argument(
@@ -141,7 +143,8 @@ def main(argv: list[str]) -> int:
     # A terminated benchmark still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with (Flat if args.flat else Stage)(_setting(args)) as stage:
+        setting = _setting(args)
+        with Large(setting, args.large) if args.large else (Flat if args.flat else Stage)(setting) as stage:
             rows = stage.measure()
             latencies = stage.latencies(args.rate, args.seconds, TURNS) if args.rate else {}
             found = _figures(stage, rows, latencies)

@@ -18,7 +18,7 @@ ID_DIGITS = 10
 """Every id has as many digits, and every nonce `NONCE_DIGITS`, so that `Content-Length` is a constant."""
 NONCE_DIGITS = 16
 BODY = 390
-"""Bytes of a `tools/call` body; a typical call. Padded by an argument that the tool ignores."""
+"""Bytes of a `tools/call` body; a typical call."""
 
 _ID, _NONCE = "1" * ID_DIGITS, "f" * NONCE_DIGITS
 
@@ -34,6 +34,7 @@ class Target:
         tool: the tool's name as this agent sees it.
         key: API key, empty for none.
         size: bytes of text the backend was told to add to every result.
+        body: bytes of a `tools/call`, padded by an argument that the tool ignores.
         sessions: legacy only: ids that `bench.handshake` opened, given to connections in turn.
         method: `tools/call`, or a list method; then `items` is what must be listed, the JSON array as it is sent.
         streams: whether answers may come as event streams of one event.
@@ -45,6 +46,7 @@ class Target:
     tool: str = "echo"
     key: str = ""
     size: int = 0
+    body: int = BODY
     sessions: tuple[str, ...] = field(default=())
     method: str = "tools/call"
     items: bytes = field(default=b"", repr=False)
@@ -115,7 +117,7 @@ def template(target: Target, session: str = "") -> Template:
     if target.era == "modern":
         params["_meta"] = modern_meta()
     message = {"jsonrpc": "2.0", "id": int(_ID), "method": target.method, "params": params}
-    arguments["text"] = "x" * max(0, BODY - len(_text(message)))
+    arguments["text"] = "x" * max(0, target.body - len(_text(message)))
     body = _text(message)
     lines = headers(target, target.method, target.tool if calls else "", session) | {"Content-Length": str(len(body))}
     head = f"POST {target.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())

@@ -14,13 +14,14 @@ import uvloop
 from bench import loop, references, rounds
 from bench.gateway import OFF, ON, Behind, Features, Gateway, NotAsMeant, gateway
 from bench.handshake import close_sessions, with_sessions
-from bench.messages import Target
+from bench.messages import BODY, Target
 from bench.rounds import Contender, Row, Wrong
 from bench.started import NotStarted, Started, listens, started
 
 ERAS = ("modern", "legacy")
 FLOOR = "bare backend"
 FEW, MANY = 10, 10_000
+MEGABYTE = 1_000_000
 TOOLS = {"modern": "echo", "legacy": "echo-legacy"}
 SETTINGS: dict[str, Features] = {
     "everything off": OFF,
@@ -134,13 +135,13 @@ class Stage:
         folder.mkdir()
         return folder
 
-    def backend(self, era: str, tools: int, port: int = 0) -> Started:
+    def backend(self, era: str, tools: int, port: int = 0, size: int = 0) -> Started:
         """A bare backend with so many tools; the one at `port`, of pid 0, where one runs there already."""
         if port:
             return Started(0, port)
-        log = self.root / f"backend-{era}-{tools}.log"
+        log = self.root / f"backend-{era}-{tools}-{size}.log"
         command = [sys.executable, "-m", "bench", "backend", "--era", era]
-        command += ["--name", TOOLS[era], "--tools", str(tools)]
+        command += ["--name", TOOLS[era], "--tools", str(tools), "--size", str(size)]
         pid = self.stack.enter_context(started(command, log, lambda: b"port=" in log.read_bytes()))
         return Started(pid, int(log.read_text().split("port=")[1].split()[0]))
 
@@ -213,6 +214,28 @@ class Flat(Stage):
             behind = Behind(backend.port, "modern", TOOLS["modern"])
             running = self.gateway([behind], replace(ON, agents=agents))
             self.add(f"fastgw, {tools} tools, {agents} agents", running.pid, running.target(behind, "modern"))
+
+
+class Large(Stage):
+    """The stage of `--large`: results, or arguments, of a megabyte through the reference and the gateway."""
+
+    def __init__(self, setting: Setting, what: str) -> None:
+        super().__init__(setting)
+        self.what = what
+
+    def build(self) -> None:
+        """Start the three."""
+        size, body = (MEGABYTE, BODY) if self.what == "results" else (0, MEGABYTE)
+        backend = self.backend("modern", FEW, size=size)
+        plain = self.stack.enter_context(references.reference(self.reference, backend.port, self.folder("reference")))
+        # So cheap for it that the load generator, which looks at every byte, is the bottleneck.
+        self.contenders.append(
+            Contender(self.reference, plain.pid, Target(plain.port, size=size, body=body), floor=True)
+        )
+        behind = Behind(backend.port, "modern", TOOLS["modern"])
+        running = self.gateway([behind], ON)
+        target = replace(running.target(behind, "modern"), size=size, body=body)
+        self.add(f"fastgw, {self.what} of a megabyte", running.pid, target)
 
 
 def say(line: str) -> None:
