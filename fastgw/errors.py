@@ -22,57 +22,47 @@ class Kind(Enum):
         message: plain words.
     """
 
-    _value_: str
-
-    def __new__(cls, name: str, *_: int | str) -> Kind:
-        """One row; without its name in the value, two equal rows would be one kind."""
+    def __new__(cls, *_: int | str) -> Kind:
+        """One row; numbered, for two equal rows would be one kind."""
         kind = object.__new__(cls)
-        kind._value_ = name
+        kind._value_ = len(cls.__members__)
         return kind
 
-    def __init__(  # noqa: PLR0913 - one row says all of it
-        self, _: str, code: int, modern: int, legacy: int, rest: int, outcome: str, message: str
-    ) -> None:
+    def __init__(self, code: int, modern: int, legacy: int, rest: int, outcome: str, message: str) -> None:  # noqa: PLR0913
         self.code = code
-        self.modern = modern
-        self.legacy = legacy
-        self.rest = rest
+        self.modern, self.legacy, self.rest = modern, legacy, rest
         self.outcome = outcome
         self.message = message
 
-    UNAUTHENTICATED = "unauthenticated", -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED
-    WRONG_CREDENTIAL = "wrong_credential", -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED
-    SESSION_UNKNOWN = "session_unknown", -32600, 404, 404, 404, "invalid", "Session not found; initialize again."
-    BAD_ORIGIN = "bad_origin", -32600, 403, 403, 403, "invalid", "This Origin is not allowed."
-    BAD_HOST = "bad_host", -32600, 421, 421, 421, "invalid", "This Host is not served here."
-    NO_ENDPOINT = "no_endpoint", -32600, 404, 404, 404, "invalid", "There is no endpoint at this path."
-    BAD_VERB = "bad_verb", -32600, 405, 405, 405, "invalid", "This HTTP method is not allowed here."
-    NOT_ACCEPTABLE = (
-        "not_acceptable", -32600, 406, 406, 406, "invalid", "Accept must list application/json and text/event-stream."
-    )  # fmt: skip
-    BAD_MEDIA_TYPE = "bad_media_type", -32600, 415, 415, 415, "invalid", "Content-Type must be application/json."
-    BODY_TOO_SLOW = "body_too_slow", -32600, 408, 408, 408, "invalid", "The body did not arrive in time."
-    BODY_TOO_LARGE = "body_too_large", -32600, 413, 413, 413, "invalid", "The body is too large."
-    NOT_JSON = "not_json", -32700, 400, 400, 400, "invalid", "Parse error"
-    NOT_ONE_MESSAGE = "not_one_message", -32600, 400, 400, 400, "invalid", "The body must be one JSON-RPC message."
-    INVALID_REQUEST = "invalid_request", -32600, 400, 200, 400, "invalid", "Invalid request"
-    HEADER_MISMATCH = "header_mismatch", -32020, 400, 200, 400, "invalid", "A header does not match the body."
-    MISSING_CAPABILITY = "missing_capability", -32021, 400, 200, 400, "invalid", "A client capability is missing."
-    UNSUPPORTED_VERSION = "unsupported_version", -32022, 400, 200, 400, "invalid", "Unsupported protocol version"
-    UNKNOWN_METHOD = "unknown_method", -32601, 404, 200, 404, "invalid", "Method not found"
-    UNKNOWN_NAME = "unknown_name", -32602, 400, 200, 404, "unknown", "Unknown tool"
-    UNKNOWN_RESOURCE = "unknown_resource", -32602, 400, 200, 404, "unknown", "Resource not found"
-    BAD_PARAMS = "bad_params", -32602, 400, 200, 400, "invalid", "Invalid params"
-    INTERNAL = "internal", -32603, 200, 200, 500, "server_error", "Internal error"
-    NO_SERVER = "no_server", -31001, 503, 200, 503, "unavailable", "All MCP backends unavailable"
-    TIMEOUT = "timeout", -31002, 200, 200, 504, "timeout", "No answer in time"
-    LOST = "lost", -31003, 200, 200, 502, "server_error", "The call was sent, but its answer was lost"
-    FULL = "full", -31004, 503, 200, 503, "overloaded", "The gateway is full or stopping"
-    RATE_LIMITED = "rate_limited", -31029, 429, 200, 429, "rate_limited", "Too many calls"
-    ARGUMENTS_DENIED = (
-        "arguments_denied", -31040, 200, 200, 403, "denied", "These arguments are not allowed for this agent"
-    )  # fmt: skip
-    ABANDONED = "abandoned", -32600, 400, 400, 499, "cancelled", "The body broke off."
+    UNAUTHENTICATED = -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED
+    WRONG_CREDENTIAL = -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED  # noqa: PIE796 - they are numbered
+    SESSION_UNKNOWN = -32600, 404, 404, 404, "invalid", "Session not found; initialize again."
+    BAD_ORIGIN = -32600, 403, 403, 403, "invalid", "This Origin is not allowed."
+    BAD_HOST = -32600, 421, 421, 421, "invalid", "This Host is not served here."
+    NO_ENDPOINT = -32600, 404, 404, 404, "invalid", "There is no endpoint at this path."
+    BAD_VERB = -32600, 405, 405, 405, "invalid", "This HTTP method is not allowed here."
+    NOT_ACCEPTABLE = -32600, 406, 406, 406, "invalid", "Accept must list application/json and text/event-stream."
+    BAD_MEDIA_TYPE = -32600, 415, 415, 415, "invalid", "Content-Type must be application/json."
+    BODY_TOO_SLOW = -32600, 408, 408, 408, "invalid", "The body did not arrive in time."
+    BODY_TOO_LARGE = -32600, 413, 413, 413, "invalid", "The body is too large."
+    NOT_JSON = -32700, 400, 400, 400, "invalid", "Parse error"
+    NOT_ONE_MESSAGE = -32600, 400, 400, 400, "invalid", "The body must be one JSON-RPC message."
+    INVALID_REQUEST = -32600, 400, 200, 400, "invalid", "Invalid request"
+    HEADER_MISMATCH = -32020, 400, 200, 400, "invalid", "A header does not match the body."
+    MISSING_CAPABILITY = -32021, 400, 200, 400, "invalid", "A client capability is missing."
+    UNSUPPORTED_VERSION = -32022, 400, 200, 400, "invalid", "Unsupported protocol version"
+    UNKNOWN_METHOD = -32601, 404, 200, 404, "invalid", "Method not found"
+    UNKNOWN_NAME = -32602, 400, 200, 404, "unknown", "Unknown tool"
+    UNKNOWN_RESOURCE = -32602, 400, 200, 404, "unknown", "Resource not found"
+    BAD_PARAMS = -32602, 400, 200, 400, "invalid", "Invalid params"
+    INTERNAL = -32603, 200, 200, 500, "server_error", "Internal error"
+    NO_SERVER = -31001, 503, 200, 503, "unavailable", "All MCP backends unavailable"
+    TIMEOUT = -31002, 200, 200, 504, "timeout", "No answer in time"
+    LOST = -31003, 200, 200, 502, "server_error", "The call was sent, but its answer was lost"
+    FULL = -31004, 503, 200, 503, "overloaded", "The gateway is full or stopping"
+    RATE_LIMITED = -31029, 429, 200, 429, "rate_limited", "Too many calls"
+    ARGUMENTS_DENIED = -31040, 200, 200, 403, "denied", "These arguments are not allowed for this agent"
+    ABANDONED = -32600, 400, 400, 499, "cancelled", "The body broke off."
 
 
 @dataclass(eq=False, repr=False)
@@ -104,9 +94,7 @@ class Fault(Exception):
     @property
     def may_have_run(self) -> bool:
         """`data.mayHaveRun`: true where a server may have carried the call out."""
-        if self.kind in (Kind.TIMEOUT, Kind.LOST):
-            return self.sent
-        return self.sent and self.kind in (Kind.NO_SERVER, Kind.INTERNAL)
+        return self.sent and self.kind in (Kind.TIMEOUT, Kind.LOST, Kind.NO_SERVER, Kind.INTERNAL)
 
     def __str__(self) -> str:
-        return f"{self.kind.value}: {self.detail or self.message}"
+        return f"{self.kind.name.lower()}: {self.detail or self.message}"

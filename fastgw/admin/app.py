@@ -6,31 +6,27 @@ Loopback without a token checks `Host`: a web page whose name points at 127.0.0.
 from __future__ import annotations
 
 import hmac
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
 
-from fastgw.admin.limits import OperatorLimits, answer, resetting
-from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
+from fastgw.admin.limits import MOST, OperatorLimits, answer, resetting
+from fastgw.admin.stats import Handler, as_hlog, as_json, made_of, windowed
+from fastgw.config.schema.settings import is_loopback
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
 from fastgw.telemetry.metrics import quantiles
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class AdminData:
-    """What the admin port shows, asked for at every request; see `_routes`. What is no text is fit for JSON.
-
-    Args:
-        metrics: their text, with these gauges too.
-    """
+    """What the admin port shows, asked for each time: metrics, with these gauges too, as text, the rest as JSON."""
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Callable[[dict[Series, float]], str]
@@ -67,24 +63,16 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/backends", page(lambda: answer(data.backends())), "what is known of each server"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
-        (
-            "GET",
-            "/stats",
-            windowed(data.latencies, as_json, "application/json"),
-            "percentiles by tool, server and outcome",
-        ),
-        ("GET", "/stats.hlog", windowed(data.latencies, as_hlog, "text/plain"), "the same as HdrHistogram's log"),
+        ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
+        ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
         ("POST", "/limits/reset", resetting(data.limits, token), "make buckets full"),
     ]
 
 
 async def serve_admin(listener: socket.socket, data: AdminData, token: str | None) -> web.AppRunner:
-    """Serve on a listening socket until the runner's `cleanup`.
-
-    Args:
-        token: what `Authorization: Bearer` must say; None where only loopback can ask, and nobody order.
-    """
-    app = web.Application(middlewares=[_token_guard(token) if token is not None else _host_guard])
+    """Serve on a listening socket until the runner's `cleanup`; without a token to loopback, which may not order."""
+    guard = _token_guard(token) if token is not None else _host_guard
+    app = web.Application(middlewares=[guard], client_max_size=MOST)
     routes = _routes(data, token)
     lines = "".join(f"{verb:4} {path:16} {words}\n" for verb, path, _, words in routes)
 
@@ -103,17 +91,10 @@ async def serve_admin(listener: socket.socket, data: AdminData, token: str | Non
 
 @web.middleware
 async def _host_guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if len(request.headers.getall("Host", [])) != 1 or not _is_loopback(request.headers["Host"]):
+    hosts = request.headers.getall("Host", [])
+    if len(hosts) != 1 or not is_loopback(re.sub(r"(:\d*)?$", ":0", hosts[0], count=1)):
         return web.Response(status=421, text=STRANGE)
     return await handler(request)
-
-
-def _is_loopback(host: str) -> bool:
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    try:
-        return ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return name.lower() == "localhost"
 
 
 def _token_guard(token: str) -> Any:

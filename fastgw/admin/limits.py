@@ -12,9 +12,9 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -28,29 +28,29 @@ log = logging.getLogger("fastgw")
 MOST = 65_536
 """Bytes of an order."""
 
-Ask = Callable[[str, tuple[Any, ...]], Awaitable[list[Any]]]
+
+class ResetOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose buckets are made full: those with these values of the limit's `by`, or all of them.
+
+    A member that is neither is refused: a slip in `subject` must not speak of everybody.
+    """
+
+    limit: str
+    subject: tuple[str | None, ...] | None = None
 
 
-class BadReset(Exception):
-    """What an operator asks for is not done; the text says why, `status` is that of HTTP."""
-
-    def __init__(self, words: str, status: int = 400) -> None:
-        super().__init__(words)
-        self.status = status
-
-
+@dataclass(frozen=True, slots=True)
 class OperatorLimits:
-    """Limits, as operators meet them; every order is appended to the file `audit`."""
+    """Limits, as operators meet them; `ask` asks all workers, every order is appended to the file `audit`."""
 
-    def __init__(self, ask: Ask, limits: Callable[[], Sequence[LimitSettings]], audit: Path) -> None:
-        self._ask = ask
-        self._limits = limits
-        self._audit = audit
+    ask: Callable[[str, tuple[Any, ...]], Awaitable[list[Any]]]
+    limits: Callable[[], Sequence[LimitSettings]]
+    audit: Path
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand, as far as the workers of this machine have heard."""
         # A worker that ends while it is asked says nothing.
-        reports = [report for report in await self._ask("report", ()) if report is not None]
+        reports = [report for report in await self.ask("report", ()) if report is not None]
         states = [report["store"] for report in reports]
         refused: Counter[tuple[str, str]] = Counter()
         for row in (row for report in reports for row in report["refused"]):
@@ -64,44 +64,35 @@ class OperatorLimits:
             ],
         }
 
-    async def reset(self, asked: dict[str, Any], who: str) -> dict[str, Any]:
-        """Make buckets full: `limit`, and `subject` (values of its `by`) unless all are meant.
+    async def reset(self, order: ResetOrder, who: str) -> dict[str, Any]:
+        """Make buckets full; what was written down of it.
 
         Raises:
-            BadReset: there is no such limit, or its buckets are told apart otherwise.
+            web.HTTPBadRequest: there is no such limit, or its buckets are told apart otherwise.
             OSError: it cannot be written down, so it was not done.
         """
-        name, subject = self._found(asked)
+        self._check(order)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entry = {"time": now, "who": who, "do": "reset", "limit": name, "subject": subject}
-        try:
-            reset = msgspec.json.encode(Reset(secrets.randbelow(2**32) + 1, name, subject)).decode()
-        except UnicodeEncodeError:  # JSON can write half a surrogate pair, which is no text
-            raise BadReset("subject must be texts, or null for a value that is missing") from None
+        entry = {"time": now, "who": who, "do": "reset", "limit": order.limit, "subject": order.subject}
         line = json.dumps(entry)
-        self._audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._audit.open("a", encoding="utf-8") as file:
+        self.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.audit.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         log.warning("an operator's order: %s", line)
-        await self._ask("reset", (reset,))
+        reset = Reset(secrets.randbelow(2**32) + 1, order.limit, order.subject)
+        await self.ask("reset", (msgspec.json.encode(reset).decode(),))
         return entry
 
-    def _found(self, asked: dict[str, Any]) -> tuple[str, tuple[str | None, ...] | None]:
-        if more := sorted(asked.keys() - {"limit", "subject"}):  # a slip in `subject` must not speak of everybody
-            raise BadReset(f"an order has limit, subject, not {more[0]!r}")
-        name, subject = asked.get("limit"), asked.get("subject")
-        known = {limit.name: limit.by for limit in self._limits()} | {FAILED_CREDENTIALS: ("address",)}
-        if not isinstance(name, str) or name not in known:
-            raise BadReset(f"there is no limit {name!r}; there are {', '.join(known)}")
-        if any(limit.name == name and limit.rate is None for limit in self._limits()):
-            raise BadReset(f"limit {name} has no rate: calls at the same time end by themselves")
-        if subject is None:
-            return name, None
-        if not isinstance(subject, list) or len(subject) != len(known[name]):
-            raise BadReset(f"subject must be the values of [{', '.join(known[name])}], in this order")
-        if not all(value is None or isinstance(value, str) for value in subject):
-            raise BadReset("subject must be texts, or null for a value that is missing")
-        return name, tuple(subject)
+    def _check(self, order: ResetOrder) -> None:
+        name, limits = order.limit, self.limits()
+        known = {limit.name: limit.by for limit in limits} | {FAILED_CREDENTIALS: ("address",)}
+        if name not in known:
+            raise web.HTTPBadRequest(text=f"there is no limit {name!r}; there are {', '.join(known)}")
+        if any(limit.name == name and limit.rate is None for limit in limits):
+            raise web.HTTPBadRequest(text=f"limit {name} has no rate: calls at the same time end by themselves")
+        if order.subject is not None and len(order.subject) != len(known[name]):
+            words = f"subject must be the values of [{', '.join(known[name])}], in this order"
+            raise web.HTTPBadRequest(text=words)
 
 
 def _fullest(buckets: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,12 +121,12 @@ def resetting(limits: OperatorLimits, token: str | None) -> Callable[[web.Reques
     async def reset(request: web.Request) -> web.StreamResponse:
         try:
             if token is None:
-                raise BadReset("Orders need an admin token: admin: {listen: ..., token: ...}", 403)
+                raise web.HTTPForbidden(text="Orders need an admin token: admin: {listen: ..., token: ...}")
             # Whom the audit names: the address, and which token it showed.
             who = f"{request.remote} token:{hashlib.sha256(token.encode()).hexdigest()[:8]}"
-            return answer(await limits.reset(await _asked(request), who))
-        except BadReset as wrong:
-            return answer({"error": str(wrong)}, wrong.status)
+            return answer(await limits.reset(await _order(request), who))
+        except web.HTTPException as wrong:
+            return answer({"error": wrong.text}, wrong.status)
         except OSError as wrong:
             return answer({"error": f"It cannot be written down, so it was not done: {wrong.strerror}"}, 500)
 
@@ -148,34 +139,14 @@ def answer(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(body, indent=1).encode() + b"\n", status=status, headers=headers)
 
 
-async def _asked(request: web.Request) -> dict[str, Any]:
-    """What is ordered.
-
-    Raises:
-        BadReset: it comes from a page of elsewhere, or is no JSON object.
-    """
-    host = request.headers.get("Host", "").lower()
-    if any(_host(origin) != host for origin in request.headers.getall("Origin", [])):
-        raise BadReset("Orders from a page of another origin are refused", 403)
+async def _order(request: web.Request) -> ResetOrder:
+    """What is ordered; web.HTTPException where it comes from a page of elsewhere, or is no order."""
+    own = [f"{scheme}://{request.headers.get('Host', '').lower()}" for scheme in ("http", "https")]
+    if any(origin.lower() not in own for origin in request.headers.getall("Origin", [])):
+        raise web.HTTPForbidden(text="Orders from a page of another origin are refused")
     if request.content_type != "application/json":
-        raise BadReset("Content-Type must be application/json", 415)
-    body = b""
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > MOST:
-            raise BadReset(f"An order has at most {MOST} bytes", 413)
+        raise web.HTTPUnsupportedMediaType(text="Content-Type must be application/json")
     try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
-        asked = None
-    if not isinstance(asked, dict):
-        raise BadReset("The body must be a JSON object")
-    return asked
-
-
-def _host(origin: str) -> str | None:
-    """Host and port of an `Origin` (RFC 6454)."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
+        return msgspec.json.decode(await request.read(), type=ResetOrder)
+    except ValueError as wrong:
+        raise web.HTTPBadRequest(text=f"An order is a JSON object with limit and subject: {wrong}") from None

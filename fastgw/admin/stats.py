@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from importlib import import_module
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from fastgw.admin.limits import answer
+from fastgw.telemetry import hlog
 from fastgw.telemetry.latencies import WINDOWS, Latencies
-
-HLOG = "fastgw.telemetry.hlog"
-"""Imported when it is asked for: nobody else needs the package `hdrhistogram`, which not every machine has."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,18 +26,18 @@ async def made_of(latencies: Latencies, make: Callable[..., T], *args: Any) -> T
     return await asyncio.to_thread(make, latencies, *args)
 
 
-def as_json(latencies: Latencies, window: str | None) -> bytes:
+def as_json(latencies: Latencies, window: str | None) -> web.Response:
     """Percentiles of one window or of all."""
-    windows = WINDOWS if window is None else (window,)
-    return msgspec.json.encode({"windows": {name: latencies.percentiles(name) for name in windows}}) + b"\n"
+    windows = {name: latencies.percentiles(name) for name in ((window,) if window else WINDOWS)}
+    return web.Response(body=msgspec.json.encode({"windows": windows}) + b"\n", content_type="application/json")
 
 
-def as_hlog(latencies: Latencies, window: str | None) -> bytes:
+def as_hlog(latencies: Latencies, window: str | None) -> web.Response:
     """HdrHistogram's log of one window, or since the start. Raises ImportError."""
-    return "".join(import_module(HLOG).lines(latencies, window or "start")).encode()
+    return web.Response(body="".join(hlog.lines(latencies, window or "start")).encode(), content_type="text/plain")
 
 
-def windowed(latencies: Latencies, make: Callable[[Latencies, str | None], bytes], content_type: str) -> Handler:
+def windowed(latencies: Latencies, make: Callable[[Latencies, str | None], web.Response]) -> Handler:
     """The handler that answers with what `make` makes of the window in `?window=`."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -48,9 +45,10 @@ def windowed(latencies: Latencies, make: Callable[[Latencies, str | None], bytes
         if window is not None and window not in WINDOWS:
             return answer({"error": f"there is no window {window!r}; there are {', '.join(WINDOWS)}"}, 400)
         try:
-            body = await made_of(latencies, make, window)
+            found = await made_of(latencies, make, window)
         except ImportError:
             return answer({"error": "the Python package hdrhistogram is not installed beside the gateway"}, 501)
-        return web.Response(body=body, headers={"content-type": content_type, "cache-control": "no-store"})
+        found.headers["cache-control"] = "no-store"
+        return found
 
     return handler

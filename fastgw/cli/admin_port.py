@@ -16,7 +16,6 @@ from fastgw.cli import terminal
 from fastgw.cli.client import LARGEST, Place, decoded
 from fastgw.cli.terminal import FAILED, USAGE, CommandFailed, line
 from fastgw.config.reader import read_settings
-from fastgw.config.tree import ConfigError
 
 TOKEN_ENV = "FASTGW_ADMIN_TOKEN"
 WITHIN = 10.0
@@ -47,8 +46,6 @@ def attempt(show: Callable[[], None]) -> int:
         terminal.show_failure(wrong)
     except msgspec.MsgspecError:
         terminal.say("fastgw: the answer is not fastgw's: is this its admin port?")
-    except ConfigError as wrong:
-        terminal.say(terminal.plain(str(wrong)))
     return FAILED
 
 

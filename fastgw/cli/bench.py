@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
-import re
 import secrets
 import time
 from collections import Counter
@@ -23,12 +21,12 @@ import uvloop
 
 from fastgw.catalog.route import Deadlines
 from fastgw.cli import terminal
-from fastgw.cli.client import LARGEST, decoded
+from fastgw.cli.client import LARGEST, decoded, json_object, key_in
 from fastgw.cli.snippets import KEY_ENV, URL
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, line
 from fastgw.errors import Fault
 from fastgw.protocol import names
-from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
+from fastgw.protocol.envelope import emit, quote
 from fastgw.protocol.headers import encode_name
 from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream.transports.http import HttpPool, TransportSettings
@@ -54,9 +52,7 @@ class LoadTarget:
     """
 
     def __init__(self, url: str, variable: str, tool: str, arguments: bytes) -> None:
-        key = os.environ.get(variable, "").strip()
-        if re.fullmatch(r"[!-~]*", key) is None:
-            raise CommandFailed(USAGE, f"what {variable} holds is no key: spaces, line breaks or letters beyond ASCII")
+        key = key_in(variable)
         try:
             self._pool = HttpPool(TransportSettings(url, LARGEST))
             self._head = _HEAD + (f"authorization: Bearer {key}\r\n".encode("ascii") if key else b"")
@@ -68,11 +64,7 @@ class LoadTarget:
         self.errors: Counter[str] = Counter()
 
     async def open(self, version: str) -> None:
-        """Speak this revision from now on, in a session if it is an older one.
-
-        Raises:
-            CommandFailed: the tool does not answer.
-        """
+        """Speak this revision from now on, an older one in a session; CommandFailed where the tool does not answer."""
         head = self._head + f"mcp-protocol-version: {version}\r\n".encode()
         try:
             if version == names.MODERN_VERSION:
@@ -85,24 +77,26 @@ class LoadTarget:
                 await self._post(names.INITIALIZED, b"{}")
         except Fault as fault:
             raise CommandFailed(NO_ANSWER, str(fault)) from None
-        await self.call(clock(), measured=True)
-        if self.errors:
-            raise CommandFailed(NO_ANSWER, f"{self._tool} does not answer: {next(iter(self.errors))}")
-        self.latencies, self.late = [], []
+        if wrong := await self.call():
+            raise CommandFailed(NO_ANSWER, f"{self._tool} does not answer: {wrong}")
 
-    async def call(self, due: float, *, measured: bool) -> None:
-        """One call; what became of it counts where it is measured."""
-        late, number = clock() - due, next(self._ids)
+    async def call(self) -> str:
+        """One call; what is wrong with its answer, empty where nothing is."""
+        number = next(self._ids)
         nonce = f"{self._salt}-{number:08x}"
         try:
             params = emit(self._params).replace(NONCE, nonce.encode())
             found = (await self._post(names.TOOLS_CALL, params, b"%d" % number))[1]
-            wrong = _wrong(found, number, nonce if NONCE in self._params["arguments"] else "")
+            return _wrong(found, number, nonce if NONCE in self._params["arguments"] else "")
         except (Fault, EventTooLong) as fault:
-            wrong = str(fault)
-        if measured and wrong:
+            return str(fault)
+
+    async def measure(self, due: float) -> None:
+        """A call that counts."""
+        late = clock() - due
+        if wrong := await self.call():
             self.errors[wrong] += 1
-        elif measured:
+        else:
             self.latencies.append(clock() - due)
             self.late.append(late)
 
@@ -114,7 +108,7 @@ class LoadTarget:
                 await asyncio.sleep(max(0.0, due - clock() - 0.002))
                 while due > clock():  # noqa: ASYNC110 - timers are a millisecond coarse
                     await asyncio.sleep(0)
-                calls.create_task(self.call(due, measured=due >= begun + WARM))
+                calls.create_task(self.measure(due) if due >= begun + WARM else self.call())
                 due += random.expovariate(rate)
 
     async def close(self) -> None:
@@ -166,7 +160,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("bench")
     parser.add_argument("--url", default=URL, help=f"the MCP endpoint ({URL}); its key is in {KEY_ENV}")
     parser.add_argument("--tool", required=True, metavar="NAME", help="one that may be called many times")
-    parser.add_argument("--arguments", default="{}", metavar="JSON", help="{nonce} in it: a text of each call's own")
+    words = "{nonce} in it: a text of each call's own"
+    parser.add_argument("--arguments", type=json_object, default=b"{}", metavar="JSON", help=words)
     parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="calls per second (50)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="N", help="measured at each address (10)")
     parser.add_argument("--legacy", action="store_true", help=f"as a client of {names.NEWEST_LEGACY}, in a session")
@@ -179,15 +174,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load and print; exit status 0, 1 where an answer was wrong, 2 where typed wrong, 3 where nobody answers."""
-    try:
-        if not (0 < args.rate <= 100_000 and 0 < args.seconds <= 3600):
-            raise CommandFailed(USAGE, "--rate must be above 0 and at most 100000, --seconds at most 3600")
-        members(arguments := os.fsencode(args.arguments))
-        found = uvloop.run(_measured(args, arguments))
-    except CommandFailed as wrong:
-        return terminal.show_failure(wrong)
-    except (NotAMessage, NotJson) as wrong:
-        return terminal.show_failure(CommandFailed(USAGE, f"--arguments must be a JSON object: {wrong}"))
+    if not (0 < args.rate <= 100_000 and 0 < args.seconds <= 3600):
+        raise CommandFailed(USAGE, "--rate must be above 0 and at most 100000, --seconds at most 3600")
+    found = uvloop.run(_measured(args))
     shown = {name: target.figures() for name, target in found.items()}
     print(terminal.encoded(shown) if args.json else "\n".join(_table(shown)))
     for name, target in found.items():
@@ -198,11 +187,11 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if any(target.errors for target in found.values()) else 0
 
 
-async def _measured(args: argparse.Namespace, arguments: bytes) -> dict[str, LoadTarget]:
+async def _measured(args: argparse.Namespace) -> dict[str, LoadTarget]:
     """The address and, by turns, the server behind it, loaded."""
-    found = {"url": LoadTarget(args.url, KEY_ENV, args.tool, arguments)}
+    found = {"url": LoadTarget(args.url, KEY_ENV, args.tool, args.arguments)}
     if args.direct:
-        found["direct"] = LoadTarget(args.direct, DIRECT_KEY_ENV, args.direct_tool or args.tool, arguments)
+        found["direct"] = LoadTarget(args.direct, DIRECT_KEY_ENV, args.direct_tool or args.tool, args.arguments)
     try:
         for target in found.values():
             await target.open(names.NEWEST_LEGACY if args.legacy else names.MODERN_VERSION)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from fastgw.catalog.definitions import param_headers
 from fastgw.cli import terminal
-from fastgw.cli.client import Place, request
+from fastgw.cli.client import Place, json_object, key_in, request
 from fastgw.cli.snippets import KEY_ENV, URL
-from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, encoded, line
+from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, argument_type, encoded, line
 from fastgw.protocol import names
-from fastgw.protocol.envelope import check_utf8, members, quote
+from fastgw.protocol.envelope import quote
 from fastgw.protocol.headers import lines
 
 _TOOLS, _PROMPTS = {names.TOOLS_LIST: "name"}, {names.PROMPTS_LIST: "name"}
@@ -32,8 +32,9 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument("--resources", action="store_const", const=_RESOURCES, dest="lists", help=words)
     tools.set_defaults(work=_list, lists=_TOOLS)
     call = subparsers.add_parser("call")
-    call.add_argument("tool", metavar="TOOL", help="its name, as `fastgw tools` shows it")
-    call.add_argument("arguments", metavar="JSON", nargs="?", help="its arguments, a JSON object; - reads stdin")
+    call.add_argument("tool", metavar="TOOL", type=argument_type(quote), help="its name, as `fastgw tools` shows it")
+    words = "its arguments, a JSON object; - reads stdin"
+    call.add_argument("arguments", metavar="JSON", nargs="?", type=_arguments, default=b"{}", help=words)
     call.set_defaults(work=_call)
     for parser in (tools, call):
         parser.add_argument("--json", action="store_true", help="definitions or result as they came, as JSON")
@@ -44,15 +45,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List or call; exit status 0, 1 where refused or the tool failed, 2 where typed wrong, 3 where nobody answers."""
-    key = os.environ.get(KEY_ENV, "").strip()
-    try:
-        if re.fullmatch(r"[!-~]*", key) is None:
-            raise CommandFailed(USAGE, f"what {KEY_ENV} holds is no key: spaces, line breaks or letters beyond ASCII")
-        if not 0 < args.timeout <= 86400:
-            raise CommandFailed(USAGE, "--timeout must be above 0 and at most 86400")
-        return int(args.work(args, Place(args.url, key, args.timeout)))
-    except CommandFailed as wrong:
-        return terminal.show_failure(wrong)
+    if not 0 < args.timeout <= 86400:
+        raise CommandFailed(USAGE, "--timeout must be above 0 and at most 86400")
+    return int(args.work(args, Place(args.url, key_in(KEY_ENV), args.timeout)))
+
+
+def _arguments(text: str) -> bytes:
+    return json_object(os.fsdecode(sys.stdin.buffer.read()) if text == "-" else text)
 
 
 def _list(args: argparse.Namespace, place: Place) -> int:
@@ -88,29 +87,22 @@ def _items(place: Place, method: str) -> Iterator[dict[str, Any]]:
 
 
 def _call(args: argparse.Namespace, place: Place) -> int:
-    arguments = sys.stdin.buffer.read() if args.arguments == "-" else os.fsencode(args.arguments or "{}")
-    try:
-        check_utf8(arguments := arguments.strip())
-        members(arguments)
-        params = {"name": quote(args.tool), "arguments": arguments}
-    except ValueError as wrong:
-        raise CommandFailed(USAGE, f"name and arguments must be text and a JSON object: {wrong}") from None
+    params = {"name": args.tool, "arguments": args.arguments}
     try:
         result = request(place, names.TOOLS_CALL, params)
     except CommandFailed as wrong:
         # Few tools have arguments that travel in headers as well, so the definition is only looked up when needed.
         if wrong.code != names.HEADER_MISMATCH:
             raise
-        result = request(place, names.TOOLS_CALL, params, _mirrored(place, args.tool, arguments))
+        result = request(place, names.TOOLS_CALL, params, _mirrored(place, **params))
     print(encoded(result) if args.json else _text(result))
     return FAILED if result.get("isError") is True else 0
 
 
-def _mirrored(place: Place, tool: str, arguments: bytes) -> bytes:
+def _mirrored(place: Place, name: bytes, arguments: bytes) -> bytes:
     """The header lines of arguments (2026-07-28, Streamable HTTP, Custom Headers from Tool Parameters)."""
-    schema: Any = next(
-        (one.get("inputSchema") for one in _items(place, names.TOOLS_LIST) if one.get("name") == tool), {}
-    )
+    tools = {one.get("name"): one for one in _items(place, names.TOOLS_LIST)}
+    schema = tools.get(json.loads(name), {}).get("inputSchema")
     try:
         return lines(param_headers(encoded(schema).encode()), arguments)
     except ValueError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
 from fastgw.config.reader import read
 from fastgw.config.schema.settings import Settings, json_schema
-from fastgw.config.tree import ConfigError
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.kept import recall
 
@@ -33,11 +31,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the file; exit status 0 where `run` with the same options would start, else 1."""
-    try:
-        reading = read(args.config, os.environ)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
+    reading = read(args.config, os.environ)
     settings, root = reading.settings, reading.root
     keys = inactive(root)
     stopping = [key for key in keys if key.restricts and not args.allow_inactive]

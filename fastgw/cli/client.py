@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from fastgw import __version__
 from fastgw.cli import terminal
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed
 from fastgw.protocol import names
-from fastgw.protocol.envelope import emit, quote
+from fastgw.protocol.envelope import check_utf8, emit, members, quote
 from fastgw.protocol.headers import encode_name
 from fastgw.protocol.sse import EventParser
 
@@ -77,6 +78,25 @@ class Place:
         finally:
             if connection is not None:
                 connection.close()
+
+
+@terminal.argument_type
+def json_object(text: str) -> bytes:
+    """A `type` for argparse: the UTF-8 text of a JSON object."""
+    try:
+        check_utf8(given := os.fsencode(text).strip())
+        members(given)
+    except ValueError as wrong:
+        raise ValueError(f"must be a JSON object: {wrong}") from None
+    return given
+
+
+def key_in(variable: str) -> str:
+    """The key that an environment variable holds, empty for none; raises CommandFailed where it can be no key."""
+    key = os.environ.get(variable, "").strip()
+    if re.fullmatch(r"[!-~]*", key) is None:
+        raise CommandFailed(USAGE, f"what {variable} holds is no key: spaces, line breaks or letters beyond ASCII")
+    return key
 
 
 def request(place: Place, method: str, params: dict[str, bytes], mirrored: bytes = b"") -> dict[str, Any]:

@@ -6,7 +6,6 @@ Ends them in order: the gateway drains, then the servers go. `fastgw.demo` is ru
 from __future__ import annotations
 
 import argparse
-import ctypes
 import hashlib
 import http.client
 import importlib.util
@@ -20,7 +19,6 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,6 @@ TICKETS = {"name": "tickets", "match": {"claims": {"team": "support"}}, "tools":
 READY_WITHIN = 30.0  # seconds
 DRAIN_WITHIN = 35.0  # seconds; the gateway's own drain is 30
 LOOK_EVERY = 0.1  # seconds between two looks at the children
-PR_SET_PDEATHSIG = 1
 
 
 def add_parser(subparsers: Any) -> None:
@@ -51,11 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C or SIGTERM; the exit status.
-
-    Raises:
-        SystemExit: something did not start or ended by itself; it says what.
-    """
+    """Run the demo until Ctrl-C or SIGTERM; the exit status. SystemExit says what did not start or ended by itself."""
     if importlib.util.find_spec("mcp") is None:
         raise SystemExit("fastgw demo: the servers are written on the mcp SDK: pip install 'fastgw[demo]'")
     stop = threading.Event()  # so that a signal at any moment ends everything in order
@@ -93,11 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(ends: ExitStack, *order: str, stdout: int | None = None) -> subprocess.Popen[str]:
     """A child that ends with the block; in a session of its own: Ctrl-C leaves it running while the gateway drains."""
-    # on Linux it ends with this process, however that ends
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: 0
-    on_fork = partial(prctl, PR_SET_PDEATHSIG, signal.SIGTERM)
-    words = [sys.executable, "-m", *order]
-    child = subprocess.Popen(words, stdout=stdout, text=True, start_new_session=True, preexec_fn=on_fork)
+    child = subprocess.Popen([sys.executable, "-m", *order], stdout=stdout, text=True, start_new_session=True)
 
     def end() -> None:
         child.terminate()
@@ -111,11 +100,9 @@ def _start(ends: ExitStack, *order: str, stdout: int | None = None) -> subproces
 
 
 def _hold(wanted: str, ends: ExitStack, *others: int) -> str:
-    """The wanted `host:port`, or that host with one of the other ports, where nobody has it. It is held until the end,
-    so that a second demo takes another.
+    """The wanted `host:port`, or that host with one of the other ports, where nobody has it; SystemExit where none is.
 
-    Raises:
-        SystemExit: none can be taken.
+    It is held until the end, so that a second demo takes another.
     """
     host, _, port = wanted.rpartition(":")
     for number in (int(port), *others):

@@ -12,11 +12,11 @@ from typing import Any
 
 from fastgw.cli import terminal
 from fastgw.cli.check import kept
+from fastgw.cli.client import json_object
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
 from fastgw.gateway.pipeline import sendable
 from fastgw.policy.match import Claim
-from fastgw.protocol.envelope import check_utf8, members
 from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace
 
 _UNNAMED = "someone"
@@ -31,26 +31,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")
-    who.add_argument(
-        "--claims", metavar="A=1,B=2", type=terminal.argument_type(_claims), help="any agent with these claims"
-    )
+    who.add_argument("--claims", metavar="A=1,B=2", type=_claims, help="any agent with these claims")
     parser.add_argument("--agent-name", metavar="NAME", help=f"what that agent is called ({_UNNAMED})")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tool", metavar="NAME", help="a tool, as agents see it")
     what.add_argument("--prompt", metavar="NAME", help="a prompt, as agents see it")
     what.add_argument("--resource", metavar="URI", help="a resource, as agents see it")
     parser.add_argument("--endpoint", metavar="PATH", default="/mcp", help="where it is called (/mcp)")
-    parser.add_argument(
-        "--arguments",
-        metavar="JSON",
-        type=terminal.argument_type(_arguments),
-        default=b"",
-        help="of the call (default: none)",
-    )
+    words = "of the call (default: none)"
+    parser.add_argument("--arguments", metavar="JSON", type=json_object, default=b"", help=words)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     parser.set_defaults(run=run)
 
 
+@terminal.argument_type
 def _claims(text: str) -> dict[str, Claim]:
     found: dict[str, tuple[str, ...]] = {}
     for pair in text.split(",") if text else ():
@@ -59,15 +53,6 @@ def _claims(text: str) -> dict[str, Claim]:
             raise ValueError("must be name=value, several joined by commas; twice for several values")
         found[name] = (*found.get(name, ()), value)
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
-
-
-def _arguments(text: str) -> bytes:
-    try:
-        check_utf8(given := text.encode())
-        members(given)
-    except ValueError as wrong:
-        raise ValueError(f"must be a JSON object: {wrong}") from None
-    return given
 
 
 def run(args: argparse.Namespace) -> int:

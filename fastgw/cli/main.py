@@ -1,7 +1,7 @@
 """The command line: which command, and nothing of what it does.
 
 A command's module is imported only when it is asked for, so that help is quick. It has `add_parser(subparsers)`, whose
-parser sets `run`, a function from the parsed arguments to the exit status.
+parser sets `run`, a function from the parsed arguments to the exit status; it may raise CommandFailed and ConfigError.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from fastgw import __version__
+from fastgw.cli.terminal import FAILED, CommandFailed, plain, say, show_failure
+from fastgw.config.tree import ConfigError
 
 COMMANDS = {
     "run": "serve agents until told to stop",
@@ -46,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         return int(args.run(args) or 0)
+    except CommandFailed as wrong:
+        return show_failure(wrong)
+    except ConfigError as wrong:
+        say(plain(str(wrong)))
+        return FAILED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -13,7 +13,6 @@ from typing import Any
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import at_start
 from fastgw.config.reader import read
-from fastgw.config.tree import ConfigError
 from fastgw.processes.plan import Plan, plan_of
 
 
@@ -46,18 +45,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"note: {notice}", file=sys.stderr)
         assembly, supervisor = import_module("fastgw.processes.assembly"), import_module("fastgw.processes.supervisor")
         return int(supervisor.launch(assembly.parts(plan)))
-    except (ConfigError, NotSafe, OSError) as wrong:
+    except (NotSafe, OSError) as wrong:
         print(wrong, file=sys.stderr)
         return 1
 
 
 def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> Plan:
-    """The plan of a configuration that may be run.
-
-    Raises:
-        ConfigError: the file cannot be used; the text names file, line and column.
-        NotSafe: it restricts what this release cannot restrict, and that is not allowed.
-    """
+    """The plan of a configuration that may be run; ConfigError where it cannot be used, NotSafe where it may not."""
     reading = read(path, environ)
     stopping = [notice for notice in inactive(reading.root) if notice.restricts]
     if stopping and not allow_inactive:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastgw.protocol import names
+
 URL = "http://127.0.0.1:8080/mcp"
 """Where a gateway is unless said."""
 KEY_ENV = "FASTGW_KEY"
@@ -27,7 +29,6 @@ stands in the file. mcp-remote needs Node.js 18 or newer.""",
 """By name: where the text belongs."""
 BY_VARIABLE = ("claude-code", "cursor", "python", "typescript")
 """Those that find the key in their environment."""
-_MODERN = "2026-07-28"
 _PYTHON = """\
 import asyncio
 import os
@@ -98,17 +99,14 @@ def entry(url: str, key: str) -> dict[str, Any]:
 
 def curl(url: str, key: str, method: str, params: Mapping[str, Any]) -> str:
     """A request as it is pasted into a shell, which fills in a `key` such as `$NAME`."""
-    envelope = {
-        "io.modelcontextprotocol/protocolVersion": _MODERN,
-        "io.modelcontextprotocol/clientInfo": {"name": "curl", "version": "8"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
+    client = {"name": "curl", "version": "8"}
+    envelope = {names.META_VERSION: names.MODERN_VERSION, names.META_CLIENT: client, names.META_CAPABILITIES: {}}
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": envelope}}
     headers = {
         "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": _MODERN,
+        "MCP-Protocol-Version": names.MODERN_VERSION,
         "Mcp-Method": method,
         **({"Mcp-Name": params["name"]} if "name" in params else {}),
     }

@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import msgspec
 from fastgw.cli import terminal
 from fastgw.cli.admin_port import add_options, ask, attempt, table
 from fastgw.cli.terminal import FAILED, CommandFailed
+from fastgw.telemetry import hlog
 from fastgw.telemetry.latencies import WINDOWS, Percentiles
 
-HLOG = "fastgw.telemetry.hlog"
 TITLES = {"1m": "last minute", "1h": "last hour", "start": "since the start", "logs": "all logs"}
 WITHIN = 120.0
 """Seconds for an answer; with 50,000 tools an export takes 20."""
@@ -66,18 +65,8 @@ def _show(args: argparse.Namespace) -> None:
 
 def _table(rows: Iterable[Percentiles]) -> Iterator[str]:
     head = ("tool", "server", "outcome", "stage", "calls", "p50", "p90", "p95", "p99", "p99.9", "max")
-    cells = (
-        (
-            row.tool or "-",
-            row.server or "-",
-            row.outcome,
-            row.stage,
-            str(row.count),
-            *(f"{one:.3f}" for one in row.times),
-        )
-        for row in rows
-    )
-    return table([head, *cells])
+    kinds = (((row.tool or "-", row.server or "-", row.outcome, row.stage), row) for row in rows)
+    return table([head, *((*kind, str(row.count), *(f"{one:.3f}" for one in row.times)) for kind, row in kinds)])
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -91,7 +80,7 @@ def _export(args: argparse.Namespace) -> None:
 def _of_logs(files: Iterable[Path]) -> str:
     """What `/stats` would say if one gateway had served all that these logs hold."""
     try:
-        found = import_module(HLOG).percentiles([file.read_text(encoding="utf-8") for file in files])
+        found = hlog.percentiles([file.read_text(encoding="utf-8") for file in files])
     except ImportError:
         raise CommandFailed(FAILED, "the Python package hdrhistogram is not installed here") from None
     except (OSError, ValueError) as wrong:

@@ -21,10 +21,7 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 class CommandFailed(Exception):
     """What was asked for could not be done; the text is for the operator, and never holds a key.
 
-    Args:
-        status: the exit status.
-        code: of JSON-RPC, or an HTTP status.
-        data: of a JSON-RPC error.
+    `status` is the exit status, `code` that of JSON-RPC or of HTTP, `data` that of a JSON-RPC error.
     """
 
     def __init__(self, status: int, words: str, code: Any = None, data: Any = None) -> None:

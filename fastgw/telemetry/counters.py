@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from fastgw.telemetry.histogram import Counts, Histogram
+from fastgw.telemetry.histogram import Counts, add_counts, bucket_of
 
 K = TypeVar("K", bound=Hashable)
 
@@ -29,56 +30,32 @@ class CallTimes:
     """How long the calls of one kind took: in all, of it waiting for servers, and the rest.
 
     Args:
-        sum_total, sum_overhead: microseconds recorded in `total` and in `overhead`.
         sent: how many of them reached a server, as far as is known.
     """
 
     total: Counts = field(default_factory=_zeros)
     upstream: Counts = field(default_factory=_zeros)
     overhead: Counts = field(default_factory=_zeros)
-    sum_total: int = 0
-    sum_overhead: int = 0
     sent: int = 0
 
 
-@dataclass(slots=True)
-class Delta:
-    """What was counted since the last delta.
-
-    Args:
-        counts: by series, to be added.
-        calls: by tool, server and outcome, to be added.
-        times: by series, (bucket counts, microseconds), to be added.
-        gauges: by series, the value now; replaces what this process said before.
-    """
-
-    counts: dict[Series, int] = field(default_factory=dict)
-    calls: dict[CallSeries, CallTimes] = field(default_factory=dict)
-    times: dict[Series, tuple[dict[int, int], int]] = field(default_factory=dict)
-    gauges: dict[Series, float] = field(default_factory=dict)
-
-
 class Counters:
-    """The counters of one process. Every method is a few dictionary steps: they are on the path of a call."""
-
-    __slots__ = ("_calls", "_counts", "_times", "_gauges", "_dirty")
+    """What one process counts. Every method is a few dictionary steps: they are on the path of a call."""
 
     def __init__(self) -> None:
-        self._counts: dict[Series, int] = _zeros()
-        self._calls: dict[CallSeries, CallTimes] = {}
-        self._times: dict[Series, Histogram] = {}
-        self._gauges: dict[Series, float] = {}
-        self._dirty = False
+        self.counts: dict[Series, int] = _zeros()
+        self.calls: dict[CallSeries, CallTimes] = {}
+        self.times: dict[Series, Counts] = {}
+        self.gauges: dict[Series, float] = {}
+        self._told: dict[Series, float] = {}
 
     def inc(self, *series: str) -> None:
         """Count one: `inc("fastgw_requests_total", endpoint, method, outcome)`."""
-        self._counts[series] += 1
-        self._dirty = True
+        self.counts[series] += 1
 
     def add(self, series: Series, count: int) -> None:
         """Count `count` at once."""
-        self._counts[series] += count
-        self._dirty = True
+        self.counts[series] += count
 
     def call(self, series: CallSeries, total: float, overhead: float, sent: int) -> None:
         """Record how long a call took, in seconds, how much of that was not spent waiting for servers, and how often it
@@ -86,12 +63,10 @@ class Counters:
 
         `bucket_of` written out: three function calls less for each request (`python -m bench counts`).
         """
-        times = self._calls.get(series)
+        times = self.calls.get(series)
         if times is None:
-            times = self._calls[series] = CallTimes()
+            times = self.calls[series] = CallTimes()
         micros, over = int(total * 1e6), int(overhead * 1e6)
-        times.sum_total += micros
-        times.sum_overhead += over
         times.sent += sent > 0
         for counts, value in ((times.total, micros), (times.upstream, micros - over), (times.overhead, over)):
             bucket = value
@@ -99,34 +74,24 @@ class Counters:
                 shift = value.bit_length() - 11
                 bucket = (shift << 10) + (value >> shift)
             counts[bucket] += 1
-        self._dirty = True
 
     def record(self, seconds: float, *series: str) -> None:
-        """Record a duration in seconds: `record(0.012, "fastgw_request_seconds")`."""
-        histogram = self._times.get(series)
-        if histogram is None:
-            histogram = self._times[series] = Histogram()
-        histogram.record(seconds)
-        self._dirty = True
+        """Record a duration: `record(0.012, "fastgw_store_seconds")`; a negative one (a clock step) is nought."""
+        bucket = bucket_of(max(0, int(seconds * 1e6)))
+        add_counts(self.times.setdefault(series, {}), {bucket: 1})
 
     def gauge(self, value: float, *series: str) -> None:
         """Say what a value is now; the sum over workers is shown."""
-        if self._gauges.get(series) != value:
-            self._gauges[series] = value
-            self._dirty = True
+        self.gauges[series] = value
 
-    def take(self) -> Delta | None:
-        """What was counted since the last call; None where nothing was."""
-        if not self._dirty:
+    def take(self) -> Counters | None:
+        """What was counted since the last call, and what all values are now; None where nothing is new."""
+        if not (self.counts or self.calls or self.times) and self.gauges == self._told:
             return None
-        delta = Delta(
-            self._counts,
-            self._calls,
-            {series: (histogram.counts, histogram.total) for series, histogram in self._times.items()},
-            dict(self._gauges),
-        )
-        self._counts, self._calls, self._times, self._dirty = _zeros(), {}, {}, False
-        return delta
+        taken = copy(self)
+        taken.gauges = self._told = self.gauges.copy()
+        self.counts, self.calls, self.times = _zeros(), {}, {}
+        return taken
 
 
 class Top(Generic[K]):

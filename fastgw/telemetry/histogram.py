@@ -8,7 +8,6 @@ below 2,048 have a bucket each; above, every power of two is split into 1,024, s
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -32,37 +31,19 @@ def highest(bucket: int) -> int:
     return ((bucket - (shift << 10) + 1) << shift) - 1
 
 
-@dataclass(slots=True)
-class Histogram:
-    """Counts per bucket, their number and the sum of what was recorded.
+def add_counts(counts: Counts, more: Counts) -> None:
+    """Add what another has counted."""
+    for bucket, count in more.items():
+        counts[bucket] = counts.get(bucket, 0) + count
 
-    Args:
-        total: microseconds recorded in all.
-    """
 
-    counts: Counts = field(default_factory=dict)
-    total: int = 0
+def seconds_in(counts: Counts) -> float:
+    """The sum of what was counted, every value taken for the middle of its bucket."""
+    return sum((highest(bucket - 1) + 1 + highest(bucket)) * count for bucket, count in counts.items()) / 2e6
 
-    def record(self, seconds: float) -> None:
-        """Count one duration in seconds; what is negative (a clock step) counts as nought."""
-        micros = max(0, int(seconds * 1e6))
-        self.total += micros
-        bucket = bucket_of(micros)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
 
-    def merge(self, counts: Counts, total: int) -> None:
-        """Add what another has counted."""
-        self.total += total
-        for bucket, count in counts.items():
-            self.counts[bucket] = self.counts.get(bucket, 0) + count
-
-    @property
-    def count(self) -> int:
-        """How many durations were recorded."""
-        return sum(self.counts.values())
-
-    def at_most(self, bounds: tuple[float, ...]) -> list[int]:
-        """For each bound in seconds: how many durations do not exceed it, true to three digits."""
-        buckets = sorted(self.counts)
-        sums = [0, *accumulate([self.counts[bucket] for bucket in buckets])]
-        return [sums[bisect_right(buckets, bucket_of(round(bound * 1e6)))] for bound in bounds]
+def at_most(counts: Counts, bounds: tuple[float, ...]) -> list[int]:
+    """For each bound in seconds: how many values do not exceed it, true to three digits."""
+    buckets = sorted(counts)
+    sums = [0, *accumulate([counts[bucket] for bucket in buckets])]
+    return [sums[bisect_right(buckets, bucket_of(round(bound * 1e6)))] for bound in bounds]

@@ -7,10 +7,11 @@ that there was not.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any
 from urllib.parse import quote, unquote
-
-from hdrh.histogram import HdrHistogram
 
 from fastgw.telemetry.histogram import LONGEST, highest
 from fastgw.telemetry.latencies import PERCENTS, STAGES, Latencies, Percentiles
@@ -19,18 +20,21 @@ DIGITS = 3
 HEAD = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n'
 
 
+def _empty() -> Any:
+    """An HdrHistogram; raises ImportError without the package `hdrhistogram`, which not every machine has."""
+    return import_module("hdrh.histogram").HdrHistogram(1, LONGEST, DIGITS)
+
+
 def lines(latencies: Latencies, window: str) -> Iterator[str]:
-    """The log of a window, format version 1.3: a line for each slice of it, series and stage."""
-    now = time.time()
+    """The log of a window, format version 1.3: a line for each slice of it, series and stage. Raises ImportError."""
+    now, intervals = time.time(), list(latencies.intervals(window))
+    start = now - max((begun for begun, _, _ in intervals), default=0.0)
+    day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(start))
     yield "#[fastgw, values in microseconds]\n#[Histogram log format version 1.3]\n"
-    began = False
-    for begun, ended, rows in latencies.intervals(window):
-        if not began:
-            day = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(now - begun))
-            yield f"#[StartTime: {now - begun:.3f} (seconds since epoch), {day}]\n{HEAD}"
-            began = True
+    yield f"#[StartTime: {start:.3f} (seconds since epoch), {day}]\n{HEAD}"
+    for begun, ended, rows in intervals:
         for series, stage, buckets, counts in rows:
-            histogram = HdrHistogram(1, LONGEST, DIGITS)
+            histogram = _empty()
             for bucket, count in zip(buckets, counts, strict=True):
                 histogram.record_value(highest(bucket), count)
             tag = "/".join(quote(part or "", safe="") for part in (*series, stage))
@@ -41,22 +45,21 @@ def lines(latencies: Latencies, window: str) -> Iterator[str]:
 def percentiles(logs: Iterable[str]) -> list[Percentiles]:
     """Those of several logs together, as `Latencies.percentiles`: histograms of one tag are added up, never averaged.
 
-    Raises:
-        ValueError: a line is none of a log that `lines` makes.
+    Raises ImportError, and ValueError for a line that is none of a log of ours.
     """
-    merged: dict[tuple[str, str, str, int], HdrHistogram] = {}
+    merged: dict[tuple[str, ...], Any] = defaultdict(_empty)
     for line in (line for log in logs for line in log.splitlines() if line.startswith("Tag=")):
         try:
             tag, _, _, _, encoded = line.removeprefix("Tag=").split(",")
             tool, server, outcome, stage = map(unquote, tag.split("/"))
-            key = tool, server, outcome, STAGES.index(stage)
-            merged.setdefault(key, HdrHistogram(1, LONGEST, DIGITS)).decode_and_add(encoded)
+            STAGES.index(stage)
+            merged[tool, server, outcome, stage].decode_and_add(encoded)
+        except ImportError:
+            raise
         except Exception as wrong:  # whatever the package makes of it
             raise ValueError(f"not a histogram of fastgw: {line[:80]}") from wrong
     found = []
-    for (tool, server, outcome, place), histogram in sorted(merged.items(), key=lambda one: one[0]):
-        values = histogram.get_percentile_to_value_dict(PERCENTS)
-        series = tool or None, server or None, outcome
-        micros = [values[percent] for percent in PERCENTS]
-        found.append(Percentiles.of(series, STAGES[place], histogram.total_count, micros))
+    for (tool, server, outcome, stage), histogram in merged.items():
+        times = [micros / 1000 for micros in histogram.get_percentile_to_value_dict(PERCENTS).values()]
+        found.append(Percentiles(tool or None, server or None, outcome, stage, histogram.total_count, *times))
     return sorted(found, key=lambda one: -one.count)

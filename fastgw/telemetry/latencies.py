@@ -54,16 +54,6 @@ class Slice(NamedTuple):
     ended: float
     cells: bytes
 
-    def unpacked(self) -> array[int]:
-        """Its cells, rising."""
-        cells = array("Q")
-        cells.frombytes(zlib.decompress(self.cells))
-        return cells
-
-    def rows(self) -> Iterator[Row]:
-        """Its histograms."""
-        return _rows({cell >> _COUNT_BITS: cell & _COUNT for cell in self.unpacked()})
-
 
 class RecentCalls:
     """The counts of the last `span` seconds, in slices of `step` seconds, so that the oldest can be let go."""
@@ -92,33 +82,26 @@ class RecentCalls:
         first, last, cells, packed = self._state
         return [one for one in (*packed, _packed(first, last, cells)) if one.ended > now - self._span]
 
-    def rows(self, now: float) -> Iterator[Row]:
-        """The histograms of all slices together."""
-        merged: dict[int, int] = {}
-        for one in self.slices(now):
-            for cell in one.unpacked():
-                key = cell >> _COUNT_BITS
-                merged[key] = merged.get(key, 0) + (cell & _COUNT)
-        return _rows(merged)
-
 
 def _packed(begun: float, ended: float, cells: Mapping[int, int]) -> Slice:
     found = array("Q", sorted([key << _COUNT_BITS | count for key, count in dict(cells).items()]))
     return Slice(begun, ended, zlib.compress(found.tobytes(), 1))
 
 
-def _rows(cells: Mapping[int, int]) -> Iterator[Row]:
-    for row, keys in groupby(sorted(cells), lambda key: key // _BUCKETS):
+def _rows(slices: Iterable[Slice]) -> Iterator[Row]:
+    """The histograms of slices together."""
+    merged: dict[int, int] = {}
+    for one in slices:
+        for cell in memoryview(zlib.decompress(one.cells)).cast("Q"):
+            key = cell >> _COUNT_BITS
+            merged[key] = merged.get(key, 0) + (cell & _COUNT)
+    for row, keys in groupby(sorted(merged), lambda key: key // _BUCKETS):
         of_row = list(keys)
-        yield row, [key % _BUCKETS for key in of_row], [cells[key] for key in of_row]
+        yield row, [key % _BUCKETS for key in of_row], [merged[key] for key in of_row]
 
 
 class Percentiles(msgspec.Struct):
-    """One histogram in short, as `/stats` shows it: milliseconds, each the highest value that counts as the same.
-
-    Args:
-        stage: of `STAGES`.
-    """
+    """One histogram in short, as `/stats` shows it: milliseconds, each the highest value that counts as the same."""
 
     tool: str | None
     server: str | None
@@ -131,13 +114,6 @@ class Percentiles(msgspec.Struct):
     p99: float
     p999: float
     max: float
-
-    @staticmethod
-    def of(series: CallSeries, stage: str, count: int, micros: Iterable[int]) -> Percentiles:
-        """From microseconds at `PERCENTS`."""
-        tool, server, outcome = series
-        p50, p90, p95, p99, p999, most = (value / 1000 for value in micros)
-        return Percentiles(tool, server, outcome, stage, count, p50, p90, p95, p99, p999, most)
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -209,10 +185,12 @@ class Latencies:
 
     def percentiles(self, window: str) -> list[Percentiles]:
         """Of each series that was called within `window` (of `WINDOWS`) its stages; the most called first."""
-        rows = self._since_start() if window == "start" else self._recent[window].rows(self._clock())
-        found = [(row, sum(counts), _at_percents(buckets, counts)) for row, buckets, counts in rows]
-        found.sort(key=lambda one: (-one[1], one[0]))
-        return [Percentiles.of(self._names[row // 3], STAGES[row % 3], count, micros) for row, count, micros in found]
+        rows = self._since_start() if window == "start" else _rows(self._recent[window].slices(self._clock()))
+        found = [
+            Percentiles(*series, stage, sum(counts), *_at_percents(buckets, counts))
+            for series, stage, buckets, counts in self._named(rows)
+        ]
+        return sorted(found, key=lambda row: -row.count)
 
     def intervals(self, window: str) -> Iterator[tuple[float, float, Iterator[Histograms]]]:
         """The histograms of `window`, one slice after the other: how many seconds ago it began and ended, then each."""
@@ -221,7 +199,7 @@ class Latencies:
             yield now - self._started, 0.0, self._named(self._since_start())
             return
         for one in self._recent[window].slices(now):
-            yield now - one.begun, now - one.ended, self._named(one.rows())
+            yield now - one.begun, now - one.ended, self._named(_rows([one]))
 
     def _since_start(self) -> Iterator[Row]:
         for row, cells in enumerate(list(self._all)):
@@ -232,8 +210,8 @@ class Latencies:
         return ((self._names[row // 3], STAGES[row % 3], buckets, counts) for row, buckets, counts in rows)
 
 
-def _at_percents(buckets: list[int], counts: list[int]) -> tuple[int, ...]:
-    """Microseconds at `PERCENTS`, by the rank that HdrHistogram takes."""
+def _at_percents(buckets: list[int], counts: list[int]) -> list[float]:
+    """Milliseconds at `PERCENTS`, by the rank that HdrHistogram takes."""
     sums = list(accumulate(counts))
     ranks = (max(1, int(percent * sums[-1] / 100 + 0.5)) for percent in PERCENTS)
-    return tuple([highest(buckets[bisect_left(sums, rank)]) for rank in ranks])
+    return [highest(buckets[bisect_left(sums, rank)]) / 1000 for rank in ranks]

@@ -25,17 +25,13 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, role: str, form: str) -> None:
         super().__init__()
-        self._role = role
-        self._form = form
+        self._role, self._form = role, form
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end. A message may carry what a server said: nobody writes a second line, nor orders a
         terminal about.
         """
-        text = record.getMessage()
-        if record.exc_info:
-            text += " | " + self.formatException(record.exc_info)
-        text = text.replace("\r", "\\r").replace("\n", " | ")
+        text = super().format(record).replace("\r", "\\r").replace("\n", " | ")
         fields = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
@@ -80,8 +76,6 @@ def configure(role: str, level: str = "info", form: str = "text", handler: loggi
 
     Args:
         role: which process: `supervisor`, `controller`, `worker-1`.
-        level: debug, info, warning or error.
-        form: `text` or `json`.
         handler: `NonBlockingHandler()` in a child; without one lines are written at once, for a process that must not
             have threads when it forks.
     """

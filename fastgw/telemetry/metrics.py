@@ -5,12 +5,12 @@ The names are documented in docs/metrics.md; a test compares.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Final, NamedTuple
 
-from fastgw.telemetry.counters import Delta, Series
-from fastgw.telemetry.histogram import Histogram
+from fastgw.telemetry.counters import Counters, Series
+from fastgw.telemetry.histogram import Counts, add_counts, at_most, seconds_in
 from fastgw.telemetry.latencies import PERCENTS, Latencies
 
 
@@ -23,28 +23,18 @@ class Family(NamedTuple):
 
 
 FAMILIES: Final[dict[str, Family]] = {
-    "fastgw_requests_total": Family(
-        "counter", "Requests of agents, by endpoint, method and outcome.", ("endpoint", "method", "outcome")
-    ),
-    "fastgw_upstream_requests_total": Family(
-        "counter", "Requests sent to servers, by server and outcome.", ("server", "outcome")
-    ),
+    "fastgw_requests_total": Family("counter", "Requests of agents.", ("endpoint", "method", "outcome")),
+    "fastgw_upstream_requests_total": Family("counter", "Requests sent to servers.", ("server", "outcome")),
     "fastgw_request_seconds": Family("histogram", "Whole time of a call."),
     "fastgw_upstream_seconds": Family("histogram", "Time of a call spent waiting for servers."),
     "fastgw_overhead_seconds": Family("histogram", "Time of a call not spent waiting for servers."),
     "fastgw_call_quantile_seconds": Family(
-        "gauge",
-        "Percentiles of the calls of the last minute.",
-        ("tool", "server", "outcome", "stage", "quantile"),
+        "gauge", "Percentiles of the last minute.", ("tool", "server", "outcome", "stage", "quantile")
     ),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
-    "fastgw_limit_decisions_total": Family(
-        "counter", "Calls that limits decided, by who decided and outcome.", ("how", "outcome")
-    ),
+    "fastgw_limit_decisions_total": Family("counter", "Calls that limits decided.", ("how", "outcome")),
     "fastgw_limit_refusals_total": Family("counter", "Refusals by a limit, shadow ones too.", ("limit", "mode")),
-    "fastgw_limit_fail_open_total": Family(
-        "counter", "Calls let through unchecked while the store was away.", ("limit",)
-    ),
+    "fastgw_limit_fail_open_total": Family("counter", "Calls let through unchecked, the store away.", ("limit",)),
     "fastgw_limit_held": Family("gauge", "Tokens that workers hold in advance.", ("limit",)),
     "fastgw_store_up": Family("gauge", "Workers for which the shared store is in use."),
     "fastgw_store_seconds": Family("histogram", "Time of one question to the store, however many calls it carries."),
@@ -73,59 +63,52 @@ MOST_SHOWN = 200
 """Tools, servers and outcomes whose percentiles are shown: those of the last minute that were called most."""
 
 
-class Sums:
-    """What all workers have counted."""
+class Sums(Counters):
+    """What all workers have counted, and the controller itself."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.latencies = Latencies()
-        self._counts: dict[Series, int] = {}
-        self._times: dict[Series, Histogram] = {}
-        self._gauges: dict[int, dict[Series, float]] = {}
+        self._of_workers: dict[int, dict[Series, float]] = {}
 
-    def merge(self, worker: int, delta: Delta) -> None:
+    def merge(self, worker: int, delta: Counters) -> None:
         """Add what worker number `worker` counted."""
         for series, count in delta.counts.items():
-            self._counts[series] = self._counts.get(series, 0) + count
+            self.add(series, count)
         for (_, server, outcome), times in delta.calls.items():
             if times.sent:
                 self.add(("fastgw_upstream_requests_total", server or "", outcome), times.sent)
-            for stage, counts, total in (
-                ("request", times.total, times.sum_total),
-                ("upstream", times.upstream, times.sum_total - times.sum_overhead),
-                ("overhead", times.overhead, times.sum_overhead),
-            ):
-                self._times.setdefault((f"fastgw_{stage}_seconds",), Histogram()).merge(counts, total)
-        for series, (counts, total) in delta.times.items():
-            self._times.setdefault(series, Histogram()).merge(counts, total)
+            for stage, counts in (("request", times.total), ("upstream", times.upstream), ("overhead", times.overhead)):
+                add_counts(self.times.setdefault((f"fastgw_{stage}_seconds",), {}), counts)
+        for series, counts in delta.times.items():
+            add_counts(self.times.setdefault(series, {}), counts)
         if delta.calls:
             self.latencies.merge(delta.calls)
-        if delta.gauges:
-            self._gauges[worker] = delta.gauges
+        self._of_workers[worker] = delta.gauges
 
     def forget(self, worker: int) -> None:
         """The worker has gone: what it had in hand is no more, what it counted stays."""
-        self._gauges.pop(worker, None)
-
-    def inc(self, *series: str) -> None:
-        """Count one in the controller itself."""
-        self._counts[series] = self._counts.get(series, 0) + 1
-
-    def add(self, series: Series, count: int) -> None:
-        """Count `count` in the controller itself."""
-        self._counts[series] = self._counts.get(series, 0) + count
+        self._of_workers.pop(worker, None)
 
     def put(self, value: int, *series: str) -> None:
         """Set a counter to what somebody else has summed."""
-        self._counts[series] = value
+        self.counts[series] = value
 
     def render(self, now: Mapping[Series, float]) -> str:
         """The text, Prometheus exposition format 0.0.4; `now` holds gauges that only the asker knows."""
-        gauges: dict[Series, float] = dict(now)
-        for told in self._gauges.values():
+        values: dict[Series, float] = {**self.counts, **now}
+        for told in self._of_workers.values():
             for series, value in told.items():
-                gauges[series] = gauges.get(series, 0) + value
-        tables = {"counter": _by_name(self._counts), "gauge": _by_name(gauges), "histogram": _by_name(self._times)}
-        return "".join(_lines(name, family, tables[family.kind].get(name)) for name, family in FAMILIES.items())
+                values[series] = values.get(series, 0) + value
+        rows = {name: list(found) for name, found in groupby(sorted(values), lambda series: series[0])}
+        text = ""
+        for name, family in FAMILIES.items():
+            text += f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
+            if family.kind == "histogram":
+                text += _histogram(name, self.times.get((name,), {}))
+            for series in rows.get(name, () if family.labels or family.kind == "histogram" else [(name,)]):
+                text += f"{name}{_labels(family.labels, series[1:])} {values.get(series, 0)}\n"
+        return text
 
 
 def quantiles(latencies: Latencies) -> dict[Series, float]:
@@ -138,41 +121,15 @@ def quantiles(latencies: Latencies) -> dict[Series, float]:
     }
 
 
-def _by_name(table: Mapping[Series, object]) -> dict[str, list[tuple[Series, object]]]:
-    grouped: dict[str, list[tuple[Series, object]]] = defaultdict(list)
-    for series in sorted(table):
-        grouped[series[0]].append((series[1:], table[series]))
-    return grouped
-
-
-def _lines(name: str, family: Family, rows: list[tuple[Series, object]] | None) -> str:
-    text = f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
-    if family.kind == "histogram":
-        rows = rows or [((), Histogram())]
-        return text + "".join(_histogram(name, family, values, found) for values, found in rows)
-    rows = rows or ([((), 0)] if not family.labels else [])
-    return text + "".join(f"{name}{_labels(family.labels, values)} {value}\n" for values, value in rows)
-
-
-def _histogram(name: str, family: Family, values: Series, found: object) -> str:
-    assert isinstance(found, Histogram)
-    names = (*family.labels, "le")
-    rows = [
-        f"{name}_bucket{_labels(names, (*values, f'{bound:g}'))} {count}\n"
-        for bound, count in zip(BOUNDS, found.at_most(BOUNDS), strict=True)
-    ]
-    plain = _labels(family.labels, values)
-    rows.append(f"{name}_bucket{_labels(names, (*values, '+Inf'))} {found.count}\n")
-    rows.append(f"{name}_sum{plain} {found.total / 1e6:.6f}\n{name}_count{plain} {found.count}\n")
-    return "".join(rows)
+def _histogram(name: str, counts: Counts) -> str:
+    bounds = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
+    calls = sum(counts.values())
+    rows = zip(bounds, (*at_most(counts, BOUNDS), calls), strict=True)
+    text = "".join(f'{name}_bucket{{le="{bound}"}} {count}\n' for bound, count in rows)
+    return f"{text}{name}_sum {seconds_in(counts):.6f}\n{name}_count {calls}\n"
 
 
 def _labels(names: tuple[str, ...], values: Series) -> str:
-    if not names:
-        return ""
-    pairs = (f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
-    return "{" + ",".join(pairs) + "}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    safe = [value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for value in values]
+    pairs = ",".join(f'{name}="{value}"' for name, value in zip(names, safe, strict=True))
+    return f"{{{pairs}}}" if pairs else ""

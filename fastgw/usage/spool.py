@@ -9,9 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 DELAY = 0.05
-"""Seconds after which a batch goes, however small."""
-BATCH = 64 * 1024
-"""Bytes after which a batch goes at once."""
+"""Seconds after which a batch goes."""
 ROOM = 16 * 1024 * 1024
 """Bytes that may wait while the controller is away."""
 
@@ -37,11 +35,8 @@ class Spool:
             self._lost(1)
             return
         self._lines.append(event)
-        before = self._bytes
         self._bytes += len(event) + 1
-        if before < BATCH <= self._bytes:
-            self.flush()
-        elif self._timer is None:
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(DELAY, self._due)
 
     def _due(self) -> None:

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 log = logging.getLogger("fastgw")
 
 ROOM = 8 * 1024 * 1024
-"""Bytes that may wait for one sink."""
+"""Bytes that wait for one sink, beyond which no more are taken."""
 
 
 class Sink:
@@ -31,42 +31,37 @@ class Sink:
         self._base = base
         self._fd = -1
         self._queue: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._events = self._bytes = 0
-        self._closing = self._given_up = False
-        self.lost = 0
-        """Events that will never arrive."""
+        # (events, bytes); each is counted by one thread alone
+        self._taken = self._done = 0, 0
+        self._refused = self._failed = 0
         self._thread = threading.Thread(target=self._run, name=f"usage {target}", daemon=True)
         self._thread.start()
 
+    @property
+    def lost(self) -> int:
+        """Events that will never arrive."""
+        return self._refused + self._failed
+
     def put(self, count: int, lines: bytes) -> None:
         """Queue `count` events, each line with its break; never waits for the sink."""
-        with self._lock:
-            if self._closing or self._bytes + len(lines) > ROOM:
-                self.lost += count
-                return
-            self._events += count
-            self._bytes += len(lines)
+        events, size = self._taken
+        if size - self._done[1] > ROOM:  # a batch that waited for the controller may be larger by itself
+            self._refused += count
+            return
+        self._taken = events + count, size + len(lines)
         self._queue.put((count, lines))
 
     def close(self, until: float) -> None:
         """Wait for what is queued until `until` (monotonic seconds); what is left then counts as lost."""
-        self._closing = True
         self._queue.put(None)
         self._thread.join(max(0.0, until - time.monotonic()))
-        with self._lock:
-            self._given_up = True
-            self.lost += self._events
+        self._refused += self._taken[0] - self._done[0]
 
     def _run(self) -> None:
         for count, lines in iter(self._queue.get, None):
-            written = self._write(lines)
-            with self._lock:
-                if self._given_up:
-                    return
-                self._events -= count
-                self._bytes -= len(lines)
-                self.lost += 0 if written else count
+            self._failed += 0 if self._write(lines) else count
+            events, size = self._done
+            self._done = events + count, size + len(lines)
 
     def _write(self, lines: bytes) -> bool:
         try:

@@ -143,11 +143,29 @@ def test_what_a_form_can_send_is_no_order(tmp_path: Path, kind: str | None) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"reset"', b"null", RESET + b"x", b"\xff", b"[" * 50_000, b'{"limit": ' + b"9" * 5000]
+    ("body", "words"),
+    [
+        (b"", "Input data was truncated"),
+        (b"{", "Input data was truncated"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"null", "Expected `object`, got `null`"),
+        (RESET + b"x", "JSON is malformed: trailing characters (byte 41)"),
+        (b"\xff", "JSON is malformed: invalid character (byte 0)"),
+        (b'{"limit": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"[" * 50_000, "Expected `object`, got `array`"),
+        (b'{"limit": ' + b"9" * 5000, "Number out of range - at `$.limit`"),
+        (b"{}", "Object missing required field `limit`"),
+        (b'{"limit": ["per-agent"]}', "Expected `str`, got `array` - at `$.limit`"),
+        (b'{"limit": "per-agent", "subject": "a"}', "Expected `array | null`, got `str` - at `$.subject`"),
+        (b'{"limit": "per-agent", "subject": [1]}', "Expected `str | null`, got `int` - at `$.subject[0]`"),
+        (b'{"limit": "per-agent", "subject": ["\\ud800"]}', "Input data was truncated"),
+        (b'{"limit": "per-agent", "subjects": ["a"]}', "Object contains unknown field `subjects`"),
+    ],
 )
-def test_what_is_no_json_object_is_no_order(tmp_path: Path, body: bytes) -> None:
+def test_what_is_no_order_is_said_in_words(tmp_path: Path, body: bytes, words: str) -> None:
     reply, heard = answered(tmp_path, ordering(body))
-    assert (reply.status, reply.json()["error"], heard) == (400, "The body must be a JSON object", [])
+    assert (reply.status, heard) == (400, [])
+    assert reply.json()["error"] == f"An order is a JSON object with limit and subject: {words}"
 
 
 @pytest.mark.parametrize("padding", [MOST, 4 * MOST])
@@ -155,6 +173,7 @@ def test_what_is_too_large_is_no_order(tmp_path: Path, padding: int) -> None:
     """Not even where what fits would be one."""
     reply, heard = answered(tmp_path, ordering(RESET + b" " * padding))
     assert (reply.status, heard) == (413, [])
+    assert reply.json()["error"].startswith(f"Maximum request body size {MOST} exceeded")
 
 
 def test_an_order_of_the_largest_size_is_read_whole(tmp_path: Path) -> None:

@@ -109,7 +109,6 @@ def test_another_calls_content_is_an_error(urls: dict[str, str], capsys: Said) -
     [
         (("--tool", "fail"), 3, "fail does not answer: the tool says that it failed"),
         (("--tool", "missing"), 3, "missing does not answer: refused (-32602)"),
-        (("--tool", "echo", "--arguments", "[]"), 2, "--arguments must be a JSON object"),
         (("--tool", "echo", "--rate", "0"), 2, "--rate must be above 0"),
         (("--tool", "echo", "--url", "ftp://x/"), 2, "the address cannot be used"),
         (("--tool", "echo", "--url", f"http://127.0.0.1:{free_port()}/"), 3, "cannot connect"),
@@ -121,6 +120,13 @@ def test_why_there_are_no_figures(
     assert main(["bench", "--url", urls["modern"], *words]) == status
     shown = capsys.readouterr()
     assert shown.out == "" and said in shown.err
+
+
+def test_arguments_are_an_object(capsys: Said) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--tool", "echo", "--arguments", "[]"])
+    assert ended.value.code == 2
+    assert "--arguments: must be a JSON object" in capsys.readouterr().err
 
 
 def test_a_key_that_is_none_goes_nowhere(urls: dict[str, str], capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,13 +163,6 @@ def test_the_answer_to_a_reset_as_json(workers: Workers, capsys: Said) -> None:
     assert json.loads(capsys.readouterr().out)["do"] == "reset"
 
 
-def test_there_are_no_raises_any_more(workers: Workers, capsys: Said) -> None:
-    words = ["raise", "per-agent", "tester", "--rate", "200/minute", "--for", "1h", "--admin", workers.url]
-    assert main(["limits", *words]) == 2
-    assert "edit `limits` in the configuration" in capsys.readouterr().err
-    assert workers.heard == []
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

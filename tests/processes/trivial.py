@@ -115,7 +115,7 @@ class Trivial:
             try:
                 said["session"] = (await self.controller.open_session("i", query)).id
             except Fault as fault:
-                said["fault"] = [fault.kind.value, fault.detail]
+                said["fault"] = [fault.kind.name.lower(), fault.detail]
         return said
 
     async def stream(self, send: Any) -> None:

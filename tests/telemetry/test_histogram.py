@@ -7,7 +7,8 @@ import random
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from fastgw.telemetry.histogram import LONGEST, Histogram, bucket_of, highest
+from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.histogram import LONGEST, Counts, add_counts, at_most, bucket_of, highest, seconds_in
 from fastgw.telemetry.metrics import BOUNDS
 
 
@@ -34,38 +35,43 @@ def test_buckets_are_those_of_hdrhistogram_for_three_digits() -> None:
         assert highest(bucket) == theirs.get_highest_equivalent_value(micros)
 
 
+def counted(*seconds: float) -> Counts:
+    """Seconds, as a worker counts and tells them."""
+    counters = Counters()
+    for one in seconds:
+        counters.record(one, "fastgw_store_seconds")
+    delta = counters.take()
+    return {} if delta is None else delta.times["fastgw_store_seconds",]
+
+
 def test_counts_below_bounds_are_true_to_three_digits() -> None:
     dice = random.Random(1)
     values = [dice.lognormvariate(-6, 1.5) for _ in range(5000)]
-    histogram = Histogram()
-    for value in values:
-        histogram.record(value)
-    for bound, found in zip(BOUNDS, histogram.at_most(BOUNDS), strict=True):
+    for bound, found in zip(BOUNDS, at_most(counted(*values), BOUNDS), strict=True):
         assert (
             sum(value <= bound for value in values) <= found <= sum(value <= bound * 1.001 + 1e-6 for value in values)
         )
 
 
+def test_sums_are_true_to_three_digits_and_below_two_milliseconds_to_the_microsecond() -> None:
+    dice = random.Random(2)
+    values = [dice.lognormvariate(-4, 2) for _ in range(5000)]
+    assert seconds_in(counted(*values)) == pytest.approx(sum(values), rel=0.0005)
+    assert seconds_in(counted(0.002047, 0.000001, 0.0)) == pytest.approx(0.002048)
+    assert seconds_in({}) == 0
+
+
 def test_merging_equals_recording_in_one() -> None:
-    parts, whole = [Histogram(), Histogram()], Histogram()
-    for number in range(1000):
-        value = number * number / 1e6
-        parts[number % 2].record(value)
-        whole.record(value)
-    parts[0].merge(parts[1].counts, parts[1].total)
-    assert parts[0].counts == whole.counts
-    assert parts[0].total == whole.total
-    assert parts[0].count == 1000
+    values = [number * number / 1e6 for number in range(1000)]
+    parts = counted(*values[::2])
+    add_counts(parts, counted(*values[1::2]))
+    assert parts == counted(*values)
+    assert sum(parts.values()) == 1000
 
 
 def test_bounds_are_cumulative() -> None:
-    histogram = Histogram()
-    for value in (0.001, 0.01, 0.01, 3.0, 100.0):
-        histogram.record(value)
-    assert histogram.at_most((0.0005, 0.001, 0.05, 10.0)) == [0, 1, 3, 4]
+    assert at_most(counted(0.001, 0.01, 0.01, 3.0, 100.0), (0.0005, 0.001, 0.05, 10.0)) == [0, 1, 3, 4]
 
 
 def test_a_clock_that_steps_back_counts_as_nought() -> None:
-    histogram = Histogram()
-    histogram.record(-1.0)
-    assert histogram.counts == {0: 1}
+    assert counted(-1.0) == {0: 1}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fastgw.telemetry.counters import Counters, Delta
+import pytest
+
+from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.metrics import FAMILIES, Sums
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def taken(counters: Counters) -> Delta:
+def taken(counters: Counters) -> Counters:
     delta = counters.take()
     assert delta is not None
     return delta
@@ -28,6 +30,18 @@ def test_nothing_counted_is_no_delta_and_a_delta_is_taken_once() -> None:
     counters.inc("fastgw_requests_total", "/mcp", "ping", "ok")
     assert taken(counters).counts == {("fastgw_requests_total", "/mcp", "ping", "ok"): 1}
     assert counters.take() is None
+
+
+def test_a_gauge_is_told_when_it_changes_and_with_all_else() -> None:
+    counters, gauges = Counters(), {("fastgw_in_flight",): 1}
+    counters.gauge(1, "fastgw_in_flight")
+    assert taken(counters).gauges == gauges
+    counters.gauge(1, "fastgw_in_flight")
+    assert counters.take() is None
+    counters.inc("fastgw_requests_total", "/mcp", "ping", "ok")
+    assert taken(counters).gauges == gauges
+    counters.gauge(0, "fastgw_in_flight")
+    assert taken(counters).gauges == {("fastgw_in_flight",): 0}
 
 
 def test_workers_are_summed_and_a_dead_ones_counts_stay_but_its_gauges_go() -> None:
@@ -56,7 +70,7 @@ def test_histograms_are_cumulative_and_end_with_all() -> None:
     assert found['fastgw_overhead_seconds_bucket{le="0.0005"}'] == 1
     assert found['fastgw_overhead_seconds_bucket{le="0.25"}'] == 3
     assert found['fastgw_overhead_seconds_bucket{le="+Inf"}'] == 4
-    assert found["fastgw_overhead_seconds_sum"] == 500.2031
+    assert found["fastgw_overhead_seconds_sum"] == pytest.approx(500.2031, rel=0.0005)
 
 
 def test_label_values_cannot_break_out() -> None:

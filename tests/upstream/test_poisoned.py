@@ -56,7 +56,7 @@ async def answered(caller: UpstreamCaller, number: int) -> str:
         message = await upstream.next()
         upstream.close()
     except Fault as fault:
-        return fault.kind.value
+        return fault.kind.name.lower()
     return str(json.loads(message.result or b"")["content"][0]["text"])
 
 

@@ -1,4 +1,4 @@
-"""Batches: full or due; what finds no room is counted."""
+"""Batches that are due; what finds no room is counted."""
 
 from __future__ import annotations
 
@@ -36,17 +36,6 @@ def test_few_events_go_together_a_little_later() -> None:
         assert taker.batches == []
         await asyncio.wait_for(taker.took.wait(), 2)
         assert taker.batches == [(2, b"1\n2\n")]
-
-    asyncio.run(scene())
-
-
-def test_a_full_batch_goes_at_once() -> None:
-    async def scene() -> None:
-        taker = Taker()
-        made = Spool(taker.take, taker.lose)
-        for _ in range(65):
-            made.add(b"x" * 1024)
-        assert taker.batches[0][0] == 64
 
     asyncio.run(scene())
 

@@ -44,6 +44,15 @@ def test_a_reader_that_stops_delays_nobody_and_the_loss_is_exact(tmp_path: Path)
     os.close(reader)
 
 
+def test_a_batch_larger_than_the_room_is_written_where_nothing_waits(tmp_path: Path) -> None:
+    """As one is that a worker kept while the controller was away."""
+    made = UsageWriter(tmp_path)
+    made.set_targets(("file:a",))
+    made.put(2, b"x" * writer.ROOM + b"\n\n")
+    made.close(10)
+    assert (made.lost, (tmp_path / "a").stat().st_size) == (0, writer.ROOM + 2)
+
+
 def test_a_reader_that_leaves_costs_only_events(tmp_path: Path) -> None:
     sink, reader = stuck_sink(tmp_path)
     sink.put(1, b"first\n")
