@@ -45,17 +45,25 @@ Path = tuple[str, ...] | None
 
 
 class DefinitionKind(Enum):
-    """What a definition defines: the method that lists it, the member that names it, its field of a `Catalogue`."""
+    """What a definition defines: the method that lists it, the member that names it, its field of a `Catalogue`, the
+    capability that announces it, and how many of one server are used.
+    """
 
-    TOOL = (names.TOOLS_LIST, "name", "tools")
-    PROMPT = (names.PROMPTS_LIST, "name", "prompts")
-    RESOURCE = (names.RESOURCES_LIST, "uri", "resources")
-    TEMPLATE = (names.TEMPLATES_LIST, "uriTemplate", "templates")
+    TOOL = (names.TOOLS_LIST, "name", "tools", "tools", 10_000)
+    PROMPT = (names.PROMPTS_LIST, "name", "prompts", "prompts", 2_000)
+    RESOURCE = (names.RESOURCES_LIST, "uri", "resources", "resources", 10_000)
+    TEMPLATE = (names.TEMPLATES_LIST, "uriTemplate", "templates", "resources", 1_000)
 
-    def __init__(self, method: str, key: str, field: str) -> None:
+    def __init__(self, method: str, key: str, field: str, capability: str, most: int) -> None:
         self.method = method
         self.key = key
         self.field = field
+        self.capability = capability
+        self.most = most
+
+    def is_declared(self, capabilities: frozenset[str] | None) -> bool:
+        """Whether a server of these capabilities has it; one that says nothing of them may have everything."""
+        return capabilities is None or self.capability in capabilities
 
 
 _SCHEMAS: Final = {"inputSchema": b"{", "outputSchema": b"{", "annotations": b"{"}

@@ -35,6 +35,11 @@ class Deadlines:
         """Seconds that agents are told of where the total has passed: the one the configuration grants."""
         return self.granted or self.total
 
+    def left(self, spent: float) -> Deadlines:
+        """What is left after so many seconds of an exchange: its total does not start anew."""
+        left = max(0.01, self.total - spent)
+        return replace(self, total=left, connect=min(self.connect, left), granted=self.whole)
+
     def renewed(self, started: float, now: float) -> tuple[float, float]:
         """When the total passes that starts anew at `now`, and which seconds have passed then: its own or `longest`.
 

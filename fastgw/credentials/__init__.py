@@ -5,17 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 
 from fastgw.config.schema.servers import CredentialSettings
-from fastgw.policy.match import Principal
-from fastgw.snapshot.model import Backend
-
-
-async def headers(principal: Principal, backend: Backend) -> bytes:
-    """The header lines, each ended by CRLF, that calls of this principal bring to this server; a secret.
-
-    Asked for each attempt at a server that has no static ones (`Backend.headers`), which were prepared when the
-    snapshot was compiled.
-    """
-    return backend.headers
 
 
 def header_lines(credential: CredentialSettings) -> bytes:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from functools import partial
 from zlib import crc32
 
-from fastgw import credentials
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
@@ -28,7 +27,7 @@ from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
 from fastgw.protocol.quick import QuickResult
 from fastgw.snapshot.model import BOTH_ERAS, Backend
-from fastgw.upstream.call_context import Attempt, Spawn, remaining
+from fastgw.upstream.call_context import Attempt, Spawn
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instance, Instances
@@ -75,13 +74,13 @@ class UpstreamCaller:
                 attempts.append(attempt)
                 began = time.monotonic()
                 try:
-                    attempt.credential = backend.headers or await credentials.headers(principal, backend)
+                    attempt.credential = backend.headers
                     return await self.call(attempt, instance)
                 except Fault as fault:
                     attempt.sent, attempt.failed_with = fault.sent, fault.kind
                     if fault.sent or fault.kind is not Kind.NO_SERVER:
                         raise
-                    failed, deadlines = fault, remaining(arm.deadlines, first)
+                    failed, deadlines = fault, arm.deadlines.left(loop.time() - first)
                 finally:
                     attempt.waited += time.monotonic() - began
         raise failed or Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +16,7 @@ from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream.classify import ReplyKind
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
-from fastgw.upstream.transports.http_client import HttpClient
+from fastgw.upstream.transports.http import HttpPool
 
 log = logging.getLogger("fastgw")
 
@@ -62,7 +61,7 @@ class Attempt(msgspec.Struct, eq=False):
     waited: float = 0.0
 
     def remaining_deadlines(self) -> Deadlines:
-        return remaining(self.deadlines, self.begun)
+        return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)
 
     def first_time(self, what: ReplyKind) -> bool:
         """Whether this has not been mended yet; it now counts as mended."""
@@ -95,7 +94,7 @@ class CallContext(msgspec.Struct):
 
     id: bytes
     era: Era
-    http: HttpClient
+    http: HttpPool
     credential: bytes
     session: UpstreamSession
     deadlines: Deadlines
@@ -104,16 +103,7 @@ class CallContext(msgspec.Struct):
     limit: int = 64 * 1024 * 1024
 
     def remaining_deadlines(self) -> Deadlines:
-        return remaining(self.deadlines, self.started)
-
-
-def remaining(deadlines: Deadlines, started: float) -> Deadlines:
-    """What is left of an exchange that began at loop time `started`: its total does not start anew."""
-    spent = asyncio.get_running_loop().time() - started
-    if spent < 0.001:
-        return deadlines
-    left = max(0.01, deadlines.total - spent)
-    return replace(deadlines, total=left, connect=min(deadlines.connect, left), granted=deadlines.whole)
+        return self.deadlines.left(asyncio.get_running_loop().time() - self.started)
 
 
 class BackgroundTasks:

@@ -50,7 +50,8 @@ from fastgw.errors import Fault, Kind
 from fastgw.protocol import names
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson, read_reply
 from fastgw.protocol.names import Era
-from fastgw.upstream.transports.http_client import Answer, lost
+from fastgw.upstream.transports import lost
+from fastgw.upstream.transports.http_exchange import HttpAnswer
 
 
 class ReplyKind(Enum):
@@ -97,7 +98,7 @@ _COUNTED = 32  # bits that count
 _LONGEST_ID = 64  # bytes of an id that is looked at
 
 
-def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) -> Classified:
+def classify(answer: HttpAnswer, era: Era, upstream_id: bytes, capabilities: bytes) -> Classified:
     """The row of the table, for an answer to our id `upstream_id` by an agent that declared `capabilities` (JSON
     texts). Raises Fault for the rows that end the call.
     """
@@ -122,7 +123,7 @@ def classify(answer: Answer, era: Era, upstream_id: bytes, capabilities: bytes) 
     return found if session is None else Classified(session, found.message, found.fault, found.kind)
 
 
-def _response(answer: Answer, body: bytes, upstream_id: bytes) -> tuple[Message | None, str]:
+def _response(answer: HttpAnswer, body: bytes, upstream_id: bytes) -> tuple[Message | None, str]:
     """The response in the body, if it is one to us; else what is wrong with it."""
     try:
         message = read_reply(body)
@@ -158,7 +159,7 @@ def about_session(status: int, message: Message | None, body: bytes) -> ReplyKin
     return ReplyKind.SESSION_DEAD if named and code in _ABOUT_TRANSPORT else ReplyKind.SESSION_SUSPECT
 
 
-def _judge(answer: Answer, message: Message | None, wrong: str, era: Era, capabilities: bytes) -> Classified:
+def _judge(answer: HttpAnswer, message: Message | None, wrong: str, era: Era, capabilities: bytes) -> Classified:
     """The rows of the table that are not about sessions; without a message, `wrong` says why there is none."""
     if answer.status in _TURNED_AWAY:
         raise _turned_away(answer, message)
@@ -179,7 +180,7 @@ def _judge(answer: Answer, message: Message | None, wrong: str, era: Era, capabi
     return Classified(ReplyKind.RELAY, message)
 
 
-def _no_response(answer: Answer, wrong: str, era: Era) -> Classified:
+def _no_response(answer: HttpAnswer, wrong: str, era: Era) -> Classified:
     """A fault of the server's, or it does not speak as we thought."""
     if answer.status in _UNCLEAR:
         if era is Era.MODERN and _foreign_code(answer.body or b"") == names.HEADER_MISMATCH:
@@ -191,7 +192,7 @@ def _no_response(answer: Answer, wrong: str, era: Era) -> Classified:
     raise lost(f"status {answer.status} without a response: {wrong}")
 
 
-def _turned_away(answer: Answer, message: Message | None) -> Fault:
+def _turned_away(answer: HttpAnswer, message: Message | None) -> Fault:
     if answer.status in (401, 403):
         detail = f"the server refuses our credential: status {answer.status}"
         return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
@@ -200,17 +201,6 @@ def _turned_away(answer: Answer, message: Message | None) -> Fault:
     refused = message is None and (answer.status == 429 or wait is not None)
     detail, data = f"status {answer.status}", {"reason": "busy"}
     return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, retry_after=wait or 1)
-
-
-def speaks_modern(message: Message | None, body: bytes) -> bool:
-    """Whether a refusal is one that only servers of 2026-07-28 give. `body` counts where there is no response to our
-    request: a server may refuse a request before it reads its id.
-    """
-    code, data = _code(message.error or b"" if message is not None else json_object(body).get("error"))
-    if code == names.UNSUPPORTED_VERSION:
-        supported = data.get("supported") if isinstance(data, dict) else None
-        return isinstance(supported, list) and names.MODERN_VERSION in supported
-    return code in (names.HEADER_MISMATCH, names.MISSING_CAPABILITY)
 
 
 def not_offered(detail: str) -> Fault:
@@ -243,11 +233,10 @@ def _foreign_code(body: bytes) -> int | None:
     return _code(message.error)[0] if message.error is not None and message.id in (None, b"null") else None
 
 
-def _code(error: Any) -> tuple[int | None, Any]:
-    """Code and data of a JSON-RPC error object, or of its JSON text."""
-    found = json_object(error) if isinstance(error, bytes) else error
-    is_error = isinstance(found, dict) and isinstance(found.get("code"), int)
-    return (found["code"], found.get("data")) if is_error else (None, None)
+def _code(error: bytes) -> tuple[int | None, Any]:
+    """Code and data of a JSON-RPC error, its JSON text."""
+    found = json_object(error)
+    return (found["code"], found.get("data")) if isinstance(found.get("code"), int) else (None, None)
 
 
 def json_object(text: bytes | None) -> dict[str, Any]:

@@ -32,9 +32,7 @@ class ControllerPort(Protocol):
     """
 
     async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        """The session of this identity, opened if there is none, or only the one that its server was found not to
-        know any more: once, whoever asks first.
-        """
+        """The session of this identity, opened if there is none, or only the dead one: once, whoever asks first."""
 
     async def keep_session(
         self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
@@ -51,14 +49,10 @@ class ControllerPort(Protocol):
         """Probe an instance again because it answered unlike `believed`; what it speaks, as in `Address.era`."""
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        """Fetch a server's catalogue anew, because it calls our headers wrong; the `ParamHeader`s that the tool wants
-        now, none for one that is gone.
-        """
+        """Fetch a server's catalogue anew; the `ParamHeader`s that the tool wants now, none for one that is gone."""
 
     async def end_session(self, session: str, seconds: float) -> None:
-        """An agent's session has ended, and with it those that servers opened for it: every worker knows when this
-        returns, and for `seconds`.
-        """
+        """An agent's session has ended, with those opened for it: every worker knows on return, for `seconds`."""
 
     async def set_level(self, session: str, level: str) -> None:
         """An agent's session wants log messages from `level` on: every worker knows when this returns."""

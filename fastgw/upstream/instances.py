@@ -12,8 +12,8 @@ from fastgw.errors import Fault
 from fastgw.snapshot.model import Address, Backend, Snapshot
 from fastgw.upstream.call_context import Spawn
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.transports.http import HttpPool, TransportSettings
-from fastgw.upstream.transports.http_client import HttpClient, down
+from fastgw.upstream.transports import down
+from fastgw.upstream.transports.http import HttpPool, TransportSettings, tls_context
 from fastgw.upstream.transports.streamable_http import StreamableHttp
 
 log = logging.getLogger("fastgw")
@@ -40,7 +40,7 @@ class Instance:
         self.backend = backend
         self.address = address
         self.settings: TransportSettings
-        self.http: HttpClient
+        self.http: HttpPool
         self.transport: StreamableHttp
         self.found_era: str | None = None
         self.sessions: dict[str, UpstreamSession] = {}
@@ -96,6 +96,7 @@ class Instances:
         """
         before, self._live, self._snapshot = self._live, {}, snapshot
         self.usable.clear()
+        tls_context.cache_clear()  # the files may hold others now
         self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
         replaced = {key: instance.transport for key, instance in before.items()}
         for key in self._wanted:

@@ -29,7 +29,8 @@ from fastgw.protocol.sse import EventParser, EventTooLong
 from fastgw.upstream import legacy
 from fastgw.upstream.call_context import ASIDE, CallContext
 from fastgw.upstream.classify import RELAYED, Classified, is_out_of_step, same_id
-from fastgw.upstream.transports.http_client import Answer, lost
+from fastgw.upstream.transports import lost
+from fastgw.upstream.transports.http_exchange import HttpAnswer
 
 LINGER = 1.0  # seconds a stream may take to end after its response; then its connection is not waited for any longer
 
@@ -56,7 +57,7 @@ class UpstreamReply:
         "_text", "classified", "on_over",
     )  # fmt: skip
 
-    def __init__(self, context: CallContext, answer: Answer, classified: Classified = RELAYED) -> None:
+    def __init__(self, context: CallContext, answer: HttpAnswer, classified: Classified = RELAYED) -> None:
         self.classified = classified
         self.on_over: Callable[[], None] | None = None
         self._context = context
@@ -65,7 +66,7 @@ class UpstreamReply:
         self._over = False
         self._parser: EventParser | None = None
         self._asked = 0
-        self._due: tuple[float, float] | None = None
+        self._due: Deadlines | None = None
         self._resumed = 0
         self._retry = _FIRST_RETRY
         self._last_event: str | None = None
@@ -108,8 +109,9 @@ class UpstreamReply:
     def renew(self) -> None:
         """Let its total start anew: it has reported progress that its agent asked for (2025-11-25, Timeouts)."""
         context = self._context
-        self._due = context.deadlines.renewed(context.started, asyncio.get_running_loop().time())
-        self._answer.extend(*self._due)
+        due, seconds = context.deadlines.renewed(context.started, asyncio.get_running_loop().time())
+        self._due = replace(context.deadlines, total=due - context.started, granted=seconds)
+        self._answer.extend(due, seconds)
 
     def close(self) -> None:
         """Give the call up if it still runs: a modern server sees the connection close, a legacy one gets a cancel.
@@ -219,12 +221,8 @@ class UpstreamReply:
 
     def _left(self) -> Deadlines:
         """The deadlines of a further request on behalf of this call, as far as it has been let go on."""
-        if self._due is None:
-            return self._context.remaining_deadlines()
-        due, seconds = self._due
-        left = max(0.01, due - asyncio.get_running_loop().time())
-        given = self._context.deadlines
-        return replace(given, total=left, connect=min(given.connect, left), granted=seconds)
+        spent = asyncio.get_running_loop().time() - self._context.started
+        return (self._due or self._context.deadlines).left(spent)
 
     def _stop(self, reason: str) -> None:
         if self._over:

@@ -20,7 +20,7 @@ from fastgw.upstream.call_context import CallContext, Spawn
 from fastgw.upstream.classify import about_session, json_object, new_id
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.reply import UpstreamReply
-from fastgw.upstream.transports.http_client import HttpClient
+from fastgw.upstream.transports.http import HttpPool
 
 CONNECT = 3.0
 ALIVE_WITHIN = 2.0  # seconds for an answer to `ping`
@@ -86,6 +86,15 @@ class RpcReply:
         found = json_object(self.body).get("error")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def speaks_modern(self) -> bool:
+        """Whether it is a refusal that only servers of 2026-07-28 give."""
+        code, data = self.error.get("code"), self.error.get("data")
+        if code == names.UNSUPPORTED_VERSION:
+            supported = data.get("supported") if isinstance(data, dict) else None
+            return isinstance(supported, list) and names.MODERN_VERSION in supported
+        return code in (names.HEADER_MISMATCH, names.MISSING_CAPABILITY)
+
     def refusal(self, backend: Backend) -> Fault | None:
         """The fault of a server that turned us away or is broken, whatever it speaks; None for a real answer."""
         detail = f"status {self.status}{self.shown_error(backend)}"
@@ -118,7 +127,7 @@ def question(seconds: float) -> Deadlines:
 class RpcClient:
     """Puts questions to one instance of a server, each within `deadlines`."""
 
-    transport: HttpClient
+    transport: HttpPool
     backend: Backend
     spawn: Spawn
     deadlines: Deadlines = field(default_factory=lambda: question(60.0))
@@ -142,7 +151,7 @@ class RpcClient:
         self, headers: bytes, body: bytes, upstream_id: bytes, session: UpstreamSession | None = None
     ) -> RpcReply:
         """Put one question, with all header lines, and read the answer to its end; no session asks a modern server.
-        Raises Fault as `HttpClient.request` and `UpstreamReply.next` say.
+        Raises Fault as `HttpPool.request` and `UpstreamReply.next` say.
         """
         began = asyncio.get_running_loop().time()
         answer = await self.transport.request("POST", headers, body, self.deadlines)

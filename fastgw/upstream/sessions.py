@@ -32,7 +32,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.snapshot.model import Backend
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import ASIDE
-from fastgw.upstream.classify import new_id, speaks_modern
+from fastgw.upstream.classify import new_id
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.discovery.kept import KeptSessions
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in
@@ -305,7 +305,7 @@ class UpstreamSessions:
 
 
 def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
-    if speaks_modern(reply.message, reply.body):
+    if reply.speaks_modern:
         raise ModernOnly(Kind.NO_SERVER, detail="it speaks 2026-07-28 and has no sessions", data={"reason": "down"})
     if (refusal := reply.refusal(backend)) is not None:
         raise refusal

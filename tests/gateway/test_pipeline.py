@@ -14,7 +14,7 @@ import pytest
 
 from fastgw.catalog.route import Deadlines
 from fastgw.gateway import connection
-from fastgw.upstream.transports.http_client import down
+from fastgw.upstream.transports import down
 from tests.gateway.fakes import (  # fmt: skip
     BUY,
     MODERN,

@@ -15,7 +15,7 @@ import uvloop
 
 from fastgw.catalog.route import Deadlines
 from fastgw.upstream.transports.http import HttpPool, TransportSettings
-from fastgw.upstream.transports.http_client import Answer
+from fastgw.upstream.transports.http_exchange import HttpAnswer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -140,9 +140,9 @@ HEADERS = b"Accept: application/json, text/event-stream\r\nContent-Type: applica
 PATIENT = Deadlines(5, 5, 5, 5)
 
 
-async def post(transport: Any, body: bytes = b"{}", deadlines: Deadlines = PATIENT) -> Answer:
+async def post(transport: Any, body: bytes = b"{}", deadlines: Deadlines = PATIENT) -> HttpAnswer:
     """One POST."""
-    answer: Answer = await transport.request("POST", HEADERS, body, deadlines)
+    answer: HttpAnswer = await transport.request("POST", HEADERS, body, deadlines)
     return answer
 
 

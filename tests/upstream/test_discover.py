@@ -11,7 +11,7 @@ from fastgw.upstream.discovery import probe as probing
 from fastgw.upstream.discovery.probe import discover, discovered
 from fastgw.upstream.discovery.status import ProbeResult
 from fastgw.upstream.rpc import Declared, RpcReply
-from fastgw.upstream.transports.http_client import down
+from fastgw.upstream.transports import down
 from tests.upstream.fakes import OURS, SSE, FakeAnswer, FakeWire, client, error, event, registry, result, run
 
 MODERN = ProbeResult("modern", "2026-07-28")

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.definitions import DefinitionKind
 from fastgw.errors import Fault, Kind
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream import sessions
 from fastgw.upstream.discovery import fetch as lists
 from fastgw.upstream.discovery import poll as module
-from fastgw.upstream.discovery.fetch import LIST_KINDS, TOOLS, FetchedList, ListKind, ListReader, fetch_all
+from fastgw.upstream.discovery.fetch import FetchedList, ListReader, fetch_all
 from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
 from fastgw.upstream.rpc import RpcClient, RpcClients
@@ -562,7 +563,7 @@ def pages(*found: dict[str, Any]) -> Any:
 
 def test_a_cursor_that_comes_twice_ends_the_list() -> None:
     found = run(
-        ListReader(TOOLS, "a").read(
+        ListReader(DefinitionKind.TOOL, "a").read(
             pages({"tools": [tool("x")], "nextCursor": "1"}, {"tools": [tool("y")], "nextCursor": "1"})
         )
     )
@@ -578,24 +579,26 @@ def test_a_list_without_end_is_cut_off() -> None:
         asked += 1
         return json.dumps({"tools": [tool(f"t{asked}")], "nextCursor": f"c{asked}"}).encode()
 
-    found = run(ListReader(TOOLS, "a").read(page))
+    found = run(ListReader(DefinitionKind.TOOL, "a").read(page))
     assert (asked, len(found.items)) == (100, 100)
     assert "100 pages" in str(found.notices)
 
 
 def test_a_list_that_is_too_long_is_cut_off() -> None:
     found = run(
-        ListReader(TOOLS, "a").read(
-            pages({"tools": [tool(f"t{one}") for one in range(TOOLS.most + 5)], "nextCursor": "1"})
+        ListReader(DefinitionKind.TOOL, "a").read(
+            pages({"tools": [tool(f"t{one}") for one in range(DefinitionKind.TOOL.most + 5)], "nextCursor": "1"})
         )
     )
-    assert len(found.items) == TOOLS.most
-    assert str(TOOLS.most) in str(found.notices)
+    assert len(found.items) == DefinitionKind.TOOL.most
+    assert str(DefinitionKind.TOOL.most) in str(found.notices)
 
 
 def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() -> None:
     first = {**tool("x"), "title": "first"}
-    found = run(ListReader(TOOLS, "a").read(pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]})))
+    found = run(
+        ListReader(DefinitionKind.TOOL, "a").read(pages({"tools": [first, tool("x"), {"name": "bad"}, tool("y")]}))
+    )
     assert [(one.key, one.members.get("title")) for one in found.items] == [("x", b'"first"'), ("y", None)]
     assert len(found.notices) == 2
 
@@ -607,7 +610,7 @@ def test_a_name_listed_twice_is_taken_once_and_bad_tools_alone_are_left_out() ->
 def test_a_list_is_as_fresh_as_its_stalest_page(ttls: list[Any], fresh: float | None) -> None:
     found = [{"tools": [], "ttlMs": ttl, "nextCursor": str(number)} for number, ttl in enumerate(ttls)]
     del found[-1]["nextCursor"]
-    assert run(ListReader(TOOLS, "a").read(pages(*found))).fresh == fresh
+    assert run(ListReader(DefinitionKind.TOOL, "a").read(pages(*found))).fresh == fresh
 
 
 # -- pages that do not come ---------------------------------------------------------------------------------------
@@ -617,7 +620,7 @@ def item(number: int) -> dict[str, Any]:
     return {"name": f"n{number}", "uri": f"x:{number}", "uriTemplate": f"x:{number}", "inputSchema": {"type": "object"}}
 
 
-def breaking(list_kind: ListKind, good: int, then: Any) -> Any:
+def breaking(list_kind: DefinitionKind, good: int, then: Any) -> Any:
     """So many good pages of one item, each with a time it is fresh for; then what is told."""
     asked = 0
 
@@ -645,7 +648,7 @@ async def _never() -> bytes:
     return found
 
 
-def outcome(list_kind: ListKind, page: Any, within: float = 5.0) -> FetchedList:
+def outcome(list_kind: DefinitionKind, page: Any, within: float = 5.0) -> FetchedList:
     """What comes of one list."""
 
     async def play() -> FetchedList:
@@ -657,11 +660,11 @@ def outcome(list_kind: ListKind, page: Any, within: float = 5.0) -> FetchedList:
     return outcome
 
 
-@pytest.mark.parametrize("list_kind", LIST_KINDS)
+@pytest.mark.parametrize("list_kind", DefinitionKind)
 @pytest.mark.parametrize(
     ("then", "within", "kind"), [(_lost, 5.0, Kind.LOST), (_no_list, 5.0, Kind.LOST), (_never, 0.02, Kind.TIMEOUT)]
 )
-def test_pages_before_one_that_fails_are_kept(list_kind: ListKind, then: Any, within: float, kind: Kind) -> None:
+def test_pages_before_one_that_fails_are_kept(list_kind: DefinitionKind, then: Any, within: float, kind: Kind) -> None:
     found = outcome(list_kind, breaking(list_kind, 3, then), within)
     named = "x:" if list_kind.capability == "resources" else "n"
     assert [one.key for one in found.items] == [f"{named}{number}" for number in (1, 2, 3)]
@@ -671,12 +674,12 @@ def test_pages_before_one_that_fails_are_kept(list_kind: ListKind, then: Any, wi
 
 @pytest.mark.parametrize("then", [_lost, _no_list])
 def test_where_no_page_came_there_is_a_failure_and_no_empty_list(then: Any) -> None:
-    found = outcome(TOOLS, breaking(TOOLS, 0, then))
+    found = outcome(DefinitionKind.TOOL, breaking(DefinitionKind.TOOL, 0, then))
     assert (found.items, found.cut is None) == ((), False)
 
 
 def test_a_list_that_is_whole_is_not_cut() -> None:
-    found = outcome(TOOLS, pages({"tools": [tool("x")]}))
+    found = outcome(DefinitionKind.TOOL, pages({"tools": [tool("x")]}))
     assert found.cut is None
 
 
@@ -1103,8 +1106,8 @@ def test_a_catalogue_is_as_fresh_as_its_stalest_list(tmp_path: Path) -> None:
     play(tmp_path, script, a=server)
 
 
-@pytest.mark.parametrize("list_kind", lists.LIST_KINDS)
-def test_every_list_has_its_cap_and_a_few_notices(list_kind: lists.ListKind) -> None:
+@pytest.mark.parametrize("list_kind", DefinitionKind)
+def test_every_list_has_its_cap_and_a_few_notices(list_kind: DefinitionKind) -> None:
     member = LISTS[list_kind.method]
 
     def one(number: int) -> dict[str, Any]:

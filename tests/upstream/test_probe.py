@@ -14,7 +14,7 @@ from fastgw.upstream.discovery.probe import LEGACY_LIFETIME, EraProbe
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
 from fastgw.upstream.rpc import RpcClient, RpcClients
 from fastgw.upstream.sessions import GATEWAY, UpstreamSessions
-from fastgw.upstream.transports.http_client import down
+from fastgw.upstream.transports import down
 from tests.upstream.fakes import (  # fmt: skip
     OURS,
     PATIENT,

@@ -11,7 +11,7 @@ import pytest
 from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import redacted
 from fastgw.errors import Fault, Kind
-from fastgw.upstream.transports.http_client import Answer
+from fastgw.upstream.transports.http_exchange import HttpAnswer
 from tests.upstream.fakes import FakeAnswer
 from tests.upstream.raw_server import HEADERS, PATIENT, Peer, RawServer, ok, raw_server, run, slots, wire_to
 
@@ -46,8 +46,8 @@ class World:
         run(loop, whole())
 
 
-async def ask(transport: Any, verb: str = "POST", body: bytes = b'{"n":1}') -> Answer:
-    answer: Answer = await transport.request(verb, HEADERS, body if verb == "POST" else b"", PATIENT)
+async def ask(transport: Any, verb: str = "POST", body: bytes = b'{"n":1}') -> HttpAnswer:
+    answer: HttpAnswer = await transport.request(verb, HEADERS, body if verb == "POST" else b"", PATIENT)
     return answer
 
 

@@ -15,7 +15,7 @@ from fastgw.upstream.attempts import HEARTBEAT
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients
 from fastgw.upstream.sessions import GATEWAY, SHORTEST_IDLE, ModernOnly, UpstreamSessions
-from fastgw.upstream.transports.http_client import down
+from fastgw.upstream.transports import down
 from tests.upstream.fakes import (
     OURS,
     PATIENT,

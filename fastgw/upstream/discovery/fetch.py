@@ -18,7 +18,7 @@ from fastgw.protocol.envelope import NotAMessage, NotJson, members
 from fastgw.snapshot.model import Backend
 from fastgw.upstream.call_context import Spawn
 from fastgw.upstream.rpc import RpcReply
-from fastgw.upstream.transports.http_client import lost
+from fastgw.upstream.transports import lost
 
 PATIENCE = 1.0  # seconds that lists which are there wait for those which are not
 MOST_PAGES = 100
@@ -31,35 +31,6 @@ _LONG = 256 * 1024
 
 Page = Callable[[str, bytes | None], Awaitable[bytes | None]]
 """Asks for the page of this list method and cursor (JSON text, None for the first); as `page_of`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListKind:
-    """One of the lists that a server may have, of which `most` items are used; `place`: the field of `Catalogue` that
-    holds it.
-    """
-
-    definition: DefinitionKind
-    place: str
-    capability: str
-    most: int
-
-    @property
-    def method(self) -> str:
-        return self.definition.method
-
-    def is_declared(self, capabilities: frozenset[str] | None) -> bool:
-        """Whether a server of these capabilities has it; one that says nothing of them may have everything."""
-        return capabilities is None or self.capability in capabilities
-
-
-TOOLS: Final = ListKind(DefinitionKind.TOOL, "tools", "tools", 10_000)
-LIST_KINDS: Final = (
-    TOOLS,
-    ListKind(DefinitionKind.PROMPT, "prompts", "prompts", 2_000),
-    ListKind(DefinitionKind.RESOURCE, "resources", "resources", 10_000),
-    ListKind(DefinitionKind.TEMPLATE, "templates", "resources", 1_000),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +71,8 @@ def page_of(reply: RpcReply, backend: Backend) -> bytes | None:
 
 
 async def fetch_all(
-    kinds: Mapping[ListKind, float], server: str, page: Page, spawn: Spawn
-) -> AsyncIterator[dict[ListKind, FetchedList]]:
+    kinds: Mapping[DefinitionKind, float], server: str, page: Page, spawn: Spawn
+) -> AsyncIterator[dict[DefinitionKind, FetchedList]]:
     """Fetch several lists of one server, each within its seconds for all pages: what came of each, those that come
     soon together, every other by itself.
     """
@@ -123,7 +94,7 @@ async def fetch_all(
 class ListReader:
     """One list while it is read, page after page until the last or until a cap."""
 
-    def __init__(self, kind: ListKind, server: str) -> None:
+    def __init__(self, kind: DefinitionKind, server: str) -> None:
         self._kind = kind
         self._server = server
         self._notices: dict[Notice, None] = {}
@@ -153,7 +124,7 @@ class ListReader:
             if cursor is None and len(self._found) <= kind.most:
                 return self._listed(None)
             caps = {
-                f"{kind.most} {kind.place}": len(self._found) + (cursor is not None) > kind.most,
+                f"{kind.most} {kind.field}": len(self._found) + (cursor is not None) > kind.most,
                 "a cursor came twice": cursor in followed,
                 f"{MOST_BYTES} bytes": size >= MOST_BYTES,
                 f"{MOST_PAGES} pages": len(followed) + 1 >= MOST_PAGES,
@@ -189,7 +160,7 @@ class ListReader:
         return array, cursor if cursor[:1] == b'"' else None
 
     async def _add(self, array: bytes) -> None:
-        kind, server = self._kind.definition, self._server
+        kind, server = self._kind, self._server
         try:
             if len(array) >= _LONG:
                 items, notices = await asyncio.to_thread(parse_definitions, kind, server, array)

@@ -30,7 +30,8 @@ from fastgw.upstream.discovery.status import ProbeResult
 from fastgw.upstream.reply import aside
 from fastgw.upstream.rpc import RpcClients, is_alive
 from fastgw.upstream.sessions import UpstreamSessions
-from fastgw.upstream.transports.http_client import Answer, lost
+from fastgw.upstream.transports import lost
+from fastgw.upstream.transports.http_exchange import HttpAnswer
 
 LONGEST_EVENT = 1024 * 1024
 _FOR_EVER = 7 * 86_400.0
@@ -82,7 +83,7 @@ class Listener:
     async def _legacy(self) -> None:
         client = self.clients.client(self.instance)
 
-        async def get(session: UpstreamSession) -> Answer:
+        async def get(session: UpstreamSession) -> HttpAnswer:
             headers = legacy.stream_headers(client.backend.headers, session, None)
             return await client.transport.request("GET", headers, b"", STREAM)
 
@@ -107,7 +108,7 @@ class Listener:
         headers, body = modern.question(names.LISTEN, wanted, new_id(), self.clients.ours)
         await self._follow(await client.transport.request("POST", client.backend.headers + headers, body, STREAM), None)
 
-    async def _follow(self, answer: Answer, context: CallContext | None) -> None:
+    async def _follow(self, answer: HttpAnswer, context: CallContext | None) -> None:
         """Read a stream to its end; `context` is the way to answer a legacy server's questions."""
         if answer.body is not None:
             if answer.status in (401, 403, 408, 429) or answer.status >= 500:

@@ -29,17 +29,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastgw.catalog.definitions import DefinitionKind
 from fastgw.catalog.tools import Catalogue
 from fastgw.errors import Fault
 from fastgw.snapshot.model import BOTH_ERAS
 from fastgw.upstream.discovery import kept
-from fastgw.upstream.discovery.fetch import LIST_KINDS, NO_LIST, TOOLS, FetchedList, ListKind, NoSuchList, fetch_all
+from fastgw.upstream.discovery.fetch import NO_LIST, FetchedList, NoSuchList, fetch_all
 from fastgw.upstream.discovery.listen import pause
 from fastgw.upstream.discovery.probe import DISCOVER_WITHIN, EraProbe
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
 from fastgw.upstream.rpc import RpcClients
 from fastgw.upstream.sessions import UpstreamSessions
-from fastgw.upstream.transports.http_client import down
+from fastgw.upstream.transports import down
 
 log = logging.getLogger("fastgw")
 
@@ -138,12 +139,12 @@ class CatalogueFetcher:
             raise down("no such server")
         status = known.leader or next(iter(known.instances.values()))
         try:
-            missing = await self._fetch(status, (TOOLS,))
+            missing = await self._fetch(status, (DefinitionKind.TOOL,))
         except Fault as fault:
             missing = str(fault)
         if missing:
             raise down(missing)
-        headers = next((one.param_headers for one in known.listed(TOOLS) if one.key == tool), ())
+        headers = next((one.param_headers for one in known.listed(DefinitionKind.TOOL) if one.key == tool), ())
         return tuple((item.header, item.path, item.kind) for item in headers)
 
     def close(self) -> None:
@@ -214,7 +215,7 @@ class CatalogueFetcher:
             status.probed = None  # perhaps it speaks another era now; what is published stays until another is found
         return pause(status.failures, FIRST_RETRY, LONGEST_RETRY)
 
-    async def _fetch(self, status: InstanceStatus, kinds: Iterable[ListKind] = LIST_KINDS) -> str:
+    async def _fetch(self, status: InstanceStatus, kinds: Iterable[DefinitionKind] = DefinitionKind) -> str:
         """Fetch these lists, each unless another fetch of it begins meanwhile; which could not be had, and why. Raises
         Fault: none could be had.
         """
@@ -234,8 +235,8 @@ class CatalogueFetcher:
         return "; ".join(missing)
 
     async def _gather(
-        self, status: InstanceStatus, due: list[ListKind], capabilities: frozenset[str] | None
-    ) -> tuple[dict[ListKind, Fault], bool]:
+        self, status: InstanceStatus, due: list[DefinitionKind], capabilities: frozenset[str] | None
+    ) -> tuple[dict[DefinitionKind, Fault], bool]:
         """Fetch and accept these lists as they come: what went wrong, and whether any came."""
         server, begun, is_any = status.server, self._clients.clock(), False
         within = server.watched.backend.start_timeout
@@ -246,7 +247,7 @@ class CatalogueFetcher:
                 server.tried[kind] = begun
                 asked[kind] = min(within, UNDECLARED_WITHIN)
         lists = {kind: NO_LIST for kind in due if kind not in asked}
-        wrong: dict[ListKind, Fault] = {}
+        wrong: dict[DefinitionKind, Fault] = {}
         page = partial(self._era_probe.page, status)
         async for part in fetch_all(asked, server.name, page, self._clients.spawn):
             for kind, found in part.items():
@@ -270,7 +271,7 @@ class CatalogueFetcher:
             self._accept(status, lists, begun)
         return wrong, is_any
 
-    def _accept(self, status: InstanceStatus, lists: dict[ListKind, FetchedList], begun: float) -> None:
+    def _accept(self, status: InstanceStatus, lists: dict[DefinitionKind, FetchedList], begun: float) -> None:
         server, old = status.server, status.server.catalogue
         new = server.updated(lists, self._era_probe.declared(status), begun, time.time())
         server.leader, server.catalogue = status, new

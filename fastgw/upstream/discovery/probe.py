@@ -22,13 +22,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from fastgw.catalog.definitions import DefinitionKind
 from fastgw.errors import Fault
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import BOTH_ERAS
-from fastgw.upstream.classify import about_session, speaks_modern
+from fastgw.upstream.classify import about_session
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.discovery.fetch import LIST_KINDS, page_of
+from fastgw.upstream.discovery.fetch import page_of
 from fastgw.upstream.discovery.listen import Listener
 from fastgw.upstream.discovery.status import LEGACY, MODERN, InstanceStatus, ProbeResult
 from fastgw.upstream.rpc import NOTHING, Declared, RpcClient, RpcClients, RpcReply, declared_in, is_alive
@@ -63,7 +64,7 @@ def discovered(reply: RpcReply) -> ProbeResult:
     versions = result.get("supportedVersions")
     if isinstance(versions, list) and names.MODERN_VERSION in versions:
         return replace(MODERN, declared=declared_in(result))
-    if speaks_modern(reply.message, reply.body):
+    if reply.speaks_modern:
         return MODERN
     is_sound = reply.message is not None and (reply.message.result or b"{").startswith(b"{")
     if reply.status in _REFUSALS or is_sound:
@@ -155,7 +156,7 @@ class EraProbe:
         """
         session = await self._sessions.own(status.key)
         capabilities = self._sessions.declared(status.key).capabilities
-        silent = not session.id or not any(kind.is_declared(capabilities) for kind in LIST_KINDS)
+        silent = not session.id or not any(kind.is_declared(capabilities) for kind in DefinitionKind)
         doubted = status.failures >= _MOST_FAILURES or (status.probed is not None and silent)
         # One that agents have, too, is not taken from under them while it answers.
         if doubted and not (client.backend.shared_session and await is_alive(client, session)):

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastgw.catalog.definitions import Definition
+from fastgw.catalog.definitions import Definition, DefinitionKind
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import label, origin
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
-from fastgw.upstream.discovery.fetch import LIST_KINDS, FetchedList, ListKind
+from fastgw.upstream.discovery.fetch import FetchedList
 from fastgw.upstream.rpc import NOTHING, Declared
 
 log = logging.getLogger("fastgw")
@@ -123,8 +123,8 @@ class ServerStatus:
     catalogue: Catalogue | None = None
     kept: Catalogue | None = None
     leader: InstanceStatus | None = None
-    lists: dict[ListKind, tuple[FetchedList, float]] = field(default_factory=dict)
-    tried: dict[ListKind, float] = field(default_factory=dict)
+    lists: dict[DefinitionKind, tuple[FetchedList, float]] = field(default_factory=dict)
+    tried: dict[DefinitionKind, float] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     instances: dict[str, InstanceStatus] = field(default_factory=dict)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -138,8 +138,8 @@ class ServerStatus:
         """Instance key to (era, revision), of those that ever answered."""
         return {key: status.known_era for key, status in self.instances.items() if status.known_era is not None}
 
-    def listed(self, kind: ListKind) -> tuple[Definition, ...]:
-        found: tuple[Definition, ...] = getattr(self.catalogue, kind.place, ())
+    def listed(self, kind: DefinitionKind) -> tuple[Definition, ...]:
+        found: tuple[Definition, ...] = getattr(self.catalogue, kind.field, ())
         return found
 
     def is_settled(self) -> bool:
@@ -147,27 +147,29 @@ class ServerStatus:
         rounds = [status for status in self.instances.values() if status.rounds]
         return len(rounds) == len(self.instances) or any(not status.error for status in rounds)
 
-    def updated(self, lists: Mapping[ListKind, FetchedList], declared: Declared, begun: float, now: float) -> Catalogue:
+    def updated(
+        self, lists: Mapping[DefinitionKind, FetchedList], declared: Declared, begun: float, now: float
+    ) -> Catalogue:
         """The catalogue with these lists in place of those it had, which goes on being the one in use. A list that
         comes stands for its capability whatever is declared. They were asked for at `begun` (monotonic seconds); `now`
         is in Unix seconds.
         """
         self.lists |= {kind: (replace(found, items=()), begun) for kind, found in lists.items()}
         old = self.catalogue if self.catalogue is not None else Catalogue(self.name, ())
-        items = {kind: lists[kind].items if kind in lists else getattr(old, kind.place) for kind in LIST_KINDS}
+        items = {kind: lists[kind].items if kind in lists else getattr(old, kind.field) for kind in DefinitionKind}
         capabilities = declared.capabilities
         if capabilities is None:
             capabilities = old.capabilities - {kind.capability for kind in lists}
             capabilities |= {kind.capability for kind, (found, _) in self.lists.items() if found.known}
         # An equal list stays the same object.
-        changed: dict[str, Any] = {kind.place: new for kind, new in items.items() if getattr(old, kind.place) != new}
+        changed: dict[str, Any] = {kind.field: new for kind, new in items.items() if getattr(old, kind.field) != new}
         fresh = [(found.fresh, at) for found, at in self.lists.values() if found.fresh is not None]
         return replace(
             old,
             fresh_until=min((at + seconds if seconds else 0.0 for seconds, at in fresh), default=0.0),
             fetched_at=now,
-            notices=tuple(one for kind in LIST_KINDS if kind in self.lists for one in self.lists[kind][0].notices),
-            capabilities=capabilities | {kind.capability for kind in LIST_KINDS if items[kind]},
+            notices=tuple(one for kind in DefinitionKind if kind in self.lists for one in self.lists[kind][0].notices),
+            capabilities=capabilities | {kind.capability for kind in DefinitionKind if items[kind]},
             instructions=declared.instructions,
             **changed,
         )
@@ -190,7 +192,7 @@ class ServerStatus:
         notices: tuple[Notice, ...] = getattr(self.catalogue, "notices", ())
         return {
             "notes": [*self.notes, *(notice.text for notice in notices if notice.subject == self.name)],
-            **{kind.place: len(self.listed(kind)) for kind in LIST_KINDS},
+            **{kind.field: len(self.listed(kind)) for kind in DefinitionKind},
             "fetched_at": getattr(self.catalogue, "fetched_at", None),
             "instances": instances,
         }

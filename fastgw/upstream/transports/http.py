@@ -12,7 +12,6 @@ import functools
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urljoin
 
@@ -24,8 +23,7 @@ from yarl import URL
 from fastgw.catalog.route import Deadlines
 from fastgw.config.instance_urls import redacted
 from fastgw.errors import Fault, Kind
-from fastgw.upstream.call_context import remaining
-from fastgw.upstream.transports.http_client import busy, down, lost
+from fastgw.upstream.transports import down, lost
 from fastgw.upstream.transports.http_exchange import HttpAnswer, HttpProtocol
 
 IDLE_SECONDS = 4.0
@@ -72,19 +70,14 @@ class HttpConnector(TCPConnector):
         super().__init__(limit=limit, keepalive_timeout=IDLE_SECONDS, ssl=True if context is None else context)
         # partial is invariant; ours makes the narrower class.
         self._factory = functools.partial(HttpProtocol, loop=self._loop)  # type: ignore[assignment]
-        self.queued: set[asyncio.Task[Any] | None] = set()
-        """Tasks that wait for a slot, or were cut short while they waited."""
 
     async def _wait_for_available_connection(self, key: ConnectionKey, traces: list[Any]) -> None:
-        task = asyncio.current_task()
-        self.queued.add(task)
         try:
             await super()._wait_for_available_connection(key, traces)
         except asyncio.CancelledError:
             # Cut short after it was woken: the slot it was woken for belongs to the next in the queue.
             self._release_waiter()
             raise
-        self.queued.discard(task)
 
 
 _REDIRECTS = (307, 308)
@@ -93,7 +86,8 @@ _GONE = (404, 410)
 
 
 class HttpPool:
-    """An `HttpClient`. Make it in a running event loop; it opens no connection yet.
+    """Pooled connections to one address; `notes` says what of its answers was forgiven. Make it in a running event
+    loop; it opens no connection yet.
 
     A request beyond `max_connections` at a time waits for its connect deadline. Raises ValueError for an unusable URL
     or TLS files.
@@ -119,13 +113,22 @@ class HttpPool:
         self.notes: set[str] = set()
 
     async def request(self, verb: str, headers: bytes, body: bytes, deadlines: Deadlines) -> HttpAnswer:
+        """Send one request and wait for the head of its answer (for anything but a stream: the body too).
+
+        Header lines are each ended by CRLF; `Host` and `Content-Length` are added here. GET and DELETE have no body.
+
+        Raises:
+            Fault: NO_SERVER with `sent=False` (refused, TLS, no free connection, connect deadline, a redirect to
+                elsewhere); LOST with `sent=True` (reset, cut short, malformed, oversized answer);
+                TIMEOUT with `sent=True`.
+        """
         started, asked = self._loop.time(), self._now
         answer = await self._exchange(verb, headers, body, deadlines)
         if 300 <= answer.status < 304 and "location" in answer.headers:
             raise lost(f"status {answer.status}: it redirects to {self._shown(answer)}, which is not followed")
         if answer.status in _REDIRECTS:
             self._move(answer, asked)
-            answer = await self._exchange(verb, headers, body, remaining(deadlines, started))
+            answer = await self._exchange(verb, headers, body, deadlines.left(self._loop.time() - started))
             if answer.status in _REDIRECTS:
                 raise self._refused(answer)
         if answer.status in _GONE:
@@ -198,34 +201,33 @@ class HttpPool:
         return answer
 
     async def close(self) -> None:
+        """Close every connection; exchanges under way are LOST."""
         for protocol in list(self._connector._acquired):
             # Placeholders of connections being opened stand there, too.
             if isinstance(protocol, HttpProtocol) and (exchange := protocol.exchange) is not None:
-                protocol.drop()
-                exchange.settle(lost("the gateway closed the connection"))
+                exchange.fail(lost("the gateway closed the connection"))
         await self._connector.close()
 
     async def _connect(self, deadlines: Deadlines) -> Connection:
         connector = self._connector
         seconds = min(deadlines.connect, deadlines.total)
-        task = asyncio.current_task(self._loop)
         if connector.closed:
             raise down("the gateway closes")
         try:
             return await connector.connect(self._target, _NO_TRACES, _timeout(seconds))
         except TimeoutError as wrong:
-            if task in connector.queued:
-                raise busy(f"no free connection within {seconds} s") from wrong
+            # Who had a slot and could not connect has given it back.
+            if connector._available_connections(self._target.connection_key) < 1:
+                raise down(f"no free connection within {seconds} s", "busy") from wrong
             raise down(f"no connection within {seconds} s") from wrong
         except (ClientError, OSError, ValueError) as wrong:
             raise down(f"cannot connect: {wrong}") from wrong
         except asyncio.CancelledError as wrong:
             # Closing the connector cancels who waits for it; our own task was not cancelled then.
+            task = asyncio.current_task(self._loop)
             if self._connector.closed and not (task is not None and task.cancelling()):
                 raise down("the gateway closes") from wrong
             raise
-        finally:
-            connector.queued.discard(task)
 
 
 @lru_cache(maxsize=64)
@@ -239,39 +241,26 @@ def _origin(url: URL) -> tuple[str, str, int | None]:
     return url.scheme, (url.raw_host or "").lower(), url.port
 
 
+@lru_cache(maxsize=256)
 def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """The client context for these PEM files; the same object as long as they do not change on disk.
+    """The client context for these PEM files, the same object until `cache_clear`.
 
     `ca` signs the server's certificate, None trusts the system's; `cert` is our own chain for mutual TLS, its
     unencrypted private key is in `key`, or in it. Raises ValueError where a file cannot be read or does not hold what
     it should.
     """
-    return _context((ca, cert, key), (_stamp(ca), _stamp(cert), _stamp(key)))
-
-
-def _stamp(path: str | None) -> tuple[int, int] | None:
-    if path is None:
-        return None
-    try:
-        state = Path(path).stat()
-    except OSError as wrong:
-        raise ValueError(f"tls: cannot read {path}: {wrong.strerror}") from None
-    return state.st_mtime_ns, state.st_size
-
-
-@lru_cache(maxsize=256)
-def _context(files: tuple[str | None, str | None, str | None], _stamps: Any) -> ssl.SSLContext:
-    ca, cert, key = files
     try:
         made = ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError):
-        raise ValueError(f"tls: {ca} holds no usable CA certificate") from None
+    except OSError as wrong:
+        raise ValueError(f"tls: {ca} holds no usable CA certificate: {wrong.strerror}") from None
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
     if cert is not None:
         try:
             # An empty password keeps OpenSSL from asking the terminal for one.
             made.load_cert_chain(cert, key, password="")
-        except (OSError, ssl.SSLError):
-            raise ValueError(f"tls: {cert} and {key or cert} are not a certificate with its key") from None
+        except OSError as wrong:
+            raise ValueError(
+                f"tls: {cert} and {key or cert} are not a certificate with its key: {wrong.strerror}"
+            ) from None
     return made

@@ -20,8 +20,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
+from fastgw.upstream.transports import late, lost
 from fastgw.upstream.transports.decoding import Decoder, decoder_of
-from fastgw.upstream.transports.http_client import late, lost
 
 HIGH_WATER = 64 * 1024  # bytes of a stream that may wait for their reader before the socket is left alone
 
@@ -98,13 +98,11 @@ class HttpProtocol(ResponseHandler):
                 self.drop()
             exchange.ended()
         elif wrong is not None:
-            self.drop()
             cause = wrong.__context__
-            exchange.settle(cause if isinstance(cause, Fault) else lost(f"malformed answer: {wrong}"))
+            exchange.fail(cause if isinstance(cause, Fault) else lost(f"malformed answer: {wrong}"))
         elif self._silent > HEAD_LIMIT:
             # Neither the head nor, in a chunked body, extensions and trailers may go on for ever.
-            self.drop()
-            exchange.settle(lost("head or trailer too large"))
+            exchange.fail(lost("head or trailer too large"))
 
     def on_message_begin(self) -> None:
         if self._whole:
@@ -150,7 +148,11 @@ class HttpProtocol(ResponseHandler):
 
 
 class HttpAnswer:
-    """An `Answer`, and the state of its exchange."""
+    """One HTTP answer of a server, and the state of its exchange.
+
+    `body` is the whole body unless the answer is an event stream; then it is None and `read` gives its pieces.
+    `headers` have lower-case names; of repeated ones the first value.
+    """
 
     __slots__ = (
         "_blocks", "_carrier", "_deadlines", "_decoder", "_fault", "_held", "_limit", "_loop", "_moved", "_over",
@@ -168,7 +170,7 @@ class HttpAnswer:
         self._deadlines = deadlines
         self._decoder: Decoder | None = None
         self._limit = limit
-        self._total = started + deadlines.total, deadlines.granted or deadlines.total, "total"
+        self._total = started + deadlines.total, deadlines.whole, "total"
         self._sent = self._moved = now = loop.time()
         self._pieces: list[bytes] = []
         self._blocks: list[bytes] = []
@@ -179,8 +181,9 @@ class HttpAnswer:
         self._timer: asyncio.TimerHandle | None = self._armed(self._due(now)[0], now)
 
     async def read(self) -> bytes:
-        if not self._pieces and self._decoder is not None:
-            self._decode_on(self._decoder)
+        """The next piece of the stream as it arrived, b"" at its proper end. Raises Fault LOST (cut short, too large)
+        or TIMEOUT (idle or total deadline), both `sent`.
+        """
         if not self._pieces:
             if self._fault is not None:
                 raise self._fault
@@ -189,34 +192,11 @@ class HttpAnswer:
             self._moved = self._loop.time()
             self.waiter = self._loop.create_future()
             await self.until_woken()
-            if not self._pieces and self._decoder is not None:
-                self._decode_on(self._decoder)
-        pieces = self._pieces
-        if not pieces:
-            return b""
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
         self._held = 0
-        if self._decoder is None or not self._decoder.pending:
-            self.resume()
+        self._resume()
         return whole
-
-    def _decode_on(self, decoder: Decoder) -> None:
-        """Have the next bytes of an encoded stream, of which a little can stand for very much. Raises Fault LOST for
-        damaged data, and at its end for a body that breaks off.
-        """
-        try:
-            piece = decoder.pull(HIGH_WATER)
-            if piece:
-                self._pieces.append(piece)
-            elif self._over and self._fault is None and (cut := decoder.cut_short()) is not None:
-                raise cut
-        except Fault as wrong:
-            self.close()
-            self._fault = wrong
-            raise
-        if not decoder.pending:
-            self.resume()
 
     async def until_woken(self) -> None:
         """Wait for the head, or for the next piece; whoever is cancelled meanwhile closes the connection. Raises Fault:
@@ -237,12 +217,22 @@ class HttpAnswer:
             self._release()
 
     def close(self) -> None:
+        """Give the connection up. After the proper end it has gone back to the pool already and this does nothing."""
+        self.fail(lost("the answer was given up"))
+
+    def fail(self, fault: Fault) -> None:
+        """Close the connection: what is not whole yet ends with this fault."""
         if self._carrier.exchange is self:
             self._carrier.drop()
         if not self._over:
-            self.settle(lost("the answer was given up"))
+            self.settle(fault)
 
     def poison(self) -> None:
+        """This answer was another's (its JSON-RPC id says so): close the connection it came by, whoever has it now.
+
+        HTTP/1.1 cannot tell an unasked answer from the next one's once a request is out; every later answer on the
+        connection would be off by one. An exchange that has it meanwhile is LOST.
+        """
         other = self._carrier.exchange
         self._carrier.drop()
         if other is not None:
@@ -274,22 +264,15 @@ class HttpAnswer:
     def take(self, piece: bytes) -> None:
         """Bytes of the body. Raises Fault LOST for one that is too large, or cannot be decoded."""
         if self._decoder is not None:
-            decoder = self._decoder
-            if self._stream:
-                decoder.push(piece)
-                piece = b"" if self._pieces else decoder.pull(HIGH_WATER)
-                if decoder.pending and not self._paused:
-                    self._pause()
-            else:
-                piece = decoder.feed(piece, self._limit - self._held)
-            if not piece:  # to whoever reads, nothing would be the end
-                self._moved = self._loop.time()
-                return
+            piece = self._decoder.feed(piece, self._limit - self._held)
+        if self._stream:
+            self._moved = self._loop.time()
+        if not piece:  # to whoever reads, nothing would be the end
+            return
         self._pieces.append(piece)
         self._held += len(piece)
         if self._stream:
-            self._moved = self._loop.time()
-            if self._held > HIGH_WATER and not self._paused:
+            if self._held > HIGH_WATER:
                 self._pause()
             self._wake()
         elif self._held > self._limit:
@@ -301,29 +284,28 @@ class HttpAnswer:
 
     def ended(self) -> None:
         """The whole answer is here. Of a stream the connection is given back now, of others when it has been taken."""
-        if self._decoder is not None and not self._stream and (cut := self._decoder.cut_short()) is not None:
-            if self._carrier.exchange is self:
-                self._carrier.drop()
-            self.settle(cut)
+        if self._decoder is not None and self._decoder.is_amid:
+            self.fail(lost("encoded body cut short"))
             return
         if self._stream:
-            self.resume()
+            self._resume()
             self._release()
         else:
-            parts = self._blocks + self._pieces if self._blocks else self._pieces
-            self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.body = b"".join(self._blocks + self._pieces)
             self._blocks = self._pieces = []
         self.settle(None)
 
     def extend(self, due: float, seconds: float) -> None:
+        """Let the whole take until `due` (loop time) instead; when that passes, agents are told `seconds`. For one task
+        alone: the one that reads, between two reads.
+        """
         self._total = due, seconds, "total"  # the timer stays as it is: it fires early, and looks again
 
-    def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            transport = self._carrier.transport
-            if transport is not None and not transport.is_closing():
-                transport.resume_reading()
+    def _resume(self) -> None:
+        transport = self._carrier.transport
+        if self._paused and transport is not None and not transport.is_closing():
+            transport.resume_reading()
+        self._paused = False
 
     def _release(self) -> None:
         if self._carrier.exchange is self:
@@ -331,7 +313,7 @@ class HttpAnswer:
 
     def _pause(self) -> None:
         transport = self._carrier.transport
-        if transport is not None and not transport.is_closing():
+        if not self._paused and transport is not None and not transport.is_closing():
             self._paused = True
             transport.pause_reading()
 
@@ -369,9 +351,7 @@ class HttpAnswer:
         if when > now + _TICK:
             self._timer = self._armed(when, now)
             return
-        self._timer = None
-        self._carrier.drop()
-        self.settle(late(seconds, which))
+        self.fail(late(seconds, which))
 
 
 def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import Attempt, CallContext, Spawn
 from fastgw.upstream.classify import classify, id_numbers
 from fastgw.upstream.reply import UpstreamReply, withdraw
-from fastgw.upstream.transports.http_client import HttpClient
+from fastgw.upstream.transports.http import HttpPool
 
 _OK = 200
 _MOMENT = 0.002  # seconds of an attempt that do not count against its deadlines
@@ -20,14 +20,13 @@ _MOMENT = 0.002  # seconds of an attempt that do not count against its deadlines
 class StreamableHttp:
     """How calls get to one address of a server, and the server's messages back.
 
-    It gives the server one attempt - in its era and session, with its credential, within what is left of its
-    deadlines - and comes back with the messages of the answer as soon as there is one. What the answer means stands in
-    `UpstreamReply.classified`: anything but RELAY is for the caller to mend, who then sends the attempt again. It
-    never sends anything twice by itself. Cancelled while it waits, it withdraws the call. `ours` is our `clientInfo` as
-    JSON text, for agents that gave none; an event of a stream has `limit` bytes at most.
+    It gives the server one attempt and comes back as soon as it answers; what the answer means stands in
+    `UpstreamReply.classified`, and anything but RELAY is for the caller to mend. It never sends anything twice by
+    itself. `ours` is our `clientInfo` as JSON text, for agents that gave none; an event of a stream has `limit` bytes
+    at most.
     """
 
-    def __init__(self, http: HttpClient, spawn: Spawn, ours: bytes, limit: int) -> None:
+    def __init__(self, http: HttpPool, spawn: Spawn, ours: bytes, limit: int) -> None:
         self._http = http
         self._spawn = spawn
         self._ours = ours
@@ -36,9 +35,8 @@ class StreamableHttp:
         self._loop = asyncio.get_running_loop()
 
     async def send(self, attempt: Attempt) -> UpstreamReply | QuickResult:
-        """Give the call to the server and wait until it begins to answer; a result in the usual shape is all there is
-        to it. Raises Fault: `sent` says whether the server may have run the call; BAD_PARAMS for arguments that cannot
-        be sent.
+        """Give the call to the server and wait until it begins to answer; cancelled meanwhile, the call is withdrawn.
+        Raises Fault: `sent` says whether the server may have run it; BAD_PARAMS for arguments that cannot be sent.
         """
         call, target, credential = attempt.call, attempt.target, attempt.credential
         upstream_id, era = b"%d" % next(self._numbers), attempt.era
