@@ -73,7 +73,7 @@ def test_the_connector_makes_and_keeps_our_protocol() -> None:
 
 def test_a_fresh_protocol_may_be_pooled_and_a_lost_one_may_not() -> None:
     async def work() -> None:
-        protocol = HttpProtocol(asyncio.get_running_loop())
+        protocol = HttpProtocol(asyncio.get_running_loop(), streams=lambda more: None)
         assert protocol.should_close is False
         assert protocol.transport is None
         assert protocol._loop is asyncio.get_running_loop()
@@ -86,7 +86,9 @@ def test_a_fresh_protocol_may_be_pooled_and_a_lost_one_may_not() -> None:
 def test_our_names_do_not_hide_those_of_aiohttp() -> None:
     async def work() -> None:
         theirs = vars(ResponseHandler(asyncio.get_running_loop())).keys() | set(dir(ResponseHandler))
-        ours = vars(HttpProtocol(asyncio.get_running_loop())).keys() | vars(HttpProtocol).keys()
+        ours = (
+            vars(HttpProtocol(asyncio.get_running_loop(), streams=lambda more: None)).keys() | vars(HttpProtocol).keys()
+        )
         shared = {name for name in ours & theirs if not name.startswith("__")}
         inherited = set(vars(ResponseHandler(asyncio.get_running_loop())))
         assert shared - inherited == {"data_received", "connection_lost"}

@@ -624,6 +624,32 @@ def test_a_full_pool_is_busy_and_the_next_in_the_queue_is_served(loop: str) -> N
 
 
 @loops
+def test_streams_that_last_leave_room_for_others(loop: str) -> None:
+    """They count again as soon as they end: whole, given up, or broken off."""
+
+    async def script(peer: Peer) -> None:
+        while request := await peer.request():
+            if request[1] != b"stream":
+                await peer.say(ok(b"x"))
+                continue
+            await peer.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await go.wait()
+            await peer.say(b"0\r\n\r\n")
+
+    async def work() -> None:
+        async with raw_server(script) as server, wire_to(server, max_connections=1) as transport:
+            streams = [await post(transport, b"stream") for _ in range(3)]
+            assert (await post(transport)).body == b"x"
+            streams.pop().close()
+            go.set()
+            assert [await stream.read() for stream in streams] == [b"", b""]
+            assert (slots(transport), transport._connector.limit) == (0, 1)
+
+    go = asyncio.Event()
+    run(loop, work())
+
+
+@loops
 def test_a_slot_given_to_one_who_leaves_goes_to_the_next(loop: str) -> None:
     async def script(peer: Peer) -> None:
         while await peer.request():

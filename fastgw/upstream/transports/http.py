@@ -69,7 +69,14 @@ class HttpConnector(TCPConnector):
     def __init__(self, context: ssl.SSLContext | None, limit: int) -> None:
         super().__init__(limit=limit, keepalive_timeout=IDLE_SECONDS, ssl=True if context is None else context)
         # partial is invariant; ours makes the narrower class.
-        self._factory = functools.partial(HttpProtocol, loop=self._loop)  # type: ignore[assignment]
+        self._factory = functools.partial(HttpProtocol, loop=self._loop, streams=self.streams)  # type: ignore[assignment]
+
+    def streams(self, more: int) -> None:
+        """So many event streams more have begun, or less. One may stay open for hours, silent: it counts in no bound,
+        or a few hundred of them would keep every other call from the server.
+        """
+        self._limit += more
+        self._release_waiter()
 
     async def _wait_for_available_connection(self, key: ConnectionKey, traces: list[Any]) -> None:
         try:
@@ -89,8 +96,8 @@ class HttpPool:
     """Pooled connections to one address; `notes` says what of its answers was forgiven. Make it in a running event
     loop; it opens no connection yet.
 
-    A request beyond `max_connections` at a time waits for its connect deadline. Raises ValueError for an unusable URL
-    or TLS files.
+    A request beyond `max_connections` at a time, those that are answered by an event stream not counted, waits for its
+    connect deadline. Raises ValueError for an unusable URL or TLS files.
     """
 
     def __init__(self, settings: TransportSettings, max_connections: int = 512) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiohttp.client_proto import ResponseHandler
@@ -44,10 +44,16 @@ class _UnexpectedBytes(Exception):
 
 
 class HttpProtocol(ResponseHandler):
-    """One connection: feeds the parser and carries one exchange at a time."""
+    """One connection: feeds the parser and carries one exchange at a time.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        streams: is told how many event streams more there are, or less.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, streams: Callable[[int], None]) -> None:
         super().__init__(loop=loop)
+        self._count_streams = streams
+        self._streams = False
         self.exchange: HttpAnswer | None = None
         self._connection: Connection | None = None
         self._http = HttpResponseParser(self)
@@ -66,18 +72,29 @@ class HttpProtocol(ResponseHandler):
 
     def release(self) -> None:
         """Give the connection back to the pool: the answer is whole and its reader has it."""
-        self.exchange = None
+        self._leave()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
 
     def drop(self) -> None:
         """Close the connection, now, and give its slot back."""
-        self.exchange = None
+        self._leave()
         self.abort()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def stream(self) -> None:
+        """The answer is an event stream."""
+        self._streams = True
+        self._count_streams(1)
+
+    def _leave(self) -> None:
+        self.exchange = None
+        if self._streams:
+            self._streams = False
+            self._count_streams(-1)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -252,6 +269,7 @@ class HttpAnswer:
         self.status = status
         self.headers = headers
         if self._stream:
+            self._carrier.stream()
             # Only now becomes something due earlier than the timer is armed for: silence in the stream. All else comes
             # later than the timer, which looks again when it fires; so bytes need not touch it.
             self._moved = now = self._loop.time()
