@@ -68,6 +68,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
             return
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
         found = entry_point.recognise(context, body, gateway.agent_sessions)
+        del body  # what its call needs of it was copied: megabytes must not stay while that waits
         if isinstance(found, list):
             await answer_batch(gateway, context, found, agent)
         elif found.kind in UNANSWERED:

@@ -39,7 +39,7 @@ LOOK_EVERY = 0.02
 """Seconds between two looks at what is in flight, while draining."""
 EXPIRE_BEFORE = 0.5
 """Seconds before the end in which calls still in flight are told that they will not be waited for."""
-FREED_KEPT = 16 * 2**20
+FREED_KEPT = 8 * 2**20
 """Bytes of freed memory that a worker keeps at hand. By itself glibc gives each freed megabyte back at once, and the
 page faults of the next one cost more than all the rest of its call (`bench edge --large arguments`: 11 times nginx's
 CPU, with this 4.6).
