@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fastgw.catalog.elements import Notice, UnfitElement, misfit, parse_each, read, tail
+from fastgw.catalog.elements import LARGEST, Notice, UnfitElement, misfit, parse_each, read, tail
 from fastgw.policy.match import number
 from fastgw.policy.uris import LONGEST
 from fastgw.protocol import names
@@ -125,7 +125,8 @@ def parse_definition(kind: DefinitionKind, server: str, text: bytes) -> Definiti
     try:
         found = read(text, _KNOWN[kind])
         key = string(found.pop(kind.key, b""), kind.key)
-        reason = _key_trouble(kind, key) or _trouble(kind, found)
+        reason = f"{len(text)} bytes, more than {LARGEST}" if len(text) > LARGEST else ""
+        reason = reason or _key_trouble(kind, key) or _trouble(kind, found)
         if kind is DefinitionKind.TOOL and not reason:
             headers = param_headers(found["inputSchema"])
     except (NotJson, NotAMessage, BadAnnotation) as wrong:

@@ -34,13 +34,9 @@ class UnusableSchema(ValueError):
 
 
 class _Place(NamedTuple):
-    """One subschema.
-
-    Args:
-        own: its units for a value, and for a byte of text.
-        same: those that look at the same value.
-        groups: of those that look at values inside: at most one of a group looks at any one value.
-        links, ways: subschemas that look at one value, along the longest chain and over all ways.
+    """One subschema: its own units for a value, and for a byte of text; those that look at the `same` value; of those
+    that look inside, `groups` of which at most one looks at any one value; how many look at one value, along the
+    longest chain of `links` and over all `ways`.
     """
 
     own: tuple[float, float]
@@ -75,7 +71,7 @@ class _Reader:
 
     def __init__(self, root: Schema) -> None:
         self.root = root
-        self.anchors = _anchors(root)
+        self.id = "id" if "draft-04" in str(root.get("$schema")) else "$id"
         self.places: dict[int, _Place] = {}
         self.waiting = [root]
         self.unrolled = 0
@@ -89,11 +85,10 @@ class _Reader:
             raise UnusableSchema("it refers to itself without end")
         if len(self.places) > MOST_SCHEMAS:
             raise UnusableSchema("it is too large")
+        self._refuse_base(node)
         same = [found for word in _SAME for found in _each(node.get(word))]
         same += [*_named(node.get("dependentSchemas")), *_named(node.get("dependencies"))]
-        same += _each(
-            [_resolved(self.root, self.anchors, node[w]) for w in _REFERENCES if isinstance(node.get(w), str)]
-        )
+        same += _each([self._resolved(node[word]) for word in _REFERENCES if isinstance(node.get(word), str)])
         below = [self.visit(one, above | {key}) for one in same] if len(above) < DEEPEST else []
         links = 1 + max((self.places[one].links for one in below), default=0)
         if links > DEEPEST or len(above) >= DEEPEST:
@@ -104,6 +99,27 @@ class _Reader:
         self.waiting.extend(one for group in groups for one in group)
         self.places[key] = _Place(_own(node), below, [[id(one) for one in group] for group in groups], links, ways)
         return key
+
+    def _resolved(self, reference: str) -> Any:
+        if not reference.startswith("#"):
+            raise UnusableSchema("it refers to a schema outside itself")
+        pointer = unquote(reference[1:])
+        found: Any = self.root
+        if pointer and not pointer.startswith("/"):
+            raise UnusableSchema("it refers by an anchor, which is not followed")
+        try:
+            for step in pointer.split("/")[1:]:
+                name = step.replace("~1", "/").replace("~0", "~")
+                found = found[int(name) if isinstance(found, list) and name.isdecimal() else name]
+                self._refuse_base(found)
+        except (LookupError, TypeError):
+            raise UnusableSchema("it refers to a part that it does not have") from None
+        return found
+
+    def _refuse_base(self, found: Any) -> None:
+        """An inner schema with an id is another base for references, and not followed."""
+        if found is not self.root and isinstance(found, dict) and isinstance(found.get(self.id), str):
+            raise UnusableSchema("it has a schema with an id of its own inside")
 
 
 def _by_depth(places: dict[int, _Place], root: int, which: int) -> list[float]:
@@ -174,37 +190,3 @@ def _states(pattern: str) -> float:
         else:
             times *= count
     return min(states * times, 10_000.0)
-
-
-def _anchors(root: Schema) -> dict[str, Schema]:
-    """Subschemas by their anchors. An inner one with an id is another base for references, and not followed."""
-    found: dict[str, Schema] = {}
-    own_id = "id" if "draft-04" in str(root.get("$schema")) else "$id"
-    waiting: list[Any] = [root]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting.extend(node)
-        elif isinstance(node, dict):
-            if node is not root and isinstance(node.get(own_id), str):
-                raise UnusableSchema("it has a schema with an id of its own inside")
-            for name in (node.get("$anchor"), node.get("$dynamicAnchor")):
-                if isinstance(name, str):
-                    found.setdefault(name, node)
-            waiting.extend(node.values())
-    return found
-
-
-def _resolved(root: Schema, anchors: dict[str, Schema], reference: str) -> Any:
-    if not reference.startswith("#"):
-        raise UnusableSchema("it refers to a schema outside itself")
-    pointer = unquote(reference[1:])
-    found: Any = root if not pointer or pointer.startswith("/") else anchors.get(pointer)
-    try:
-        for step in pointer.split("/")[1:]:
-            found = found[int(step) if isinstance(found, list) else step.replace("~1", "/").replace("~0", "~")]
-    except (LookupError, ValueError, TypeError):
-        found = None
-    if found is None:
-        raise UnusableSchema("it refers to a part that it does not have")
-    return found

@@ -67,12 +67,6 @@ class UnfitElement(ValueError):
         self.reason = reason
 
 
-class _Keys(msgspec.Struct):
-    name: str = ""
-    uri: str = ""
-    template: str = msgspec.field(default="", name="uriTemplate")
-
-
 def parse_each(
     server: str, array: bytes, what: str, parse: Callable[[str, bytes], T]
 ) -> tuple[tuple[T, ...], tuple[Notice, ...]]:
@@ -90,7 +84,7 @@ def parse_each(
     nulls: set[str] = set()
     for text in texts[:MOST]:
         try:
-            found.append(parse(server, _without_nulls(_bounded(bytes(text)), nulls)))
+            found.append(parse(server, _without_nulls(bytes(text), nulls)))
         except UnfitElement as wrong:
             notices.append(Notice(f"{server}/{wrong.key[:_SHOWN]}", f"left out: {wrong.reason}"))
     if nulls:
@@ -149,13 +143,3 @@ def _present(text: bytes, where: str, nulls: set[str]) -> bytes:
     absent = [name for name, value in found.items() if value == b"null"]
     nulls.update(where + name[:_SHOWN] for name in absent)
     return emit({name: value for name, value in found.items() if value != b"null"}) if absent else text
-
-
-def _bounded(text: bytes) -> bytes:
-    if len(text) <= LARGEST:
-        return text
-    try:
-        keys = msgspec.json.decode(text, type=_Keys)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        keys = _Keys()
-    raise UnfitElement(keys.uri or keys.template or keys.name, f"{len(text)} bytes, more than {LARGEST}")

@@ -53,11 +53,9 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server's tool, prompt or resource.
+    """One server's tool, prompt or resource: `tool` is its own name there, or its URI; `name_json` that as JSON text.
 
     Args:
-        tool: its own name there; the URI of a resource.
-        name_json: `tool` as JSON text, ready to be sent.
         param_headers: headers a modern server wants, by the *server's own* definition.
         renamed: pairs (ours, theirs) of argument names that differ.
         member: the member of `params` that names it, and that `Mcp-Name` repeats: `name`, for resources `uri`; empty
@@ -74,10 +72,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What is validated of a call (`validate` of the configuration).
-
-    Args:
-        pending: the server has never said what the schemas are: no call goes through unchecked.
+    """The schemas that arguments or results must fit (`validate` of the configuration); `pending` where the server has
+    never said what they are: no call goes through unchecked.
     """
 
     arguments: bytes | None = None
@@ -91,9 +87,7 @@ class Arm:
 
     Args:
         targets: in order; none where no server of this endpoint brings one.
-        fixed: arguments (our name, JSON text) that are sent whatever the agent says, and that it must not name.
-        defaults: arguments (our name, JSON text) that are sent where the agent says nothing.
-        checks: schemas that arguments or results must fit, where the configuration asks for it.
+        fixed, defaults: arguments, by our names, as `filled` sends them.
         weight: tokens that a call costs in rate limits; 0: none.
     """
 
@@ -186,13 +180,8 @@ def _noted(trace: WhyNot | None) -> list[str] | None:
 
 
 def filled(arguments: bytes, fixed: Pairs, defaults: Pairs) -> bytes:
-    """The arguments that are sent: the agent's own byte for byte in its order, then what is filled in.
-
-    A `null` is a value: a default takes its place no more than any other's.
-
-    Args:
-        fixed: sent always; the agent must not name them, nor imitate them in another case.
-        defaults: sent where the agent does not name them.
+    """The arguments that are sent: the agent's own byte for byte in its order, then `defaults` that it does not name (a
+    `null` is a value, too), and `fixed`, which it must not name, nor imitate in another case.
 
     Raises:
         NotAMessage: no object, a member twice, or a fixed argument: agents do not see those, so it is one that there

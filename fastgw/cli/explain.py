@@ -93,11 +93,9 @@ def _lines(found: Trace) -> Iterator[str]:
         yield "policies: none are written, so everything is allowed"
     yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
     yield from _targets(found)
-    quotas = "quotas that would count it, not active in this release:"
-    for words, counting in (("limits that count it:", found.limits), (quotas, found.quotas)):
-        if counting:
-            yield words
-        yield from (f"  {_limit(one)}" for one in counting)
+    if found.limits:
+        yield "limits that count it:"
+    yield from (f"  {_limit(one)}" for one in found.limits)
 
 
 def _policy(one: Record) -> str:

@@ -127,7 +127,7 @@ def _completion(call: Call, endpoint: Endpoint, view: View) -> Grant:
 def _made(name: str, arm: Arm, target: Target) -> Grant:
     """A grant made for one call: policies have spoken, nothing is left to ask of its arguments."""
     arm = replace(arm, match=None, targets=(target,))
-    return Grant(Route(name, (arm,), (), ()), (arm,), True, ())
+    return Grant(True, (), Route(name, (arm,), (), ()), (arm,))
 
 
 # -- lists, and what there is ---------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import Protocol
 
 from fastgw.policy.match import ANY_AGENT, Match, Principal
 from fastgw.policy.patterns import RESOURCE, Masks, Patterns, of_kind
@@ -40,15 +39,6 @@ class Condition:
     match: Match
 
 
-class Granted(Protocol):
-    """What is left to ask of the arguments (`Decision`, and `Grant` of the snapshot)."""
-
-    @property
-    def allowed(self) -> bool: ...
-    @property
-    def conditions(self) -> Sequence[Condition]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ToolPolicies:
     """The policies that speak of one tool, a bit for each by its place in the list.
@@ -66,15 +56,11 @@ class ToolPolicies:
 
 @dataclass(frozen=True, slots=True)
 class ApplyingPolicies:
-    """The policies that apply to one class of agents on one endpoint: a bit for each that holds whatever the arguments,
-    and for each that still looks at them.
-
-    Args:
-        left: of the latter, place in the list of policies to what is left to ask.
+    """The policies that apply to one class of agents on one endpoint: a bit for each that holds whatever the arguments;
+    and of those that still look at them, place in the list of policies and what is left to ask.
     """
 
     outright: int
-    asking: int
     left: tuple[tuple[int, Match], ...] = ()
 
 
@@ -83,10 +69,10 @@ class Decision:
     """What the policies say of one tool, before the arguments are known; the conditions that deny come first."""
 
     allowed: bool
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition, ...]
 
 
-FREE = Decision(True)
+FREE = Decision(True, ())
 
 
 class Rules:
@@ -126,7 +112,7 @@ class Rules:
                 left.append((at, match))
             elif match is not None:
                 outright |= 1 << at
-        return ApplyingPolicies(outright, sum(1 << at for at, _ in left), tuple(left))
+        return ApplyingPolicies(outright, tuple(left))
 
     def judge(self, speaking: ToolPolicies, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
         """What the policies say of a tool; None where it does not exist for this class, which can reach `sources`."""
@@ -140,7 +126,7 @@ class Rules:
         if speaking.by_source and sources and not allowed:
             allowed = all(speaking.by_source[source] & outright for source in sources)
             allow |= reduce(and_, map(speaking.by_source.__getitem__, sources))
-        if not applying.asking:
+        if not applying.left:
             return FREE if allowed else None
         denying = [Condition(name, False, match) for name, match in self._asking(speaking.deny, applying)]
         if allowed:
@@ -166,7 +152,7 @@ class Rules:
         return UriRules(allowed, denied)
 
 
-def refused_by(grant: Granted, arguments: bytes) -> str | None:
+def refused_by(grant: Decision, arguments: bytes) -> str | None:
     """Which policy refuses these arguments, None where none does.
 
     Where only an allow is missing it is the first policy that would have allowed other arguments. Arguments that cannot

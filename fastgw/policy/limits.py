@@ -30,13 +30,8 @@ CLAIMS = "claims."
 
 
 class CallSubject(NamedTuple):
-    """What a call is about.
-
-    Args:
-        kind: `tool`, `prompt` or `resource`.
-        name: as agents see it; a resource's URI as this one wrote it.
-        server, own: who is asked, and by which name.
-        known_as: what else the URI is called, or could be.
+    """What a call is about: a `tool`, `prompt` or `resource`, its name as agents see it (a URI as this one wrote it),
+    who is asked by which own name, and what else a URI is called, or could be.
     """
 
     kind: str
@@ -79,12 +74,10 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One entry of `limits`.
+    """One entry of `limits`: `match` says whose calls it counts, `tools` which; None: all.
 
     Args:
         by: what its buckets are told apart by; empty: one for all.
-        match: whose calls; None for everybody's.
-        tools: which calls; None for all.
         in_flight: calls at the same time; None where that is not limited.
         overrides: the first whose match holds replaces `rate`.
         exact: never served from what was taken in advance.
@@ -115,11 +108,8 @@ class Limit:
 
 
 class RateTable(NamedTuple):
-    """At what rate a call counts, and among which buckets.
-
-    Args:
-        table: the limit's name; for an override also its place, since whoever it speaks of has buckets of their own.
-        rate: None where only calls at the same time are counted.
+    """At what rate a call counts (None: only calls at the same time are counted), and among which buckets: the limit's,
+    by its name, or those of an override, as `override_table` calls them.
     """
 
     table: str
@@ -127,12 +117,8 @@ class RateTable(NamedTuple):
 
 
 class ApplyingLimits(NamedTuple):
-    """A limit that may count the calls of one class of agents.
-
-    Args:
-        match: what is left to ask of the arguments; None: nothing.
-        table: where no override holds.
-        overrides: those that still look at the arguments, in order; they stand before `table`.
+    """A limit that may count the calls of one class of agents, and what is left to ask of the arguments: by `match`
+    (None: nothing), and by the overrides in their order; `table` is where none of them holds.
     """
 
     limit: Limit
@@ -234,12 +220,8 @@ Bucket = tuple[str, Subject]
 
 
 class BucketCharge(NamedTuple):
-    """One bucket that a call counts in.
-
-    Args:
-        rate: of the rate; None where the calls at the same time are counted.
-        cost: tokens that the call takes, at most a whole bucket.
-        most: calls at the same time; 0 for a rate.
+    """One bucket that a call counts in: `cost` tokens of a rate, at most a whole bucket; or, where `rate` is None, one
+    of the `most` calls at the same time.
     """
 
     limit: Limit
@@ -275,15 +257,8 @@ class LimitVerdict(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class BucketState:
-    """How full one bucket is, for operators.
-
-    Args:
-        limit: name of the limit.
-        subject: as operators read it.
-        used: share of the bucket that is gone, 0.0 to 1.0.
-        left: tokens, or calls, that are still to be had.
-        burst: tokens of a full bucket, or most calls at the same time.
-        at_once: calls at the same time are counted, those of this worker.
+    """How full one bucket is, for operators: `used` is the share that is gone, 0.0 to 1.0; `left` and `burst` are
+    tokens or, where calls `at_once` are counted, those of this worker.
     """
 
     limit: str

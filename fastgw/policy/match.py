@@ -178,7 +178,7 @@ class Traits:
     """
 
     def __init__(self, matches: Iterable[Match]) -> None:
-        every = [inner for match in matches for inner in _unfolded(match)]
+        every = [one for match in matches for one in (match, match.unless) if one is not None]
         self._agents: tuple[Patterns, ...] = tuple(dict.fromkeys(match.agent for match in every if match.agent))
         self._claims = tuple(dict.fromkeys(claim for match in every for claim, _ in match.claims))
 
@@ -186,9 +186,3 @@ class Traits:
         """The agent's traits; agents with equal ones are equal to every match."""
         fits = tuple([patterns.fits(principal.agent) for patterns in self._agents])
         return fits, tuple([principal.claims.get(claim) for claim in self._claims])
-
-
-def _unfolded(match: Match) -> Iterator[Match]:
-    yield match
-    if match.unless is not None:
-        yield from _unfolded(match.unless)

@@ -60,10 +60,10 @@ class ViewLayout:
 
 
 class _Made(NamedTuple):
-    """What some objects have become: one part, or one for each view or dialect; and what else these name parts of."""
+    """What some objects have become: one part, or one for each view or dialect; and of what else these name parts."""
 
     parts: list[Part]
-    inner: list[_Ids]
+    inner: dict[_Ids, _Made]
 
 
 class EncodedSnapshot:
@@ -90,20 +90,16 @@ class EncodedSnapshot:
 
     def _add(self, made_of: Sequence[object], make: Callable[[Any], _Made]) -> list[Part]:
         """Add what these objects become."""
-        ids = _ids(made_of)
-        if not self._taken_over(ids):
-            made = self._made[ids] = make(made_of)
-            self.parts.update(made.parts)
+        ids = tuple(map(id, made_of))
+        if ids not in self._made:
+            made = self._before.get(ids) or make(made_of)
+            self._made |= {**made.inner, ids: made}
+            for one in (*made.inner.values(), made):
+                self.parts.update(one.parts)
         return self._made[ids].parts
 
-    def _taken_over(self, ids: _Ids) -> bool:
-        """Whether it is there, now that it has been taken from the snapshot before."""
-        if ids not in self._made and (made := self._before.get(ids)) is not None:
-            for one in made.inner:
-                self._taken_over(one)
-            self._made[ids] = made
-            self.parts.update(made.parts)
-        return ids in self._made
+    def _inner(self, cut: Sequence[Sequence[object]]) -> dict[_Ids, _Made]:
+        return {ids: self._made[ids] for ids in (tuple(map(id, some)) for some in cut)}
 
     def _layout(self, snapshot: Snapshot) -> tuple[Snapshot, dict[str, tuple[bytes, list[bytes]]]]:
         hashes, bare = {}, {}
@@ -133,7 +129,7 @@ class EncodedSnapshot:
         for grants in views:
             runs = groupby([places[id(grant)] for grant in grants.values()], lambda place: place[0])
             layouts.append(SectionLayout(tuple([(key, bytes([at for _, at in run])) for key, run in runs])))
-        return _Made([_part(layout) for layout in layouts], list(map(_ids, cut)))
+        return _Made([_part(layout) for layout in layouts], self._inner(cut))
 
     def _add_view(self, view: View, tools: tuple[bytes, ...], prompts: tuple[bytes, ...]) -> bytes:
         lists = {
@@ -151,11 +147,7 @@ class EncodedSnapshot:
         columns = [tuple([parts[at][0] for parts in pieces]) for at in range(len(page.items))]
         shared = {column: column for column in columns}  # dialects that list the same: each column is pickled once
         texts = {dialect: shared[column] for dialect, column in zip(page.items, columns, strict=True)}
-        return _Made([_part(PageLayout(texts, page.start, page.more))], list(map(_ids, cut)))
-
-
-def _ids(made_of: Sequence[object]) -> _Ids:
-    return tuple(map(id, made_of))
+        return _Made([_part(PageLayout(texts, page.start, page.more))], self._inner(cut))
 
 
 def _reducer(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[object, ...]]]:
@@ -177,14 +169,14 @@ def _part(found: object) -> Part:
 
 
 def _pickled(found: object) -> _Made:
-    return _Made([_part(found)], [])
+    return _Made([_part(found)], {})
 
 
 def _made_of_items(some: Sequence[ListEntry]) -> _Made:
     """A part for each dialect: these items, with commas between them."""
     columns = list(zip(*[entry.texts for entry in some], strict=True))
     parts = {texts: _part(b",".join(texts)) for texts in dict.fromkeys(columns)}
-    return _Made([parts[texts] for texts in columns], [])
+    return _Made([parts[texts] for texts in columns], {})
 
 
 def _cut(items: Sequence[T], checksum: Callable[[T], int]) -> Iterator[Sequence[T]]:

@@ -12,7 +12,7 @@ import orjson
 from fastgw.catalog.elements import DIALECTS, MODERN
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
-from fastgw.policy.authorise import Condition
+from fastgw.policy.authorise import Decision
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import Principal
@@ -77,15 +77,13 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Decision):
     """One tool as one class of principals may use it: the arms whose static part holds for it, and the policies that
     still look at the arguments.
     """
 
     route: Route
     arms: tuple[Arm, ...]
-    allowed: bool
-    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,12 +13,12 @@ from typing import Any
 from fastgw.catalog.route import Arm, Route, Target, arm_for, arms_for
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import place
-from fastgw.config.rules import limits_of, match_of, policies_of, tools_of
+from fastgw.config.rules import limits_of, policies_of
 from fastgw.config.schema.agents import AgentSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.errors import Fault
 from fastgw.policy.authorise import ApplyingPolicies, Policy, Rules, refused_by
-from fastgw.policy.limits import ApplyingLimits, CallSubject, Limit, applying, override_table
+from fastgw.policy.limits import ApplyingLimits, CallSubject, applying, override_table
 from fastgw.policy.match import ANONYMOUS, Claim, Principal
 from fastgw.policy.patterns import PROMPT
 from fastgw.snapshot.cache import CompileCache
@@ -29,7 +29,7 @@ from fastgw.snapshot.model import View
 FillIn = Callable[[Arm, bytes], bytes]
 """Fills in and checks arguments as the gateway does; raises `Fault` where it would refuse them."""
 Record = dict[str, Any]
-_OUTRIGHT = ApplyingPolicies(1, 0)
+_OUTRIGHT = ApplyingPolicies(1)
 """Of one policy: it applies, whatever the arguments."""
 _CREDENTIALS = ("bearer", "basic", "header", "oauth")
 
@@ -79,7 +79,6 @@ class Trace:
     defaults: tuple[str, ...] = ()
     validates: tuple[str, ...] = ()
     limits: tuple[Record, ...] = ()
-    quotas: tuple[Record, ...] = ()
 
 
 def trace(settings: Settings, catalogues: Mapping[str, Catalogue], call: TracedCall, fill_in: FillIn) -> Trace:
@@ -287,18 +286,11 @@ class _Tracer:
             return f"refused: {target['server']} is under maintenance"
         if not target["instances"]:
             return f"refused: {target['server']} has no address: `command` is not active in this release"
-        quotas = [
-            Limit(one.name, one.by, match_of(one.match, one.except_), tools_of(one.tools), shadow=one.mode == "shadow")
-            for one in self.settings.quotas
-        ]
         found.sent = True
-        found.limits, found.quotas = (
-            tuple(
-                {**self._counting(one, subject, arguments), "weight": weight, "shadow": one.limit.shadow}
-                for one in applying(limits, self.principal, self.call.endpoint)
-                if one.counts(arguments) and (one.limit.tools is None or one.limit.tools.take(subject))
-            )
-            for limits in (limits_of(self.settings), quotas)
+        found.limits = tuple(
+            {**self._counting(one, subject, arguments), "weight": weight, "shadow": one.limit.shadow}
+            for one in applying(limits_of(self.settings), self.principal, self.call.endpoint)
+            if one.counts(arguments) and (one.limit.tools is None or one.limit.tools.take(subject))
         )
         return f"sent to {target['server']} as {target['name']}"
 

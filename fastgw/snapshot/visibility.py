@@ -21,7 +21,7 @@ from fastgw.snapshot.curation import ShownTool
 from fastgw.snapshot.model import PAGE, Grant, ListEntry, Listing, Page, View, encoded, fingerprint
 
 T = TypeVar("T")
-_UNKNOWN = Decision(False)
+_UNKNOWN = Decision(False, ())
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +48,7 @@ class ExposedTool:
     def __post_init__(self) -> None:
         arms, policies = self.route.arms, self.policies
         alike = len(arms) == 1 and arms[0].match is None and self.shown[0] is not None
-        self.plain_grant = Grant(self.route, arms, True, ()) if alike else None
+        self.plain_grant = Grant(True, (), self.route, arms) if alike else None
         # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
         one = len(self.sources) == 1
         by_source = policies.by_source.get(self.sources[0], 0)
@@ -155,7 +155,7 @@ class ToolSection(Section):
             shown = one.shown_to(arms[0])
             if shown.param_headers != route.param_headers:
                 route = replace(route, param_headers=shown.param_headers)
-            found = self._grants[key] = Grant(route, arms, decision.allowed, decision.conditions), shown
+            found = self._grants[key] = Grant(decision.allowed, decision.conditions, route, arms), shown
         return found
 
 

@@ -180,6 +180,9 @@ def test_references_nothing_uses_ask_nobody_either() -> None:
         (b"5", "it is no schema that can be used"),
         (b"{", "cannot be read as JSON"),
         (text({"$ref": "#/$defs/none"}), "it refers to a part that it does not have"),
+        (text({"$defs": {"a": {"$anchor": "x"}}, "$ref": "#x"}), "it refers by an anchor"),
+        (text({"properties": {"a": {"$id": "x"}}}), "it has a schema with an id of its own inside"),
+        (text({"$defs": {"a": {"$id": "x", "items": {}}}, "$ref": "#/$defs/a/items"}), "it has a schema with an id"),
     ],
 )
 def test_schemas_that_are_not_used(schema: bytes, why: str) -> None:

@@ -349,13 +349,6 @@ def test_limits_of_prompts_and_resources() -> None:
     assert [(one["name"], one["bucket"], one["weight"]) for one in resource] == [("r", (None, "a"), 1)]
 
 
-def test_quotas_that_speak_of_it_are_named() -> None:
-    quotas = [{"name": "monthly", "per": "month", "calls": 5, "by": "agent", "mode": "shadow"}]
-    assert told({"a": ["x"]}, "x", quotas=quotas).quotas == (
-        counted("monthly", ("agent",), ("bot",), None, None, None, None, 1, True),
-    )
-
-
 def test_arguments_that_the_configuration_settles() -> None:
     curated = {"x": {"fixed": {"env": "prod"}, "defaults": {"n": 1}, "validate": "arguments"}}
     found = told({"a": ["x"]}, "x", tools=curated)

@@ -162,7 +162,7 @@ def _snapshot(era: str) -> Snapshot:
     arms = (Arm(None, (Target("shop", "buy", b'"buy"'),), Deadlines(5, 5, 5, 5)),)
     route = Route("buy", arms, ("buy",), ())
     page = Page(dict.fromkeys(("modern", *names.LEGACY_VERSIONS), b'[{"name":"buy"}]'), 0, False)
-    view = View({"buy": Grant(route, arms, True, ())}, lists={names.TOOLS_LIST: Listing((page,), 7)})
+    view = View({"buy": Grant(True, (), route, arms)}, lists={names.TOOLS_LIST: Listing((page,), 7)})
     endpoint = Endpoint("/mcp", {"buy": route}, (view,), {"anonymous": 0}, True, 0.0, ("shop",), "")
     version = "2026-07-28" if era == "modern" else "2025-11-25"
     instance = Address("shop|http://a/mcp", "shop", "http://a/mcp", era, version)

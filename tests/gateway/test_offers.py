@@ -21,7 +21,7 @@ TIMES = Deadlines(1.0, 1.0, 1.0, 1.0)
 
 def prompt(name: str, own: str) -> Grant:
     arm = Arm(None, (Target("s", own, json.dumps(own).encode()),), TIMES)
-    return Grant(Route(name, (arm,), (), ()), (arm,), True, ())
+    return Grant(True, (), Route(name, (arm,), (), ()), (arm,))
 
 
 def endpoint(*completes: str) -> Endpoint:

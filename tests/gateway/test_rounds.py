@@ -36,7 +36,7 @@ ASKED = {
 
 def granted(name: str, target: Target) -> Grant:
     arms = (Arm(None, (target,), MINUTE),)
-    return Grant(Route(name, arms, (name,), ()), arms, True, ())
+    return Grant(True, (), Route(name, arms, (name,), ()), arms)
 
 
 @asynccontextmanager
