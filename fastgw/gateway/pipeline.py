@@ -99,7 +99,7 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     snapshot, found, path = context.snapshot, context.headers, scope["path"]
     entry_point: EntryPoint = MESSAGES
     endpoint = snapshot.endpoints.get(path)
-    if endpoint is None or b"%" in scope.get("raw_path", b""):
+    if endpoint is None or b"%" in (scope.get("raw_path") or b""):
         endpoint, entry_point = entry_points.find(snapshot.endpoints, scope)
         context.dialect = entry_point.dialect
     host, hosts = found.get(b"host", b""), snapshot.hosts
