@@ -132,36 +132,27 @@ def _headers(settings: Settings, name: str) -> Iterator[Finding]:
 def _tls_files(path: Path, tls: ServerTlsSettings) -> Iterator[Finding]:
     """Which of its files cannot be used, before the first call needs them."""
     files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
-    reasons = {key: reason for key, file in files.items() if file is not None and (reason := _unreadable(file))}
-    if tls.ca is not None and "ca" not in reasons and not _holds_certificates(tls.ca):
-        reasons["ca"] = f"{tls.ca} holds no certificate (PEM)"
+    reasons = {key: reason for key, file in files.items() if file is not None and (reason := _unusable(key, file))}
     if tls.cert is not None and tls.key is not None and reasons.keys().isdisjoint(("cert", "key")):
         try:
             # An empty password keeps OpenSSL from asking the terminal for one.
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls.cert, tls.key, password="")
-        except (OSError, ssl.SSLError):
-            if _holds_certificates(tls.cert):
-                reasons["key"] = f"{tls.key} is not the key of this certificate (PEM, unencrypted)"
-            else:
-                reasons["cert"] = f"{tls.cert} holds no certificate (PEM)"
+        except OSError:
+            reasons["key"] = f"{tls.key} is not the key of this certificate (PEM, unencrypted)"
     yield from (((*path, key), reason, None) for key, reason in reasons.items())
 
 
-def _unreadable(path: str) -> str | None:
+def _unusable(key: str, path: str) -> str | None:
+    """Why a file cannot be read, or is none of certificates where it must be."""
     try:
-        with FilePath(path).open("rb") as file:
-            file.read(1)
+        FilePath(path).open("rb").close()
+        if key != "key":
+            ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        return f"{path} holds no certificate (PEM)"
     except (OSError, ValueError) as error:
         return f"the file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
     return None
-
-
-def _holds_certificates(path: str) -> bool:
-    try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError):
-        return False
-    return True
 
 
 def _endpoints(settings: Settings) -> Iterator[Finding]:

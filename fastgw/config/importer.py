@@ -104,11 +104,7 @@ def _entries(document: Any) -> list[tuple[str, Any, str]]:
 
 
 def _server(name: str, raw: Any, variables: _Variables) -> tuple[dict[str, Any], list[str]]:
-    """The settings of one server, and what to tell of it.
-
-    Raises:
-        NotImportable: it cannot be one here.
-    """
+    """The settings of one server, and what to tell of it; NotImportable where it cannot be one here."""
     try:
         entry, remarks = _unwrapped(ClientEntry.model_validate(raw))
         remarks += [f"not taken over: {', '.join(entry.model_extra)}"] if entry.model_extra else []
@@ -144,10 +140,8 @@ def _unwrapped(entry: ClientEntry) -> tuple[ClientEntry, list[str]]:
 
 
 def _is_command(entry: ClientEntry) -> bool:
-    """Whether it is a program to start: as its transport says, else as what is there tells.
-
-    Raises:
-        NotImportable: it is disabled, or neither a program nor a server with Streamable HTTP.
+    """Whether it is a program to start, by its transport or by what is there; NotImportable where it is disabled or
+    neither a program nor a server with Streamable HTTP.
     """
     if entry.disabled or not entry.enabled:
         raise NotImportable("it was disabled")

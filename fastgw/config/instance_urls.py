@@ -53,10 +53,7 @@ def unshown(url: str, shown: str) -> set[str]:
 def redacted(location: str, url: str, shown: str) -> str:
     """Where a server redirects to, as operators may see it: no query, and no part that came by reference.
 
-    Args:
-        location: value of `Location`.
-        url: of the server, references filled in.
-        shown: the same by `shown_url`.
+    `location` is the value of `Location`; `url` and `shown` are as in `unshown`.
     """
     try:
         whole = urljoin(shown, shown_url(location))

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
+from fastgw.config.instance_urls import DEFAULT_PORTS
 from fastgw.config.schema.agents import AgentSettings, IssuerSettings
 from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.servers import BreakerSettings, HealthSettings, HttpUrl, ServerSettings, http_url
@@ -26,9 +27,6 @@ from fastgw.config.schema.units import (
     StrictModel,
     short,
 )
-
-_UNWRITTEN = {"http": ":80", "https": ":443"}
-"""Ports that browsers leave out."""
 
 
 def address(value: str) -> str:
@@ -47,14 +45,9 @@ def address(value: str) -> str:
 HostPort = Annotated[str, AfterValidator(address)]
 
 
-def host_of(listen: str) -> str:
-    """The host of a `host:port`, without brackets."""
-    return listen.rpartition(":")[0].strip("[]")
-
-
 def is_loopback(listen: str) -> bool:
     """Whether a `host:port` can be reached from this machine only."""
-    host = host_of(listen)
+    host = listen.rpartition(":")[0].strip("[]")
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -75,7 +68,7 @@ def origin(value: str) -> str:
     if not found:
         raise ValueError("must be scheme, host and port only, such as https://app.example.com or http://localhost:5173")
     scheme, host, port = found.groups("")
-    return f"{scheme}://{host}{port if port != _UNWRITTEN.get(scheme) else ''}"
+    return f"{scheme}://{host}{port if port != f':{DEFAULT_PORTS.get(scheme)}' else ''}"
 
 
 def _workers(value: object) -> int | Literal["auto"]:
