@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from fastgw.config.error_messages import WORDS
-from fastgw.config.foreign import HTTP
+from fastgw.config.error_messages import HTTP, WORDS
 from fastgw.config.references import REFERENCE, TELLING
 from fastgw.config.schema.servers import FORBIDDEN_HEADERS, ServerSettings
 

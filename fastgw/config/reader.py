@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from fastgw.config.checks import crosscheck
 from fastgw.config.composer import compose
-from fastgw.config.error_messages import complaints_of
-from fastgw.config.foreign import foreign
+from fastgw.config.error_messages import complaints_of, foreign
 from fastgw.config.references import fill, resolve
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigError, ConfigProblem, Position, YamlEntry, entry_at, locate_key
