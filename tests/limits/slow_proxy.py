@@ -90,10 +90,10 @@ class SlowProxy:
 
     async def _switch(self, manner: Manner) -> None:
         self._manner = manner
+        if manner.refuses:
+            await self._drop()  # before what was held back hears of it, and goes out
         self._changed.set()
         self._changed = asyncio.Event()
-        if manner.refuses:
-            await self._drop()
 
     async def _drop(self) -> None:
         dropped = list(self._connections)
