@@ -18,6 +18,9 @@ from typing import Any, NamedTuple, NoReturn
 import jsonschema_rs
 
 from fastgw.catalog.effort import BUDGET, DEEPEST, UnusableSchema, effort
+from fastgw.catalog.route import Arm, filled
+from fastgw.errors import Fault, Kind
+from fastgw.protocol.envelope import NotAMessage, NotJson
 
 LARGEST_SCHEMA = 256 * 2**10
 LARGEST_VALUE = 2**20
@@ -111,6 +114,26 @@ def check_arguments(schema: bytes, arguments: bytes) -> str | None:
         UnusableSchema: as `validator`.
     """
     return _wrong(validator(schema), arguments or b"{}", "arguments")
+
+
+def prepare_arguments(arm: Arm, arguments: bytes) -> bytes:
+    """The arguments as they are sent: checked as the agent wrote them, then filled in.
+
+    Raises:
+        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say;
+            NO_SERVER while that schema is not known yet.
+    """
+    checks, wrong = arm.checks, None
+    if checks is not None and checks.pending:
+        raise Fault(Kind.NO_SERVER, detail="its schema is not known yet", data={"reason": "down"}, retry_after=1)
+    if checks is not None and checks.arguments is not None:
+        wrong = check_arguments(checks.arguments, arguments)
+    if wrong is None:
+        try:
+            return filled(arguments, arm.fixed, arm.defaults) if arm.fixed or arm.defaults else arguments
+        except (NotAMessage, NotJson) as unfit:
+            wrong = str(unfit)
+    raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}")
 
 
 def check_result(schema: bytes, structured: bytes | None) -> str | None:

@@ -10,14 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastgw.catalog.route import Arm
+from fastgw.catalog.validation import prepare_arguments
 from fastgw.cli import terminal
 from fastgw.cli.check import kept
 from fastgw.cli.client import json_object
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
-from fastgw.gateway.pipeline import sendable
+from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Claim
+from fastgw.protocol.envelope import NotAMessage, NotJson
 from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace
+from fastgw.upstream.modern import renamed
 
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
@@ -53,6 +57,16 @@ def _claims(text: str) -> dict[str, Claim]:
             raise ValueError("must be name=value, several joined by commas; twice for several values")
         found[name] = (*found.get(name, ()), value)
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def sendable(arm: Arm, arguments: bytes) -> bytes:
+    """As `prepare_arguments`, where nothing is sent: also whether the server's own names for them leave room."""
+    found = prepare_arguments(arm, arguments)
+    try:
+        renamed(found, arm.target.renamed if arm.targets else ())
+    except (NotAMessage, NotJson) as unfit:
+        raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
+    return found
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from fastgw.catalog import validation
-from fastgw.catalog.route import Arm, arm_for, filled
+from fastgw.catalog.route import Arm, arm_for
+from fastgw.catalog.validation import prepare_arguments
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import cors, entry_points, offers
 from fastgw.gateway.connection import (
@@ -41,9 +41,7 @@ from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
 from fastgw.protocol import headers, names
-from fastgw.protocol.envelope import NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
-from fastgw.upstream.modern import renamed
 from fastgw.upstream.reply import UpstreamReply
 
 log = logging.getLogger("fastgw")
@@ -283,36 +281,6 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     if call.request_state is not None:
         gateway.resume(context, arm.target.server)
     return arm
-
-
-def prepare_arguments(arm: Arm, arguments: bytes) -> bytes:
-    """The arguments as they are sent: checked as the agent wrote them, then filled in.
-
-    Raises:
-        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say;
-            NO_SERVER while that schema is not known yet.
-    """
-    checks, wrong = arm.checks, None
-    if checks is not None and checks.pending:
-        raise Fault(Kind.NO_SERVER, detail="its schema is not known yet", data={"reason": "down"}, retry_after=1)
-    if checks is not None and checks.arguments is not None:
-        wrong = validation.check_arguments(checks.arguments, arguments)
-    if wrong is None:
-        try:
-            return filled(arguments, arm.fixed, arm.defaults) if arm.fixed or arm.defaults else arguments
-        except (NotAMessage, NotJson) as unfit:
-            wrong = str(unfit)
-    raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {wrong}")
-
-
-def sendable(arm: Arm, arguments: bytes) -> bytes:
-    """As `prepare_arguments`, where nothing is sent: also whether the server's own names for them leave room."""
-    found = prepare_arguments(arm, arguments)
-    try:
-        renamed(found, arm.target.renamed if arm.targets else ())
-    except (NotAMessage, NotJson) as unfit:
-        raise Fault(Kind.BAD_PARAMS, f"Invalid arguments: {unfit}") from None
-    return found
 
 
 async def admit(gateway: Gateway, context: RequestContext) -> None:

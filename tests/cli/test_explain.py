@@ -14,9 +14,9 @@ import pytest
 from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_definitions
 from fastgw.catalog.route import arm_for
 from fastgw.catalog.tools import Catalogue
+from fastgw.cli.explain import sendable
 from fastgw.cli.main import main
 from fastgw.config.schema.settings import Settings
-from fastgw.gateway.pipeline import sendable
 from fastgw.policy.authorise import refused_by
 from fastgw.policy.match import Principal
 from fastgw.snapshot.compiler import Learned, compile_snapshot

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fastgw.catalog.route import Arm
+from fastgw.catalog.validation import prepare_arguments
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import Number
 from fastgw.errors import Fault, Kind
-from fastgw.gateway.pipeline import prepare_arguments
 from fastgw.snapshot.curation import json_text
 from tests.snapshot.compiling import compiled, names, noticed, settings, shown, view
 

@@ -32,6 +32,7 @@ def test_the_pinned_version_is_installed() -> None:
         (TCPConnector.connect, ["self", "req", "traces", "timeout"]),
         (TCPConnector._wait_for_available_connection, ["self", "key", "traces"]),
         (TCPConnector._release_waiter, ["self"]),
+        (TCPConnector._available_connections, ["self", "key"]),
         (TCPConnector._create_connection, ["self", "req", "traces", "timeout"]),
         (Connection.release, ["self"]),
         (Connection.close, ["self"]),
@@ -63,6 +64,8 @@ def test_the_connector_makes_and_keeps_our_protocol() -> None:
         assert dict(connector._conns) == {}
         assert dict(connector._waiters) == {}
         assert connector.limit == 7
+        connector.streams(1)
+        assert connector.limit == 8
         await connector.close()
         session = ClientSession()
         assert session._retry_connection is True
