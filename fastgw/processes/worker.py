@@ -42,7 +42,7 @@ EXPIRE_BEFORE = 0.5
 FREED_KEPT = 8 * 2**20
 """Bytes of freed memory that a worker keeps at hand. By itself glibc gives each freed megabyte back at once, and the
 page faults of the next one cost more than all the rest of its call (`bench edge --large arguments`: 11 times nginx's
-CPU, with this 4.6).
+CPU, with this 4.8).
 """
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of `mallopt`."""
