@@ -168,11 +168,6 @@ class DeadlineSweep:
         self._requests: set[RequestContext] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether there is nothing to look after."""
-        return self._timer is None
-
     def add(self, context: RequestContext) -> None:
         """Look after this request until it is removed."""
         self._requests.add(context)

@@ -45,7 +45,7 @@ def test_a_request_that_lasts_is_watched_once() -> None:
         assert watched[0] >= PERIOD
         assert one.watched is None
         sweep.remove(one)
-        await until(lambda: sweep.at_rest)
+        await until(lambda: sweep._timer is None)
         assert len(watched) == 1
 
     asyncio.run(main())
@@ -63,7 +63,7 @@ def test_a_request_that_is_over_is_left_alone() -> None:
         sweep.remove(quick)
         await until(lambda: bool(seen))
         sweep.remove(slow)
-        await until(lambda: sweep.at_rest)
+        await until(lambda: sweep._timer is None)
         assert seen == ["slow"]
 
     asyncio.run(main())
