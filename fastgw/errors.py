@@ -74,6 +74,7 @@ class Fault(Exception):
         detail: what the operator reads in the log; never told to an agent.
         data: further members of the JSON-RPC error's `data`, already fit for JSON.
         sent: whether any byte of the call had left for a server (so it may have run).
+        failure: how the server failed, a word of docs/metrics.md; empty where it did not.
         retry_after: seconds after which a repeat makes sense, None where waiting does not help.
         headers: HTTP headers that the answer must carry, for example `WWW-Authenticate`.
     """
@@ -84,6 +85,7 @@ class Fault(Exception):
     detail: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     sent: bool = False
+    failure: str = ""
     repeatable: bool = False
     retry_after: int | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()

@@ -77,7 +77,9 @@ _KNOWN: Final = {
     **{kind: frozenset((kind.key, "size", *opens)) for kind, opens in _OPENS.items()},
     DefinitionKind.TOOL: frozenset(("name", *_TEXTS, *_SCHEMAS)),
 }
-_HINTS: Final = frozenset(("readOnlyHint", "idempotentHint"))
+REPEATABLE: Final = ("readOnlyHint", "idempotentHint")
+"""Either says that a second run does no harm (2025-11-25, Schema: ToolAnnotations)."""
+_HINTS: Final = frozenset(REPEATABLE)
 _AUDIENCES: Final = frozenset((b'"user"', b'"assistant"'))
 
 
@@ -99,6 +101,14 @@ class Definition:
     size: int
     tails: tuple[bytes, ...]
     param_headers: tuple[ParamHeader, ...] = ()
+
+    def hints(self, *hints: str) -> bool:
+        """Whether its server says one of these of a tool."""
+        written = self.members.get("annotations", b"")
+        if not written:
+            return False
+        found = members(written)
+        return any(found.get(hint) == b"true" for hint in hints)
 
 
 def parse_definitions(

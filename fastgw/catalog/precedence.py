@@ -15,13 +15,17 @@ Given = Mapping[str, Any]
 """The settings that are written in one place: key to value. A key that is not there is not set."""
 
 
+class PatternSettings(dict[str, Any]):
+    """`Given` of an entry whose key is a pattern: the operator has not named the tool."""
+
+
 class Precedence:
     """The entries of `tools:`, by key (`server/tool`, a name, or a pattern), in the order of the file."""
 
     def __init__(self, entries: Mapping[str, Given]) -> None:
         self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
         wild = [(key, given) for key, given in entries.items() if given and is_wild(key)]
-        self._rows = [given for _, given in wild]
+        self._rows = [PatternSettings(given) for _, given in wild]
         bits = [(key, 1 << at) for at, (key, _) in enumerate(wild)]
         self._names = Masks(row for row in bits if "/" not in row[0])
         self._sources = Masks(row for row in bits if "/" in row[0])
@@ -60,7 +64,7 @@ class Precedence:
 
     def _fitting(self, bits: int) -> list[Given]:
         """The patterns' entries of these bits, the last written first."""
-        found = []
+        found: list[Given] = []
         while bits:
             at = bits.bit_length() - 1
             found.append(self._rows[at])
@@ -75,3 +79,10 @@ def first(chain: Sequence[Given], key: str, default: Any) -> Any:
         if value is not None:
             return value
     return default
+
+
+def trusted(chain: Sequence[Given], key: str, *, hinted: bool) -> Any:
+    """The nearest value of a setting that is about what the tool does; None where there is none. Under the tool's own
+    name the operator's word is enough, a pattern speaks only of tools that are `hinted`: their servers say so, too.
+    """
+    return first([given for given in chain if hinted or not isinstance(given, PatternSettings)], key, None)

@@ -89,6 +89,9 @@ class Arm:
         targets: in order; none where no server of this endpoint brings one.
         fixed, defaults: arguments, by our names, as `filled` sends them.
         weight: tokens that a call costs in rate limits; 0: none.
+        repeatable: a second run does no harm.
+        failover_on: what sends a call to the next target: `unavailable`, `timeout`, `throttled`, `tool_error`.
+        tool_error: pattern of error texts that count as `tool_error`; None: none does.
     """
 
     match: Match | None
@@ -98,6 +101,9 @@ class Arm:
     defaults: Pairs = ()
     checks: Checks | None = None
     weight: int = 1
+    repeatable: bool = False
+    failover_on: tuple[str, ...] = ("unavailable",)
+    tool_error: str | None = None
 
     @property
     def target(self) -> Target:

@@ -133,8 +133,12 @@ class AvailabilityGate(AdmissionGate):
         if len(self._running) > self.most:
             raise Fault(Kind.FULL, retry_after=1)
         assert context.arm is not None
-        maintenance = context.snapshot.backends[context.arm.targets[0].server].maintenance
-        if maintenance is not None:
+        backends, targets = context.snapshot.backends, context.arm.targets
+        maintenance = backends[targets[0].server].maintenance
+        if maintenance is None:
+            return
+        places = [name for target in targets for name in (target.server, *backends[target.server].backup)]
+        if all(backends[name].maintenance is not None for name in places):
             raise Fault(Kind.NO_SERVER, maintenance, data={"reason": "maintenance"}, retry_after=60)
 
 

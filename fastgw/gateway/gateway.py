@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any
 
@@ -27,6 +27,7 @@ from fastgw.protocol.sealing import Sealer
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.attempts import UpstreamCaller
+from fastgw.upstream.breaker import BreakerNews
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import ControllerPort, UpstreamSession
 from fastgw.upstream.instances import Instances
@@ -65,7 +66,7 @@ class Gateway:
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
         self._instances = Instances(tasks.spawn)
-        self.caller = UpstreamCaller(controller, self._instances, tasks.spawn)
+        self.caller = UpstreamCaller(controller, self._instances, tasks.spawn, counters)
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
         self._running: set[RequestContext] = set()
@@ -121,6 +122,14 @@ class Gateway:
     def instance_status(self, key: str, era: str, _version: str) -> None:
         """Calls of this instance go by this era from now on; see `plan.GatewayPort`."""
         self._instances.learn(key, era)
+
+    def breaker(self, key: str, news: BreakerNews) -> None:
+        """Another worker, or an operator, says what became of an instance's breaker."""
+        self._instances.adopt(key, BreakerNews(*news), time.monotonic())
+
+    def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
+        """The controller says how it has found an instance, and whether an operator wants calls there."""
+        self._instances.mark(key, healthy=healthy, drained=drained)
 
     def listed(self, context: RequestContext) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
@@ -270,6 +279,8 @@ class Gateway:
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
         if verb == "report":
             self.tasks.spawn(self._report(answer), "reporting limits")
+        elif verb == "instances":
+            answer({one.address.key: one.report() for one in self._instances})
         else:
             self.limiter.reset(*args)
             answer(None)
@@ -283,11 +294,11 @@ class Gateway:
 
     # -- servers ------------------------------------------------------------------------------------------------
 
-    def resume(self, context: RequestContext, server: str) -> None:
+    def resume(self, context: RequestContext, servers: Collection[str]) -> None:
         """Open the `requestState` of a call, so that the server that gave it gets its own back.
 
         Args:
-            server: where the call goes.
+            servers: where the call may go.
 
         Raises:
             Fault: BAD_PARAMS where it is altered, expired, or was given to another agent or for something else.
@@ -296,7 +307,7 @@ class Gateway:
         assert call is not None and call.request_state is not None
         bound = rounds.bond(context.endpoint.path, context.principal.agent, call.method, call.name or "")
         state = rounds.open_state(call.request_state, self.states, bound, time.time())
-        if state is None or state.server != server:
+        if state is None or state.server not in servers:
             raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown or expired requestState")
         call.params[rounds.STATE] = state.inner
         call.instance = state.instance

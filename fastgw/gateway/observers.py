@@ -39,7 +39,7 @@ class RequestMetrics:
         counters.inc("fastgw_requests_total", context.endpoint.path, method, context.outcome)
         if method not in _CALLS:
             return
-        server = context.attempts[-1].target.server if context.attempts else None
+        server = context.attempts[-1].address.server if context.attempts else None
         counters.call((context.tool, server, context.outcome), context.latency, context.overhead, context.sent)
 
 
@@ -57,9 +57,15 @@ class UsageEvents:
 def event(context: RequestContext, access: Access) -> str:
     """The usage event of a request of a known agent, one line of JSON without the line break."""
     server = instance = None
+    is_failover = "false"
     if context.attempts:
-        address = context.attempts[-1].address
+        last = context.attempts[-1]
+        address = last.address
         server, instance = address.server, place(address.url)
+        if context.arm is not None and context.arm.targets:
+            first = context.arm.targets[0]
+            if first.server != server or first.tool != last.target.tool:
+                is_failover = "true"
     seconds = int(context.timestamp)
     verdict, left = context.verdict, "null"
     if verdict is not None and verdict.refused is None and verdict.tightest is not None:
@@ -73,7 +79,7 @@ def event(context: RequestContext, access: Access) -> str:
         f'"outcome":"{context.outcome}","statusCode":{context.status},'
         f'"errorCode":{"null" if error is None else error},'
         f'"refusedBy":{"null" if refused_by is None else quoted(refused_by)},'
-        f'"attempts":{context.sent},"failover":false,"cached":false,'
+        f'"attempts":{context.sent},"failover":{is_failover},"cached":false,'
         f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
         f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
         f'"tokensIn":null,"tokensOut":null,"cost":null,"currency":"{context.snapshot.currency}",'

@@ -41,8 +41,7 @@ from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import relay
 from fastgw.policy import authorise as policies
 from fastgw.protocol import headers, names
-from fastgw.protocol.quick import QuickResult
-from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.attempts import Reply
 
 log = logging.getLogger("fastgw")
 
@@ -207,6 +206,8 @@ async def handle_request(
         upstream = await forward(gateway, context, arm)
         await relay(context, upstream, response, gateway.states)
     except Fault as fault:
+        if context.attempts:
+            gateway.caller.blame(context.attempts[-1], fault)
         await _answer_fault(context, fault, response)
     except asyncio.CancelledError:
         if context.expired:
@@ -279,7 +280,7 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     if arm is None:
         raise offers.unknown(call.method, call.name or "")
     if call.request_state is not None:
-        gateway.resume(context, arm.target.server)
+        gateway.resume(context, [target.server for target in arm.targets])
     return arm
 
 
@@ -296,8 +297,8 @@ async def admit(gateway: Gateway, context: RequestContext) -> None:
             await waiting
 
 
-def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[UpstreamReply | QuickResult]:
-    """Send the call to one instance of a server; to the next one where nothing was sent to the first.
+def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[Reply]:
+    """Send the call to one instance of a server; to the next one where that fails and it may be repeated.
 
     Raises:
         Fault: NO_SERVER, TIMEOUT, LOST, INTERNAL, and what the server's refusals are mapped to.

@@ -17,8 +17,10 @@ from fastgw.protocol.envelope import Message, NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
 from fastgw.protocol.results import Result
 from fastgw.protocol.sealing import NONCE, Sealer
+from fastgw.upstream.attempts import Reply, StreamedReply
 from fastgw.upstream.classify import agent_lacks, not_offered
 from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.transports import lost
 
 _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
 _LOG = frozenset(("level", "logger", "data"))
@@ -28,9 +30,7 @@ _LARGEST_CODE = 2**53 - 1
 """Beyond it most readers of JSON see another number, and a usage event cannot hold it (RFC 8259, section 6)."""
 
 
-async def relay(
-    context: RequestContext, upstream: UpstreamReply | QuickResult, response: ResponseWriter, states: Sealer
-) -> None:
+async def relay(context: RequestContext, upstream: Reply, response: ResponseWriter, states: Sealer) -> None:
     """Hand on every message of the server, the final one as the response.
 
     Args:
@@ -67,12 +67,16 @@ def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
         result = results.read(found.text)
         _complete(context, call, result)
     except results.UnusableResult as wrong:
-        raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
+        raise lost(f"unusable result: {wrong}") from None
     return context.dialect.reply(call.id, _adapted(context, result))
 
 
 async def _relay_messages(
-    context: RequestContext, call: Call, upstream: UpstreamReply, response: ResponseWriter, states: Sealer
+    context: RequestContext,
+    call: Call,
+    upstream: UpstreamReply | StreamedReply,
+    response: ResponseWriter,
+    states: Sealer,
 ) -> None:
     if upstream.streams:
         response.keep_alive()
@@ -95,18 +99,15 @@ async def _relay_messages(
         else:
             _input_required(context, call, result, states if upstream.may_ask else None)
     except results.UnusableResult as wrong:
-        raise Fault(Kind.LOST, detail=f"unusable result: {wrong}", sent=True) from None
+        raise lost(f"unusable result: {wrong}") from None
     context.status = 200
     await response.answer(200, [], context.dialect.reply(call.id, _adapted(context, result)))
 
 
-async def _next(context: RequestContext, upstream: UpstreamReply) -> Message:
+async def _next(context: RequestContext, upstream: UpstreamReply | StreamedReply) -> Message:
     attempt, began = context.attempts[-1], time.monotonic()
     try:
         return await upstream.next()
-    except Fault as fault:
-        attempt.failed_with = fault.kind
-        raise
     finally:
         attempt.waited += time.monotonic() - began
 
@@ -208,7 +209,7 @@ def _opened_error(error: bytes) -> tuple[dict[str, bytes], int]:
             return found, code
     except (NotAMessage, NotJson, ValueError):
         pass
-    raise Fault(Kind.LOST, detail="an error without code and message", sent=True)
+    raise lost("an error without code and message")
 
 
 def _names_uri(found: dict[str, bytes]) -> bool:

@@ -24,6 +24,7 @@ from fastgw.processes.kept import EndedSessions
 from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
+from fastgw.upstream.breaker import BreakerState
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.usage.writer import UsageWriter
 
@@ -43,6 +44,7 @@ heard yet.
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
+CLOSED = BreakerState.CLOSED.value
 MOST_LEVELS = 50_000
 """Sessions whose log level is remembered; beyond it the oldest go back to the default."""
 
@@ -56,6 +58,7 @@ class ControllerProcess:
         self._tasks = BackgroundTasks()
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
+        self._breakers: dict[str, tuple[Any, ...]] = {}
         self._sums = Sums()
         self._writer = UsageWriter(plan.data)
         self._writer.set_targets(plan.sinks)
@@ -74,6 +77,7 @@ class ControllerProcess:
             "end_session": self._end_session,
             "suspect_session": lambda _, key, session: self._ipc_server.announce("suspects", [(key, session)]),
             "set_level": self._set_level,
+            "breaker": self._breaker,
             "sessions": self._adopt,
             "touch": lambda _, sessions: self._control_plane.touched(sessions),
             "delta": lambda worker, delta: self._sums.merge(worker.number, delta),
@@ -182,6 +186,8 @@ class ControllerProcess:
         send("levels", list(self._levels.items()))
         for key, (era, version) in self._control_plane.instance_statuses().items():
             send("instance_status", key, era, version)
+        for key, news in self._breakers.items():
+            send("breaker", key, news)
 
     async def _open_session(self, _: WorkerPeer, *args: Any) -> Any:
         await self._all_adopted.wait()
@@ -205,6 +211,13 @@ class ControllerProcess:
         if len(self._levels) > MOST_LEVELS:
             del self._levels[next(iter(self._levels))]
         await self._ipc_server.announce("levels", [(session, level)])
+
+    def _breaker(self, worker: WorkerPeer, key: str, news: tuple[Any, ...]) -> None:
+        """What became of a breaker in one worker becomes of it in all."""
+        self._breakers.pop(key, None)
+        if news[0] != CLOSED:
+            self._breakers[key] = news
+        self._ipc_server.broadcast("breaker", key, news, but=worker)
 
     def _adopt(self, worker: WorkerPeer, sessions: list[Any]) -> None:
         self._control_plane.adopted(sessions)

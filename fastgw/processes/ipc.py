@@ -178,7 +178,7 @@ class Channel:
             log.error("the message %s could not be taken", name, exc_info=wrong)
             wrong = Fault(Kind.INTERNAL, detail=repr(wrong))
         if number:
-            fault = wrong.kind, wrong.message, wrong.detail, wrong.retry_after, wrong.data
+            fault = wrong.kind, wrong.message, wrong.detail, wrong.retry_after, wrong.data, wrong.failure
             self.send("answer", None, fault, number=number)
 
     def _answered(self, number: int, value: Any, fault: tuple[Any, ...] | None) -> None:
@@ -188,5 +188,6 @@ class Channel:
         if fault is None:
             answer.set_result(value)
         else:
-            kind, message, detail, retry, data = fault
-            answer.set_exception(Fault(kind, message, detail=detail, retry_after=retry, data=data))
+            kind, message, detail, retry, data, failure = fault
+            found = Fault(kind, message, detail=detail, retry_after=retry, data=data, failure=failure)
+            answer.set_exception(found)

@@ -18,6 +18,7 @@ from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
 from fastgw.snapshot.codec import Part, SnapshotDecoder
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream.breaker import BreakerNews
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.usage.spool import Spool
@@ -83,6 +84,10 @@ class IpcClient:
             "activate": self._activate,
             "fresh": served.freshened,
             "instance_status": served.instance_status,
+            "instance_health": lambda key, healthy, drained: served.instance_health(
+                key, healthy=healthy, drained=drained
+            ),
+            "breaker": served.breaker,
             "ended": lambda sessions: _each(served.ended, sessions),
             "levels": lambda levels: _each(served.leveled, levels),
             "suspects": lambda suspects: _each(served.suspected, suspects),
@@ -124,6 +129,11 @@ class IpcClient:
     async def set_level(self, session: str, level: str) -> None:
         """With the controller away it holds here alone, and the log says so."""
         await self._inform("set_level", session, level)
+
+    def breaker(self, instance: str, news: BreakerNews) -> None:
+        """With the controller away the other workers find out by themselves."""
+        if (channel := self._ready()) is not None:
+            channel.send("breaker", instance, tuple(news))
 
     def cancel(self, session: str, request: bytes) -> None:
         if (channel := self._ready()) is not None:

@@ -31,7 +31,7 @@ Own = tuple[str, str]
 """A server's name and its own name for a tool or prompt."""
 Definitions = Mapping[str, Definition]
 """A server's tools by own name, with URIs as this endpoint exposes them. The same object while nothing has changed."""
-TIMES = ("timeout", "max_timeout", "idle_timeout")
+TIMES = ("timeout", "max_timeout", "attempt_timeout", "idle_timeout")
 """Settings of calls that have a place at every level: tool, server, endpoint, top."""
 
 
@@ -139,9 +139,19 @@ class ServerCatalogues:
         """Every name a deny is tried on: as agents see it (empty: none yet), and all it has or could have had."""
         known = [name] if name else []
         for server, own in targets:
-            whole = f"{self.alias(server)}{SEPARATOR}{own}"
-            known += (f"{server}/{own}", own, whole, shortened(whole))
+            for one in (server, *self.settings.servers[server].backup):
+                whole = f"{self.alias(one)}{SEPARATOR}{own}"
+                known += (f"{one}/{own}", own, whole, shortened(whole))
         return tuple(dict.fromkeys(known))
+
+
+def primaries(names: Iterable[str], servers: Mapping[str, ServerSettings]) -> list[str]:
+    """Those that show tools of their own: a backup of one of them has the same ones, and stands in for it unseen."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if not any(name in backups for backups in found.values()):
+            found[name] = servers[name].backup
+    return [name for name in found if not any(name in backups for other, backups in found.items() if other != name)]
 
 
 def times(place: ServerSettings | EndpointSettings | Settings) -> Given:
@@ -185,7 +195,8 @@ class EndpointBuilder:
         self.path = path
         self.endpoint = endpoint
         self.catalogues = cache.catalogues
-        self.servers = tuple(name for name in known if endpoint.servers is None or name in endpoint.servers)
+        here = [name for name in known if endpoint.servers is None or name in endpoint.servers]
+        self.servers = tuple(primaries(here, known))
         self.takes = Filter(endpoint.tools)
         self.tools: dict[str, Definitions] = {}
         self.notices: list[Notice] = []

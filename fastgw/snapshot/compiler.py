@@ -145,7 +145,8 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
     for one in server.url:
         key = instance_key(name, one.url)
         era, version = effective_era(server.era, learned.eras.get(key, (None, "")))
-        addresses.append(Address(key, name, one.url, era, version, one.shown))
+        addresses.append(Address(key, name, one.url, era, version, one.shown, float(one.share or 0)))
+    breaker = server.breaker or catalogues.settings.breaker
     return Backend(
         name=name,
         instances=tuple(addresses),
@@ -159,6 +160,8 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
         start_timeout=server.start_timeout,
         host=next((value for header, value in server.headers.items() if header not in plain), None),
         server_name=tls.server_name if tls else None,
+        backup=server.backup,
+        breaker=(breaker.failures, breaker.open_for),
     )
 
 

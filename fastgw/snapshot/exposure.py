@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 
-from fastgw.catalog.definitions import Definition, DefinitionKind, placeholder, tails
+from fastgw.catalog.definitions import REPEATABLE, Definition, DefinitionKind, placeholder, tails
 from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import ServerNames, assign
-from fastgw.catalog.precedence import Given, first
+from fastgw.catalog.precedence import Given, first, trusted
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.config.rules import match_of
@@ -170,7 +170,11 @@ class ToolExposure(Exposure):
         # While the first one's server has never answered, agents see the next one's that is known.
         known = next((one for one in arm.targets if builder.answered(one.server)), target)
         definition = self._definition(known.server, known.tool)
-        arm = Arm(arm.match, arm.targets, deadlines_of(builder, target.server, given), weight=first(given, "weight", 1))
+        arm = Arm(
+            arm.match, arm.targets, deadlines_of(builder, target.server, given), weight=first(given, "weight", 1),
+            repeatable=bool(trusted(given, "repeatable", hinted=definition.hints(*REPEATABLE))),
+            failover_on=first(given, "failover_on", ("unavailable",)), tool_error=first(given, "tool_error", None),
+        )  # fmt: skip
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
             remarks = (f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it", *remarks)
@@ -228,7 +232,8 @@ class PromptExposure(Exposure):
         target = arm.target
         tails = self.definitions[target.server][target.tool].tails
         shown = ShownTool(entry(quote(name), tails, DefinitionKind.PROMPT.key), ())
-        return replace(arm, deadlines=deadlines_of(self.builder, target.server)), shown, ()
+        deadlines = deadlines_of(self.builder, target.server)
+        return replace(arm, deadlines=deadlines, repeatable=True), shown, ()
 
 
 def deadlines_of(builder: EndpointBuilder, server: str, chain: Sequence[Given] = ()) -> Deadlines:
@@ -241,7 +246,8 @@ def deadlines_of(builder: EndpointBuilder, server: str, chain: Sequence[Given] =
         return Deadlines(
             connect=min(CONNECT, settings.servers[server].timeout or CONNECT),
             first_byte=min(total, first(given, "attempt_timeout", total)),
-            idle=min(total, first(given, "idle_timeout", total)),
+            # An attempt whose answer is a stream may not be silent for longer than any other.
+            idle=min(total, first(given, "idle_timeout", first(given, "attempt_timeout", total))),
             total=total,
             longest=max(total, first(given, "max_timeout", 0.0)),
         )
@@ -261,7 +267,7 @@ def reading_of(builder: EndpointBuilder) -> tuple[Uris, dict[str, Arm], list[Uri
     uris = cache.kept(("uris", path), (servers,), lambda: Uris(mode, servers, only))
     builder.notices.extend(builder.note(one.subject, one.text) for one in uris.tables.notices)
     builder.tools = {server: _definitions(builder, server, uris) for server in builder.servers}
-    readers = {one.server: Arm(None, (), deadlines_of(builder, one.server)) for one in servers}
+    readers = {one.server: Arm(None, (), deadlines_of(builder, one.server), repeatable=True) for one in servers}
     resources, templates = (
         [_section(builder, kind, one.server, uris) for one in servers]
         for kind in (DefinitionKind.RESOURCE, DefinitionKind.TEMPLATE)

@@ -33,6 +33,7 @@ class Address:
         era: `Era.value` it speaks as far as is known, `both` where it speaks either; None while it never answered.
         version: the revision to speak to it, the modern one where it speaks both; empty while unknown.
         shown: the URL as operators may see it: as written in the file, references not filled in, without its query.
+        share: part of the calls that it gets, above 0 to 1; 0.0: an even part of what is left.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Address:
     era: str | None
     version: str
     shown: str = ""
+    share: float = 0.0
 
 
 BOTH_ERAS: Final = "both"
@@ -60,6 +62,9 @@ class Backend:
         start_timeout: seconds that it has for each answer to the controller: `initialize`, a whole list.
         host: value of `Host`, where it is not the URL's.
         server_name: the name its certificate must carry, where that is not the URL's host.
+        backup: servers with the same tools, tried in this order when it cannot take a call.
+        breaker: failures in a row that open an instance's breaker, and for how many seconds.
+        max_in_flight: calls at the same time, in one worker; None: any number. `queue`: how many more may wait.
     """
 
     name: str
@@ -74,6 +79,10 @@ class Backend:
     start_timeout: float = 60.0
     host: str | None = None
     server_name: str | None = None
+    backup: tuple[str, ...] = ()
+    breaker: tuple[int, float] = (5, 30.0)
+    max_in_flight: int | None = None
+    queue: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_call_quantile_seconds": Family(
         "gauge", "Percentiles of the last minute.", ("tool", "server", "outcome", "stage", "quantile")
     ),
+    "fastgw_attempts_failed_total": Family("counter", "Attempts at servers that failed.", ("server", "failure")),
+    "fastgw_failovers_total": Family("counter", "Calls that another instance or server answered.", ("server", "to")),
+    "fastgw_retries_refused_total": Family("counter", "Repeats for which the retry budget had no room.", ("server",)),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
     "fastgw_limit_decisions_total": Family("counter", "Calls that limits decided.", ("how", "outcome")),
     "fastgw_limit_refusals_total": Family("counter", "Refusals by a limit, shadow ones too.", ("limit", "mode")),

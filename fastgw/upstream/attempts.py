@@ -1,41 +1,67 @@
 """Calls from one worker to servers: target by target, instance by instance, each mended where its server says why.
+Which instance is next is in `balancer.py`, when a call may go on to it in `failover.py`.
 
     no session, or a lost one        another: `session_repair.py`
     answered in the other era        the controller probes; asked again where the era has changed, once per attempt
     headers that no longer fit       the controller fetches the definition anew; asked again, once per attempt
 
-Each is asked again only because the server has said that it did not run the call; another instance is asked only
-where nothing was sent. Nothing else is ever sent twice.
+Each is asked again only because the server has said that it did not run the call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from zlib import crc32
+from math import ceil, exp
+from random import uniform
+from typing import Any, Union
 
-from fastgw.catalog.route import Arm
+import msgspec
+
+from fastgw.catalog.route import Arm, Target
+from fastgw.config.instance_urls import label
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import Message
 from fastgw.protocol.headers import ParamHeader
 from fastgw.protocol.names import Era
 from fastgw.protocol.quick import QuickResult
 from fastgw.snapshot.model import BOTH_ERAS, Backend
+from fastgw.telemetry.counters import Counters
+from fastgw.upstream.balancer import Wish, pick
+from fastgw.upstream.breaker import BreakerState
 from fastgw.upstream.call_context import Attempt, Spawn
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, ControllerPort, UpstreamSession
-from fastgw.upstream.instances import Instance, Instances
+from fastgw.upstream.failover import (
+    TOOL_ERROR,
+    RetryBudget,
+    is_server_error,
+    may_follow,
+    says_tool_error,
+)
+from fastgw.upstream.instances import FORGETTING, Instance, Instances
 from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.session_repair import SessionRepair, settle_level
 from fastgw.upstream.sessions import ANYONE
+from fastgw.upstream.transports import down
 
+log = logging.getLogger("fastgw")
+
+Reply = Union[UpstreamReply, "StreamedReply", QuickResult]
+Candidate = tuple[Target, Backend, Instance, str]
+"""Where a call may go, and whose session it uses there."""
 _MODERN = Era.MODERN.value
+_NOT_ITS_FAULT = ("throttled", "refused", "full", TOOL_ERROR)
+"""Failures that say nothing of an instance's health."""
 HEARTBEAT = 0.5
 """Seconds between two words to the controller that a session with a call in flight is in use. With what they wait on
 their way it must stay below `sessions.SHORTEST_IDLE`."""
@@ -44,55 +70,97 @@ their way it must stay below `sessions.SHORTEST_IDLE`."""
 class UpstreamCaller:
     """All calls of one worker."""
 
-    def __init__(self, controller: ControllerPort, instances: Instances, spawn: Spawn) -> None:
+    def __init__(self, controller: ControllerPort, instances: Instances, spawn: Spawn, counters: Counters) -> None:
         self._controller = controller
-        self._instances = instances
+        self._counters = counters
+        self.instances = instances
+        self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
         self._spawn = spawn
         self._repair = SessionRepair(controller, spawn)
         self._beating: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
 
-    async def forward(
+    def forward(
         self, call: Call, principal: Principal, arm: Arm, backends: Mapping[str, Backend], attempts: list[Attempt]
-    ) -> UpstreamReply | QuickResult:
+    ) -> Coroutine[Any, Any, Reply]:
         """Give a call to the first instance that takes it and wait until that begins to answer, or has answered in the
         usual shape; `attempts` gets each attempt, as it begins. Raises Fault NO_SERVER where no instance takes it; else
         what `call` raises.
         """
-        loop = self._loop
-        deadlines, first = arm.deadlines, loop.time()
-        failed: Fault | None = None
-        for target in arm.targets[:1]:  # the others are for when their servers may stand in for each other
-            backend = backends[target.server]
-            known = self._instances.usable.get(target.server)
-            instances = known[1] if known is not None and known[0] is backend else self._instances.of(backend)
-            identity = identity_of(backend, principal, call)
-            tried: tuple[Instance, ...] = ()
-            while (instance := pick(instances, identity, tried, call.instance)) is not None:
-                tried = (*tried, instance)
-                attempt = Attempt(call, target, backend, instance.address, identity, deadlines, loop.time())
-                attempts.append(attempt)
-                began = time.monotonic()
-                try:
-                    attempt.credential = backend.headers
-                    return await self.call(attempt, instance)
-                except Fault as fault:
-                    attempt.sent, attempt.failed_with = fault.sent, fault.kind
-                    if fault.sent or fault.kind is not Kind.NO_SERVER:
-                        raise
-                    failed, deadlines = fault, arm.deadlines.left(loop.time() - first)
-                finally:
-                    attempt.waited += time.monotonic() - began
-        raise failed or Fault(Kind.NO_SERVER, data={"reason": "down"}, retry_after=1)
+        forwarded = ForwardedCall(self, call, principal, arm, backends, attempts, self.loop.time())
+        forwarded.candidates = forwarded.in_order()
+        return forwarded.go_on()
+
+    def blame(self, attempt: Attempt, fault: Fault) -> None:
+        """An answer that began well turned out to be a failure of its server."""
+        if fault.failure and not attempt.failed_with:
+            with suppress(Fault):  # it is not configured any more
+                self.failed(attempt, self.instances.find(attempt.address.key), fault)
+
+    def failed(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
+        """An attempt has failed so: what that means for its instance."""
+        failure, breaker, now = fault.failure, instance.breaker, time.monotonic()
+        attempt.failed_with = failure
+        if not failure:
+            return
+        self._counters.inc("fastgw_attempts_failed_total", attempt.address.server, failure)
+        if failure == "throttled":
+            instance.rests_until = now + (fault.retry_after or 1)
+        if failure in _NOT_ITS_FAULT:
+            instance.judge()
+            return
+        words, jitter = fault.detail or fault.message, uniform(-1, 1)
+        instance.last_error = words, time.time()
+        if attempt.trial:
+            attempt.trial = False
+            opens = breaker.fail_trial(now, words, jitter)
+        else:
+            opens = breaker.fail(now, words, instance.calls, jitter)
+        instance.judge()
+        if opens:
+            breaker.since = time.time()
+            log.warning("%s: its breaker opens for %.1f s: %s", label(instance.address.key), breaker.until - now, words)
+            self._controller.breaker(instance.address.key, breaker.news())
+
+    def answered(self, attempt: Attempt, instance: Instance) -> None:
+        """An attempt was answered, and either failures had gone before or it is the trial of an open breaker."""
+        if instance.breaker.succeed(trial=attempt.trial):
+            attempt.trial = False
+            instance.breaker.since = time.time()
+            instance.judge()
+            log.warning("%s: its breaker closes", label(instance.address.key))
+            self._controller.breaker(instance.address.key, instance.breaker.news())
+
+    def begin_trial(self, attempt: Attempt, instance: Instance) -> None:
+        """This attempt is the one that the breaker lets through."""
+        attempt.trial = True
+        is_due = time.monotonic() >= instance.breaker.until
+        instance.breaker.begin_trial()
+        if is_due:
+            self._controller.breaker(instance.address.key, instance.breaker.news())
+
+    def took_over(self, attempt: Attempt, before: Attempt) -> None:
+        """An attempt was answered after one elsewhere had failed."""
+        self._counters.inc("fastgw_failovers_total", before.address.server, attempt.address.server)
+        with suppress(Fault):
+            self.instances.find(before.address.key).taken_over_by = label(attempt.address.key)
+
+    def may_repeat(self, server: str) -> bool:
+        """Whether a call of this server that was sent may be sent once more; give it back to its `budget`."""
+        calls = sum(one.calls for one in self.instances if one.address.server == server)
+        if self.budgets[server].take(calls):
+            return True
+        self._counters.inc("fastgw_retries_refused_total", server)
+        return False
 
     def suspect(self, key: tuple[str, str], session: str) -> None:
         """A call in this session, by its id, was answered as if the server had lost it; key: (instance, identity)."""
         with suppress(Fault):  # it is not configured any more
-            self._instances.find(key[0]).suspect(key[1], session)
+            self.instances.find(key[0]).suspect(key[1], session)
 
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """Sessions this worker knows, (instance key, identity, session): for a controller that has been restarted."""
-        return [(one.address.key, *known) for one in self._instances for known in one.sessions.items()]
+        return [(one.address.key, *known) for one in self.instances for known in one.sessions.items()]
 
     async def call(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
@@ -139,7 +207,7 @@ class UpstreamCaller:
         self._controller.touch(instance.address.key, identity)
         instance.in_use[identity] += 1
         if self._beating is None:
-            self._beating = self._loop.call_later(HEARTBEAT, self._beat)
+            self._beating = self.loop.call_later(HEARTBEAT, self._beat)
         try:
             reply = await instance.transport.send(attempt)
         except BaseException:
@@ -176,7 +244,7 @@ class UpstreamCaller:
     async def _refresh_headers(self, attempt: Attempt) -> bool:
         """Fetch the tool's headers by its newest definition."""
         try:
-            found = await attempt.in_time(self._controller.refresh(attempt.target.server, attempt.target.tool))
+            found = await attempt.in_time(self._controller.refresh(attempt.address.server, attempt.target.tool))
         except Fault as fault:
             raise Fault(Kind.INTERNAL, detail=f"header mismatch, and no newer definition: {fault}", sent=True) from None
         attempt.target = replace(attempt.target, param_headers=tuple(ParamHeader(*header) for header in found))
@@ -200,10 +268,17 @@ class UpstreamCaller:
 
     def _beat(self) -> None:
         self._beating = None
-        for instance in self._instances:
+        for instance in self.instances:
             for identity in instance.in_use:
                 self._controller.touch(instance.address.key, identity)
-                self._beating = self._beating or self._loop.call_later(HEARTBEAT, self._beat)
+                self._beating = self._beating or self.loop.call_later(HEARTBEAT, self._beat)
+
+
+def _era(known_eras: str, call: Call) -> Era:
+    """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
+    if known_eras == BOTH_ERAS:
+        return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
+    return Era.MODERN if known_eras == _MODERN else Era.LEGACY
 
 
 def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
@@ -215,30 +290,267 @@ def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
     return f"agent:{principal.agent}"
 
 
-def _era(known_eras: str, call: Call) -> Era:
-    """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
-    if known_eras == BOTH_ERAS:
-        return Era.MODERN if call.version == names.MODERN_VERSION else Era.LEGACY
-    return Era.MODERN if known_eras == _MODERN else Era.LEGACY
+class ForwardedCall(msgspec.Struct, eq=False):
+    """One call on its way, from instance to instance until one answers."""
+
+    caller: UpstreamCaller
+    call: Call
+    principal: Principal
+    arm: Arm
+    backends: Mapping[str, Backend]
+    attempts: list[Attempt]
+    begun: float
+    candidates: Iterator[Candidate] = iter(())
+    target: Target | None = None
+    fault: Fault | None = None
+    kept: tuple[Attempt, Reply] | None = None
+    repeats: str = ""
+
+    def in_order(self) -> Iterator[Candidate]:
+        """The instances that may take it: of each target, then of its backups; at last those that are out of order."""
+        caller, call = self.caller, self.call
+        tried: list[Instance] = []
+        for target, backend in self.places():
+            known = caller.instances.usable.get(backend.name)
+            instances = known[1] if known is not None and known[0] is backend else self._instances_of(backend)
+            identity = identity_of(backend, self.principal, call)
+            if len(instances) == 1 and instances[0].usable:
+                tried.append(instances[0])
+                yield target, backend, instances[0], identity
+                continue
+            mine: list[Instance] = []
+            wish = Wish(identity, call.instance, _stays(instances, call))
+            while (instance := pick(instances, wish, mine, time.monotonic())) is not None:
+                mine.append(instance)
+                tried.append(instance)
+                yield target, backend, instance, identity
+        for target, backend in self.places():
+            identity = identity_of(backend, self.principal, call)
+            wish = Wish(identity, call.instance)
+            instances = self._instances_of(backend)
+            while (instance := pick(instances, wish, tried, time.monotonic(), last=True)) is not None:
+                tried.append(instance)
+                yield target, backend, instance, identity
+
+    def places(self) -> Iterator[tuple[Target, Backend]]:
+        """Each target, then the same tool at its backups; less what is under maintenance."""
+        first = self.call.instance
+        for target in self.arm.targets:
+            backend = self.backends[target.server]
+            for one in (backend, *[self.backends[name] for name in backend.backup]):
+                # What a server has asked for goes back to it alone.
+                if one.maintenance is None and (first is None or first.startswith(f"{one.name}|")):
+                    yield target, one
+
+    def _instances_of(self, backend: Backend) -> Sequence[Instance]:
+        try:
+            return self.caller.instances.of(backend)
+        except Fault as fault:
+            self.fault = fault
+            return ()
+
+    async def go_on(self) -> Reply:
+        """Have the next one answer that may be tried. Raises Fault: there is none, or it failed and that is that."""
+        caller, arm, attempts, loop = self.caller, self.arm, self.attempts, self.caller.loop
+        for target, backend, instance, identity in self.candidates:
+            now, deadlines = loop.time(), arm.deadlines
+            if attempts or target is not arm.targets[0]:
+                if not self._may_try(target, now):
+                    break
+                deadlines = deadlines.left(now - self.begun)
+            self.target = target
+            attempt = Attempt(
+                self.call, target, backend, instance.address, identity, deadlines, now, credential=backend.headers
+            )
+            attempts.append(attempt)
+            if not instance.usable and instance.breaker.state is BreakerState.OPEN:
+                caller.begin_trial(attempt, instance)
+            instance.in_flight += 1
+            instance.calls += 1
+            began, reply = time.monotonic(), None
+            try:
+                reply = await caller.call(attempt, instance)
+            except Fault as fault:
+                attempt.sent = fault.sent
+                self.note(attempt, instance, fault)
+                continue
+            finally:
+                ended = time.monotonic()
+                attempt.waited += ended - began
+                if reply is None or self.repeats:
+                    self._let_go(attempt, instance, reply)
+            if type(reply) is UpstreamReply and reply.streams:
+                return StreamedReply(self, attempt, instance, reply)
+            _measure(instance, ended - began, ended)
+            if type(reply) is QuickResult and arm.tool_error is None and len(attempts) == 1:
+                if attempt.trial or instance.breaker.failures:
+                    caller.answered(attempt, instance)
+                return reply
+            if not self.is_refused(
+                attempt, instance, reply if type(reply) is QuickResult else reply.classified.message
+            ):
+                return reply
+            self.kept = attempt, reply
+        return self._last_word()
+
+    def note(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
+        """An attempt has failed."""
+        self.fault = fault
+        self.caller.failed(attempt, instance, fault)
+
+    def is_refused(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> bool:
+        """Whether an answer is one for which the next target is to be asked; what it says of its instance."""
+        arm = self.arm
+        if type(found) is Message and is_server_error(found):
+            fault = Fault(Kind.LOST, detail=f"it answered {found.error!r:.200}", sent=True, failure="server_error")
+            self.caller.failed(attempt, instance, fault)
+        elif attempt.trial or instance.breaker.failures:
+            self.caller.answered(attempt, instance)
+        if arm.tool_error is not None and found is not None and says_tool_error(arm, found):
+            self.caller.failed(attempt, instance, Fault(Kind.INTERNAL, sent=True, failure=TOOL_ERROR))
+            return True
+        if len(self.attempts) > 1:
+            self.caller.took_over(attempt, self.attempts[-2])
+        return False
+
+    def _may_try(self, target: Target, now: float) -> bool:
+        """Whether the last failure lets the call go on, and to this target."""
+        arm, last = self.arm, self.attempts[-1] if self.attempts else None
+        if now - self.begun >= arm.deadlines.total:
+            return False
+        elsewhere = target is not (self.target or arm.targets[0])
+        sent = last is not None and last.sent
+        failure = last.failed_with if last is not None else "unreachable"
+        if self.fault is not None and self.fault.kind is not Kind.NO_SERVER and not failure:
+            return False
+        if not may_follow(arm, self.call, failure, sent=sent, elsewhere=elsewhere):
+            return False
+        if last is not None and sent:
+            server = arm.targets[0].server
+            if not self.caller.may_repeat(server):
+                return False
+            self.repeats = server
+        return True
+
+    def _let_go(self, attempt: Attempt, instance: Instance, reply: Reply | None) -> None:
+        if self.repeats:
+            self.caller.budgets[self.repeats].running -= 1
+            self.repeats = ""
+        if reply is None:
+            instance.in_flight -= 1
+            if attempt.trial:  # cancelled, or not a word about the server: the next call may try
+                instance.breaker.withdraw_trial()
+
+    def _last_word(self) -> Reply:
+        """What the agent hears when nothing is left to be tried."""
+        if self.kept is not None:
+            attempt, reply = self.kept
+            self.attempts.remove(attempt)
+            self.attempts.append(attempt)  # who answers is the last
+            return reply
+        fault = self.fault or down("no instance is in order")
+        fault.sent = fault.sent or any(attempt.sent for attempt in self.attempts)
+        if fault.kind is Kind.NO_SERVER and not fault.sent and fault.failure == "unreachable":
+            fault.retry_after = self._soonest()
+        raise fault
+
+    def _soonest(self) -> int:
+        """Seconds until the first breaker may let a call through, at least 1."""
+        found = [one for _, backend in self.places() for one in self._instances_of(backend)]
+        until = [one.breaker.until for one in found if one.breaker.state is not BreakerState.CLOSED]
+        return max(1, ceil(min(until, default=0.0) - time.monotonic()))
 
 
-def pick(
-    instances: Sequence[Instance], identity: str, tried: Collection[Instance] = (), first: str | None = None
-) -> Instance | None:
-    """The instance to try next: the same first one for the same identity on every worker; None when all were tried.
-
-    Rendezvous hashing (Thaler and Ravishankar, 1998): when an instance goes, only its identities move. `tried` were
-    tried for this call; `first` is the key of the one to begin with where there is still such a one.
+class StreamedReply:
+    """A call whose answer comes as a stream. Until its first message is there nothing has been handed on, so that a
+    failure before that is one like any other.
     """
-    left = [one for one in instances if one not in tried] if tried else instances
-    if len(left) < 2:
-        return left[0] if left else None
-    return min(left, key=lambda one: (one.address.key != first, _rank(one.address.key, identity)))
+
+    streams = True
+
+    def __init__(self, forwarded: ForwardedCall, attempt: Attempt, instance: Instance, reply: UpstreamReply) -> None:
+        self._forwarded = forwarded
+        self._attempt = attempt
+        self._instance = instance
+        self._reply: Any = reply
+        self._has_begun = False
+        self._inner, reply.on_over = reply.on_over, self._over
+
+    @property
+    def may_ask(self) -> bool:
+        """As `UpstreamReply`."""
+        return bool(self._reply.may_ask)
+
+    async def next(self) -> Message:
+        """As `UpstreamReply`."""
+        if self._has_begun:
+            found: Message = await self._reply.next()
+            return found
+        self._has_begun = True
+        try:
+            found = await self._reply.next()
+        except Fault as fault:
+            self._forwarded.note(self._attempt, self._instance, fault)
+            return await self._elsewhere()
+        if self._forwarded.is_refused(self._attempt, self._instance, found if found.method is None else None):
+            self._reply = Final(found)
+            self._forwarded.kept = self._attempt, self
+            return await self._elsewhere()
+        return found
+
+    def renew(self) -> None:
+        """As `UpstreamReply`."""
+        self._reply.renew()
+
+    def close(self) -> None:
+        """As `UpstreamReply`."""
+        self._reply.close()
+
+    async def _elsewhere(self) -> Message:
+        before = len(self._forwarded.attempts)
+        reply = await self._forwarded.go_on()
+        for attempt in self._forwarded.attempts[before:]:
+            attempt.waited = 0.0  # whoever waits for this message measures it, too
+        if type(reply) is QuickResult:
+            self._reply = Final(Message(None, None, None, reply.text, None))
+        elif reply is not self:
+            self._reply = reply
+        found: Message = await self._reply.next()
+        return found
+
+    def _over(self) -> None:
+        self._instance.in_flight -= 1
+        if self._attempt.trial:
+            self._instance.breaker.withdraw_trial()
+        if self._inner is not None:
+            self._inner()
 
 
-def _rank(instance: str, identity: str) -> int:
-    """A number of 32 bits. A CRC alone will not do: two of them differ by the same bits for every identity of a
-    length, so that of three instances one would get half of all; to multiply (a step of lowbias32) ends that.
-    """
-    mixed = crc32(f"{instance}\n{identity}".encode())
-    return (mixed ^ mixed >> 16) * 0x21F0AAAD & 0xFFFFFFFF
+class Final:
+    """An answer that is here already, as the last message of a call."""
+
+    streams = may_ask = False
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    async def next(self) -> Message:
+        return self._message
+
+    def renew(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _measure(instance: Instance, latency: float, now: float) -> None:
+    """A call is over that took so many seconds."""
+    instance.in_flight -= 1
+    if latency < instance.latency:
+        latency += (instance.latency - latency) * exp((instance.measured - now) / FORGETTING)
+    instance.latency, instance.measured = latency, now
+
+
+def _stays(instances: Sequence[Instance], call: Call) -> bool:
+    """Whether calls have a session at the instance they go to, and so return to it."""
+    era = instances[0].found_era or instances[0].address.era if instances else None
+    return era != _MODERN and not (era == BOTH_ERAS and call.version == names.MODERN_VERSION)

@@ -39,8 +39,9 @@ class Attempt(msgspec.Struct, eq=False):
         known_eras: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
         session: in the legacy era, the one it goes in; `lost`: the one before that.
         sent: whether the server may have got the call.
-        failed_with: the fault it ended with; None while it runs, and where it was answered.
+        failed_with: how the server failed, as `Fault.failure`; empty while it runs, and where it was answered.
         waited: seconds spent waiting for the server.
+        trial: it is the one call that an open breaker lets through.
     """
 
     call: Call
@@ -57,8 +58,9 @@ class Attempt(msgspec.Struct, eq=False):
     lost: UpstreamSession | None = None
     mended: tuple[ReplyKind, ...] = ()
     sent: bool = True
-    failed_with: Kind | None = None
+    failed_with: str = ""
     waited: float = 0.0
+    trial: bool = False
 
     def remaining_deadlines(self) -> Deadlines:
         return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)

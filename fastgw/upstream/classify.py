@@ -189,18 +189,22 @@ def _no_response(answer: HttpAnswer, wrong: str, era: Era) -> Classified:
     if 200 < answer.status < 300:
         # No server answers a call so; it may be what a notification before it was answered.
         answer.poison()
-    raise lost(f"status {answer.status} without a response: {wrong}")
+    found = lost(f"status {answer.status} without a response: {wrong}")
+    if answer.status >= 500:
+        found.failure = "server_error"
+    raise found
 
 
 def _turned_away(answer: HttpAnswer, message: Message | None) -> Fault:
     if answer.status in (401, 403):
         detail = f"the server refuses our credential: status {answer.status}"
-        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True)
+        return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True, failure="refused")
     hint = answer.headers.get("retry-after", "").strip()
     wait = max(1, min(int(hint), _LONGEST_WAIT)) if hint.isdecimal() and len(hint) < 10 else None  # it may be a date
     refused = message is None and (answer.status == 429 or wait is not None)
-    detail, data = f"status {answer.status}", {"reason": "busy"}
-    return Fault(Kind.NO_SERVER, detail=detail, data=data, sent=not refused, retry_after=wait or 1)
+    found = Fault(Kind.NO_SERVER, detail=f"status {answer.status}", data={"reason": "busy"}, retry_after=wait or 1)
+    found.sent, found.failure = not refused, "throttled" if answer.status == 429 or wait else "server_error"
+    return found
 
 
 def not_offered(detail: str) -> Fault:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fastgw.upstream.breaker import BreakerNews
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class ControllerPort(Protocol):
 
     def cancel(self, session: str, request: bytes) -> None:
         """Cancel the call with this JSON-RPC id (its JSON text) of this agent's session, whichever worker has it."""
+
+    def breaker(self, instance: str, news: BreakerNews) -> None:
+        """Tell every other worker what became of an instance's breaker."""
 
     def usage(self, event: bytes) -> None:
         """Hand over one usage event, encoded, without a line break. Never waits; the loss is counted."""

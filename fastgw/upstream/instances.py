@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fastgw.config.instance_urls import label
 from fastgw.errors import Fault
 from fastgw.snapshot.model import Address, Backend, Snapshot
+from fastgw.upstream.breaker import Breaker, BreakerNews, BreakerPolicy, BreakerState
 from fastgw.upstream.call_context import Spawn
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.transports import down
@@ -23,10 +25,24 @@ MOST_SESSIONS = 20_000  # sessions at one instance that a worker remembers; the 
 _GRACE = 5.0  # seconds beyond a call's own deadline before its connection may go
 
 
+LEAST_LATENCY = 0.001
+"""Seconds that an instance of which nothing is known counts as taking."""
+FORGETTING = 10.0
+"""Seconds in which an average counts for 1/e of what it was: an instance that was slow is tried again."""
+
+
 class Instance:
     """Everything this process has learned about one address of a server.
 
     Attributes:
+        usable: whether calls go here without a second thought: healthy, not drained, its breaker closed, not throttled.
+        healthy: as the controller's checks found it last; `drained`: an operator wants no calls here.
+        rests_until: CLOCK_MONOTONIC seconds until which it wants no more calls (429, 503 with Retry-After).
+        in_flight, calls: now, and since the start.
+        latency: moving average of its answers in seconds, as of `measured` (CLOCK_MONOTONIC seconds); it rises to a
+            slow answer at once, and falls slowly (peak EWMA).
+        last_error: what went wrong last, and when (Unix seconds); `taken_over_by`: who answered a call in its place
+            last.
         backend, address: as the newest snapshot describes it.
         settings: what the connections `http` were opened with.
         found_era: what the controller has found that it speaks: newer than any snapshot.
@@ -42,11 +58,48 @@ class Instance:
         self.settings: TransportSettings
         self.http: HttpPool
         self.transport: StreamableHttp
+        self.usable = self.healthy = True
+        self.drained = False
+        self.breaker = Breaker(BreakerPolicy(*backend.breaker))
+        self.rests_until = 0.0
+        self.in_flight = self.calls = 0
+        self.latency, self.measured = LEAST_LATENCY, 0.0
+        self.last_error: tuple[str, float] | None = None
+        self.taken_over_by: str | None = None
         self.found_era: str | None = None
         self.sessions: dict[str, UpstreamSession] = {}
         self.suspects: dict[str, tuple[str, int]] = {}
         self.levels: dict[str, tuple[tuple[str, str, int], asyncio.Task[None]]] = {}
         self.in_use: Counter[str] = Counter()
+
+    def judge(self) -> None:
+        """Work `usable` out, after something that it depends on has changed."""
+        is_closed = self.breaker.state is BreakerState.CLOSED
+        self.usable = self.healthy and is_closed and not self.drained and not self.rests_until
+
+    def may_take(self, now: float, *, last: bool) -> bool:
+        """Whether a call may go here; `last`: nothing better is left, so only what must not be counts."""
+        if self.rests_until and now >= self.rests_until:
+            self.rests_until = 0.0
+            self.judge()
+        if self.usable:
+            return True
+        if self.drained:
+            return False
+        if self.breaker.state is BreakerState.CLOSED:
+            return last
+        return (last or self.healthy) and self.breaker.may_try(now, last=last)
+
+    def report(self) -> dict[str, Any]:
+        """What operators want to know of it, fit for JSON."""
+        return {
+            "in_flight": self.in_flight,
+            "calls": self.calls,
+            "latency_ms": round(self.latency * 1000, 3) if self.measured else None,
+            "breaker": {**self.breaker.news()._asdict(), "failures": self.breaker.failures},
+            "last_error": self.last_error,
+            "taken_over_by": self.taken_over_by,
+        }
 
     def keep(self, identity: str, session: UpstreamSession) -> None:
         while len(self.sessions) >= MOST_SESSIONS:
@@ -81,6 +134,8 @@ class Instances:
         self._live: dict[str, Instance] = {}
         self._leaving: dict[str, Instance] = {}
         self._early_eras: dict[str, str] = {}
+        self._marks: dict[str, tuple[bool, bool]] = {}
+        self._news: dict[str, BreakerNews] = {}
         self.usable: dict[str, tuple[Backend, Sequence[Instance]]] = {}
         """What `of` has found, by server; good for that very `Backend` alone."""
 
@@ -153,6 +208,22 @@ class Instances:
         else:
             self._early_eras[key] = era
 
+    def mark(self, key: str, *, healthy: bool, drained: bool) -> None:
+        """How the controller has found an instance, and what an operator wants of it; perhaps one that only the next
+        snapshot has.
+        """
+        self._marks[key] = healthy, drained
+        if (instance := self._live.get(key)) is not None:
+            instance.healthy, instance.drained = healthy, drained
+            instance.judge()
+
+    def adopt(self, key: str, news: BreakerNews, now: float) -> None:
+        """What another worker, or an operator, has to say of an instance's breaker; as `mark`."""
+        self._news[key] = news
+        if (instance := self._live.get(key)) is not None:
+            instance.breaker.adopt(news, now)
+            instance.judge()
+
     async def close(self) -> None:
         for instance in self:
             await instance.transport.close()
@@ -164,12 +235,22 @@ class Instances:
         )
         if known is None or known.settings != settings:
             http = HttpPool(settings)
-            known = known or Instance(backend, address)
+            known = known or self._made(backend, address)
             known.settings, known.http = settings, http
             known.transport = StreamableHttp(http, self._spawn, snapshot.server_info, snapshot.max_reply)
         known.backend, known.address = backend, address
+        known.breaker.policy = BreakerPolicy(*backend.breaker)
         known.found_era = self._early_eras.pop(key, known.found_era)
         return known
+
+    def _made(self, backend: Backend, address: Address) -> Instance:
+        """A new one, with all that was said of it before it was there."""
+        made = Instance(backend, address)
+        made.healthy, made.drained = self._marks.get(address.key, (True, False))
+        if (news := self._news.get(address.key)) is not None:
+            made.breaker.adopt(news, 0.0)
+        made.judge()
+        return made
 
     def _let_go(self, transport: StreamableHttp) -> None:
         self._leaving = {key: one for key, one in self._leaving.items() if one.transport is not transport}

@@ -320,7 +320,8 @@ def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
     elif name and _SESSION_ID.fullmatch(name) is None:
         wrong = "the session id holds characters it must not hold"
     if wrong:
-        raise Fault(Kind.NO_SERVER, detail=wrong, data={"reason": "down"}, retry_after=1)
+        failure = "server_error" if reply.status >= 500 else ""
+        raise Fault(Kind.NO_SERVER, detail=wrong, data={"reason": "down"}, failure=failure, retry_after=1)
     return UpstreamSession(name, str(version), now)
 
 
@@ -335,4 +336,5 @@ def _unsent(wrong: Fault) -> Fault:
     kind = Kind.NO_SERVER if wrong.kind in (Kind.LOST, Kind.INTERNAL) else wrong.kind
     made = ModernOnly if isinstance(wrong, ModernOnly) else Fault
     data = wrong.data or {"reason": "down"}
-    return made(kind, detail=wrong.detail or wrong.message, data=data, retry_after=wrong.retry_after)
+    detail = wrong.detail or wrong.message
+    return made(kind, detail=detail, data=data, failure=wrong.failure, retry_after=wrong.retry_after)

@@ -85,14 +85,10 @@ def test_what_is_inactive_is_told() -> None:
         "quotas",
     ]
     assert [notice.key for notice in notices if not notice.restricts] == [
-        "tools.generate-code.failover_on",
-        "tools.generate-code.tool_error",
-        "tools.generate-code.repeatable",
         "tools.generate-code.tokens",
         "tools.generate-code.price",
         "tools.codegen-anthropic/write_code.price",
         "tools.*-search.cache",
         "health",
-        "breaker",
         "usage.keep",
     ]

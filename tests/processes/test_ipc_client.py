@@ -74,7 +74,15 @@ class Served:
         self.over: list[str] = []
         self.levels: dict[str, str] = {}
         self.eras: dict[str, tuple[str, str]] = {}
+        self.health: dict[str, tuple[bool, bool]] = {}
+        self.breakers: dict[str, tuple[Any, ...]] = {}
         self.withdrawn: list[tuple[str, bytes]] = []
+
+    def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
+        self.health[key] = healthy, drained
+
+    def breaker(self, key: str, news: Any) -> None:
+        self.breakers[key] = tuple(news)
 
     def leveled(self, session: str, level: str) -> None:
         self.levels[session] = level

@@ -69,6 +69,12 @@ class Trivial:
     def suspected(self, key: tuple[str, str], session: str) -> None:
         """Not looked at."""
 
+    def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
+        """Not looked at."""
+
+    def breaker(self, key: str, news: Any) -> None:
+        """Not looked at."""
+
     def leveled(self, session: str, level: str) -> None:
         """Not looked at."""
 

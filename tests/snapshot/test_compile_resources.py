@@ -161,8 +161,8 @@ def test_readers_have_the_times_of_their_server() -> None:
     endpoints = {"/mcp": {"timeout": "7s"}}
     readers = compiled(bring, endpoints=endpoints, a={"timeout": "3s"}).endpoints["/mcp"].readers
     assert readers == {
-        "a": Arm(None, (), Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0, longest=600.0)),
-        "b": Arm(None, (), Deadlines(connect=5.0, first_byte=7.0, idle=7.0, total=7.0, longest=600.0)),
+        "a": Arm(None, (), Deadlines(connect=3.0, first_byte=3.0, idle=3.0, total=3.0, longest=600.0), repeatable=True),
+        "b": Arm(None, (), Deadlines(connect=5.0, first_byte=7.0, idle=7.0, total=7.0, longest=600.0), repeatable=True),
     }
 
 

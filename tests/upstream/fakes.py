@@ -15,6 +15,7 @@ from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.quick import QuickResult
 from fastgw.snapshot.model import Address, Backend
+from fastgw.telemetry.counters import Counters
 from fastgw.upstream.attempts import UpstreamCaller
 from fastgw.upstream.call_context import Attempt, BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
@@ -203,6 +204,7 @@ class FakeKeeper:
     workers: list[UpstreamCaller] = field(default_factory=list)
     """Who hears of suspect sessions."""
     headers: tuple[Any, ...] = ()
+    news: list[tuple[str, Any]] = field(default_factory=list)
     fail: Fault | None = None
 
     async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
@@ -243,6 +245,9 @@ class FakeKeeper:
 
     def cancel(self, session: str, request: bytes) -> None: ...
 
+    def breaker(self, instance: str, news: Any) -> None:
+        self.news.append((instance, news))
+
     def usage(self, event: bytes) -> None: ...
 
 
@@ -258,12 +263,12 @@ class OneInstance(Instances):
 
 def caller_of(controller: Any, wire: Any, spawn: Any) -> UpstreamCaller:
     """One worker's caller of that instance."""
-    return UpstreamCaller(controller, OneInstance(wire, spawn), spawn)
+    return UpstreamCaller(controller, OneInstance(wire, spawn), spawn, Counters())
 
 
 def only(caller: UpstreamCaller) -> Instance:
     """The instance of such a caller."""
-    return caller._instances.only
+    return caller.instances.only
 
 
 async def given(
@@ -272,7 +277,7 @@ async def given(
 ) -> UpstreamReply:  # fmt: skip
     """One attempt at one instance; a result in the usual shape as a call in flight has it."""
     begun = asyncio.get_running_loop().time()
-    one = caller._instances.find(address.key)
+    one = caller.instances.find(address.key)
     one.backend, one.address = backend, address
     attempt = Attempt(call, target, backend, address, identity, deadlines, begun, credential=backend.headers)
     return played(await caller.call(attempt, one))

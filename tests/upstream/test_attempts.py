@@ -3,30 +3,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fastgw.catalog.route import Arm, Deadlines, Target
+from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
-from fastgw.policy.match import Principal
 from fastgw.protocol.headers import ParamHeader
-from fastgw.upstream.attempts import UpstreamCaller, pick
-from fastgw.upstream.call_context import Attempt
+from fastgw.upstream.attempts import UpstreamCaller
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.upstream.instances import Instance
 from fastgw.upstream.reply import UpstreamReply
-from fastgw.upstream.transports.streamable_http import StreamableHttp
 from tests.upstream.fakes import (  # fmt: skip
-    OURS,
     PATIENT,
     SSE,
     TARGET,
     FakeAnswer,
     FakeKeeper,
     FakeWire,
-    OneInstance,
     Sent,
     backend,
     call,
@@ -36,7 +29,6 @@ from tests.upstream.fakes import (  # fmt: skip
     given,
     instance,
     only,
-    played,
     registry,
     result,
     run,
@@ -825,65 +817,3 @@ def test_repeats_share_one_total() -> None:
     world.transport = Timed(in_turn(FakeAnswer(404), good))
     world.ask()
     assert status[1].total < status[0].total
-
-
-# -- from instance to instance ------------------------------------------------------------------------------------
-
-
-async def forwarded(spawn: Any, *answers: Any, **more: Any) -> tuple[list[Attempt], Any]:
-    """The attempts of a call to a server with as many instances as there are answers, and how it ended."""
-    wires = [FakeWire(answer if callable(answer) else lambda _, answer=answer: answer) for answer in answers]
-    urls = [f"http://{number}/mcp" for number in range(len(answers))]
-    of = backend(instances=tuple(instance("modern", url) for url in urls))
-    instances = OneInstance(wires[0], spawn)
-    # The order in which they are tried is that of the answers.
-    known, order = [Instance(of, address) for address in of.instances], []
-    while (one := pick(known, "agent:a", order)) is not None:
-        order.append(one)
-    for one, wire in zip(order, wires, strict=True):
-        instances._live[one.address.key] = one
-        one.http, one.transport = wire, StreamableHttp(wire, spawn, OURS, 1 << 20)
-    attempts: list[Attempt] = []
-    arm = Arm(None, (TARGET, replace(TARGET, server="another")), PATIENT)
-    try:
-        reply = await UpstreamCaller(FakeKeeper("modern"), instances, spawn).forward(
-            call(**more), Principal("a"), arm, {"shop": of}, attempts
-        )
-        return attempts, (await played(reply).next()).result
-    except Fault as fault:
-        return attempts, fault.kind
-
-
-@pytest.mark.parametrize(
-    ("answers", "records", "end"),
-    [
-        ([good], [(True, None)], b'{"content": []}'),
-        ([Fault(Kind.NO_SERVER), good], [(False, Kind.NO_SERVER), (True, None)], b'{"content": []}'),
-        ([Fault(Kind.NO_SERVER), Fault(Kind.NO_SERVER)], [(False, Kind.NO_SERVER)] * 2, Kind.NO_SERVER),
-        ([Fault(Kind.LOST, sent=True), good], [(True, Kind.LOST)], Kind.LOST),
-        ([Fault(Kind.TIMEOUT), good], [(False, Kind.TIMEOUT)], Kind.TIMEOUT),
-    ],
-)
-def test_another_instance_is_asked_only_where_nothing_was_sent(
-    answers: list[Any], records: list[tuple[bool, Kind | None]], end: Any
-) -> None:
-    async def play() -> None:
-        async with registry() as found:
-            attempts, ended = await forwarded(found.spawn, *answers)
-            assert [(one.sent, one.failed_with) for one in attempts] == records
-            assert len({one.address.key for one in attempts}) == len(attempts)
-            assert ended == end
-
-    run(play())
-
-
-def test_the_instance_that_asked_for_input_is_asked_first() -> None:
-    async def play() -> None:
-        async with registry() as found:
-            attempts, _ = await forwarded(found.spawn, good, good, good)
-            others = {f"shop|http://{number}/mcp" for number in range(3)} - {attempts[0].address.key}
-            for key in others:
-                attempts, _ = await forwarded(found.spawn, good, good, good, instance=key)
-                assert [one.address.key for one in attempts] == [key]
-
-    run(play())

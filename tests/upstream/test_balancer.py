@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fastgw.snapshot.model import Address, Backend
-from fastgw.upstream.attempts import pick
+from fastgw.upstream.balancer import Wish, pick
 from fastgw.upstream.instances import Instance
 from tests.upstream.fakes import backend as backend_of
 
@@ -21,7 +21,7 @@ def server(count: int) -> Backend:
 def order(backend: Backend, identity: str, first: str | None = None) -> list[Address]:
     """The instances as a call would try them."""
     instances, found = [Instance(backend, address) for address in backend.instances], []
-    while (one := pick(instances, identity, found, first)) is not None:
+    while (one := pick(instances, Wish(identity, first), found, 0.0)) is not None:
         found.append(one)
     return [one.address for one in found]
 

@@ -187,6 +187,7 @@ class ServerSettings(StrictModel):
     """Seconds after which a catalogue that says nothing about its age is fetched again."""
     timeout: Duration | None = None
     max_timeout: Duration | None = None
+    attempt_timeout: Duration | None = None
     idle_timeout: Duration | None = None
     start_timeout: Duration = 60.0
     """Seconds for each answer to the controller: `initialize`, a whole list."""

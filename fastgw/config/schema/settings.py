@@ -101,6 +101,7 @@ class EndpointSettings(StrictModel):
     refusals: Literal["error", "result"] = "error"
     timeout: Duration | None = None
     max_timeout: Duration | None = None
+    attempt_timeout: Duration | None = None
     idle_timeout: Duration | None = None
     instructions: str = ""
     """Text for agents in `initialize` and `server/discover`."""
@@ -221,6 +222,7 @@ class Settings(StrictModel):
     timeout: Duration = 55.0
     max_timeout: Duration = 600.0
     """However often `timeout` starts anew; never less than `timeout` itself."""
+    attempt_timeout: Duration | None = None
     idle_timeout: Duration | None = None
     health: HealthSettings = HealthSettings()
     breaker: BreakerSettings = BreakerSettings()
