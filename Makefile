@@ -26,7 +26,7 @@ WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian answer' --round
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: run-env ## the gateway and three MCP servers, until Ctrl-C
+run: run-env ## the gateway and some MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
 test: dev-env legacy-env node-env servers-env load-env ## every test but the minutes-long ones

@@ -1,4 +1,4 @@
-"""`fastgw demo`: the gateway and three MCP servers, each a process of its own, until Ctrl-C.
+"""`fastgw demo`: the gateway and MCP servers, each a process of its own, until Ctrl-C.
 
 Ends them in order: the gateway drains, then the servers go. `fastgw.demo` is run, never imported.
 """
@@ -21,6 +21,7 @@ import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastgw.cli.snippets import curl, entry
 from fastgw.cli.terminal import argument_type
@@ -28,7 +29,33 @@ from fastgw.config.addresses import ANY
 from fastgw.config.schema.settings import address
 
 LISTEN, ADMIN = "127.0.0.1:8080", "127.0.0.1:8081"  # where nobody has them yet
-SERVERS = {"deployment": "2025-11-25 and older", "data": "2026-07-28 only", "knowledge": "every revision"}
+SERVERS = {
+    "deployment": "2025-11-25 and older, two instances",
+    "data": "2026-07-28 only",
+    "knowledge": "every revision",
+    "openai and anthropic": "one tool: the second where the first fails",
+}
+PROCESSES = {
+    "deployment": "fastgw.demo.deployment {port} {deployments}",
+    "deployment-2": "fastgw.demo.deployment {port} {deployments}",
+    "data": "fastgw.demo.data {port}",
+    "knowledge": "fastgw.demo.knowledge {port}",
+    "openai": "fastgw.demo.codegen openai {port}",
+    "anthropic": "fastgw.demo.codegen anthropic {port}",
+}
+"""What is run: a module and its arguments."""
+TOOLS = {
+    "generate-code": {
+        "to": [
+            "openai/generate_code",
+            {"server": "anthropic", "tool": "write_code", "arguments": {"prompt": "instructions"}},
+        ],
+        "failover_on": ["unavailable", "timeout", "throttled", "tool_error"],
+        "tool_error": "(?i)overloaded|rate limit",
+        "repeatable": True,
+        "attempt_timeout": "20s",
+    }
+}
 RIGHTS = {
     "engineering": ["*", "prompt:*", "resource:*"],
     "support": ["search-docs", "create-ticket", "db-query", "prompt:summarise-page", "resource:docs://*"],
@@ -59,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
         # Where the user says, or not at all; else at the usual port, or at any.
         listen = _hold(args.listen or LISTEN, ends, *([] if args.listen else [0]))
         admin = _hold(ADMIN, ends, 0)
-        servers = {name: _start(ends, f"fastgw.demo.{name}", stdout=subprocess.PIPE) for name in SERVERS}
+        deployments = folder / "deployments.jsonl"
+        deployments.touch()
+        orders = {name: order.format(port=0, deployments=deployments).split() for name, order in PROCESSES.items()}
+        servers = {name: _start(ends, *order, stdout=subprocess.PIPE) for name, order in orders.items()}
         urls = {name: child.stdout.readline().strip() for name, child in servers.items() if child.stdout}
         if silent := [name for name, url in urls.items() if not url]:
             raise SystemExit(f"fastgw demo: the {silent[0]} server did not start")
@@ -73,13 +103,15 @@ def run(args: argparse.Namespace) -> int:
             if gateway.poll() is not None or time.monotonic() > until:
                 raise SystemExit("fastgw demo: the gateway did not start")
         if not stop.is_set():
-            print(_welcome(listen, admin, keys, folder), flush=True)
+            pids = {name: child.pid for name, child in servers.items()}
+            print(_welcome(listen, admin, keys, folder, pids), flush=True)
         while not stop.wait(LOOK_EVERY):
             if gateway.poll() is not None:
                 raise SystemExit(f"fastgw demo: the gateway ended by itself with exit code {gateway.returncode}")
             for name in [name for name, child in servers.items() if child.poll() is not None]:
                 del servers[name]
-                print(f"{name} is gone: its tools stay listed, calls to them are told so, all others go on", flush=True)
+                again = PROCESSES[name].format(port=urlsplit(urls[name]).port, deployments=deployments)
+                print(f"{name} is gone; to have it again: {sys.executable} -m {again}", flush=True)
         print("\nending: calls in flight first", flush=True)
     return 0
 
@@ -129,7 +161,12 @@ def _settings(urls: dict[str, str], keys: dict[str, str]) -> dict[str, Any]:
         "agents": {f"demo-{name}": {"key": f"sha256:{one}", "claims": {"team": name}} for name, one in digests.items()},
         "policies": [{"name": team, "match": {"claims": {"team": team}}, "allow": may} for team, may in RIGHTS.items()],
         "limits": [TICKETS],
-        "servers": {name: {"url": url} for name, url in urls.items()},
+        "servers": {
+            name: {"url": [urls[name], urls[f"{name}-2"]] if f"{name}-2" in urls else url}
+            for name, url in urls.items()
+            if not name.endswith("-2")
+        },
+        "tools": TOOLS,
         "usage": {"sinks": ["file:usage.jsonl"]},
     }
 
@@ -141,7 +178,7 @@ def _ready(admin: str) -> bool:
     return False
 
 
-def _welcome(listen: str, admin: str, keys: dict[str, str], folder: Path) -> str:
+def _welcome(listen: str, admin: str, keys: dict[str, str], folder: Path, pids: dict[str, int]) -> str:
     host, _, port = listen.rpartition(":")
     endpoint = f"http://{'localhost' if host in ANY else host}:{port}/mcp"
     call = {"name": "search-docs", "arguments": {"query": "configuration"}}
@@ -151,6 +188,7 @@ def _welcome(listen: str, admin: str, keys: dict[str, str], folder: Path) -> str
 endpoint       {endpoint}
 admin          http://{admin}   /readyz /metrics /backends /catalogue
 servers        {", ".join(f"{name} ({revisions})" for name, revisions in SERVERS.items())}
+processes      {", ".join(f"{name} {pid}" for name, pid in pids.items())}
 configuration  {folder / "fastgw.yaml"}
 usage events   {folder / "usage.jsonl"}
 beside tools   resources (docs://readme, shop://tables.sql, ...) and prompts (summarise-page, incident-report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from typing import Annotated, Any
@@ -49,4 +50,4 @@ def db_query(sql: Annotated[str, Field(description="One SELECT, in SQLite's dial
 
 
 if __name__ == "__main__":
-    serve("modern", server)
+    serve("modern", server, int(sys.argv[1]) if sys.argv[1:] else 0)

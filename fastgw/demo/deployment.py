@@ -1,9 +1,15 @@
-"""The *deployment* server: deploys imaginary services to staging, step by step, and remembers what it did."""
+"""The *deployment* server: deploys imaginary services to staging, step by step, and remembers what it did.
+
+`python -m fastgw.demo.deployment [PORT [FILE]]`: servers of one file remember the same.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -21,7 +27,19 @@ Service = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", description="N
 
 
 server = MCPServer("deployment", log_level="WARNING", instructions="Deploys services to the staging environment.")
-deployments: list[dict[str, str]] = []  # the newest first
+remembered = Path(sys.argv[2] if __name__ == "__main__" and sys.argv[2:] else tempfile.mkstemp()[1])
+
+
+def deployments() -> list[dict[str, str]]:
+    """The newest first."""
+    return [json.loads(line) for line in reversed(remembered.read_text(encoding="utf-8").splitlines())]
+
+
+def remember(deployment: dict[str, str]) -> dict[str, str]:
+    """Write it down, and give it back."""
+    with remembered.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(deployment) + "\n")
+    return deployment
 
 
 @server.tool("deploy-to-staging", annotations=ToolAnnotations(destructive_hint=True, idempotent_hint=False))
@@ -33,14 +51,13 @@ async def deploy_to_staging(
         await context.report_progress(done, len(STEPS), step)
         await anyio.sleep(STEP_TIME)
     await context.report_progress(len(STEPS), len(STEPS), "done")
-    deployments.insert(0, {"service": service, "version": version, "at": datetime.now(UTC).isoformat()})
-    return deployments[0]
+    return remember({"service": service, "version": version, "at": datetime.now(UTC).isoformat()})
 
 
 @server.tool("list-deployments", annotations=ToolAnnotations(read_only_hint=True))
 def list_deployments(service: Service | None = None) -> list[dict[str, str]]:
     """What was deployed to staging, the newest first."""
-    return [one for one in deployments if service in (None, one["service"])]
+    return [one for one in deployments() if service in (None, one["service"])]
 
 
 @server.resource("staging://{service}/history", title="A service's deployments", mime_type="application/json")
@@ -59,4 +76,4 @@ def incident_report(service: str) -> str:
 
 
 if __name__ == "__main__":
-    serve("legacy", server)
+    serve("legacy", server, int(sys.argv[1]) if sys.argv[1:] else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -103,4 +104,4 @@ async def complete(
 
 
 if __name__ == "__main__":
-    serve("both", server)
+    serve("both", server, int(sys.argv[1]) if sys.argv[1:] else 0)

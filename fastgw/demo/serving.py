@@ -37,9 +37,9 @@ def of_era(era: Era, server: MCPServer) -> ASGIApp:
     return served
 
 
-def serve(era: Era, server: MCPServer) -> None:
-    """Serve until SIGTERM or SIGINT. Prints one line as soon as the port is open: the URL."""
+def serve(era: Era, server: MCPServer, port: int = 0) -> None:
+    """Serve until SIGTERM or SIGINT, on any free port or this one. Prints one line as soon as it is open: the URL."""
     config = uvicorn.Config(of_era(era, server), log_level="critical", timeout_graceful_shutdown=1)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", port)) as listening:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", flush=True)
         uvicorn.Server(config).run(sockets=[listening])

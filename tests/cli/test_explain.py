@@ -483,7 +483,7 @@ def test_it_is_printed_for_people(file: Path, capsys: Said) -> None:
         "target 1: a, tool x",
         "  instances: h.example:443, h2.example:99; credential: header",
         "  arguments renamed: q to query",
-        "timeouts: total 9 s, max 600 s, attempt 3 s, idle 9 s",
+        "timeouts: total 9 s, max 600 s, attempt 3 s, idle 3 s",
         "limits that count it:",
         "  calls by agent bot, claims.team qa: 100/minute, at most 20 at once (override 1); the call counts 5",
         "  late by agent bot: 9/hour, at most 9 at once; the call counts 5; at most 2 in flight (shadow: not enforced)",

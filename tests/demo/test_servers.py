@@ -1,10 +1,11 @@
-"""What the three servers offer, each in the era the demo serves it in."""
+"""What the servers offer, each in the era the demo serves it in."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from fastgw.demo import data, deployment
+from fastgw.demo import codegen, data, deployment
 from fastgw.demo.knowledge import FILES, PAGES, sections
 from tests.demo.sdk import server
 
@@ -152,9 +153,17 @@ def test_who_files_a_ticket_is_asked_how_urgent_it_is(knowledge: str, mode: str)
     assert told(knowledge, mode, file).endswith(" (normal): It is slow"), "nobody to be asked"
 
 
-def test_deployments_are_told_of_and_are_read_as_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_models_write_code_and_one_is_overloaded_at_times() -> None:
+    assert "by openai" in codegen.generate_code("sort a list")
+    assert "by anthropic" in codegen.write_code("sort a whole shop")
+    with pytest.raises(ToolError, match="overloaded"):
+        codegen.generate_code("a whole shop")
+
+
+def test_deployments_are_told_of_and_are_read_as_of_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(deployment, "STEP_TIME", 0.01)
-    monkeypatch.setattr(deployment, "deployments", [])
+    monkeypatch.setattr(deployment, "remembered", tmp_path / "deployments")
+    (tmp_path / "deployments").touch()
     steps: list[float] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:

@@ -40,6 +40,10 @@ class Demo:
     def key(self, name: str) -> str:
         return self._found(rf"^  {name} +(fgw_\S+)")
 
+    def process_of(self, name: str) -> int:
+        """Process id of one of its servers."""
+        return int(self._found(rf"^processes .*\b(?<!-){name} (\d+)"))
+
     def curl(self) -> Asked:
         """The printed call, as curl would send it."""
         text = self.words[self.words.index("curl -sS") : self.words.index("for an MCP client")]

@@ -6,9 +6,12 @@ What its servers offer, seen by other people's clients, is in `test_clients_*.py
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +21,7 @@ import pytest
 
 from tests.e2e.demo import END_WITHIN, Demo, running, start
 from tests.e2e.gateway import until
-from tests.e2e.http import META, exchange, modern
+from tests.e2e.http import META, Asked, Reply, exchange, modern
 from tests.e2e.tour import TOOLS
 
 
@@ -101,28 +104,63 @@ def test_demos_that_start_at_once_take_ports_of_their_own(demos: list[Demo]) -> 
         assert asyncio.run(exchange(demo.endpoint, asked)).status == 200
 
 
-def test_a_server_that_is_killed_changes_nothing_for_the_others() -> None:
+def test_servers_die_and_come_back_as_the_readme_tells() -> None:
+    """The lines of README's second block of commands, one after the other."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```sh\n(call\(\).*?)```", readme, re.DOTALL)
+    shown = re.findall(r"^(.*?) +call (\S+) '(.*?)' +# (.*)$", block, re.MULTILINE)
+    does = [(order.strip().rstrip(";"), tool, json.loads(arguments)) for order, tool, arguments, _ in shown]
+    assert [order for order, _, _ in does] == ["kill -9 $DEPLOYMENT", "kill -9 $DEPLOYMENT_2", "$AGAIN &"]
+    [model] = re.findall(r"^call (\S+) '(.*?)'", block, re.MULTILINE)
+    again: subprocess.Popen[bytes] | None = None
     with running() as demo:
         key = demo.key("engineering")
 
-        async def listed() -> set[str]:
-            reply = await exchange(demo.endpoint, modern("tools/list", key=key))
-            return {tool["name"] for tool in reply.json()["result"]["tools"]}
+        async def called(tool: str, arguments: Any) -> Reply:
+            sent = [("X-API-Key", key), ("Content-Type", "application/json"), ("Content-Length", f"{len(arguments)}")]
+            return await exchange(f"{demo.endpoint}/tools/{tool}/invoke", Asked(arguments, sent))
+
+        def call(tool: str, arguments: Any) -> Reply:
+            return asyncio.run(called(tool, json.dumps(arguments).encode()))
 
         async def lists_all() -> bool:
-            return await listed() == TOOLS
+            reply = await exchange(demo.endpoint, modern("tools/list", key=key))
+            return {tool["name"] for tool in reply.json()["result"]["tools"]} == TOOLS
+
+        async def answers() -> bool:
+            return (await called(does[2][1], b"{}")).status == 200
 
         asyncio.run(until(lists_all))  # on a busy machine a server may be late for the first look at it
-        [data] = [pid for pid in descendants(demo.process.pid) if b"fastgw.demo.data" in order_of(pid)]
-        os.kill(data, signal.SIGKILL)
-        assert demo.process.stdout is not None
-        assert demo.process.stdout.readline().startswith("data is gone")
-        assert asyncio.run(listed()) == TOOLS
-        gone = modern("tools/call", {"name": "db-query", "arguments": {"sql": "select 1"}}, key=key)
-        error = asyncio.run(exchange(demo.endpoint, gone)).json()["error"]
-        assert (error["code"], error["data"]["reason"], error["data"]["mayHaveRun"]) == (-31001, "down", False)
-        other = modern("tools/call", {"name": "list-deployments", "arguments": {}}, key=key)
-        assert asyncio.run(exchange(demo.endpoint, other)).status == 200
+        try:
+            asyncio.run(until(answers))
+            os.kill(demo.process_of("deployment"), signal.SIGKILL)
+            assert demo.process.stdout is not None
+            told = demo.process.stdout.readline()
+            for _ in range(20):
+                assert call(*does[0][1:]).status == 200, "nobody notices"
+            os.kill(demo.process_of("deployment-2"), signal.SIGKILL)
+            assert demo.process.stdout.readline().startswith("deployment-2 is gone")
+            gone = call(*does[1][1:])
+            error = gone.json()
+            assert (gone.status, error["error"]) == (503, "All MCP backends unavailable")
+            assert error["retryAfter"] >= 1
+            assert error["mayHaveRun"] is False
+            assert asyncio.run(lists_all())
+            command = re.fullmatch(r"deployment is gone; to have it again: (.*)\n", told)
+            assert command is not None
+            again = subprocess.Popen(shlex.split(command.group(1)), stdout=subprocess.PIPE)
+            assert again.stdout is not None
+            assert again.stdout.readline().startswith(b"http://")
+            assert call(*does[2][1:]).status == 200, "the next call finds it"
+            assert "by anthropic" in str(call(model[0], json.loads(model[1])).json())
+            assert "by openai" in str(call(model[0], {"prompt": "sort a list"}).json())
+            os.kill(demo.process_of("openai"), signal.SIGKILL)
+            assert demo.process.stdout.readline().startswith("openai is gone")
+            assert "by anthropic" in str(call(model[0], {"prompt": "sort a list"}).json())
+        finally:
+            if again is not None:
+                again.kill()
+                again.wait()
     assert demo.process.returncode == 0
 
 
@@ -130,18 +168,11 @@ def test_a_server_that_is_killed_changes_nothing_for_the_others() -> None:
 def test_it_ends_all_that_it_started_and_exits_with_0(demos: list[Demo], at: int, number: signal.Signals) -> None:
     process = demos[at].process
     family = descendants(process.pid)
-    assert len(family) >= 3 + 1 + 1 + 2, "three servers, supervisor, controller, two workers"
+    assert len(family) >= 6 + 1 + 1 + 2, "six servers, supervisor, controller, two workers"
     process.send_signal(number)
     process.communicate(timeout=END_WITHIN)
     assert process.returncode == 0
     assert [pid for pid in family if alive(pid)] == []
-
-
-def order_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def descendants(root: int) -> list[int]:

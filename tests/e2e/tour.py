@@ -22,7 +22,7 @@ from fastgw.demo.knowledge import PAGES, sections
 CLIENTS = Path(__file__).parent / "clients"
 MODERN = "2026-07-28"
 PATIENCE = 60  # seconds for a whole tour
-TOOLS = {"deploy-to-staging", "list-deployments", "db-query", "search-docs", "create-ticket"}
+TOOLS = {"deploy-to-staging", "list-deployments", "db-query", "search-docs", "create-ticket", "generate-code"}
 PROMPTS = {"summarise-page", "incident-report"}
 DOCS = {f"docs://{name}" for name in PAGES}
 RESOURCES = {*DOCS, "shop://tables.sql"}
