@@ -102,14 +102,6 @@ class Definition:
     tails: tuple[bytes, ...]
     param_headers: tuple[ParamHeader, ...] = ()
 
-    def hints(self, *hints: str) -> bool:
-        """Whether its server says one of these of a tool."""
-        written = self.members.get("annotations", b"")
-        if not written:
-            return False
-        found = members(written)
-        return any(found.get(hint) == b"true" for hint in hints)
-
 
 def parse_definitions(
     kind: DefinitionKind, server: str, array: bytes

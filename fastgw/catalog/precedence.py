@@ -15,17 +15,13 @@ Given = Mapping[str, Any]
 """The settings that are written in one place: key to value. A key that is not there is not set."""
 
 
-class PatternSettings(dict[str, Any]):
-    """`Given` of an entry whose key is a pattern: the operator has not named the tool."""
-
-
 class Precedence:
     """The entries of `tools:`, by key (`server/tool`, a name, or a pattern), in the order of the file."""
 
     def __init__(self, entries: Mapping[str, Given]) -> None:
         self._exact = {key: given for key, given in entries.items() if given and not is_wild(key)}
         wild = [(key, given) for key, given in entries.items() if given and is_wild(key)]
-        self._rows = [PatternSettings(given) for _, given in wild]
+        self._rows = [given for _, given in wild]
         bits = [(key, 1 << at) for at, (key, _) in enumerate(wild)]
         self._names = Masks(row for row in bits if "/" not in row[0])
         self._sources = Masks(row for row in bits if "/" in row[0])
@@ -35,8 +31,11 @@ class Precedence:
 
     def chain(self, name: str, source: str) -> list[Given]:
         """The entries that speak of a tool, nearest first."""
-        exact = [self._exact[key] for key in (source, name) if key in self._exact]
-        return exact + self._fitting(self._names.of(name) | self._sources.of(source))
+        return self.exact(name, source) + self._fitting(self._names.of(name) | self._sources.of(source))
+
+    def exact(self, name: str, source: str) -> list[Given]:
+        """Of these, those that name it in full."""
+        return [self._exact[key] for key in (source, name) if key in self._exact]
 
     def hidden(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> bool:
         """Whether a tool is hidden. `hidden: true` is tried on every name it has, `false` where agents see it.
@@ -79,10 +78,3 @@ def first(chain: Sequence[Given], key: str, default: Any) -> Any:
         if value is not None:
             return value
     return default
-
-
-def trusted(chain: Sequence[Given], key: str, *, hinted: bool) -> Any:
-    """The nearest value of a setting that is about what the tool does; None where there is none. Under the tool's own
-    name the operator's word is enough, a pattern speaks only of tools that are `hinted`: their servers say so, too.
-    """
-    return first([given for given in chain if hinted or not isinstance(given, PatternSettings)], key, None)

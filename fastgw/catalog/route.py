@@ -92,6 +92,7 @@ class Arm:
         repeatable: a second run does no harm.
         failover_on: what sends a call to the next target: `unavailable`, `timeout`, `throttled`, `tool_error`.
         tool_error: pattern of error texts that count as `tool_error`; None: none does.
+        cache: seconds for which results of its calls are kept; 0.0: none is.
     """
 
     match: Match | None
@@ -104,6 +105,7 @@ class Arm:
     repeatable: bool = False
     failover_on: tuple[str, ...] = ("unavailable",)
     tool_error: str | None = None
+    cache: float = 0.0
 
     @property
     def target(self) -> Target:

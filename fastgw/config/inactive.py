@@ -74,7 +74,6 @@ HARMLESS = (
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("servers.*.health", "the server is not probed"),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
-    InactiveRow("tools.*.cache", "every call goes to its server"),
     InactiveRow("tools.*.tokens", "no tokens are counted"),
     InactiveRow("tools.*.price", "no cost is computed"),
     InactiveRow("tools.*.reserve", "there are no quotas to reserve in"),

@@ -13,6 +13,7 @@ import msgspec
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault
 from fastgw.gateway.access import Access
+from fastgw.gateway.result_cache import Flight
 from fastgw.limits.batch import AwaitedAdmission
 from fastgw.policy.limits import LimitVerdict
 from fastgw.policy.match import ANONYMOUS, Principal
@@ -56,6 +57,8 @@ class RequestContext(msgspec.Struct, eq=False):
         admission: what it asked of the limits; stands here before that is waited for.
         verdict: what the limits said; None where none speaks of it.
         attempts: to have it answered by a server, in order.
+        cached: its result is that of an equal call; waited: seconds that it waited for one.
+        flight: what equal calls wait for while this one is under way; None where its results are not kept.
         latency: seconds that it took, once it is over; of these it was not waiting for servers in `overhead`.
         sent: how many attempts may have reached a server, once it is over.
         held: bytes of its body that count against the worker's budget.
@@ -83,6 +86,9 @@ class RequestContext(msgspec.Struct, eq=False):
     arm: Arm | None = None
     tool: str | None = None
     attempts: list[Attempt] = []
+    cached: bool = False
+    waited: float = 0.0
+    flight: Flight | None = None
     latency: float = 0.0
     overhead: float = 0.0
     sent: int = 0
@@ -123,6 +129,8 @@ class RequestContext(msgspec.Struct, eq=False):
     def end(self, now: float) -> None:
         """It is answered, or will not be, at `now` (CLOCK_MONOTONIC seconds): what observers want to know."""
         self.latency = waiting = now - self.started
+        if self.waited:
+            waiting -= self.waited
         for attempt in self.attempts:
             waiting -= attempt.waited
             self.sent += attempt.sent

@@ -21,6 +21,7 @@ from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.refusals import RefusalLog
+from fastgw.gateway.result_cache import ResultCache
 from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import headers, rounds
 from fastgw.protocol.sealing import Sealer
@@ -62,6 +63,7 @@ class Gateway:
         self.limiter = limiter
         self.tasks = tasks
         self.refusal_log = RefusalLog()
+        self.results = ResultCache(counters)
         self.life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
@@ -189,6 +191,8 @@ class Gateway:
 
     def settle(self, context: RequestContext) -> None:
         """The call is over, however it ended: the gates get back what they gave, the observers hear of it."""
+        if context.flight is not None:
+            self.results.settle(context.flight, context.outcome)
         for gate in self._settled_gates:
             gate.settle(context)
         self._running.discard(context)

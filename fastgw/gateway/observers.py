@@ -79,7 +79,7 @@ def event(context: RequestContext, access: Access) -> str:
         f'"outcome":"{context.outcome}","statusCode":{context.status},'
         f'"errorCode":{"null" if error is None else error},'
         f'"refusedBy":{"null" if refused_by is None else quoted(refused_by)},'
-        f'"attempts":{context.sent},"failover":{is_failover},"cached":false,'
+        f'"attempts":{context.sent},"failover":{is_failover},"cached":{"true" if context.cached else "false"},'
         f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
         f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
         f'"tokensIn":null,"tokensOut":null,"cost":null,"currency":"{context.snapshot.currency}",'

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastgw.catalog.route import Arm, arm_for
 from fastgw.catalog.validation import prepare_arguments
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import cors, entry_points, offers
+from fastgw.gateway.admission import MOST_IN_FLIGHT
 from fastgw.gateway.connection import (
     AgentConnection,
     BatchResponse,
@@ -38,7 +40,8 @@ from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, refusal_headers
 from fastgw.gateway.entry_points import MESSAGES, EntryPoint
 from fastgw.gateway.gateway import Gateway
-from fastgw.gateway.relay import relay
+from fastgw.gateway.relay import answer_again, relay
+from fastgw.gateway.result_cache import Flight, KeptResult, key_of
 from fastgw.policy import authorise as policies
 from fastgw.protocol import headers, names
 from fastgw.upstream.attempts import Reply
@@ -172,7 +175,7 @@ async def answer_batch(
         response = BatchResponse(own, room)
         replies.append(response)
         if item.fault is not None:
-            await _answer_fault(own, item.fault, response)
+            await _answer_fault(gateway, own, item.fault, response)
             gateway.record(own)
         else:
             work.append(gateway.tasks.spawn(handle_request(gateway, own, item, response), "message of a batch"))
@@ -202,29 +205,33 @@ async def handle_request(
             await response.answer(200, found.headers, found.dialect.reply(found.call.id, answer))
             return
         arm = authorise(gateway, context)
-        await admit(gateway, context)
-        upstream = await forward(gateway, context, arm)
-        await relay(context, upstream, response, gateway.states)
+        going = await answer_by_cache(gateway, context, arm, response) if arm.cache else arm
+        if going is not None:
+            await admit(gateway, context)
+            upstream = await forward(gateway, context, going)
+            await relay(context, upstream, response, gateway.states)
     except Fault as fault:
-        if context.attempts:
-            gateway.caller.blame(context.attempts[-1], fault)
-        await _answer_fault(context, fault, response)
+        await _answer_fault(gateway, context, fault, response)
     except asyncio.CancelledError:
         if context.expired:
             kind = Kind.LOST if context.times_sent else Kind.FULL
-            await _answer_fault(context, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), response)
+            await _answer_fault(
+                gateway, context, Fault(kind, "The gateway is stopping", sent=kind is Kind.LOST), response
+            )
         elif context.withdrawn:
             await response.close_unanswered()
         elif not context.agent_gone:
             raise
     except Exception as wrong:  # whatever it is, the agent gets an id that stands in the log
         log.exception("%s failed: %r", context.request_id, wrong)
-        await _answer_fault(context, Fault(Kind.INTERNAL, sent=context.times_sent > 0), response)
+        await _answer_fault(gateway, context, Fault(Kind.INTERNAL, sent=context.times_sent > 0), response)
     finally:
         settle(gateway, context)
 
 
-async def _answer_fault(context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
+async def _answer_fault(gateway: Gateway, context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
+    if context.attempts:
+        gateway.caller.blame(context.attempts[-1], fault)
     context.refuse(fault)
     status = context.dialect.status(fault)
     body = context.dialect.refusal(fault, context.reply_to, context.request_id)
@@ -282,6 +289,33 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     if call.request_state is not None:
         gateway.resume(context, [target.server for target in arm.targets])
     return arm
+
+
+async def answer_by_cache(gateway: Gateway, context: RequestContext, arm: Arm, response: ResponseWriter) -> Arm | None:
+    """Answer the call by the result of an equal one, kept or under way; where there is none, the arm to go by, with the
+    time that is left. What is answered so takes nothing of what gates give, so it passes none.
+
+    Raises:
+        Fault: TIMEOUT where an equal call takes too long.
+    """
+    assert context.call is not None
+    key = key_of(context.endpoint.path, context.principal, context.call, arm)
+    if key is None:
+        return arm
+    found: KeptResult | Flight | None = gateway.results.get(key)
+    if found is None:
+        if gateway.in_flight > MOST_IN_FLIGHT:  # refused by the first gate: who waits is carried as well
+            return arm
+        began = time.monotonic()
+        try:
+            found = await gateway.results.share(key, arm.deadlines)
+        finally:
+            context.waited = time.monotonic() - began
+    if isinstance(found, KeptResult):
+        await response.answer(200, [], answer_again(context, found))
+        return None
+    context.flight = found
+    return replace(arm, deadlines=arm.deadlines.left(context.waited))
 
 
 async def admit(gateway: Gateway, context: RequestContext) -> None:

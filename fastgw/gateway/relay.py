@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from math import inf
 
 from fastgw.catalog import validation
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import offers
 from fastgw.gateway.connection import ResponseWriter
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.result_cache import KeptResult
 from fastgw.protocol import envelope, links, names, results, rounds
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message, NotAMessage, NotJson
@@ -45,7 +47,10 @@ async def relay(context: RequestContext, upstream: Reply, response: ResponseWrit
     assert call is not None
     if type(upstream) is QuickResult:
         context.status = 200
-        await response.answer(200, [], _answered(context, call, upstream))
+        answer = _answered(context, call, upstream)
+        if context.flight is not None:
+            _complete_flight(context, upstream)
+        await response.answer(200, [], answer)
         return
     try:
         await _relay_messages(context, call, upstream, response, states)
@@ -68,7 +73,33 @@ def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
         _complete(context, call, result)
     except results.UnusableResult as wrong:
         raise lost(f"unusable result: {wrong}") from None
-    return context.dialect.reply(call.id, _adapted(context, result))
+    return context.dialect.reply(call.id, _adapted(context, result, server))
+
+
+def answer_again(context: RequestContext, kept: KeptResult) -> bytes:
+    """The whole answer around the result of an equal call, made for this agent."""
+    call, endpoint, found = context.call, context.endpoint, kept.result
+    assert call is not None
+    context.outcome, context.status, context.cached = "ok", 200, True
+    if isinstance(found, QuickResult):
+        if not (kept.server in endpoint.readers and endpoint.uris.rewrites(kept.server)):
+            answer = context.dialect.quick_reply(call.id, found, context.snapshot.server_info)
+            if answer is not None:
+                return answer
+        found = found.text
+    result = results.read(found)
+    if "ttlMs" in result.members:  # what is left of it, or less
+        result.members["ttlMs"] = b"%d" % max(0, (kept.expires - time.monotonic()) * 1000)
+    return context.dialect.reply(call.id, _adapted(context, result, kept.server))
+
+
+def _complete_flight(context: RequestContext, result: QuickResult | bytes, fresh: float = inf) -> None:
+    """Let equal calls have the result before this call's agent has read its answer: it may read slowly."""
+    assert context.flight is not None
+    if context.outcome == "ok":
+        context.flight.complete(result, _server(context), fresh)
+    else:
+        context.flight.fail()
 
 
 async def _relay_messages(
@@ -98,10 +129,12 @@ async def _relay_messages(
             _complete(context, call, result)
         else:
             _input_required(context, call, result, states if upstream.may_ask else None)
+        if context.flight is not None:
+            _complete_flight(context, message.result or b"", result.fresh)
     except results.UnusableResult as wrong:
         raise lost(f"unusable result: {wrong}") from None
     context.status = 200
-    await response.answer(200, [], context.dialect.reply(call.id, _adapted(context, result)))
+    await response.answer(200, [], context.dialect.reply(call.id, _adapted(context, result, _server(context))))
 
 
 async def _next(context: RequestContext, upstream: UpstreamReply | StreamedReply) -> Message:
@@ -124,9 +157,9 @@ def _complete(context: RequestContext, call: Call, result: Result) -> None:
     context.outcome = "tool_error" if result.is_error else "ok"
 
 
-def _adapted(context: RequestContext, result: Result) -> bytes:
-    """The result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
-    uris, server = context.endpoint.uris, _server(context)
+def _adapted(context: RequestContext, result: Result, server: str) -> bytes:
+    """This server's result as the agent gets it: in its revision, under the URIs it knows, as JSON text."""
+    uris = context.endpoint.uris
     if uris.rewrites(server):
         exposed = partial(uris.exposed, server)
         result.members = links.rewritten(result.members, exposed)

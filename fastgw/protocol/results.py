@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 import msgspec
 
@@ -21,6 +22,8 @@ _RESULT = frozenset(("resultType", "_meta", "isError", "content", "structuredCon
 _OPTIONAL = ("_meta", "isError", "resultType")
 """Null in place of these counts as left out, as with every client."""
 _META = frozenset((names.META_SERVER,))
+_MOST_DIGITS = 12
+"""Of a `ttlMs`: some thirty years."""
 _NO_LINKS = "2025-03-26"
 """The revision before structured content and resource links."""
 
@@ -40,6 +43,18 @@ class Result:
     def is_error(self) -> bool:
         """Whether the tool itself says that it failed."""
         return self.members.get("isError") == b"true"
+
+    @property
+    def fresh(self) -> float:
+        """Seconds for which its server lets it be kept for whom it was given to (2026-07-28, Base Protocol, Caching):
+        infinite where it does not say, 0.0 where what it says cannot be understood.
+        """
+        ttl, scope = self.members.get("ttlMs", b"null"), self.members.get("cacheScope", b"null")
+        if scope not in (b"null", b'"public"', b'"private"'):
+            return 0.0
+        if ttl == b"null":
+            return inf
+        return int(ttl) / 1000 if ttl.isdigit() and len(ttl) <= _MOST_DIGITS else 0.0
 
     @property
     def kind(self) -> str:

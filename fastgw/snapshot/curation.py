@@ -37,6 +37,8 @@ ConfiguredArm = tuple[Arm, ShownTool | None, tuple[str, ...]]
 """An arm as the settings of its first target say, what those are shown who take it (None: it has no target here), and
 remarks for the operator.
 """
+READ_ONLY = ("readOnlyHint",)
+"""By which a tool says that equal calls may be answered alike."""
 
 
 def curated(
@@ -65,6 +67,30 @@ def curated(
         _refuse_their_names(arm)
         remarks = (*_unknown_arguments(arm, definition), *remarks)
     return arm, shown, tuple(remarks)
+
+
+def trusted(
+    key: str, exact: Sequence[Given], chain: Sequence[Given], targets: Iterable[Definition], hints: Sequence[str]
+) -> Any:
+    """The nearest value of a setting by which a tool is trusted to do no harm; None where there is none. Entries that
+    name the tool count, for that is the operator's word; patterns only where the tool says so itself.
+
+    Args:
+        exact: the settings that name it; chain: these and those of patterns, nearest first.
+        targets: the definitions of all that its calls may go to.
+        hints: `annotations` of which one must be true in each of these.
+    """
+    value = first(exact, key, None)
+    if value is None:
+        value = first(chain, key, None)
+        if value is not None and not all(_claims(one, hints) for one in targets):
+            return None
+    return value
+
+
+def _claims(definition: Definition, hints: Sequence[str]) -> bool:
+    claimed = members(definition.members.get("annotations", b"{}"))
+    return any(claimed.get(hint) == b"true" for hint in hints)
 
 
 def _shown_tool(

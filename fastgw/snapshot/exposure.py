@@ -14,7 +14,7 @@ from fastgw.catalog.definitions import REPEATABLE, Definition, DefinitionKind, p
 from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.naming import ServerNames, assign
-from fastgw.catalog.precedence import Given, first, trusted
+from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.config.rules import match_of
@@ -25,7 +25,7 @@ from fastgw.policy.patterns import PROMPT
 from fastgw.protocol import links
 from fastgw.protocol.envelope import quote
 from fastgw.snapshot.cache import Definitions, EndpointBuilder, Own, times
-from fastgw.snapshot.curation import ConfiguredArm, ShownTool, curated
+from fastgw.snapshot.curation import READ_ONLY, ConfiguredArm, ShownTool, curated, trusted
 from fastgw.snapshot.model import entry
 from fastgw.snapshot.visibility import ExposedTool, ExposedUri, ToolSection, UriSection
 
@@ -166,15 +166,22 @@ class ToolExposure(Exposure):
 
     def configured(self, name: str, arm: Arm) -> ConfiguredArm:
         builder, target = self.builder, arm.target
-        given = builder.catalogues.places.chain(name, f"{target.server}/{target.tool}")
+        place = name, f"{target.server}/{target.tool}"
+        exact, given = builder.catalogues.places.exact(*place), builder.catalogues.places.chain(*place)
         # While the first one's server has never answered, agents see the next one's that is known.
         known = next((one for one in arm.targets if builder.answered(one.server)), target)
         definition = self._definition(known.server, known.tool)
+        targets = [self._definition(to.server, to.tool) for to in arm.targets]
         arm = Arm(
-            arm.match, arm.targets, deadlines_of(builder, target.server, given), weight=first(given, "weight", 1),
-            repeatable=bool(trusted(given, "repeatable", hinted=definition.hints(*REPEATABLE))),
-            failover_on=first(given, "failover_on", ("unavailable",)), tool_error=first(given, "tool_error", None),
-        )  # fmt: skip
+            arm.match,
+            arm.targets,
+            deadlines_of(builder, target.server, given),
+            weight=first(given, "weight", 1),
+            repeatable=trusted("repeatable", exact, given, targets, REPEATABLE) or False,
+            failover_on=first(given, "failover_on", ("unavailable",)),
+            tool_error=first(given, "tool_error", None),
+            cache=trusted("cache", exact, given, targets, READ_ONLY) or 0.0,
+        )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
             remarks = (f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it", *remarks)

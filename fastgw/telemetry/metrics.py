@@ -35,6 +35,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_failovers_total": Family("counter", "Calls that another instance or server answered.", ("server", "to")),
     "fastgw_retries_refused_total": Family("counter", "Repeats for which the retry budget had no room.", ("server",)),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
+    "fastgw_cache_total": Family("counter", "Calls of tools whose results are kept.", ("outcome",)),
+    "fastgw_cache_bytes": Family("gauge", "Bytes of results that workers keep."),
     "fastgw_limit_decisions_total": Family("counter", "Calls that limits decided.", ("how", "outcome")),
     "fastgw_limit_refusals_total": Family("counter", "Refusals by a limit, shadow ones too.", ("limit", "mode")),
     "fastgw_limit_fail_open_total": Family("counter", "Calls let through unchecked, the store away.", ("limit",)),

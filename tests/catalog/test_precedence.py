@@ -20,6 +20,13 @@ def test_each_setting_has_its_own_nearest_place() -> None:
     assert [first(chain, key, None) for key in ("timeout", "idle_timeout", "attempt_timeout", "cache")] == [1, 2, 4, 9]
 
 
+def test_those_that_name_a_tool_stand_before_patterns() -> None:
+    exact = PLACES.exact("find", "s/search")
+    assert exact == [{"timeout": 1}, {"timeout": 2, "idle_timeout": 2}]
+    assert PLACES.chain("find", "s/search")[:2] == exact
+    assert PLACES.exact("fast", "s/other") == []
+
+
 def test_a_null_is_not_set() -> None:
     assert first([{"timeout": None}, {"timeout": 5}], "timeout", 0) == 5
     assert first([], "timeout", 55) == 55

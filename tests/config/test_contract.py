@@ -88,7 +88,6 @@ def test_what_is_inactive_is_told() -> None:
         "tools.generate-code.tokens",
         "tools.generate-code.price",
         "tools.codegen-anthropic/write_code.price",
-        "tools.*-search.cache",
         "health",
         "usage.keep",
     ]

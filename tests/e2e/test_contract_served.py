@@ -68,7 +68,6 @@ HARMLESS = {
     "89:5: tools.generate-code.tokens": "no tokens are counted",
     "90:5: tools.generate-code.price": "no cost is computed",
     "91:34: tools.codegen-anthropic/write_code.price": "no cost is computed",
-    "93:23: tools.*-search.cache": "every call goes to its server",
     "108:1: health": "servers are not probed",
     "109:1: breaker": "a failing server is still called",
     "112:9: usage.keep": "no event is kept under data",

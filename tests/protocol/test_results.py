@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from fastgw.protocol import results
@@ -53,6 +55,27 @@ def test_null_in_place_of_what_a_server_may_leave_out_counts_as_left_out() -> No
     found = results.read(b'{"_meta":null,"isError":null,"resultType":null,"content":[],"other":null}')
     assert (found.is_error, found.kind, found.meta) == (False, "complete", {})
     assert found.members == {"content": b"[]", "other": b"null"}
+
+
+@pytest.mark.parametrize(
+    ("said", "fresh"),
+    [
+        (b"", inf),
+        (b',"ttlMs":null,"cacheScope":null', inf),
+        (b',"cacheScope":"private"', inf),
+        (b',"ttlMs":1500', 1.5),
+        (b',"ttlMs":1500,"cacheScope":"public"', 1.5),
+        (b',"ttlMs":0', 0.0),
+        (b',"ttlMs":-1', 0.0),
+        (b',"ttlMs":1e3', 0.0),
+        (b',"ttlMs":"1500"', 0.0),
+        (b',"ttlMs":1234567890123', 0.0),
+        (b',"ttlMs":1500,"cacheScope":"nobody"', 0.0),
+        (b',"cacheScope":1', 0.0),
+    ],
+)
+def test_how_long_a_result_may_be_kept_is_its_server_s_to_say(said: bytes, fresh: float) -> None:
+    assert results.read(b'{"content":[]' + said + b"}").fresh == fresh
 
 
 def test_is_error() -> None:

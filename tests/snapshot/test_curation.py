@@ -234,3 +234,40 @@ def test_values_of_the_file_are_exact(tmp_path: Path) -> None:
         b'"list":[null,"7","007"]}'
     )
     assert json_text(tool.defaults) == b'{"deep":{"er":[true,1.0e400]}}'
+
+
+# -- results that are kept ------------------------------------------------------------------------------------------
+
+
+def says(**hints: bool) -> dict[str, Any]:
+    return {**FIND, "annotations": hints}
+
+
+@pytest.mark.parametrize("key", ["*", "fi*", "a/*", "*/find"])
+def test_a_pattern_gives_cache_to_what_calls_itself_read_only(key: str) -> None:
+    tools = {key: {"cache": "30s"}}
+    assert arm(tools, tool=says(readOnlyHint=True)).cache == 30.0
+    for other in (FIND, says(readOnlyHint=False), says(idempotentHint=True), says(destructiveHint=False)):
+        assert arm(tools, tool=other).cache == 0.0
+
+
+@pytest.mark.parametrize("key", ["find", "a/find"])
+def test_under_a_name_the_operator_s_word_is_enough(key: str) -> None:
+    assert arm({key: {"cache": "30s"}}).cache == 30.0
+    assert arm({"*": {"cache": "1m"}, key: {"cache": "0s"}}, tool=says(readOnlyHint=True)).cache == 0.0
+    assert arm({"*": {"cache": "1m"}, key: {"timeout": "9s"}}, tool=says(readOnlyHint=True)).cache == 60.0
+    assert arm({"*": {"cache": "1m"}, key: {"timeout": "9s"}}).cache == 0.0
+    assert arm({}, tool=says(readOnlyHint=True)).cache == 0.0
+
+
+def test_what_the_operator_calls_read_only_is_his_word_and_not_the_tool_s() -> None:
+    assert arm({"*": {"cache": "30s", "annotations": {"readOnlyHint": True}}}).cache == 0.0
+
+
+def test_a_pattern_wants_it_of_everything_that_calls_may_go_to() -> None:
+    tools = {"seek": {"to": ["a/find", "b/find"]}, "s*": {"cache": "30s"}}
+    for second, seconds in ((says(readOnlyHint=True), 30.0), (FIND, 0.0)):
+        found = compiled({"a": [says(readOnlyHint=True)], "b": [second]}, tools=tools)
+        assert view(found).grants["seek"].arms[0].cache == seconds
+    unheard = compiled({"a": [says(readOnlyHint=True)], "b": None}, tools=tools)
+    assert view(unheard).grants["seek"].arms[0].cache == 0.0

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, Shorthand, StrictModel, some
+from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, Pause, Shorthand, StrictModel, some
 from fastgw.policy.bucket import MOST_BURST
 
 
@@ -97,7 +97,7 @@ class ToolSettings(StrictModel):
     failover_on: Many[Failure] = ("unavailable",)
     tool_error: str | None = None
     repeatable: Flag | None = None
-    cache: Duration | None = None
+    cache: Pause | None = None
     tokens: Tokens | None = None
     price: PriceSettings | None = None
     reserve: Reserve | None = None
