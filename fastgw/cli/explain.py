@@ -128,7 +128,7 @@ def _policy(one: Record) -> str:
 
 def _targets(found: Trace) -> Iterator[str]:
     for number, one in enumerate(found.goals, 1):
-        called = "" if number == 1 else ", not called in this release"
+        called = "" if number == 1 else ", where the one before fails"
         yield f"target {number}{called}: {one['server']}, {found.kind} {one['name']}"
         yield f"  instances: {', '.join(one['instances']) or 'none'}; credential: {one['credential']}"
         if one["renamed"]:
@@ -137,8 +137,13 @@ def _targets(found: Trace) -> Iterator[str]:
             yield "  it has never answered: whether it brings this is not known"
         if one["maintenance"] is not None:
             yield f"  maintenance: {one['maintenance']}"
+        if one["backup"]:
+            yield f"  backup: {', '.join(one['backup'])}"
     if found.seconds:
         yield f"timeouts: {', '.join(f'{name} {value:g} s' for name, value in found.seconds.items())}"
+    if found.failover:
+        word = "may" if found.failover["repeatable"] else "may not"
+        yield f"failover: on {', '.join(found.failover['on'])}; what was sent {word} be sent again"
     for words, names in (("fixed arguments", found.fixed), ("default arguments", found.defaults)):
         if names:
             yield f"{words}: {', '.join(names)}"

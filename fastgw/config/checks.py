@@ -112,6 +112,11 @@ def _servers(settings: Settings) -> Iterator[Finding]:
             yield from _exists(path, "server", backup, settings.servers)
             if backup == name:
                 yield path, "a server cannot be its own backup", None
+            elif backup in settings.servers and settings.servers[backup].backup:
+                yield path, f'server "{backup}" has backups itself, which nobody would ask', None
+        shares = [instance.share or 0 for instance in server.url]
+        if sum(shares) > 1 or (all(shares) and shares and sum(shares) != 1):
+            yield ("servers", name, "url"), f"the shares are {float(sum(shares)):.0%} of the calls, not 100%", None
         yield from _headers(settings, name)
         if server.tls:
             yield from _tls_files(("servers", name, "tls"), server.tls)

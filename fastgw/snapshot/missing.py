@@ -57,7 +57,7 @@ def why_missing(here: Compiled, kind: str, name: str, routes: Mapping[str, Route
             if exposed := [shown for shown, targets in led_to.items() if (server, own) in targets]:
                 found.append(f"{server}/{own} is called {', '.join(exposed)} here")
             elif server not in here.endpoint.servers:
-                found.append(_elsewhere(server, own))
+                found.append(_elsewhere(server, own, here))
             else:
                 found += [line for one in names for line in here.about(prefix + one)]
     return tuple(dict.fromkeys(found)) or here.nothing(f"no server of this endpoint brings a {kind} of that name")
@@ -72,7 +72,7 @@ def why_uri_missing(here: Compiled, uri: str) -> tuple[str, ...]:
             continue
         source, shown = f"{server}/{uri}", uris.tables.shown((server, uri))
         if server not in here.endpoint.servers:
-            found.append(_elsewhere(server, uri))
+            found.append(_elsewhere(server, uri, here))
         elif shown is not None and uris.owner(shown) is None:
             found.append(f"{source} is left out: it is not among `tools` of this endpoint")
         elif shown is not None and shown != uri:
@@ -95,5 +95,8 @@ def leads_by(uris: Uris, uri: str, owned: Owned) -> str:
     return f"{server} alone has resources here"
 
 
-def _elsewhere(server: str, own: str) -> str:
+def _elsewhere(server: str, own: str, here: Compiled) -> str:
+    servers = here.catalogues.settings.servers
+    if (primary := next((one for one in here.endpoint.servers if server in servers[one].backup), None)) is not None:
+        return f"{server}/{own} has no name of its own here: {server} is a backup of {primary}"
     return f"{server}/{own} is not on this endpoint: {server} is not among its servers"

@@ -75,6 +75,7 @@ class Trace:
     rules: tuple[Record, ...] | None = None
     goals: tuple[Record, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    failover: Record = field(default_factory=dict)
     fixed: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
     validates: tuple[str, ...] = ()
@@ -261,6 +262,7 @@ class _Tracer:
         found, times = self.found, arm.deadlines
         found.goals = tuple(map(self._target, targets))
         found.seconds = {"total": times.total, "max": times.longest, "attempt": times.first_byte, "idle": times.idle}
+        found.failover = {"on": arm.failover_on, "repeatable": arm.repeatable, "tool_error": arm.tool_error}
         found.fixed, found.defaults = tuple(name for name, _ in arm.fixed), tuple(name for name, _ in arm.defaults)
         found.validates = tuple(
             word for word in ("arguments", "results") if getattr(arm.checks, word, None) is not None
@@ -277,12 +279,14 @@ class _Tracer:
             "renamed": dict(target.renamed),
             "known": target.server in self.catalogues,
             "maintenance": server.maintenance,
+            "backup": server.backup,
         }
 
     def _send(self, subject: CallSubject, arguments: bytes, weight: int) -> str:
         """The verdict on what is allowed: sent, unless the server cannot be called at all."""
         found, target = self.found, self.found.goals[0]
-        if target["maintenance"] is not None:
+        servers = [name for one in found.goals for name in (one["server"], *one["backup"])]
+        if all(self.settings.servers[name].maintenance is not None for name in servers):
             return f"refused: {target['server']} is under maintenance"
         if not target["instances"]:
             return f"refused: {target['server']} has no address: `command` is not active in this release"
