@@ -145,15 +145,6 @@ class ServerCatalogues:
         return tuple(dict.fromkeys(known))
 
 
-def primaries(names: Iterable[str], servers: Mapping[str, ServerSettings]) -> list[str]:
-    """Those that show tools of their own: a backup of one of them has the same ones, and stands in for it unseen."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name in names:
-        if not any(name in backups for backups in found.values()):
-            found[name] = servers[name].backup
-    return [name for name in found if not any(name in backups for other, backups in found.items() if other != name)]
-
-
 def times(place: ServerSettings | EndpointSettings | Settings) -> Given:
     """What a place beside `tools:` says about the time of calls."""
     return {key: seconds for key in TIMES if (seconds := getattr(place, key)) is not None}
@@ -196,7 +187,9 @@ class EndpointBuilder:
         self.endpoint = endpoint
         self.catalogues = cache.catalogues
         here = [name for name in known if endpoint.servers is None or name in endpoint.servers]
-        self.servers = tuple(primaries(here, known))
+        # A backup has the tools of the server it stands in for, and shows nothing of its own beside it.
+        backups = {backup for name in here for backup in known[name].backup}
+        self.servers = tuple(name for name in here if name not in backups)
         self.takes = Filter(endpoint.tools)
         self.tools: dict[str, Definitions] = {}
         self.notices: list[Notice] = []

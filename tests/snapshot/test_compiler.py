@@ -25,6 +25,46 @@ def test_a_server_that_never_answered_leaves_the_others_whole() -> None:
     assert names(compiled({"a": None, "b": ["x"]})) == ["x"]
 
 
+def test_a_backup_stands_in_unseen_and_elsewhere_shows_its_own() -> None:
+    endpoints = {"/mcp": {}, "/spare": {"servers": ["spare"]}}
+    snapshot = compiled({"a": ["x"], "spare": ["x", "y"], "b": ["z"]}, endpoints=endpoints, a={"backup": "spare"})
+    assert names(snapshot) == ["x", "z"]
+    assert names(snapshot, path="/spare") == ["x", "y"]
+    assert snapshot.backends["a"].backup == ("spare",)
+    denied = [{"name": "p", "allow": ["*"], "deny": ["spare/*"]}]
+    assert names(compiled({"a": ["x"], "spare": ["x"]}, policies=denied, a={"backup": "spare"})) == []
+    allowed = [{"name": "p", "allow": ["a/*"]}]
+    assert names(compiled({"a": ["x"], "spare": ["x"]}, policies=allowed, a={"backup": "spare"})) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "hints", "repeatable"),
+    [
+        ({}, {"readOnlyHint": True}, False),
+        ({"x": {"repeatable": True}}, {}, True),
+        ({"a/x": {"repeatable": True}}, {}, True),
+        ({"*": {"repeatable": True}}, {}, False),
+        ({"*": {"repeatable": True}}, {"idempotentHint": True}, True),
+        ({"a/*": {"repeatable": True}}, {"readOnlyHint": True}, True),
+        ({"*": {"repeatable": True}}, {"readOnlyHint": False}, False),
+        ({"*": {"repeatable": True}, "x": {"repeatable": False}}, {"readOnlyHint": True}, False),
+    ],
+)
+def test_a_pattern_makes_only_those_repeatable_that_say_so(
+    entries: dict[str, Any], hints: dict[str, Any], repeatable: bool
+) -> None:
+    snapshot = compiled({"a": [{"name": "x", "annotations": hints}]}, tools=entries)
+    assert [arm.repeatable for arm in snapshot.endpoints["/mcp"].routes["x"].arms] == [repeatable]
+
+
+def test_shares_and_breakers_reach_the_instances() -> None:
+    urls = [{"url": "http://h/1", "share": "5%"}, "http://h/2"]
+    snapshot = compiled({"a": []}, a={"url": urls, "breaker": {"failures": 2, "open_for": "5s"}})
+    assert [one.share for one in snapshot.backends["a"].instances] == [0.05, 0.0]
+    assert snapshot.backends["a"].breaker == (2, 5.0)
+    assert compiled({"a": []}, breaker={"open_for": "9s"}).backends["a"].breaker == (5, 9.0)
+
+
 def test_an_endpoint_shows_its_servers_and_tools() -> None:
     endpoints = {"/mcp/a": {"servers": ["a"]}, "/mcp/x": {"tools": ["x*", "b/z"]}, "/mcp/n": {"naming": "always"}}
     snapshot = compiled({"a": ["x", "y"], "b": ["z"]}, endpoints=endpoints)

@@ -46,3 +46,50 @@ def test_the_instance_that_gave_a_state_comes_first_and_one_that_is_gone_does_no
     for one in backend.instances:
         assert order(backend, "agent:a", one.key) == [one, *(other for other in usual if other is not one)]
     assert order(backend, "agent:a", "shop|gone") == usual
+
+
+def modern(count: int, shares: tuple[float, ...] = ()) -> list[Instance]:
+    backend = server(count)
+    addresses = [
+        replace(one, share=shares[at] if at < len(shares) else 0.0) for at, one in enumerate(backend.instances)
+    ]
+    backend = replace(backend, instances=tuple(addresses))
+    return [Instance(backend, address) for address in backend.instances]
+
+
+ANYWHERE = Wish("agent:a", stays=False)
+
+
+def test_a_slow_or_busy_instance_gets_less_and_is_not_forgotten() -> None:
+    fast, slow = modern(2)
+    slow.latency, slow.measured = 1.0, 100.0
+    assert all(pick((fast, slow), ANYWHERE, (), 100.0) is fast for _ in range(100))
+    fast.in_flight = 2000
+    assert pick((fast, slow), ANYWHERE, (), 100.0) is slow
+    fast.in_flight = 3
+    assert pick((fast, slow), ANYWHERE, (), 200.0) is slow, "what was slow long ago says nothing"
+
+
+def test_nobody_draws_the_worst_of_three() -> None:
+    one, two, worst = modern(3)
+    worst.in_flight = 50
+    drawn = Counter(id(pick((one, two, worst), ANYWHERE, (), 0.0)) for _ in range(900))
+    assert drawn[id(worst)] == 0
+    assert min(drawn[id(one)], drawn[id(two)]) > 300
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("shares", [(0.05,), (0.3, 0.2), (0.5, 0.5)])
+def test_canaries_get_their_share(shares: tuple[float, ...], stays: bool) -> None:
+    found = modern(max(3, len(shares)) if sum(shares) < 1 else len(shares), shares)
+    drawn = Counter(id(pick(found, Wish(f"agent:{n}", stays=stays), (), 0.0)) for n in range(20_000))
+    for one in found:
+        want = one.address.share or (1 - sum(shares)) / (len(found) - len(shares))
+        assert abs(drawn[id(one)] / 20_000 - want) < 0.02, (want, drawn[id(one)])
+
+
+def test_without_the_others_a_canary_gets_all() -> None:
+    canary, other = modern(2, (0.05,))
+    other.drained = True
+    other.judge()
+    assert all(pick((canary, other), ANYWHERE, (), 0.0) is canary for _ in range(20))
