@@ -119,7 +119,8 @@ class AdmissionGate:
 
 
 class AvailabilityGate(AdmissionGate):
-    """Bounds the calls that one worker carries, and keeps calls from servers that are under maintenance.
+    """Bounds the calls that one worker carries, and keeps calls from servers that are under maintenance; those that
+    crash workers are kept from all.
 
     Args:
         running: the calls.
@@ -128,10 +129,14 @@ class AvailabilityGate(AdmissionGate):
     def __init__(self, running: Sized) -> None:
         self._running = running
         self.most = MOST_IN_FLIGHT
+        self.quarantined: frozenset[int] = frozenset()
 
     def admit(self, context: RequestContext) -> None:
         if len(self._running) > self.most:
             raise Fault(Kind.FULL, retry_after=1)
+        if self.quarantined and context.fingerprint in self.quarantined:
+            words = "Two workers crashed with this call in flight; it is refused for ten minutes"
+            raise Fault(Kind.INTERNAL, words)
         assert context.arm is not None
         backends, targets = context.snapshot.backends, context.arm.targets
         maintenance = backends[targets[0].server].maintenance

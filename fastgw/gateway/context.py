@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fastgw")
 
+SLOTS = 4096
+"""Calls that a worker writes down while it carries them, at most (`processes/quarantine.py`)."""
 PERIOD = 0.02
 """Seconds between two rounds: how much later than at once a leaving agent is noticed."""
 _SERVERS_FAULT = 500
@@ -58,6 +60,7 @@ class RequestContext(msgspec.Struct, eq=False):
         verdict: what the limits said; None where none speaks of it.
         attempts: to have it answered by a server, in order.
         cached: its result is that of an equal call; waited: seconds that it waited for one.
+        number: of the request, in its worker; `fingerprint`: as what its call is written down while it is carried.
         flight: what equal calls wait for while this one is under way; None where its results are not kept.
         latency: seconds that it took, once it is over; of these it was not waiting for servers in `overhead`.
         sent: how many attempts may have reached a server, once it is over.
@@ -76,6 +79,7 @@ class RequestContext(msgspec.Struct, eq=False):
     twice: frozenset[bytes]
     started: float
     timestamp: float = 0.0
+    number: int = 0
     reply_to: bytes = b"null"
     method: str = ""
     access: Access | None = None
@@ -88,6 +92,7 @@ class RequestContext(msgspec.Struct, eq=False):
     attempts: list[Attempt] = []
     cached: bool = False
     waited: float = 0.0
+    fingerprint: int = 0
     flight: Flight | None = None
     latency: float = 0.0
     overhead: float = 0.0

@@ -14,7 +14,7 @@ from fastgw.errors import Fault, Kind
 from fastgw.gateway.access import KnownAgents
 from fastgw.gateway.admission import AdmissionGate, AvailabilityGate, Limiter
 from fastgw.gateway.connection import FREE, Budget, Draining
-from fastgw.gateway.context import DeadlineSweep, RequestContext
+from fastgw.gateway.context import SLOTS, DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
@@ -41,6 +41,8 @@ request instead of 8 (`python -m bench steps`, with and without observers).
 """
 OBSERVED_WITHIN = 0.05
 """Seconds after which they hear of fewer."""
+_MARKED = 4096
+"""Bytes of arguments by which a call is known again."""
 _NONE: frozenset[bytes] = frozenset()
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
@@ -72,7 +74,10 @@ class Gateway:
         self._bodies = Budget()
         self._calls: dict[tuple[str, bytes], RequestContext] = {}
         self._running: set[RequestContext] = set()
-        self.gates: list[AdmissionGate] = [AvailabilityGate(self._running), limiter]
+        self.slots = memoryview(bytearray(8 * SLOTS)).cast("q")
+        """What calls are written down in; a worker gives its own."""
+        self._availability = AvailabilityGate(self._running)
+        self.gates: list[AdmissionGate] = [self._availability, limiter]
         """What a call passes, in order, before it goes to its server; and back when it is over."""
         self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
         self.observers: list[Observer] = [RequestMetrics(counters), UsageEvents(controller)]
@@ -121,6 +126,10 @@ class Gateway:
             self._newest = self._newest.freshened(until)
             self.known_agents.clear()
 
+    def quarantined(self, fingerprints: frozenset[int]) -> None:
+        """Calls of these fingerprints are refused from now on; see `processes/quarantine.py`."""
+        self._availability.quarantined = fingerprints
+
     def instance_status(self, key: str, era: str, _version: str) -> None:
         """Calls of this instance go by this era from now on; see `plan.GatewayPort`."""
         self._instances.learn(key, era)
@@ -151,9 +160,10 @@ class Gateway:
         found, twice = dict(lines), _NONE
         if len(found) != len(lines):
             found, twice = headers.index(lines)
-        name = f"req_{self._boot}{next(self._numbers):06x}"
+        number = next(self._numbers)
+        name = f"req_{self._boot}{number:06x}"
         now = time.monotonic()
-        context = RequestContext(name, snapshot, _NOWHERE, modern.DIALECT, found, twice, now, time.time())
+        context = RequestContext(name, snapshot, _NOWHERE, modern.DIALECT, found, twice, now, time.time(), number)
         context.client = scope.get("client")
         context.task = asyncio.current_task(self._loop)
         self._sweep.add(context)
@@ -161,9 +171,11 @@ class Gateway:
 
     def batch_context(self, whole: RequestContext, found: ParsedRequest) -> RequestContext:
         """The context of one message of a batch."""
-        name = f"req_{self._boot}{next(self._numbers):06x}"
+        number = next(self._numbers)
+        name = f"req_{self._boot}{number:06x}"
         return RequestContext(
             name, whole.snapshot, whole.endpoint, whole.dialect, whole.headers, whole.twice, whole.started,
+            number=number,
             timestamp=whole.timestamp, principal=whole.principal, view=whole.view, access=whole.access,
             method=found.call.method, bytes_in=found.size, reply_to=found.call.id,
         )  # fmt: skip
@@ -186,7 +198,12 @@ class Gateway:
         """The call runs: it can be cancelled by its session, and a drain waits for it."""
         self._running.add(context)
         call = context.call
-        if call is not None and call.session is not None:
+        assert call is not None
+        if "arguments" in call.params:
+            # Bytes have the same hash in all workers, which are forked from one process.
+            context.fingerprint = hash((context.principal.agent, call.name, call.params["arguments"][:_MARKED]))
+            self.slots[context.number % SLOTS] = context.fingerprint
+        if call.session is not None:
             self._calls[call.session, call.id] = context
 
     def settle(self, context: RequestContext) -> None:
@@ -196,6 +213,8 @@ class Gateway:
         for gate in self._settled_gates:
             gate.settle(context)
         self._running.discard(context)
+        if context.fingerprint:
+            self.slots[context.number % SLOTS] = 0
         call = context.call
         if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is context:
             del self._calls[call.session, call.id]

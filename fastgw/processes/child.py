@@ -1,7 +1,7 @@
 """A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
 
-Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES`. Its end means that the
-supervisor is gone.
+Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES` · `quarantine FINGERPRINTS`.
+Its end means that the supervisor is gone.
 """
 
 from __future__ import annotations

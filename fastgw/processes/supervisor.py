@@ -34,6 +34,7 @@ from fastgw.limits import embedded
 from fastgw.processes import child, controller, worker
 from fastgw.processes.kept import sealing_keys
 from fastgw.processes.plan import Factories, Plan, StoreAccess
+from fastgw.processes.quarantine import Quarantine, shared_slots
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry import logs
 
@@ -82,9 +83,11 @@ class Supervisor:
         self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
         self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
         addresses, store = (places.address, places.link), StoreAccess(plan.store, places.store, plan.workers)
+        self._slots = [shared_slots() for _ in range(plan.workers)]
+        self._quarantine = Quarantine()
         self._workers = [
-            ChildProcess(f"worker-{number}", partial(worker.run, parts, number, addresses, store))
-            for number in range(1, plan.workers + 1)
+            ChildProcess(f"worker-{number}", partial(worker.run, parts, number, addresses, store, slots))
+            for number, slots in enumerate(self._slots, 1)
         ]
         self._children = [*self._store, self._controller, *self._workers]
         self._signals: list[int] = []
@@ -117,6 +120,11 @@ class Supervisor:
                 if not one.pid and now >= one.due:
                     self._start(one)
             due = [one.due for one in self._children if not one.pid]
+            if (ends := self._quarantine.ends()) is not None:
+                due.append(ends)
+                if ends <= now:
+                    self._send_quarantine()
+                    continue
             self._sleep(max(0.0, min(due) - time.monotonic()) if due else None)
         return self._stop()
 
@@ -132,6 +140,8 @@ class Supervisor:
         theirs.close()
         one.pid, one.control, one.born, one.due = pid, ours, time.monotonic(), 0.0
         self._send_restarts()
+        if one in self._workers and self._quarantine.ends() is not None:
+            self._send_quarantine()
 
     def _run_child(self, one: ChildProcess, ours: socket.socket, theirs: socket.socket) -> None:
         """The child's whole life; never returns, so that nothing of the supervisor runs twice."""
@@ -179,12 +189,19 @@ class Supervisor:
         pause = PAUSES[min(one.young_deaths, len(PAUSES)) - 1] if one.young_deaths else 0.0
         one.due = now + pause
         self._restarts[2 if one in self._store else one is self._controller] += 1
+        if one in self._workers and self._quarantine.worker_ended(self._slots[self._workers.index(one)], code, now):
+            self._send_quarantine()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         log.error("%s %s; it is started again in %g s", one.role, how, pause)
         self._send_restarts()
 
     def _send_restarts(self) -> None:
         self._controller.send("restarts " + " ".join(map(str, self._restarts)))
+
+    def _send_quarantine(self) -> None:
+        fingerprints = self._quarantine.refused(time.monotonic())
+        for one in self._workers:
+            one.send("quarantine " + " ".join(map(str, fingerprints)))
 
     # -- stopping ------------------------------------------------------------------------------------------------
 

@@ -54,13 +54,14 @@ LAG = 0.25
 class RunningWorker:
     """Worker `number` (from 1) at work; `path` is that of the controller's socket."""
 
-    def __init__(self, parts: Factories, number: int, path: str, store: StoreAccess) -> None:
+    def __init__(self, parts: Factories, number: int, path: str, store: StoreAccess, slots: memoryview) -> None:
         self._life = Lifecycle()
         self._tasks = BackgroundTasks()
         self._counters = Counters()
         self._client = IpcClient(path, number, self._counters, self._life, self._tasks)
         self._served: GatewayPort
         self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, store)
+        self._served.slots = slots
         self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -72,6 +73,8 @@ class RunningWorker:
                 self._life.drain()
                 self._client.send_state()
                 self._leave.set_result(float(seconds))
+            case ["quarantine", *fingerprints]:
+                self._served.quarantined(frozenset(map(int, fingerprints)))
             case ["stop"]:
                 os._exit(0)
 
@@ -160,8 +163,13 @@ def embedded(application: Any, address: tuple[str, int]) -> Server:
     )
 
 
-def run(
-    parts: Factories, number: int, places: tuple[tuple[str, int], str], store: StoreAccess, control: socket.socket
+def run(  # noqa: PLR0913 - all that a worker is told before it begins
+    parts: Factories,
+    number: int,
+    places: tuple[tuple[str, int], str],
+    store: StoreAccess,
+    slots: memoryview,
+    control: socket.socket,
 ) -> None:
     """The whole life of a forked worker, at `places`: the address to serve on, and the controller's socket."""
     child.raise_files()
@@ -172,7 +180,7 @@ def run(
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(_unexpected)
-        running = RunningWorker(parts, number, path, store)
+        running = RunningWorker(parts, number, path, store, slots)
         child.listen(control, running.on_command)
         await running.run(address)
         # Ending the loop would cancel calls that outlast the drain, and the server would tell their agents of an

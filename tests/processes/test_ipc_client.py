@@ -71,12 +71,16 @@ class Served:
     def __init__(self, order: list[str], name: str) -> None:
         self.order, self.name = order, name
         self.in_flight = 0
+        self.slots = memoryview(b"")
         self.over: list[str] = []
         self.levels: dict[str, str] = {}
         self.eras: dict[str, tuple[str, str]] = {}
         self.health: dict[str, tuple[bool, bool]] = {}
         self.breakers: dict[str, tuple[Any, ...]] = {}
         self.withdrawn: list[tuple[str, bytes]] = []
+
+    def quarantined(self, fingerprints: frozenset[int]) -> None:
+        """Not looked at."""
 
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         self.health[key] = healthy, drained

@@ -69,6 +69,9 @@ class Trivial:
     def suspected(self, key: tuple[str, str], session: str) -> None:
         """Not looked at."""
 
+    def quarantined(self, fingerprints: frozenset[int]) -> None:
+        """Not looked at."""
+
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         """Not looked at."""
 
