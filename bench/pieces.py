@@ -30,7 +30,11 @@ from fastgw.gateway.dialects import dialect
 from fastgw.gateway.gateway import Gateway
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
 from fastgw.protocol import envelope, headers, names, quick, results, sse
+from fastgw.snapshot.model import Address, Backend
 from fastgw.telemetry.counters import Counters
+from fastgw.upstream import balancer
+from fastgw.upstream.balancer import Wish
+from fastgw.upstream.instances import Instance
 
 ROUNDS = 250
 SECONDS = 0.0006
@@ -133,6 +137,41 @@ def test_admit(benchmark: BenchmarkFixture, played: Played) -> None:
         raise AssertionError("nothing is to be waited for")
 
     measure(benchmark, work)
+
+
+def test_attempt(benchmark: BenchmarkFixture, played: Played) -> None:
+    """Forward without the exchange: an instance is chosen, its breaker and its average are told, an attempt noted."""
+    caller, context = played.gateway.caller, played.context
+    answer = quick.read_result(b'{"jsonrpc":"2.0","id":7,"result":{%b}}' % faked.RESULTS[names.TOOLS_CALL], b"7")
+
+    async def answered(*_: object) -> object:
+        return answer
+
+    caller.call = answered  # type: ignore[assignment]
+
+    def work() -> None:
+        context.attempts = []
+        try:
+            pipeline.forward(played.gateway, context, context.arm).send(None)  # type: ignore[attr-defined, arg-type]
+        except StopIteration as done:
+            assert done.value is answer
+            return
+        raise AssertionError("nothing is to be waited for")
+
+    async def running() -> None:
+        measure(benchmark, work)
+
+    uvloop.run(running())
+
+
+def test_balance(benchmark: BenchmarkFixture) -> None:
+    """One of three instances, by what is known of two."""
+    addresses = tuple(Address(f"s|{number}", "s", f"http://{number}/mcp", "modern", "") for number in range(3))
+    server = Backend("s", addresses, b"", (None, None, None), False, 0.0, 1, None)
+    instances = [Instance(server, address) for address in addresses]
+    wish = Wish("agent:a", stays=False)
+    assert balancer.pick(instances, wish, (), 1.0) in instances
+    measure(benchmark, lambda: balancer.pick(instances, wish, (), 1.0))
 
 
 def test_settle(benchmark: BenchmarkFixture, played: Played) -> None:
