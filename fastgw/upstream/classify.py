@@ -38,10 +38,13 @@ a proxy whose server broke while it ran the call. Either with a response to our 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from functools import cache
 from itertools import count
+from math import ceil
 from typing import Any
 
 import orjson
@@ -199,12 +202,20 @@ def _turned_away(answer: HttpAnswer, message: Message | None) -> Fault:
     if answer.status in (401, 403):
         detail = f"the server refuses our credential: status {answer.status}"
         return Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"}, sent=True, failure="refused")
-    hint = answer.headers.get("retry-after", "").strip()
-    wait = max(1, min(int(hint), _LONGEST_WAIT)) if hint.isdecimal() and len(hint) < 10 else None  # it may be a date
+    wait = _wait(answer.headers.get("retry-after", "").strip())
     refused = message is None and (answer.status == 429 or wait is not None)
     found = Fault(Kind.NO_SERVER, detail=f"status {answer.status}", data={"reason": "busy"}, retry_after=wait or 1)
     found.sent, found.failure = not refused, "throttled" if answer.status == 429 or wait else "server_error"
     return found
+
+
+def _wait(hint: str) -> int | None:
+    """Seconds that `Retry-After` says, from a second to an hour; None where it says none (RFC 9110, section 10.2.3)."""
+    try:
+        seconds = int(hint) if hint.isdecimal() else ceil(parsedate_to_datetime(hint).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+    return max(1, min(seconds, _LONGEST_WAIT))
 
 
 def not_offered(detail: str) -> Fault:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -346,6 +349,31 @@ def test_an_instance_that_is_drained_gets_nothing_even_as_the_last() -> None:
         assert (attempts, fault.kind) == ([], Kind.NO_SERVER)
         field.instances.mark("shop|http://shop0/mcp", healthy=False, drained=False)
         assert (await field.ask())[1] == DONE  # unhealthy, and the last
+
+    played_in(story)
+
+
+@pytest.mark.parametrize(
+    ("hint", "seconds"),
+    [("7", 7), ("0", 1), ("999999999999", 3600), ("", 1), ("soon", 1), ("-5", 1), ("Fri, 31 Dec 1999 23:59:59 GMT", 1)],
+)
+def test_how_long_a_server_wants_rest(hint: str, seconds: int) -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, lambda _: FakeAnswer(429, {"retry-after": hint}))
+        assert (await field.ask())[1].retry_after == seconds
+
+    played_in(story)
+
+
+def test_a_date_says_when_to_come_back_and_that_the_call_was_not_run() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, lambda _: FakeAnswer(503, {"retry-after": soon}), good, shop=2)
+        attempts, ended = await field.ask()
+        assert ([one.failed_with for one in attempts], ended) == (["throttled", ""], DONE)
+        rest = max(one.rests_until for one in field.instances) - time.monotonic()
+        assert 60 < rest < 101
 
     played_in(story)
 
