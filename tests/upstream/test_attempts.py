@@ -576,7 +576,7 @@ def test_a_refused_credential_is_ours_and_nothing_of_it_is_told(era: str, status
         (lambda request: FakeAnswer(503, {"retry-after": "7"}), False, 7),
         (lambda request: FakeAnswer(503, {"retry-after": "99999"}), False, 3600),
         (lambda request: FakeAnswer(503), True, 1),
-        (lambda request: FakeAnswer(503, {"retry-after": "Fri, 07 Aug 2026 23:59:59 GMT"}), True, 1),
+        (lambda request: FakeAnswer(503, {"retry-after": "Fri, 07 Aug 2026 23:59:59 GMT"}), False, 1),
         (lambda request: error(request, -32000, 429), True, 1),
         (lambda request: error(None, -32000, 429), False, 1),
     ],
