@@ -56,12 +56,14 @@ from fastgw.upstream.transports import down
 
 log = logging.getLogger("fastgw")
 
-Reply = Union[UpstreamReply, "StreamedReply", QuickResult]
+Reply = Union[UpstreamReply, "StreamedReply", "Final", QuickResult]
 Candidate = tuple[Target, Backend, Instance, str]
 """Where a call may go, and whose session it uses there."""
 _MODERN = Era.MODERN.value
 _NOT_ITS_FAULT = ("throttled", "refused", "full", TOOL_ERROR)
 """Failures that say nothing of an instance's health."""
+REFUSAL = 1.0
+"""Seconds that an answer counts as taking that refuses our credential."""
 HEARTBEAT = 0.5
 """Seconds between two words to the controller that a session with a call in flight is in use. With what they wait on
 their way it must stay below `sessions.SHORTEST_IDLE`."""
@@ -95,7 +97,9 @@ class UpstreamCaller:
         """An answer that began well turned out to be a failure of its server."""
         if fault.failure and not attempt.failed_with:
             with suppress(Fault):  # it is not configured any more
-                self.failed(attempt, self.instances.find(attempt.address.key), fault)
+                instance = self.instances.find(attempt.address.key)
+                instance.breaker.failures += attempt.row
+                self.failed(attempt, instance, fault)
 
     def failed(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
         """An attempt has failed so: what that means for its instance."""
@@ -106,16 +110,20 @@ class UpstreamCaller:
         self._counters.inc("fastgw_attempts_failed_total", attempt.address.server, failure)
         if failure == "throttled":
             instance.rests_until = now + (fault.retry_after or 1)
+        if failure == "refused":
+            # It is quick at that, and would draw all calls.
+            instance.latency, instance.measured = max(instance.latency, REFUSAL), now
         if failure in _NOT_ITS_FAULT:
+            if failure != "full" and attempt.trial:
+                self.answered(attempt, instance)
             instance.judge()
             return
         words, jitter = fault.detail or fault.message, uniform(-1, 1)
         instance.last_error = words, time.time()
-        if attempt.trial:
-            attempt.trial = False
-            opens = breaker.fail_trial(now, words, jitter)
-        else:
-            opens = breaker.fail(now, words, instance.calls, jitter)
+        is_trial = attempt.trial and breaker.state is not BreakerState.CLOSED  # one elsewhere may have closed it
+        attempt.trial = False
+        calls = instance.calls
+        opens = breaker.fail_trial(now, words, jitter) if is_trial else breaker.fail(now, words, calls, jitter)
         instance.judge()
         if opens:
             breaker.since = time.time()
@@ -124,6 +132,7 @@ class UpstreamCaller:
 
     def answered(self, attempt: Attempt, instance: Instance) -> None:
         """An attempt was answered, and either failures had gone before or it is the trial of an open breaker."""
+        attempt.row = instance.breaker.failures
         if instance.breaker.succeed(trial=attempt.trial):
             attempt.trial = False
             instance.breaker.since = time.time()
@@ -239,7 +248,10 @@ class UpstreamCaller:
                 return is_tool and attempt.first_time(classified.kind) and await self._refresh_headers(attempt)
             case ReplyKind.ERA_DOUBT:
                 in_doubt = True
-        return in_doubt and await self._in_other_era(attempt, instance)
+        try:
+            return in_doubt and await self._in_other_era(attempt, instance)
+        except Fault:  # it cannot be asked; what it has answered counts, for the call may have run
+            return False
 
     async def _refresh_headers(self, attempt: Attempt) -> bool:
         """Fetch the tool's headers by its newest definition."""
@@ -346,7 +358,7 @@ class ForwardedCall(msgspec.Struct, eq=False):
         try:
             return self.caller.instances.of(backend)
         except Fault as fault:
-            self.fault = fault
+            self.fault = self.fault or fault  # what was answered says more
             return ()
 
     async def go_on(self) -> Reply:
@@ -355,14 +367,17 @@ class ForwardedCall(msgspec.Struct, eq=False):
         for target, backend, instance, identity in self.candidates:
             now, deadlines = loop.time(), arm.deadlines
             if attempts or target is not arm.targets[0]:
-                if not self._may_try(target, now):
+                if not self._may_go_to(target):
+                    continue
+                if now - self.begun >= arm.deadlines.total or not self._may_repeat():
                     break
                 deadlines = deadlines.left(now - self.begun)
             self.target = target
-            attempt = Attempt(
-                self.call, target, backend, instance.address, identity, deadlines, now, credential=backend.headers
+            attempts.append(
+                attempt := Attempt(
+                    self.call, target, backend, instance.address, identity, deadlines, now, credential=backend.headers
+                )
             )
-            attempts.append(attempt)
             if not instance.usable and instance.breaker.state is BreakerState.OPEN:
                 caller.begin_trial(attempt, instance)
             instance.in_flight += 1
@@ -390,7 +405,7 @@ class ForwardedCall(msgspec.Struct, eq=False):
                 attempt, instance, reply if type(reply) is QuickResult else reply.classified.message
             ):
                 return reply
-            self.kept = attempt, reply
+            self.kept = self.kept or (attempt, reply)
         return self._last_word()
 
     def note(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
@@ -398,14 +413,27 @@ class ForwardedCall(msgspec.Struct, eq=False):
         self.fault = fault
         self.caller.failed(attempt, instance, fault)
 
-    def is_refused(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> bool:
-        """Whether an answer is one for which the next target is to be asked; what it says of its instance."""
-        arm = self.arm
+    def heard(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> None:
+        """What an answer says of its instance; None: it has not been read yet."""
         if type(found) is Message and is_server_error(found):
             fault = Fault(Kind.LOST, detail=f"it answered {found.error!r:.200}", sent=True, failure="server_error")
             self.caller.failed(attempt, instance, fault)
         elif attempt.trial or instance.breaker.failures:
             self.caller.answered(attempt, instance)
+
+    def is_begun(self, attempt: Attempt, instance: Instance) -> None:
+        """A stream's first message is an event: the call stays there. It may be long, so a trial ends with it."""
+        if attempt.trial:
+            self.caller.answered(attempt, instance)
+            attempt.row = 0
+        if len(self.attempts) > 1:
+            self.caller.took_over(attempt, self.attempts[-2])
+
+    def is_refused(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> bool:
+        """Whether an answer is one for which the next target is to be asked; what it says of its instance."""
+        arm = self.arm
+        if attempt.trial or instance.breaker.failures or (type(found) is Message and found.error is not None):
+            self.heard(attempt, instance, found)
         if arm.tool_error is not None and found is not None and says_tool_error(arm, found):
             self.caller.failed(attempt, instance, Fault(Kind.INTERNAL, sent=True, failure=TOOL_ERROR))
             return True
@@ -413,23 +441,31 @@ class ForwardedCall(msgspec.Struct, eq=False):
             self.caller.took_over(attempt, self.attempts[-2])
         return False
 
-    def _may_try(self, target: Target, now: float) -> bool:
-        """Whether the last failure lets the call go on, and to this target."""
-        arm, last = self.arm, self.attempts[-1] if self.attempts else None
-        if now - self.begun >= arm.deadlines.total:
-            return False
-        elsewhere = target is not (self.target or arm.targets[0])
-        sent = last is not None and last.sent
-        failure = last.failed_with if last is not None else "unreachable"
+    def _may_go_to(self, target: Target) -> bool:
+        """Whether the last failure lets the call go on to this target."""
+        last = self.attempts[-1] if self.attempts else None
+        failure = last.failed_with if last is not None else self._passed_over()
         if self.fault is not None and self.fault.kind is not Kind.NO_SERVER and not failure:
             return False
-        if not may_follow(arm, self.call, failure, sent=sent, elsewhere=elsewhere):
+        elsewhere = target is not (self.target or self.arm.targets[0])
+        return may_follow(self.arm, self.call, failure, sent=last is not None and last.sent, elsewhere=elsewhere)
+
+    def _passed_over(self) -> str:
+        """Why no instance of the first target was asked, as `Attempt.failed_with`."""
+        first = self.arm.targets[0]
+        instances = [one for target, at in self.places() if target is first for one in self._instances_of(at)]
+        return (
+            "throttled" if any(one.may_take(0.0, last=True) and one.rests_until for one in instances) else "unreachable"
+        )
+
+    def _may_repeat(self) -> bool:
+        """Whether there is room for the call once more, if its last attempt was sent."""
+        last = self.attempts[-1] if self.attempts else None
+        if last is None or not last.sent:
+            return True
+        if not self.caller.may_repeat(last.address.server):
             return False
-        if last is not None and sent:
-            server = arm.targets[0].server
-            if not self.caller.may_repeat(server):
-                return False
-            self.repeats = server
+        self.repeats = last.address.server
         return True
 
     def _let_go(self, attempt: Attempt, instance: Instance, reply: Reply | None) -> None:
@@ -485,6 +521,9 @@ class StreamedReply:
         """As `UpstreamReply`."""
         if self._has_begun:
             found: Message = await self._reply.next()
+            is_own = found.method is None and type(self._reply) is UpstreamReply
+            if is_own and (found.error is not None or self._instance.breaker.failures):
+                self._forwarded.heard(self._attempt, self._instance, found)
             return found
         self._has_begun = True
         try:
@@ -492,9 +531,10 @@ class StreamedReply:
         except Fault as fault:
             self._forwarded.note(self._attempt, self._instance, fault)
             return await self._elsewhere()
-        if self._forwarded.is_refused(self._attempt, self._instance, found if found.method is None else None):
-            self._reply = Final(found)
-            self._forwarded.kept = self._attempt, self
+        if found.method is not None:
+            self._forwarded.is_begun(self._attempt, self._instance)
+        elif self._forwarded.is_refused(self._attempt, self._instance, found):
+            self._forwarded.kept = self._forwarded.kept or (self._attempt, Final(found))
             return await self._elsewhere()
         return found
 
@@ -513,7 +553,7 @@ class StreamedReply:
             attempt.waited = 0.0  # whoever waits for this message measures it, too
         if type(reply) is QuickResult:
             self._reply = Final(Message(None, None, None, reply.text, None))
-        elif reply is not self:
+        else:
             self._reply = reply
         found: Message = await self._reply.next()
         return found

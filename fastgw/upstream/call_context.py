@@ -42,6 +42,7 @@ class Attempt(msgspec.Struct, eq=False):
         failed_with: how the server failed, as `Fault.failure`; empty while it runs, and where it was answered.
         waited: seconds spent waiting for the server.
         trial: it is the one call that an open breaker lets through.
+        row: failures of its instance that its answer made forgotten: they count again where that turns out unsound.
     """
 
     call: Call
@@ -61,6 +62,7 @@ class Attempt(msgspec.Struct, eq=False):
     failed_with: str = ""
     waited: float = 0.0
     trial: bool = False
+    row: int = 0
 
     def remaining_deadlines(self) -> Deadlines:
         return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)

@@ -32,8 +32,9 @@ MOST_SAVED = 1000
 """Repeats that may be saved up: as many as calls can be lost when an instance dies."""
 TOOL_ERROR = "tool_error"
 _INTERNAL_ERROR = -32603
-_SEARCHED = 65_536
-"""Bytes of an error that are searched for `tool_error`."""
+_SEARCHED = 4096
+"""Bytes of an error that are searched for `tool_error`: `a.*b` takes time in the square of them, and a server may be
+hostile."""
 
 
 class RetryBudget:
@@ -46,7 +47,7 @@ class RetryBudget:
 
     def take(self, calls: int) -> bool:
         """Whether there is room for one more repeat after so many calls; give it back to `running`."""
-        self._left = min(MOST_SAVED, self._left + (calls - self._seen) * BUDGET)
+        self._left = min(MOST_SAVED, self._left + max(0, calls - self._seen) * BUDGET)
         self._seen = calls
         if self._left < 1.0 and self.running >= LEAST_AT_ONCE:
             return False
