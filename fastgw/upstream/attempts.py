@@ -592,5 +592,5 @@ def _measure(instance: Instance, latency: float, now: float) -> None:
 
 def _stays(instances: Sequence[Instance], call: Call) -> bool:
     """Whether calls have a session at the instance they go to, and so return to it."""
-    era = instances[0].found_era or instances[0].address.era if instances else None
+    era = next((era for one in instances if (era := one.found_era or one.address.era) is not None), None)
     return era != _MODERN and not (era == BOTH_ERAS and call.version == names.MODERN_VERSION)

@@ -262,6 +262,17 @@ def test_who_was_asked_for_input_is_asked_again_and_nobody_else() -> None:
     played_in(story)
 
 
+def test_an_instance_that_never_answered_does_not_bind_calls_to_the_others() -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, good, shop=3)
+        field.one("shop0").address = replace(field.one("shop0").address, era=None)
+        for _ in range(60):
+            await field.ask()
+        assert set(field.asked) == {"shop0", "shop1", "shop2"}
+
+    played_in(story)
+
+
 # -- breakers -----------------------------------------------------------------------------------------------------
 
 
