@@ -14,12 +14,16 @@ from typing import Any
 
 from aiohttp import web
 
-from fastgw.admin.limits import MOST, OperatorLimits, answer, resetting
-from fastgw.admin.stats import Handler, as_hlog, as_json, made_of, windowed
+from fastgw.admin.config import OperatorConfig, ReloadOrder
+from fastgw.admin.limits import OperatorLimits, ResetOrder
+from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
+from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
 from fastgw.config.schema.settings import is_loopback
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
 from fastgw.telemetry.metrics import quantiles
+
+__all__ = ["AdminData", "AuditLog", "OperatorConfig", "OperatorLimits", "serve_admin"]
 
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
 
@@ -34,6 +38,7 @@ class AdminData:
     catalogue: Callable[[], dict[str, Any]]
     limits: OperatorLimits
     latencies: Latencies
+    config: OperatorConfig
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -53,6 +58,12 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         text = data.metrics(await made_of(data.latencies, quantiles))
         return web.Response(body=text.encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
+    async def diff(_: web.Request) -> web.StreamResponse:
+        try:
+            return answer(await data.config.differences())
+        except web.HTTPException as wrong:
+            return answer({"error": wrong.text}, wrong.status)
+
     async def limits(_: web.Request) -> web.StreamResponse:
         return answer(await data.limits.report())
 
@@ -65,7 +76,10 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
         ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
-        ("POST", "/limits/reset", resetting(data.limits, token), "make buckets full"),
+        ("GET", "/config", page(lambda: answer(data.config.report())), "which configuration is in force, since when"),
+        ("GET", "/config/diff", diff, "what a reload would change"),
+        ("POST", "/reload", ordering(token, ReloadOrder, data.config.order), "read the configuration again"),
+        ("POST", "/limits/reset", ordering(token, ResetOrder, data.limits.reset), "make buckets full"),
     ]
 
 

@@ -1,32 +1,20 @@
-"""`/limits` on the admin port: the fullest buckets of all workers, and resets, which need the admin token.
-
-A browser sends a form anywhere, with whatever credential it has; `Origin` and the content type keep such forms out.
-"""
+"""`/limits` on the admin port: the fullest buckets of all workers, and resets, which need the admin token."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from fastgw.admin.orders import AuditLog
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.gateway.admission import REPORTED, Reset
-
-log = logging.getLogger("fastgw")
-
-MOST = 65_536
-"""Bytes of an order."""
 
 
 class ResetOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,11 +29,11 @@ class ResetOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class OperatorLimits:
-    """Limits, as operators meet them; `ask` asks all workers, every order is appended to the file `audit`."""
+    """Limits, as operators meet them; `ask` asks all workers, every order is written to `audit`."""
 
     ask: Callable[[str, tuple[Any, ...]], Awaitable[list[Any]]]
     limits: Callable[[], Sequence[LimitSettings]]
-    audit: Path
+    audit: AuditLog
 
     async def report(self) -> dict[str, Any]:
         """How the limits stand, as far as the workers of this machine have heard."""
@@ -72,13 +60,7 @@ class OperatorLimits:
             OSError: it cannot be written down, so it was not done.
         """
         self._check(order)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entry = {"time": now, "who": who, "do": "reset", "limit": order.limit, "subject": order.subject}
-        line = json.dumps(entry)
-        self.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.audit.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        log.warning("an operator's order: %s", line)
+        entry = self.audit.write(who, "reset", limit=order.limit, subject=order.subject)
         reset = Reset(secrets.randbelow(2**32) + 1, order.limit, order.subject)
         await self.ask("reset", (msgspec.json.encode(reset).decode(),))
         return entry
@@ -110,43 +92,3 @@ def _fullest(buckets: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             found[key] = bucket
     rows = sorted(found.values(), key=lambda row: -row["used"])[:REPORTED]
     return [{**row, "used": round(row["used"], 4)} for row in rows]
-
-
-# -- HTTP ------------------------------------------------------------------------------------------------------------
-
-
-def resetting(limits: OperatorLimits, token: str | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler of `/limits/reset`."""
-
-    async def reset(request: web.Request) -> web.StreamResponse:
-        try:
-            if token is None:
-                raise web.HTTPForbidden(text="Orders need an admin token: admin: {listen: ..., token: ...}")
-            # Whom the audit names: the address, and which token it showed.
-            who = f"{request.remote} token:{hashlib.sha256(token.encode()).hexdigest()[:8]}"
-            return answer(await limits.reset(await _order(request), who))
-        except web.HTTPException as wrong:
-            return answer({"error": wrong.text}, wrong.status)
-        except OSError as wrong:
-            return answer({"error": f"It cannot be written down, so it was not done: {wrong.strerror}"}, 500)
-
-    return reset
-
-
-def answer(body: Any, status: int = 200) -> web.Response:
-    """JSON that nobody keeps."""
-    headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return web.Response(body=json.dumps(body, indent=1).encode() + b"\n", status=status, headers=headers)
-
-
-async def _order(request: web.Request) -> ResetOrder:
-    """What is ordered; web.HTTPException where it comes from a page of elsewhere, or is no order."""
-    own = [f"{scheme}://{request.headers.get('Host', '').lower()}" for scheme in ("http", "https")]
-    if any(origin.lower() not in own for origin in request.headers.getall("Origin", [])):
-        raise web.HTTPForbidden(text="Orders from a page of another origin are refused")
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="Content-Type must be application/json")
-    try:
-        return msgspec.json.decode(await request.read(), type=ResetOrder)
-    except ValueError as wrong:
-        raise web.HTTPBadRequest(text=f"An order is a JSON object with limit and subject: {wrong}") from None

@@ -6,18 +6,17 @@ Both are made in a thread: with tens of thousands of tools they take seconds, in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from fastgw.admin.limits import answer
+from fastgw.admin.orders import Handler, answer
 from fastgw.telemetry import hlog
 from fastgw.telemetry.latencies import WINDOWS, Latencies
 
 T = TypeVar("T")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def made_of(latencies: Latencies, make: Callable[..., T], *args: Any) -> T:

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "serve agents until told to stop",
     "check": "say what is wrong with a configuration, and what it would leave out",
     "explain": "say what would become of a call, and why",
+    "diff": "say what a reload would change, or what tells two configurations apart",
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
     "limits": "see who is near a limit; make buckets full",

@@ -6,10 +6,12 @@ import argparse
 import gc
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastgw.config.files import ConfigFiles
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import at_start
 from fastgw.config.reader import read
@@ -33,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve; exit status 0 after a drain, 1 where it could not start."""
     path = args.config.absolute()
 
-    def plan() -> Plan:
-        return read_plan(path, dict(os.environ), allow_inactive=args.allow_inactive)
+    def plan(files: ConfigFiles) -> Plan:
+        return read_plan(path, dict(os.environ), files, allow_inactive=args.allow_inactive)
 
     gc.disable()  # until children are forked: it takes a tenth of the start, and finds nothing
     try:
@@ -50,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def read_plan(path: Path, environ: dict[str, str], *, allow_inactive: bool) -> Plan:
+def read_plan(path: Path, environ: dict[str, str], files: ConfigFiles, *, allow_inactive: bool) -> Plan:
     """The plan of a configuration that may be run; ConfigError where it cannot be used, NotSafe where it may not."""
-    reading = read(path, environ)
+    reading = read(path, environ, files)
     stopping = [notice for notice in inactive(reading.root) if notice.restricts]
     if stopping and not allow_inactive:
         lines = "\n".join(map(str, stopping))
         raise NotSafe(f"{lines}\n{path}: not safe to run as it is; --allow-inactive runs it without these settings")
-    return plan_of(reading.settings)
+    return replace(plan_of(reading.settings), files=files)

@@ -82,13 +82,18 @@ HARMLESS = (
 
 def inactive(root: YamlEntry) -> list[InactiveSetting]:
     """What the file has and nothing acts on, in the order of the file. Only written keys count."""
-    rows = [(row, restricts) for table, restricts in ((RESTRICTING, True), (HARMLESS, False)) for row in table]
+    # By the top key and the depth: most of a large file has no such rows, and each key would be tried on all of them.
+    rows: dict[tuple[str, int], list[tuple[list[str], InactiveRow, bool]]] = {}
+    for table, restricts in ((RESTRICTING, True), (HARMLESS, False)):
+        for row in table:
+            pattern = row.path.split(".")
+            rows.setdefault((pattern[0], len(pattern)), []).append((pattern, row, restricts))
     found = []
     for path, entry in root.walk():
         keys = tuple(step for step in path if isinstance(step, str))
         in_list = bool(path) and isinstance(path[-1], int)
-        for row, restricts in rows:
+        for pattern, row, restricts in rows.get((keys[0], len(keys)), ()) if keys else ():
             # A list and its items have the same keys: conditions tell them apart, plain rows take the outer one.
-            if not (in_list and row.when is _written) and fits(keys, row.path.split(".")) and row.when(entry):
+            if not (in_list and row.when is _written) and fits(keys, pattern) and row.when(entry):
                 found.append(InactiveSetting(locate(root, path), ".".join(keys), restricts, row.why))
     return sorted(found, key=lambda one: (one.position, one.key))

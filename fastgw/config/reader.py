@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fastgw.config.checks import crosscheck
 from fastgw.config.composer import compose
 from fastgw.config.error_messages import complaints_of, foreign
+from fastgw.config.files import ConfigFiles
 from fastgw.config.references import fill, resolve
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigError, ConfigProblem, Position, YamlEntry, entry_at, locate_key
@@ -33,14 +34,15 @@ def read_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     return read(path, environ).settings
 
 
-def read(path: Path, environ: Mapping[str, str]) -> ReadConfig:
-    """The settings in `path`, with the places of their values.
+def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = None) -> ReadConfig:
+    """The settings in `path`, with the places of their values; `files` takes down what is opened, also where it fails.
 
     Raises:
         ConfigError: the file cannot be used; all complaints in order.
     """
-    root = _top(path)
-    complaints = [*_include(root, path, environ), *_absent(root), *resolve(root, environ), *foreign(root)]
+    files = files or ConfigFiles()
+    root = _top(path, files)
+    complaints = [*_include(root, environ, files), *_absent(root), *resolve(root, environ, files), *foreign(root)]
     try:
         settings = Settings.model_validate({"data": str(path.absolute().parent / "data"), **root.plain()})
     except ValidationError as error:
@@ -57,10 +59,10 @@ def read(path: Path, environ: Mapping[str, str]) -> ReadConfig:
     return ReadConfig(settings, root)
 
 
-def _top(path: Path) -> YamlEntry:
+def _top(path: Path, files: ConfigFiles) -> YamlEntry:
     """The tree of one file, which is a map."""
     try:
-        raw = path.read_bytes()
+        raw = files.content(path)
         root = compose(raw.decode("utf-8").removeprefix("\ufeff"), str(path))
     except UnicodeDecodeError as error:
         good = raw[: error.start].decode("utf-8")
@@ -86,21 +88,21 @@ def _absent(root: YamlEntry) -> Iterator[ConfigProblem]:
                 yield ConfigProblem(entry.position, f'"{path[-1]}" has no value: write one, or leave the key out')
 
 
-def _include(root: YamlEntry, path: Path, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    wanted = root.child("include")
+def _include(root: YamlEntry, environ: Mapping[str, str], files: ConfigFiles) -> Iterator[ConfigProblem]:
+    path, wanted = Path(root.position.file), root.child("include")
     for pattern in wanted.content if wanted and isinstance(wanted.content, list) else [wanted]:
         if pattern is None or not isinstance(pattern.content, str):
             continue
         try:
-            name = fill(pattern.content, pattern.position.file, environ)
+            name = fill(pattern.content, pattern.position.file, environ, files)
         except ValueError:
             continue  # `resolve` complains about it
-        found = sorted(glob.glob(str(path.parent / name), recursive=True))  # noqa: PTH207 - an absolute pattern is no Path.glob
+        found = files.matching(str(path.parent / name))
         if not found and not glob.has_magic(name):
             yield ConfigProblem(pattern.position, f"there is no file {name}")
         for file in found:
             if Path(file).resolve() != path.resolve():
-                yield from _add(root, _top(Path(file)))
+                yield from _add(root, _top(Path(file), files))
 
 
 def _add(root: YamlEntry, more: YamlEntry) -> Iterator[ConfigProblem]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fastgw.config.files import ConfigFiles
 from fastgw.config.tree import ConfigProblem, YamlEntry, fits
 
 SECRETS: tuple[tuple[str, ...], ...] = (
@@ -45,7 +46,7 @@ LED = re.compile(rf"{_LED}(?:[;,] ?{_LED})*")
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 
 
-def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProblem]:
+def resolve(root: YamlEntry, environ: Mapping[str, str], files: ConfigFiles) -> Iterator[ConfigProblem]:
     """Fill in every reference of the tree in place, make paths absolute, refuse secrets that are written out."""
     for path, entry in root.walk():
         if (path and str(path[0]).startswith("x-")) or isinstance(entry.content, dict | list):
@@ -58,12 +59,13 @@ def resolve(root: YamlEntry, environ: Mapping[str, str]) -> Iterator[ConfigProbl
         if not isinstance(entry.content, str):
             continue
         try:
-            entry.content = _absolute(fill(entry.content, entry.position.file, environ), entry.position.file, keys)
+            text = fill(entry.content, entry.position.file, environ, files)
+            entry.content = _absolute(text, entry.position.file, keys)
         except ValueError as error:
             yield ConfigProblem(entry.position, str(error))
 
 
-def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
+def fill(text: str, file: str, environ: Mapping[str, str], files: ConfigFiles) -> str:
     """`text` with its references filled in, relative paths from the folder of `file`; `$${` is a plain `${`.
 
     Raises:
@@ -79,15 +81,15 @@ def fill(text: str, file: str, environ: Mapping[str, str]) -> str:
                 raise ValueError(f"the environment variable {name} is not set")
             return environ[name]
         if kind == "file" and name:
-            return _content(Path(file).parent / name)
+            return _content(Path(file).parent / name, files)
         raise ValueError("a reference is ${env:NAME} or ${file:path}; a plain ${ is written $${")
 
     return REFERENCE.sub(one, text) if "${" in text else text
 
 
-def _content(path: Path) -> str:
+def _content(path: Path, files: ConfigFiles) -> str:
     try:
-        return path.read_bytes().decode("utf-8").removesuffix("\n").removesuffix("\r")
+        return files.content(path).decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError(f"the file {path} is not UTF-8") from None
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from fastgw.config.files import ConfigFiles
 from fastgw.gateway.admission import Limiter
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.pipeline import serve
@@ -25,7 +26,7 @@ CLIENT = "fastgw.limits.redis_connection"
 """Imported where there is a store: its client takes 100 to 300 ms."""
 
 
-def parts(read: Callable[[], Plan]) -> Factories:
+def parts(read: Callable[[ConfigFiles], Plan]) -> Factories:
     """The parts of a gateway whose configuration `read` reads."""
     return Factories(read=read, gateway=_gateway, control_plane=ControlPlane, load=_load)
 

@@ -1,7 +1,8 @@
 """A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
 
 Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES` · `quarantine FINGERPRINTS`.
-Its end means that the supervisor is gone.
+Its end means that the supervisor is gone. The controller answers: `ready` once agents are served, `reloaded applied`
+and `reloaded refused`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger("fastgw")
 
@@ -73,3 +75,9 @@ def listen(control: socket.socket, on_command: Callable[[list[str]], None]) -> N
             on_command(line.decode().split())
 
     asyncio.get_running_loop().add_reader(control.fileno(), ready)
+
+
+def tell(control: socket.socket, words: str) -> None:
+    """Send the supervisor a line."""
+    with suppress(OSError):  # it is gone, which ends us anyway
+        control.send(words.encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

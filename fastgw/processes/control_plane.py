@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import platform
@@ -13,12 +14,11 @@ import orjson
 
 from fastgw import __version__
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.route import Route
-from fastgw.catalog.uris import Uris
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import header_lines
 from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
+from fastgw.snapshot.changes import changes, offered
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
 from fastgw.snapshot.model import Snapshot
 from fastgw.upstream.call_context import BackgroundTasks
@@ -90,13 +90,7 @@ class ControlPlane:
         Raises:
             ValueError: the file lets anybody in, which was checked against an address that is not the one in use.
         """
-        # The socket stays where it is: by another address, every `Host` that agents can write would be a strange one.
-        settings = settings.model_copy(update={"listen": self._settings.listen})
-        open_to_all = [path for path, one in (settings.endpoints or {}).items() if one.auth == ("none",)]
-        if open_to_all and not is_loopback(settings.listen):
-            raise ValueError(
-                f"{open_to_all[0]}: auth: none is for loopback only, and listen is {settings.listen} still"
-            )
+        settings = self._servable(settings)
         # As the configuration alone says: what is learned of eras must not look like a change of the server.
         snapshot = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0]
         self._settings = settings
@@ -108,6 +102,21 @@ class ControlPlane:
             if backend.instances
         )
         self._era_found()
+
+    def _servable(self, settings: Settings) -> Settings:
+        # The socket stays where it is: by another address, every `Host` that agents can write would be a strange one.
+        settings = settings.model_copy(update={"listen": self._settings.listen})
+        open_to_all = [path for path, one in (settings.endpoints or {}).items() if one.auth == ("none",)]
+        if open_to_all and not is_loopback(settings.listen):
+            raise ValueError(
+                f"{open_to_all[0]}: auth: none is for loopback only, and listen is {settings.listen} still"
+            )
+        return settings
+
+    async def diff(self, settings: Settings) -> dict[str, Any]:
+        """What `reload` would change; raises the same. In a thread: of large catalogues it takes a second."""
+        catalogues = self._catalogues.catalogues()
+        return await asyncio.to_thread(changes, self._settings, self._servable(settings), catalogues)
 
     def _asker(self, key: str) -> RpcClient:
         instance = self._instances.find(key)
@@ -163,26 +172,20 @@ class ControlPlane:
 
     def catalogue(self) -> dict[str, Any]:
         endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
+        found = {path: offered(endpoint) for path, endpoint in endpoints.items()}
+        uris = ("resources", "templates")
         return {
-            "endpoints": {
-                path: {name: {"to": _targets(route)} for name, route in endpoint.routes.items()}
-                for path, endpoint in endpoints.items()
+            "endpoints": {path: {name: {"to": to} for name, to in one["tools"].items()} for path, one in found.items()},
+            "prompts": {path: one["prompts"] for path, one in found.items()},
+            **{
+                kind: {path: {uri: to[0] for uri, to in one[kind].items()} for path, one in found.items()}
+                for kind in uris
             },
-            "prompts": {
-                path: {name: _targets(grant.route) for view in one.views for name, grant in view.prompts.items()}
-                for path, one in endpoints.items()
-            },
-            "resources": {path: _places(endpoint.uris, "resources") for path, endpoint in endpoints.items()},
-            "templates": {path: _places(endpoint.uris, "templates") for path, endpoint in endpoints.items()},
             "notices": [
                 {"subject": notice.subject, "text": notice.text, "endpoint": notice.endpoint or None}
                 for notice in self._notices
             ],
         }
-
-
-def _targets(route: Route) -> list[str]:
-    return [f"{target.server}/{target.tool}" for arm in route.arms for target in arm.targets]
 
 
 @contextmanager
@@ -198,12 +201,6 @@ def no_collections() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _places(uris: Uris, which: str) -> dict[str, str]:
-    """`server/uri` of all `resources` or `templates` by what agents know it as, policies apart."""
-    named: dict[tuple[str, str], str] = getattr(uris.tables, which)
-    return {shown: f"{server}/{own}" for (server, own), shown in named.items() if uris.owner(shown) is not None}
 
 
 def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:

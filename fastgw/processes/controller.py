@@ -1,6 +1,7 @@
 """The controller: what must be one in the whole gateway.
 
 changed --50 ms--> compile --> load at every worker --> activate.  A compile that fails keeps the snapshot before.
+A reload compiles at once, so that who ordered it hears what has become of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from fastgw.admin.status import Readiness
 from fastgw.processes import child
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
 from fastgw.processes.kept import EndedSessions
-from fastgw.processes.plan import FIXED, ControlPlanePort, Factories, Plan
+from fastgw.processes.plan import ControlPlanePort, Factories, Plan
+from fastgw.processes.reloads import Reloads
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.breaker import BreakerState
@@ -44,6 +46,8 @@ heard yet.
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
+READY_LOOK_EVERY = 0.02
+"""Seconds between two looks at whether the gateway is ready, at the start."""
 CLOSED = BreakerState.CLOSED.value
 MOST_LEVELS = 50_000
 """Sessions whose log level is remembered; beyond it the oldest go back to the default."""
@@ -52,9 +56,11 @@ MOST_LEVELS = 50_000
 class ControllerProcess:
     """One controller at work."""
 
-    def __init__(self, parts: Factories, plan: Plan, keys: tuple[bytes, ...]) -> None:
-        self._parts = parts
-        self._plan = plan
+    def __init__(
+        self, parts: Factories, plan: Plan, keys: tuple[bytes, ...], tell: Callable[[str], object] = lambda _: None
+    ) -> None:
+        self._reloads = Reloads(plan, parts.read, self._apply, self._told)
+        self._tell = tell
         self._tasks = BackgroundTasks()
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
@@ -66,6 +72,8 @@ class ControllerProcess:
         self._stop = asyncio.Event()
         self._generation = 0
         self._busy = False
+        self._compiling = asyncio.Lock()
+        self._reload_succeeded_at = time.time()
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
@@ -98,20 +106,12 @@ class ControllerProcess:
         links = await self._ipc_server.listen(places.ipc_server)
         await self._compile()
         admin_app = import_module(ADMIN)
-        shown = admin_app.AdminData(
-            readiness=self._readiness.report,
-            metrics=lambda quantiles: self._sums.render({**self._gauges(), **quantiles}),
-            backends=self._control_plane.backends,
-            catalogue=self._control_plane.catalogue,
-            limits=admin_app.OperatorLimits(
-                self._ipc_server.operate, lambda: self._plan.limits, self._plan.data / "audit.jsonl"
-            ),
-            latencies=self._sums.latencies,
-        )
-        admin = await admin_app.serve_admin(places.admin, shown, self._plan.admin_token)
+        admin = await admin_app.serve_admin(places.admin, self._shown(admin_app), self._reloads.plan.admin_token)
         server = self._ipc_server
         self._control_plane.begin(self._changed.set, server.freshen, partial(server.broadcast, "instance_status"))
         self._tasks.spawn(self._compile_when_changed(), "compiling")
+        self._tasks.spawn(self._reloads.watch(), "watching the configuration")
+        self._tasks.spawn(self._tell_when_ready(), "becoming ready")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self._readiness.waited_enough)
         asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
         await self._stop.wait()
@@ -119,6 +119,26 @@ class ControllerProcess:
         await self._control_plane.close()
         await asyncio.to_thread(self._writer.close, 0.8)
         await admin.cleanup()
+
+    def _shown(self, admin_app: Any) -> Any:
+        control_plane, ask = self._control_plane, self._ipc_server.operate
+        audit = admin_app.AuditLog(self._reloads.plan.data / "audit.jsonl")
+        return admin_app.AdminData(
+            readiness=self._readiness.report,
+            metrics=lambda quantiles: self._sums.render({**self._gauges(), **quantiles}),
+            backends=control_plane.backends,
+            catalogue=control_plane.catalogue,
+            limits=admin_app.OperatorLimits(ask, lambda: self._reloads.plan.limits, audit),
+            latencies=self._sums.latencies,
+            config=admin_app.OperatorConfig(
+                self._config, self._order_reload, partial(self._reloads.diff, control_plane.diff), audit
+            ),
+        )
+
+    async def _tell_when_ready(self) -> None:
+        while self._readiness.not_ready() is not None:  # noqa: ASYNC110 - once, and many things decide about it
+            await asyncio.sleep(READY_LOOK_EVERY)
+        self._tell("ready")
 
     def _states(self) -> list[str]:
         return [worker.state for worker in self._ipc_server.workers]
@@ -131,7 +151,7 @@ class ControllerProcess:
             case ["stop"]:
                 self._stop.set()
             case ["reload"]:
-                self._reload()
+                self._tasks.spawn(self._reloads.reload("signal"), "reload")
             case ["restarts", workers, controllers, stores]:
                 self._sums.put(int(workers), "fastgw_worker_restarts_total")
                 self._sums.put(int(controllers), "fastgw_controller_restarts_total")
@@ -148,34 +168,44 @@ class ControllerProcess:
             await self._compile()
             self._busy = False
 
-    async def _compile(self) -> None:
-        # The monotonic clock goes on over a restart of the controller: the next one's generations are higher.
-        self._generation = max(self._generation + 1, time.monotonic_ns())
-        failed = "compiled; the one before is kept"
-        try:
-            snapshot = self._control_plane.compile(self._generation)
-            failed = "sent to all"
-            await self._ipc_server.push(self._generation, snapshot)
-        except Exception:  # whatever it is: the controller would never compile again
-            log.exception("the snapshot could not be %s", failed)
-            self._sums.inc("fastgw_snapshot_failures_total")
+    async def _compile(self) -> bool:
+        """Whether every worker has what is known now; where that cannot be made, they keep what they have."""
+        async with self._compiling:
+            # The monotonic clock goes on over a restart of the controller: the next one's generations are higher.
+            self._generation = max(self._generation + 1, time.monotonic_ns())
+            failed = "compiled; the one before is kept"
+            try:
+                snapshot = self._control_plane.compile(self._generation)
+                failed = "sent to all"
+                await self._ipc_server.push(self._generation, snapshot)
+            except Exception:  # whatever it is: the controller would never compile again
+                log.exception("the snapshot could not be %s", failed)
+                self._sums.inc("fastgw_snapshot_failures_total")
+                return False
+            return True
 
-    def _reload(self) -> None:
-        try:
-            plan = self._parts.read()
-            kept = [name for name in FIXED if getattr(plan, name) != getattr(self._plan, name)]
-            self._control_plane.reload(plan.settings)
-        except Exception as wrong:  # noqa: BLE001 - nothing in a file may end the controller
-            log.error("the configuration is not applied, the one before is kept: %s", wrong)
-            self._sums.inc("fastgw_reloads_total", "refused")
-            return
-        for name in kept:
-            log.warning("`%s` has changed in the configuration; it takes a restart, the old value is kept", name)
-        self._plan = self._plan.reloaded(plan)
+    # -- the configuration ---------------------------------------------------------------------------------------
+
+    async def _apply(self, plan: Plan) -> None:
+        """Put a plan in force. Raises ValueError where that cannot be; then the one before is."""
+        self._control_plane.reload(plan.settings)
+        if not await self._compile():
+            self._control_plane.reload(self._reloads.plan.settings)
+            raise ValueError("no snapshot can be made of it: the log says why")
         self._writer.set_targets(plan.sinks)
-        self._sums.inc("fastgw_reloads_total", "applied")
-        self._changed.set()
-        log.info("the configuration was read again")
+
+    def _told(self, applied: bool) -> None:  # noqa: FBT001 - the only argument
+        outcome = "applied" if applied else "refused"
+        self._sums.inc("fastgw_reloads_total", outcome)
+        self._tell(f"reloaded {outcome}")
+        if applied:
+            self._reload_succeeded_at = time.time()
+
+    async def _order_reload(self) -> str:
+        return (await self._reloads.reload("order")).error
+
+    def _config(self) -> dict[str, Any]:
+        return {**self._reloads.report(), "generation": self._ipc_server.generation}
 
     # -- what workers say ------------------------------------------------------------------------------------------
 
@@ -222,7 +252,7 @@ class ControllerProcess:
     def _adopt(self, worker: WorkerPeer, sessions: list[Any]) -> None:
         self._control_plane.adopted(sessions)
         self._adopted.add(worker.number)
-        if len(self._adopted) >= self._plan.workers:
+        if len(self._adopted) >= self._reloads.plan.workers:
             self._all_adopted.set()
 
     def _usage(self, _: WorkerPeer, events: int, lines: bytes) -> None:
@@ -236,6 +266,8 @@ class ControllerProcess:
             **{("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")},
             ("fastgw_snapshot_generation",): self._ipc_server.generation,
             ("fastgw_sessions_ended",): len(self._ended),
+            ("fastgw_config_last_reload_successful",): int(self._reloads.refused is None),
+            ("fastgw_config_last_reload_success_timestamp_seconds",): self._reload_succeeded_at,
         }
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
@@ -249,7 +281,7 @@ def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, 
     os.nice(GIVES_WAY)
 
     async def main() -> None:
-        controller = ControllerProcess(parts, plan, keys)
+        controller = ControllerProcess(parts, plan, keys, partial(child.tell, control))
         child.listen(control, controller.on_command)
         await controller.run(places)
 

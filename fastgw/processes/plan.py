@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from fastgw.config.files import ConfigFiles
 from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Plan:
         sinks: `stdout` and `file:PATH`.
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
+        files: what was opened to read it.
     """
 
     listen: tuple[str, int]
@@ -46,11 +48,16 @@ class Plan:
     log_form: str = "text"
     store: StorePlace = field(default_factory=StorePlace)
     settings: Any = None
+    files: ConfigFiles = field(default_factory=ConfigFiles, compare=False)
 
     @property
     def limits(self) -> tuple[LimitSettings, ...]:
         """The limits of the configuration."""
         return self.settings.limits if self.settings is not None else ()
+
+    def needs_restart(self, plan: Plan) -> list[str]:
+        """What a reload that read `plan` leaves as it is here, though it is another there."""
+        return [name for name in FIXED if getattr(plan, name) != getattr(self, name)]
 
     def reloaded(self, plan: Plan) -> Plan:
         """What holds after a reload that read `plan`: that, but what takes a restart as it is here."""
@@ -147,6 +154,7 @@ class ControlPlanePort(Protocol):
     ) -> None: ...
     def instance_statuses(self) -> dict[str, tuple[str, str]]: ...
     def reload(self, settings: Any) -> None: ...
+    async def diff(self, settings: Any) -> dict[str, Any]: ...
     def touched(self, sessions: list[tuple[str, str]]) -> None: ...
     def adopted(self, sessions: list[tuple[str, str, UpstreamSession]]) -> None: ...
     def initialized(self) -> bool: ...
@@ -160,13 +168,14 @@ class Factories:
     """The makers of what the processes carry.
 
     Args:
-        read: reads the configuration; raises whatever says file and line when it is bad.
+        read: reads the configuration, and takes down which files it opens; raises whatever says file and line when it
+            is bad.
         gateway: makes (gateway, ASGI application) in a worker.
         control_plane: makes the controller's control plane from (plan, sealing keys, background tasks).
         load: imports what workers will need, before they are forked.
     """
 
-    read: Callable[[], Plan]
+    read: Callable[[ConfigFiles], Plan]
     gateway: Callable[[ControllerPort, Counters, BackgroundTasks, Lifecycle, StoreAccess], tuple[GatewayPort, Any]]
     control_plane: Callable[[Plan, tuple[bytes, ...], BackgroundTasks], ControlPlanePort]
     load: Callable[[Plan], object] = lambda _: None

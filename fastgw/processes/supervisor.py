@@ -2,7 +2,7 @@
 
 It waits in one place, starts no thread, keeps no state that a child would need, and never gives up.
 
-    running  -- SIGHUP -->        running   (everybody reads the configuration again)
+    running  -- SIGHUP -->        running   (the controller reads the configuration again)
     running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
     running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
     draining -- workers ended --> stopping  (the controller writes what it still has)
@@ -30,8 +30,9 @@ from functools import partial
 from pathlib import Path
 
 from fastgw.config.addresses import authority
+from fastgw.config.files import ConfigFiles
 from fastgw.limits import embedded
-from fastgw.processes import child, controller, worker
+from fastgw.processes import child, controller, service_manager, worker
 from fastgw.processes.kept import sealing_keys
 from fastgw.processes.plan import Factories, Plan, StoreAccess
 from fastgw.processes.quarantine import Quarantine, shared_slots
@@ -69,6 +70,20 @@ class ChildProcess:
         if self.control is not None:
             with suppress(OSError):
                 self.control.send(words.encode() + b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def hear(self) -> list[str]:
+        """The lines that have come; none any more where it has closed its end."""
+        assert self.control is not None
+        try:
+            heard = self.control.recv(4096, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            heard = b""
+        if not heard:
+            self.control.close()
+            self.control = None
+        return heard.decode().splitlines()
 
 
 class Supervisor:
@@ -165,10 +180,32 @@ class Supervisor:
     # -- watching ------------------------------------------------------------------------------------------------
 
     def _sleep(self, seconds: float | None) -> None:
-        """Until a signal (a child's end is one) or the time has come."""
-        if not self._signals and select.select([self._wake[0]], [], [], seconds)[0]:
+        """Until a signal (a child's end is one) or a word of the controller, or the time has come."""
+        heard: list[int | socket.socket] = [self._wake[0]]
+        if self._controller.control is not None:
+            heard.append(self._controller.control)
+        if self._signals:
+            return
+        found = select.select(heard, [], [], seconds)[0]
+        if self._wake[0] in found:
             with suppress(BlockingIOError):
                 os.read(self._wake[0], 4096)
+        if self._controller.control in found:
+            self._hear_controller()
+
+    def _hear_controller(self) -> None:
+        for words in self._controller.hear():
+            if words == "reloaded applied":
+                self._follow()
+            if not self._stopping:
+                service_manager.ready("the configuration was refused" if "refused" in words else "serving")
+
+    def _follow(self) -> None:
+        """A controller that is started again must not take a reload back: it begins with what was applied last."""
+        try:
+            self._plan = self._plan.reloaded(self._parts.read(ConfigFiles()))
+        except Exception as wrong:  # noqa: BLE001 - it has changed once more: the controller says what is wrong with it
+            log.debug("the configuration is not applied: %s", wrong)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -210,19 +247,13 @@ class Supervisor:
         while self._signals:
             if self._signals.pop(0) != signal.SIGHUP:
                 return True
-            self._reload()
+            service_manager.reloading()
+            self._controller.send("reload")
         return False
-
-    def _reload(self) -> None:
-        try:
-            # A controller that is started again must not take a reload back: it begins with the last good reading.
-            self._plan = self._plan.reloaded(self._parts.read())
-        except Exception as wrong:  # noqa: BLE001 - the controller reads it too, and says what is wrong with it
-            log.debug("the configuration is not applied: %s", wrong)
-        self._controller.send("reload")
 
     def _stop(self) -> int:
         self._stopping = True
+        service_manager.stopping()
         seconds = self._plan.drain
         self._ignore_signals_until = time.monotonic() + SAME_BURST
         log.info("stopping: calls in flight have %g s", seconds)
@@ -284,7 +315,7 @@ def launch(parts: Factories) -> int:
         OSError: a port is in use or may not be taken, or `data` cannot be written; raised before anything is forked.
         Exception: whatever `parts.read` raises for a bad configuration.
     """
-    plan = parts.read()
+    plan = parts.read(ConfigFiles())
     logs.configure("supervisor", plan.log_level, plan.log_form)
     plan.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix=f"fastgw-{os.getpid()}-"))

@@ -53,6 +53,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_snapshot_generation": Family("gauge", "Generation of the snapshot that workers were last given."),
     "fastgw_snapshot_failures_total": Family("counter", "Compiles that failed; the snapshot before was kept."),
     "fastgw_reloads_total": Family("counter", "Reloads of the configuration, by outcome.", ("outcome",)),
+    "fastgw_config_last_reload_successful": Family("gauge", "Whether the newest reading of the configuration applies."),
+    "fastgw_config_last_reload_success_timestamp_seconds": Family("gauge", "When a reading last applied."),
     "fastgw_sessions_ended": Family("gauge", "Ended agent sessions that are remembered."),
     "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
     "fastgw_server_prompts": Family("gauge", "Prompts in the last catalogue of a server.", ("server",)),

@@ -12,8 +12,10 @@ import pytest
 
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import OperatorLimits
+from fastgw.admin.orders import AuditLog
 from fastgw.admin.status import Readiness
 from fastgw.telemetry.latencies import Latencies
+from tests.admin.faces import no_config
 
 
 async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
@@ -23,8 +25,8 @@ async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
 def shown(readiness: Readiness | None = None) -> AdminData:
     """What a gateway without workers shows."""
     found = readiness if readiness is not None else Readiness(list, lambda: 0, lambda: True)
-    limits = OperatorLimits(ask_nobody, tuple, Path("nowhere"))
-    return AdminData(found.report, lambda _: "", dict, dict, limits, Latencies())
+    limits = OperatorLimits(ask_nobody, tuple, AuditLog(Path("nowhere")))
+    return AdminData(found.report, lambda _: "", dict, dict, limits, Latencies(), no_config())
 
 
 def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
@@ -44,7 +46,9 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits", "/stats"])
+@pytest.mark.parametrize(
+    "path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits", "/stats", "/config", "/config/diff"]
+)
 def test_paths(path: str) -> None:
     assert ask(path)[0] == 200
 
@@ -90,6 +94,9 @@ def test_the_index_names_every_page_and_what_it_shows() -> None:
         "/metrics",
         "/backends",
         "/catalogue",
+        "/config",
+        "/config/diff",
+        "/reload",
         "/limits",
         "/limits/reset",
         "/stats",

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import pytest
 
 from fastgw.admin.app import AdminData, serve_admin
-from fastgw.admin.limits import MOST, OperatorLimits
+from fastgw.admin.limits import OperatorLimits
+from fastgw.admin.orders import MOST, AuditLog
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.telemetry.latencies import Latencies
+from tests.admin.faces import no_config
 from tests.e2e.http import Asked, Reply, connected, exchange
 
 T = TypeVar("T")
@@ -47,8 +49,10 @@ def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable
     async def main() -> T:
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
-        limits = OperatorLimits(face.ask, lambda: [LIMIT], face.audit)
-        runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits, Latencies()), token)
+        limits = OperatorLimits(face.ask, lambda: [LIMIT], AuditLog(face.audit))
+        runner = await serve_admin(
+            listener, AdminData(never_asked, str, dict, dict, limits, Latencies(), no_config()), token
+        )
         try:
             return await story(face)
         finally:

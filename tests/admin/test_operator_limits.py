@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from fastgw.admin.limits import OperatorLimits, ResetOrder
+from fastgw.admin.orders import AuditLog
 from fastgw.config.rules import FAILED_CREDENTIALS
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.gateway.admission import Reset
@@ -33,7 +34,7 @@ class Stage:
         self.audit = folder / "data" / "audit.jsonl"
         self.heard: list[Reset] = []
         self.written_when_heard: list[int] = []
-        self.limits = OperatorLimits(self._ask, lambda: LIMITS, self.audit)
+        self.limits = OperatorLimits(self._ask, lambda: LIMITS, AuditLog(self.audit))
 
     async def _ask(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
         if verb == "report":

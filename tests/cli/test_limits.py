@@ -16,11 +16,13 @@ from aiohttp import web
 
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import OperatorLimits
+from fastgw.admin.orders import AuditLog
 from fastgw.cli.admin_port import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.script import SOURCE
 from fastgw.telemetry.latencies import Latencies
+from tests.admin.faces import no_config
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
 
@@ -75,8 +77,10 @@ async def never_asked() -> dict[str, Any]:
 async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
-    limits = OperatorLimits(workers.ask, lambda: LIMITS, folder / "audit.jsonl")
-    runner = await serve_admin(listener, AdminData(never_asked, str, dict, dict, limits, Latencies()), token)
+    limits = OperatorLimits(workers.ask, lambda: LIMITS, AuditLog(folder / "audit.jsonl"))
+    runner = await serve_admin(
+        listener, AdminData(never_asked, str, dict, dict, limits, Latencies(), no_config()), token
+    )
     try:
         yield workers
     finally:

@@ -16,6 +16,7 @@ import pytest
 
 from fastgw.cli.main import main
 from fastgw.cli.run import NotSafe, read_plan
+from fastgw.config.files import ConfigFiles
 from tests.e2e.ports import free_port
 from tests.processes.gateway_process import until
 
@@ -54,10 +55,10 @@ def test_what_keeps_agents_away_is_told_at_start(tmp_path: Path, capsys: pytest.
 
 
 def test_they_can_be_left_out_on_demand(tmp_path: Path) -> None:
-    plan = read_plan(written(tmp_path, LIMITED), {}, allow_inactive=True)
+    plan = read_plan(written(tmp_path, LIMITED), {}, ConfigFiles(), allow_inactive=True)
     assert plan.workers == 1
     with pytest.raises(NotSafe):
-        read_plan(written(tmp_path, LIMITED), {}, allow_inactive=False)
+        read_plan(written(tmp_path, LIMITED), {}, ConfigFiles(), allow_inactive=False)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import pytest
 
 from fastgw.admin.app import AdminData, serve_admin
 from fastgw.admin.limits import OperatorLimits
+from fastgw.admin.orders import AuditLog
 from fastgw.cli.main import main
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.latencies import Latencies
+from tests.admin.faces import no_config
 from tests.e2e.aside import aside
 
 Said = pytest.CaptureFixture[str]
@@ -34,8 +36,8 @@ async def admin_face(latencies: Latencies) -> AsyncIterator[str]:
     async def nobody(*_: object) -> list[object]:
         return []
 
-    limits = OperatorLimits(nobody, tuple, Path("nowhere"))
-    data = AdminData(dict, str, dict, dict, limits, latencies)  # type: ignore[arg-type]
+    limits = OperatorLimits(nobody, tuple, AuditLog(Path("nowhere")))
+    data = AdminData(dict, str, dict, dict, limits, latencies, no_config())  # type: ignore[arg-type]
     runner = await serve_admin(listener, data, None)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

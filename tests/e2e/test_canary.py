@@ -35,8 +35,9 @@ def settings(**ports: int) -> dict[str, Any]:
 
 
 async def everything_said(gateway: Gateway) -> str:
-    shown = [await asyncio.to_thread(gateway.ask_admin, path) for path in ("/backends", "/catalogue", "/metrics")]
-    assert [status for status, _ in shown] == [200] * 3
+    paths = ("/backends", "/catalogue", "/metrics", "/config", "/config/diff")
+    shown = [await asyncio.to_thread(gateway.ask_admin, path) for path in paths]
+    assert [status for status, _ in shown] == [200] * len(paths)
     files = [file for file in gateway.folder.rglob("*") if file.is_file() and file.name != "fastgw.yaml"]
     assert {"stderr.log", "usage.jsonl", "new.json", "old.json"} <= {file.name for file in files}
     return "\n".join([body.decode() for _, body in shown] + [file.read_text(errors="replace") for file in files])

@@ -462,7 +462,7 @@ def test_a_reload_adds_and_removes_endpoints_and_drops_no_call(tmp_path: Path) -
         before = await asyncio.to_thread(gateway.metric, line)
 
         async def heeded() -> bool:
-            return await asyncio.to_thread(gateway.metric, line) == before + 1
+            return await asyncio.to_thread(gateway.metric, line) > before
 
         gateway.configure(more)
         gateway.process.send_signal(signal.SIGHUP)

@@ -345,7 +345,7 @@ def test_a_reload_that_changes_a_rate_keeps_what_part_of_a_bucket_is_left(tmp_pa
 
             async def applied() -> bool:
                 reply = await exchange(gateway.url, calling("nothing"))
-                return gateway.metric('fastgw_reloads_total{outcome="applied"}') == 1 and reply.status == 400
+                return gateway.metric('fastgw_reloads_total{outcome="applied"}') >= 1 and reply.status == 400
 
             await until(applied)
             await until(lambda: has_policy(gateway, '"l";q=60;w=3600'))
@@ -388,7 +388,7 @@ def test_once_however_many_instances_are_tried(tmp_path: Path) -> None:
             gateway.process.send_signal(signal.SIGHUP)
 
             async def applied() -> bool:
-                return gateway.metric('fastgw_reloads_total{outcome="applied"}') == 1
+                return gateway.metric('fastgw_reloads_total{outcome="applied"}') >= 1
 
             await until(applied)
             assert await admitted(gateway, 9) == 6

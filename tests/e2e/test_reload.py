@@ -69,7 +69,7 @@ async def reload(gateway: Gateway, line: str) -> None:
     before = await asyncio.to_thread(gateway.metric, line)
 
     async def heeded() -> bool:
-        return await asyncio.to_thread(gateway.metric, line) == before + 1
+        return await asyncio.to_thread(gateway.metric, line) > before
 
     gateway.process.send_signal(signal.SIGHUP)
     await until(heeded)

@@ -227,7 +227,7 @@ def test_the_parts_make_a_gateway_that_serves_what_the_mind_compiled(tmp_path: P
 
     async def scene(control_plane: ControlPlane) -> None:
         tasks = BackgroundTasks()
-        made = parts(lambda: found)
+        made = parts(lambda _: found)
         assert made.control_plane is ControlPlane
         served, app = made.gateway(Alone(), Counters(), tasks, Lifecycle(), StoreAccess(found.store))  # type: ignore[arg-type]
         served.load(control_plane.compile(1))

@@ -51,7 +51,7 @@ def keeping(folder: Path, planes: list[Learner] | None = None) -> ControllerProc
         made.append(Learner(plan))
         return made[-1]
 
-    parts = Factories(read=lambda: PLAN, gateway=lambda *_: (None, None), control_plane=control_plane)
+    parts = Factories(read=lambda _: PLAN, gateway=lambda *_: (None, None), control_plane=control_plane)
     return ControllerProcess(parts, replace(PLAN, data=folder), (b"k" * 32,))
 
 

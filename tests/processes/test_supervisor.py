@@ -186,5 +186,28 @@ def test_a_bad_configuration_keeps_the_old_one(tmp_path: Path) -> None:
         until(lambda: gateway.metric('fastgw_reloads_total{outcome="refused"}') == 1)
         gateway.write(word="broken")
         os.kill(gateway.pid, signal.SIGHUP)
-        until(lambda: gateway.metric("fastgw_snapshot_failures_total") == 1)
+        until(lambda: gateway.metric('fastgw_reloads_total{outcome="refused"}') == 2)
+        assert gateway.metric("fastgw_snapshot_failures_total") == 1
         assert gateway.get()["word"] == "first"
+
+
+def test_a_controller_that_is_started_again_begins_with_what_was_applied_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(10)
+        with running(tmp_path) as gateway:
+            for word in ("second", "broken"):
+                gateway.write(word=word)
+                os.kill(gateway.pid, signal.SIGHUP)
+                while not heard.recv(4096).startswith(b"RELOADING=1"):
+                    pass
+                assert heard.recv(4096).startswith(b"READY=1")  # the supervisor knows what became of it
+            before, controller = gateway.get(), gateway.child("controller")
+            assert before["word"] == "second"
+            os.kill(controller, signal.SIGKILL)
+            until(lambda: gateway.get()["active"] > before["active"])
+            assert gateway.get()["word"] == "second"
+            assert gateway.metric("fastgw_snapshot_failures_total") == 0

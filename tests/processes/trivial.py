@@ -156,6 +156,9 @@ class FakeControlPlane:
     def reload(self, settings: Any) -> None:
         self.word = settings["word"]
 
+    async def diff(self, settings: Any) -> dict[str, Any]:
+        return {"settings": []}
+
     async def open_session(self, _: str, identity: str, dead: Any = None) -> UpstreamSession:
         if identity == "nobody":
             raise Fault(Kind.NO_SERVER, detail="no such server", retry_after=3)
@@ -199,7 +202,7 @@ def parts(path: Path) -> Factories:
         return made, made.app
 
     return Factories(
-        read=lambda: read(path), gateway=gateway, control_plane=lambda plan, keys, tasks: FakeControlPlane(plan)
+        read=lambda _: read(path), gateway=gateway, control_plane=lambda plan, keys, tasks: FakeControlPlane(plan)
     )
 
 
