@@ -117,9 +117,20 @@ def _servers(settings: Settings) -> Iterator[Finding]:
         shares = [instance.share or 0 for instance in server.url]
         if sum(shares) > 1 or (all(shares) and shares and sum(shares) != 1):
             yield ("servers", name, "url"), f"the shares are {float(sum(shares)):.0%} of the calls, not 100%", None
+        yield from _bulkhead(settings, name)
         yield from _headers(settings, name)
         if server.tls:
             yield from _tls_files(("servers", name, "tls"), server.tls)
+
+
+def _bulkhead(settings: Settings, name: str) -> Iterator[Finding]:
+    server, workers = settings.servers[name], settings.worker_count
+    if server.max_in_flight is None:
+        if server.queue is not None:
+            yield ("servers", name, "queue"), "a queue is for places: it needs max_in_flight", None
+    elif server.max_in_flight < workers:
+        message = f"is less than one for each of {workers} workers: take fewer workers, or a limit with in_flight"
+        yield ("servers", name, "max_in_flight"), message, None
 
 
 def _headers(settings: Settings, name: str) -> Iterator[Finding]:

@@ -44,6 +44,7 @@ from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Snapshot
 from fastgw.telemetry.counters import Counters, Top
+from fastgw.upstream.bulkhead import Bulkheads
 
 log = logging.getLogger("fastgw")
 
@@ -119,15 +120,16 @@ class AdmissionGate:
 
 
 class AvailabilityGate(AdmissionGate):
-    """Bounds the calls that one worker carries, and keeps calls from servers that are under maintenance; those that
-    crash workers are kept from all.
+    """Bounds the calls that one worker carries, and keeps calls from servers that are full or under maintenance; those
+    that crash workers are kept from all.
 
     Args:
         running: the calls.
     """
 
-    def __init__(self, running: Sized) -> None:
+    def __init__(self, running: Sized, bulkheads: Bulkheads) -> None:
         self._running = running
+        self._bulkheads = bulkheads
         self.most = MOST_IN_FLIGHT
         self.quarantined: frozenset[int] = frozenset()
 
@@ -139,7 +141,10 @@ class AvailabilityGate(AdmissionGate):
             raise Fault(Kind.INTERNAL, words)
         assert context.arm is not None
         backends, targets = context.snapshot.backends, context.arm.targets
-        maintenance = backends[targets[0].server].maintenance
+        first = backends[targets[0].server]
+        if first.max_in_flight is not None and len(targets) == 1 and not first.backup:
+            self._bulkheads.check(first.name, context.principal)
+        maintenance = first.maintenance
         if maintenance is None:
             return
         places = [name for target in targets for name in (target.server, *backends[target.server].backup)]

@@ -76,7 +76,7 @@ class Gateway:
         self._running: set[RequestContext] = set()
         self.slots = memoryview(bytearray(8 * SLOTS)).cast("q")
         """What calls are written down in; a worker gives its own."""
-        self._availability = AvailabilityGate(self._running)
+        self._availability = AvailabilityGate(self._running, self.caller.bulkheads)
         self.gates: list[AdmissionGate] = [self._availability, limiter]
         """What a call passes, in order, before it goes to its server; and back when it is over."""
         self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
@@ -112,6 +112,7 @@ class Gateway:
             self.states = Sealer(snapshot.seal_keys, "state")
         self.known_agents.clear()
         self.limiter.load(snapshot)
+        self.caller.bulkheads.load(snapshot.backends)
         self._instances.load(snapshot, previous.longest if previous is not None else None)
 
     def activate(self, generation: int) -> None:

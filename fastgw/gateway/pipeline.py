@@ -231,7 +231,7 @@ async def handle_request(
 
 async def _answer_fault(gateway: Gateway, context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
     if context.attempts:
-        gateway.caller.blame(context.attempts[-1], fault)
+        gateway.caller.verdicts.blame(context.attempts[-1], fault)
     context.refuse(fault)
     status = context.dialect.status(fault)
     body = context.dialect.refusal(fault, context.reply_to, context.request_id)

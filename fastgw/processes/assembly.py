@@ -50,4 +50,5 @@ def _gateway(
         limiter = Limiter(buckets, counters)
         buckets.on_resets = limiter.take_resets
     gateway = Gateway(controller, counters, tasks, life, limiter)
+    gateway.caller.bulkheads.worker = store.number, store.workers
     return gateway, partial(serve, gateway)

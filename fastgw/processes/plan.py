@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,7 +69,7 @@ FIXED = ("listen", "admin", "admin_token", "workers", "store", "data")
 
 @dataclass(frozen=True, slots=True)
 class StoreAccess:
-    """Where a worker finds the store that `workers` of this machine share.
+    """Where worker `number` (from 1) finds the store that `workers` of this machine share.
 
     `socket` is the path of the Unix socket of one that the supervisor runs.
     """
@@ -78,6 +77,7 @@ class StoreAccess:
     place: StorePlace
     socket: str | None = None
     workers: int = 1
+    number: int = 1
 
 
 class Lifecycle:
@@ -183,19 +183,18 @@ class Factories:
 
 def plan_of(settings: Any) -> Plan:
     """What the processes need of `fastgw.config.schema.settings.Settings`."""
-    workers = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
     return Plan(
         listen=address(settings.listen),
         admin=address(settings.admin.listen),
         admin_token=settings.admin.token,
-        workers=workers,
+        workers=settings.worker_count,
         data=Path(settings.data),
         drain=settings.drain,
         secrets=settings.secret,
         sinks=tuple(sink.url for sink in settings.usage.sinks),
         log_level=settings.log.level,
         log_form=settings.log.format,
-        store=settings.store.place(workers),
+        store=settings.store.place(settings.worker_count),
         settings=settings,
     )
 

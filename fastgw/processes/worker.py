@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import uvloop
@@ -60,7 +61,8 @@ class RunningWorker:
         self._counters = Counters()
         self._client = IpcClient(path, number, self._counters, self._life, self._tasks)
         self._served: GatewayPort
-        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, store)
+        own = replace(store, number=number)
+        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, own)
         self._served.slots = slots
         self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()

@@ -162,6 +162,8 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
         server_name=tls.server_name if tls else None,
         backup=server.backup,
         breaker=(breaker.failures, breaker.open_for),
+        max_in_flight=server.max_in_flight,
+        queue=(server.max_in_flight or 0) if server.queue is None else server.queue,
     )
 
 

@@ -64,7 +64,7 @@ class Backend:
         server_name: the name its certificate must carry, where that is not the URL's host.
         backup: servers with the same tools, tried in this order when it cannot take a call.
         breaker: failures in a row that open an instance's breaker, and for how many seconds.
-        max_in_flight: calls at the same time, in one worker; None: any number. `queue`: how many more may wait.
+        max_in_flight: calls at the same time, over all workers; None: any number. `queue`: how many more may wait.
     """
 
     name: str

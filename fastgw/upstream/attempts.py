@@ -13,19 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import ceil, exp
-from random import uniform
 from typing import Any, Union
 
 import msgspec
 
 from fastgw.catalog.route import Arm, Target
-from fastgw.config.instance_urls import label
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
 from fastgw.protocol import names
@@ -38,12 +35,12 @@ from fastgw.snapshot.model import BOTH_ERAS, Backend
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.balancer import Wish, pick
 from fastgw.upstream.breaker import BreakerState
+from fastgw.upstream.bulkhead import Bulkheads
 from fastgw.upstream.call_context import Attempt, Spawn
 from fastgw.upstream.classify import Classified, ReplyKind
 from fastgw.upstream.controller import NO_SESSION, ControllerPort, UpstreamSession
 from fastgw.upstream.failover import (
     TOOL_ERROR,
-    RetryBudget,
     is_server_error,
     may_follow,
     says_tool_error,
@@ -53,6 +50,7 @@ from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.session_repair import SessionRepair, settle_level
 from fastgw.upstream.sessions import ANYONE
 from fastgw.upstream.transports import down
+from fastgw.upstream.verdicts import Verdicts
 
 log = logging.getLogger("fastgw")
 
@@ -60,10 +58,6 @@ Reply = Union[UpstreamReply, "StreamedReply", "Final", QuickResult]
 Candidate = tuple[Target, Backend, Instance, str]
 """Where a call may go, and whose session it uses there."""
 _MODERN = Era.MODERN.value
-_NOT_ITS_FAULT = ("throttled", "refused", "full", TOOL_ERROR)
-"""Failures that say nothing of an instance's health."""
-REFUSAL = 1.0
-"""Seconds that an answer counts as taking that refuses our credential."""
 HEARTBEAT = 0.5
 """Seconds between two words to the controller that a session with a call in flight is in use. With what they wait on
 their way it must stay below `sessions.SHORTEST_IDLE`."""
@@ -74,9 +68,9 @@ class UpstreamCaller:
 
     def __init__(self, controller: ControllerPort, instances: Instances, spawn: Spawn, counters: Counters) -> None:
         self._controller = controller
-        self._counters = counters
         self.instances = instances
-        self.budgets: defaultdict[str, RetryBudget] = defaultdict(RetryBudget)
+        self.bulkheads = Bulkheads(counters)
+        self.verdicts = Verdicts(controller, instances, counters)
         self._spawn = spawn
         self._repair = SessionRepair(controller, spawn)
         self._beating: asyncio.TimerHandle | None = None
@@ -93,75 +87,6 @@ class UpstreamCaller:
         forwarded.candidates = forwarded.in_order()
         return forwarded.go_on()
 
-    def blame(self, attempt: Attempt, fault: Fault) -> None:
-        """An answer that began well turned out to be a failure of its server."""
-        if fault.failure and not attempt.failed_with:
-            with suppress(Fault):  # it is not configured any more
-                instance = self.instances.find(attempt.address.key)
-                instance.breaker.failures += attempt.row
-                self.failed(attempt, instance, fault)
-
-    def failed(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
-        """An attempt has failed so: what that means for its instance."""
-        failure, breaker, now = fault.failure, instance.breaker, time.monotonic()
-        attempt.failed_with = failure
-        if not failure:
-            return
-        self._counters.inc("fastgw_attempts_failed_total", attempt.address.server, failure)
-        if failure == "throttled":
-            instance.rests_until = now + (fault.retry_after or 1)
-        if failure == "refused":
-            # It is quick at that, and would draw all calls.
-            instance.latency, instance.measured = max(instance.latency, REFUSAL), now
-        if failure in _NOT_ITS_FAULT:
-            if failure != "full" and attempt.trial:
-                self.answered(attempt, instance)
-            instance.judge()
-            return
-        words, jitter = fault.detail or fault.message, uniform(-1, 1)
-        instance.last_error = words, time.time()
-        is_trial = attempt.trial and breaker.state is not BreakerState.CLOSED  # one elsewhere may have closed it
-        attempt.trial = False
-        calls = instance.calls
-        opens = breaker.fail_trial(now, words, jitter) if is_trial else breaker.fail(now, words, calls, jitter)
-        instance.judge()
-        if opens:
-            breaker.since = time.time()
-            log.warning("%s: its breaker opens for %.1f s: %s", label(instance.address.key), breaker.until - now, words)
-            self._controller.breaker(instance.address.key, breaker.news())
-
-    def answered(self, attempt: Attempt, instance: Instance) -> None:
-        """An attempt was answered, and either failures had gone before or it is the trial of an open breaker."""
-        attempt.row = instance.breaker.failures
-        if instance.breaker.succeed(trial=attempt.trial):
-            attempt.trial = False
-            instance.breaker.since = time.time()
-            instance.judge()
-            log.warning("%s: its breaker closes", label(instance.address.key))
-            self._controller.breaker(instance.address.key, instance.breaker.news())
-
-    def begin_trial(self, attempt: Attempt, instance: Instance) -> None:
-        """This attempt is the one that the breaker lets through."""
-        attempt.trial = True
-        is_due = time.monotonic() >= instance.breaker.until
-        instance.breaker.begin_trial()
-        if is_due:
-            self._controller.breaker(instance.address.key, instance.breaker.news())
-
-    def took_over(self, attempt: Attempt, before: Attempt) -> None:
-        """An attempt was answered after one elsewhere had failed."""
-        self._counters.inc("fastgw_failovers_total", before.address.server, attempt.address.server)
-        with suppress(Fault):
-            self.instances.find(before.address.key).taken_over_by = label(attempt.address.key)
-
-    def may_repeat(self, server: str) -> bool:
-        """Whether a call of this server that was sent may be sent once more; give it back to its `budget`."""
-        calls = sum(one.calls for one in self.instances if one.address.server == server)
-        if self.budgets[server].take(calls):
-            return True
-        self._counters.inc("fastgw_retries_refused_total", server)
-        return False
-
     def suspect(self, key: tuple[str, str], session: str) -> None:
         """A call in this session, by its id, was answered as if the server had lost it; key: (instance, identity)."""
         with suppress(Fault):  # it is not configured any more
@@ -171,10 +96,12 @@ class UpstreamCaller:
         """Sessions this worker knows, (instance key, identity, session): for a controller that has been restarted."""
         return [(one.address.key, *known) for one in self.instances for known in one.sessions.items()]
 
-    async def call(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
+    async def call(self, attempt: Attempt, instance: Instance, principal: Principal) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
-        `StreamableHttp.send` and `ControllerPort.open_session` raise.
+        `StreamableHttp.send`, `ControllerPort.open_session` and `Bulkheads.enter` raise.
         """
+        if attempt.backend.max_in_flight is not None:
+            await self.bulkheads.enter(attempt, principal)
         known_eras = instance.found_era or instance.address.era
         if known_eras is None:
             await self._doubt(attempt, instance)
@@ -198,10 +125,7 @@ class UpstreamCaller:
                     instance.suspects.pop(attempt.identity, None)
                 return reply
             if not await self._mend(attempt, instance, classified):
-                if classified.message is None:
-                    detail = f"{classified.kind.name} again"
-                    raise classified.fault or Fault(Kind.INTERNAL, detail=detail, sent=True)
-                return reply
+                return _unmended(reply, classified)
 
     async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
         known = instance.sessions.get(attempt.identity)
@@ -286,6 +210,14 @@ class UpstreamCaller:
                 self._beating = self._beating or self.loop.call_later(HEARTBEAT, self._beat)
 
 
+def _unmended(reply: UpstreamReply, classified: Classified) -> UpstreamReply:
+    """An answer that says what could not be mended. Raises Fault where it says nothing that an agent could read."""
+    if classified.message is None:
+        detail = f"{classified.kind.name} again"
+        raise classified.fault or Fault(Kind.INTERNAL, detail=detail, sent=True)
+    return reply
+
+
 def _era(known_eras: str, call: Call) -> Era:
     """How a server is asked that speaks so: who has a session with us gets one there, where there are any."""
     if known_eras == BOTH_ERAS:
@@ -319,10 +251,12 @@ class ForwardedCall(msgspec.Struct, eq=False):
     repeats: str = ""
 
     def in_order(self) -> Iterator[Candidate]:
-        """The instances that may take it: of each target, then of its backups; at last those that are out of order."""
+        """The instances that may take it: of each target, then its backups; last what is full or out of order."""
         caller, call = self.caller, self.call
         tried: list[Instance] = []
         for target, backend in self.places():
+            if backend.max_in_flight is not None and self._passes_over(target, backend):
+                continue
             known = caller.instances.usable.get(backend.name)
             instances = known[1] if known is not None and known[0] is backend else self._instances_of(backend)
             identity = identity_of(backend, self.principal, call)
@@ -354,6 +288,18 @@ class ForwardedCall(msgspec.Struct, eq=False):
                 if one.maintenance is None and (first is None or first.startswith(f"{one.name}|")):
                     yield target, one
 
+    def _passes_over(self, target: Target, backend: Backend) -> bool:
+        """Whether this server is full, and another that may be asked instead has room: then nobody waits."""
+        if self.caller.bulkheads.has_room(backend):
+            return False
+        return any(
+            one is not backend
+            and (other is target or "unavailable" in self.arm.failover_on)
+            and self.caller.bulkheads.has_room(one)
+            and any(instance.usable for instance in self._instances_of(one))
+            for other, one in self.places()
+        )
+
     def _instances_of(self, backend: Backend) -> Sequence[Instance]:
         try:
             return self.caller.instances.of(backend)
@@ -379,12 +325,12 @@ class ForwardedCall(msgspec.Struct, eq=False):
                 )
             )
             if not instance.usable and instance.breaker.state is BreakerState.OPEN:
-                caller.begin_trial(attempt, instance)
+                caller.verdicts.begin_trial(attempt, instance)
             instance.in_flight += 1
             instance.calls += 1
             began, reply = time.monotonic(), None
             try:
-                reply = await caller.call(attempt, instance)
+                reply = await caller.call(attempt, instance, self.principal)
             except Fault as fault:
                 attempt.sent = fault.sent
                 self.note(attempt, instance, fault)
@@ -396,10 +342,10 @@ class ForwardedCall(msgspec.Struct, eq=False):
                     self._let_go(attempt, instance, reply)
             if type(reply) is UpstreamReply and reply.streams:
                 return StreamedReply(self, attempt, instance, reply)
-            _measure(instance, ended - began, ended)
+            _measure(attempt, instance, ended - began, ended)
             if type(reply) is QuickResult and arm.tool_error is None and len(attempts) == 1:
                 if attempt.trial or instance.breaker.failures:
-                    caller.answered(attempt, instance)
+                    caller.verdicts.answered(attempt, instance)
                 return reply
             if not self.is_refused(
                 attempt, instance, reply if type(reply) is QuickResult else reply.classified.message
@@ -411,23 +357,23 @@ class ForwardedCall(msgspec.Struct, eq=False):
     def note(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
         """An attempt has failed."""
         self.fault = fault
-        self.caller.failed(attempt, instance, fault)
+        self.caller.verdicts.failed(attempt, instance, fault)
 
     def heard(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> None:
         """What an answer says of its instance; None: it has not been read yet."""
         if type(found) is Message and is_server_error(found):
             fault = Fault(Kind.LOST, detail=f"it answered {found.error!r:.200}", sent=True, failure="server_error")
-            self.caller.failed(attempt, instance, fault)
+            self.caller.verdicts.failed(attempt, instance, fault)
         elif attempt.trial or instance.breaker.failures:
-            self.caller.answered(attempt, instance)
+            self.caller.verdicts.answered(attempt, instance)
 
     def is_begun(self, attempt: Attempt, instance: Instance) -> None:
         """A stream's first message is an event: the call stays there. It may be long, so a trial ends with it."""
         if attempt.trial:
-            self.caller.answered(attempt, instance)
+            self.caller.verdicts.answered(attempt, instance)
             attempt.row = 0
         if len(self.attempts) > 1:
-            self.caller.took_over(attempt, self.attempts[-2])
+            self.caller.verdicts.took_over(attempt, self.attempts[-2])
 
     def is_refused(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> bool:
         """Whether an answer is one for which the next target is to be asked; what it says of its instance."""
@@ -435,10 +381,10 @@ class ForwardedCall(msgspec.Struct, eq=False):
         if attempt.trial or instance.breaker.failures or (type(found) is Message and found.error is not None):
             self.heard(attempt, instance, found)
         if arm.tool_error is not None and found is not None and says_tool_error(arm, found):
-            self.caller.failed(attempt, instance, Fault(Kind.INTERNAL, sent=True, failure=TOOL_ERROR))
+            self.caller.verdicts.failed(attempt, instance, Fault(Kind.INTERNAL, sent=True, failure=TOOL_ERROR))
             return True
         if len(self.attempts) > 1:
-            self.caller.took_over(attempt, self.attempts[-2])
+            self.caller.verdicts.took_over(attempt, self.attempts[-2])
         return False
 
     def _may_go_to(self, target: Target) -> bool:
@@ -463,17 +409,19 @@ class ForwardedCall(msgspec.Struct, eq=False):
         last = self.attempts[-1] if self.attempts else None
         if last is None or not last.sent:
             return True
-        if not self.caller.may_repeat(last.address.server):
+        if not self.caller.verdicts.may_repeat(last.address.server):
             return False
         self.repeats = last.address.server
         return True
 
     def _let_go(self, attempt: Attempt, instance: Instance, reply: Reply | None) -> None:
         if self.repeats:
-            self.caller.budgets[self.repeats].running -= 1
+            self.caller.verdicts.budgets[self.repeats].running -= 1
             self.repeats = ""
         if reply is None:
             instance.in_flight -= 1
+            if attempt.leave is not None:
+                attempt.leave()
             if attempt.trial:  # cancelled, or not a word about the server: the next call may try
                 instance.breaker.withdraw_trial()
 
@@ -560,6 +508,8 @@ class StreamedReply:
 
     def _over(self) -> None:
         self._instance.in_flight -= 1
+        if self._attempt.leave is not None:
+            self._attempt.leave()
         if self._attempt.trial:
             self._instance.breaker.withdraw_trial()
         if self._inner is not None:
@@ -582,9 +532,12 @@ class Final:
     def close(self) -> None: ...
 
 
-def _measure(instance: Instance, latency: float, now: float) -> None:
+def _measure(attempt: Attempt, instance: Instance, latency: float, now: float) -> None:
     """A call is over that took so many seconds."""
     instance.in_flight -= 1
+    if attempt.leave is not None:
+        attempt.leave()
+        latency -= attempt.queued
     if latency < instance.latency:
         latency += (instance.latency - latency) * exp((instance.measured - now) / FORGETTING)
     instance.latency, instance.measured = latency, now

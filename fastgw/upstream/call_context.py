@@ -43,6 +43,7 @@ class Attempt(msgspec.Struct, eq=False):
         waited: seconds spent waiting for the server.
         trial: it is the one call that an open breaker lets through.
         row: failures of its instance that its answer made forgotten: they count again where that turns out unsound.
+        leave: gives its place at the server back, where places are counted; `queued`: seconds it waited for that.
     """
 
     call: Call
@@ -63,6 +64,8 @@ class Attempt(msgspec.Struct, eq=False):
     waited: float = 0.0
     trial: bool = False
     row: int = 0
+    leave: Callable[[], None] | None = None
+    queued: float = 0.0
 
     def remaining_deadlines(self) -> Deadlines:
         return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)

@@ -28,7 +28,6 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
         ("identity: {login: {issuer: https://i/}}\n", 1, 1, "identity"),
         ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
-        (f"servers:\n  a: {{{URL}, max_in_flight: 1}}\n", 2, 41, "servers.a.max_in_flight"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
         ("tools:\n  a: {scopes: [x]}\n", 2, 7, "tools.a.scopes"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
+from fastgw.policy.match import Principal
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import Message
 from fastgw.protocol.quick import QuickResult
@@ -280,7 +281,7 @@ async def given(
     one = caller.instances.find(address.key)
     one.backend, one.address = backend, address
     attempt = Attempt(call, target, backend, address, identity, deadlines, begun, credential=backend.headers)
-    return played(await caller.call(attempt, one))
+    return played(await caller.call(attempt, one, Principal("a")))
 
 
 class Played:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -68,6 +69,12 @@ def unavailable(_: Sent) -> FakeAnswer:
     return FakeAnswer(503)
 
 
+def bounded(field: Field, name: str, most: int, queue: int = 0) -> None:
+    """The server has so many places from now on."""
+    field.backends[name] = replace(field.backends[name], max_in_flight=most, queue=queue)
+    field.caller.bulkheads.load(field.backends)
+
+
 def stream(*messages: Any, end: Any = b"") -> Callable[[Sent], FakeAnswer]:
     def answer(request: Sent) -> FakeAnswer:
         own = {"jsonrpc": "2.0"}
@@ -122,7 +129,7 @@ class Field:
                 message = await reply.next()
         except Fault as fault:
             if attempts:
-                self.caller.blame(attempts[-1], fault)
+                self.caller.verdicts.blame(attempts[-1], fault)
             return attempts, fault
         return attempts, message.result or message.error
 
@@ -424,9 +431,103 @@ def test_an_outage_is_not_multiplied() -> None:
         field = Field(spawn, LOST, shop=2)
         for one in field.instances:
             one.breaker.policy = one.breaker.policy._replace(failures=10**6)
-        field.caller.budgets["shop"].running = LEAST_AT_ONCE
+        field.caller.verdicts.budgets["shop"].running = LEAST_AT_ONCE
         attempts = [len((await field.ask(Arm(None, (FIRST,), PATIENT, **SAFE)))[0]) for _ in range(15)]
         assert sum(attempts) <= 18
         assert field.counters.counts["fastgw_retries_refused_total", "shop"] > 0
+
+    played_in(story)
+
+
+# -- places at a server -------------------------------------------------------------------------------------------
+
+
+def places(field: Field) -> tuple[float, float]:
+    gauges = field.counters.gauges
+    return gauges["fastgw_bulkhead_in_flight", "shop"], gauges["fastgw_bulkhead_waiting", "shop"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        good, overloaded, internal, throttled, UNSENT, LOST,
+        stream(SAID, {"result": {"content": []}}), stream(SAID, {"error": {"code": -32603, "message": ""}}),
+        stream(SAID, end=LOST), stream(end=LOST),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_however_a_call_ends_its_place_is_given_back_once(era: str, answer: Any) -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, answer, shop=2, era=era)
+        bounded(field, "shop", 3)
+        for _ in range(5):
+            await field.ask(Arm(None, (FIRST, SECOND), PATIENT, failover_on=EVERYTHING, tool_error="overloaded"))
+            assert places(field) == (0, 0)
+
+    played_in(story)
+
+
+def test_a_stream_keeps_its_place_until_it_is_closed() -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, stream(SAID, SAID))
+        bounded(field, "shop", 1)
+        reply = await field.caller.forward(call(), Principal("a"), Arm(None, (FIRST,), PATIENT), field.backends, [])
+        await reply.next()  # type: ignore[union-attr]
+        assert places(field) == (1, 0)
+        _, fault = await field.ask()
+        assert (fault.kind, fault.data, fault.sent) == (Kind.NO_SERVER, {"reason": "busy"}, False)
+        reply.close()  # type: ignore[union-attr]
+        assert places(field) == (0, 0)
+
+    played_in(story)
+
+
+def test_a_full_server_is_passed_over_where_another_has_room() -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, good)
+        bounded(field, "shop", 1, 5)
+        held = field.caller.bulkheads._known["shop"]
+        assert held.enter("x") is None
+        both = Arm(None, (FIRST, SECOND), PATIENT, failover_on=("unavailable",))
+        assert (await field.ask(both))[1] == DONE
+        assert field.asked == ["market0"]
+        bounded(field, "market", 1, 0)
+        assert field.caller.bulkheads._known["market"].enter("x") is None
+        waits = asyncio.ensure_future(field.ask(both))  # nobody has room: it waits where it wanted to go
+        while not held.waiting:
+            await asyncio.sleep(0)
+        held.leave()
+        assert (await waits)[1] == DONE
+        assert field.asked == ["market0", "shop0"]
+
+    played_in(story)
+
+
+def test_a_target_it_may_not_go_on_to_is_no_way_out() -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, good)
+        bounded(field, "shop", 1, 1)
+        held = field.caller.bulkheads._known["shop"]
+        assert held.enter("x") is None
+        waits = asyncio.ensure_future(field.ask(Arm(None, (FIRST, SECOND), PATIENT, failover_on=("throttled",))))
+        while not held.waiting:
+            await asyncio.sleep(0)
+        held.leave()
+        assert (await waits)[1] == DONE
+        assert field.asked == ["shop0"]
+
+    played_in(story)
+
+
+def test_who_waits_in_vain_was_never_sent() -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, good)
+        bounded(field, "shop", 1, 1)
+        assert field.caller.bulkheads._known["shop"].enter("x") is None
+        impatient = replace(PATIENT, total=0.02)
+        attempts, fault = await field.ask(Arm(None, (FIRST,), impatient))
+        assert (fault.kind, fault.data, fault.sent, fault.retry_after) == (Kind.NO_SERVER, {"reason": "busy"}, False, 1)
+        assert (field.asked, attempts[0].failed_with, places(field)) == ([], "full", (1, 0))
+        assert field.one("shop0").breaker.failures == 0
 
     played_in(story)

@@ -188,7 +188,7 @@ def test_an_answer_that_turns_out_unsound_is_no_success() -> None:
         field = Field(spawn, good)
         for _ in range(5):
             attempts, _ = await field.ask()
-            field.caller.blame(attempts[-1], replace_fault(LOST))  # as who relays it does
+            field.caller.verdicts.blame(attempts[-1], replace_fault(LOST))  # as who relays it does
         assert field.one("shop0").breaker.state is BreakerState.OPEN
 
     played_in(story)
@@ -202,8 +202,8 @@ def test_repeats_are_counted_where_calls_fail() -> None:
         field = Field(spawn, LOST, good, market=2)
         opened(field.one("shop0"), time.monotonic() + 100)
         await field.ask(Arm(None, BOTH, PATIENT, **SAFE))
-        assert set(field.caller.budgets) == {"market"}
-        assert field.caller.budgets["market"].running == 0
+        assert set(field.caller.verdicts.budgets) == {"market"}
+        assert field.caller.verdicts.budgets["market"].running == 0
 
     played_in(story)
 

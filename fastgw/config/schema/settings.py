@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from decimal import Decimal
 from ipaddress import ip_address
@@ -234,6 +235,11 @@ class Settings(StrictModel):
     alerts: AlertSettings | None = None
     log: LogSettings = LogSettings()
     traces: TraceSettings | None = None
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers that is on this machine."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     @model_validator(mode="before")
     @classmethod
