@@ -70,20 +70,20 @@ def curated(
 
 
 def trusted(
-    key: str, exact: Sequence[Given], chain: Sequence[Given], targets: Iterable[Definition], hints: Sequence[str]
+    key: str, exact: Sequence[Given], chain: Sequence[Given], definition: Definition, hints: Sequence[str]
 ) -> Any:
     """The nearest value of a setting by which a tool is trusted to do no harm; None where there is none. Entries that
     name the tool count, for that is the operator's word; patterns only where the tool says so itself.
 
     Args:
         exact: the settings that name it; chain: these and those of patterns, nearest first.
-        targets: the definitions of all that its calls may go to.
-        hints: `annotations` of which one must be true in each of these.
+        definition: its server's own.
+        hints: `annotations` of which one must be true in that.
     """
     value = first(exact, key, None)
     if value is None:
         value = first(chain, key, None)
-        if value is not None and not all(_claims(one, hints) for one in targets):
+        if value is not None and not _claims(definition, hints):
             return None
     return value
 

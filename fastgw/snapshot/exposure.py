@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from fastgw.catalog.definitions import REPEATABLE, Definition, DefinitionKind, placeholder, tails
 from fastgw.catalog.effort import UnusableSchema
@@ -167,25 +168,35 @@ class ToolExposure(Exposure):
     def configured(self, name: str, arm: Arm) -> ConfiguredArm:
         builder, target = self.builder, arm.target
         place = name, f"{target.server}/{target.tool}"
-        exact, given = builder.catalogues.places.exact(*place), builder.catalogues.places.chain(*place)
+        given = builder.catalogues.places.chain(*place)
         # While the first one's server has never answered, agents see the next one's that is known.
         known = next((one for one in arm.targets if builder.answered(one.server)), target)
         definition = self._definition(known.server, known.tool)
-        targets = [self._definition(to.server, to.tool) for to in arm.targets]
         arm = Arm(
             arm.match,
             arm.targets,
             deadlines_of(builder, target.server, given),
             weight=first(given, "weight", 1),
-            repeatable=trusted("repeatable", exact, given, targets, REPEATABLE) or False,
+            repeatable=self._trusted("repeatable", name, arm, REPEATABLE) or False,
             failover_on=first(given, "failover_on", ("unavailable",)),
             tool_error=first(given, "tool_error", None),
-            cache=trusted("cache", exact, given, targets, READ_ONLY) or 0.0,
+            cache=self._trusted("cache", name, arm, READ_ONLY) or 0.0,
         )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
             remarks = (f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it", *remarks)
         return arm, shown, remarks
+
+    def _trusted(self, key: str, name: str, arm: Arm, hints: Sequence[str]) -> Any:
+        """The least of what is said of each target, see `trusted`; None where one of them is not trusted: a call may
+        end up at any.
+        """
+        places, found = self.builder.catalogues.places, []
+        for to in arm.targets:
+            place = name, f"{to.server}/{to.tool}"
+            definition = self._definition(to.server, to.tool)
+            found.append(trusted(key, places.exact(*place), places.chain(*place), definition, hints))
+        return None if None in found else min(found)
 
     # -- entries of `tools:` --------------------------------------------------------------------------------------
 

@@ -271,3 +271,27 @@ def test_a_pattern_wants_it_of_everything_that_calls_may_go_to() -> None:
         assert view(found).grants["seek"].arms[0].cache == seconds
     unheard = compiled({"a": [says(readOnlyHint=True)], "b": None}, tools=tools)
     assert view(unheard).grants["seek"].arms[0].cache == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "repeatable"),
+    [
+        ({"shop/find": {"repeatable": True}}, False),
+        ({"shop/find": {"repeatable": True}, "market/purchase": {"repeatable": False}}, False),
+        ({"shop/find": {"repeatable": True}, "market/purchase": {"repeatable": True}}, True),
+        ({"shop/*": {"repeatable": True}, "market/*": {"repeatable": True}}, False),
+    ],
+)
+def test_a_call_is_repeatable_where_each_tool_is_that_it_may_end_up_at(said: dict[str, Any], repeatable: bool) -> None:
+    find = {"name": "find", "annotations": {"readOnlyHint": True}}
+    tools = {"find": {"to": ["shop/find", "market/purchase"]}, **said}
+    found = compiled({"shop": [find], "market": ["purchase"]}, tools=tools)
+    assert view(found).grants["find"].arms[0].repeatable is repeatable
+
+
+def test_results_are_kept_for_the_shortest_time_that_any_of_its_tools_allows() -> None:
+    tools = {"find": {"to": ["shop/find", "market/find"]}, "shop/find": {"cache": "60s"}}
+    bring = {"shop": ["find"], "market": ["find"]}
+    assert view(compiled(bring, tools=tools)).grants["find"].arms[0].cache == 0.0
+    tools["market/find"] = {"cache": "5s"}
+    assert view(compiled(bring, tools=tools)).grants["find"].arms[0].cache == 5.0
