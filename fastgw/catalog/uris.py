@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from fastgw.catalog.elements import Notice
 from fastgw.policy.patterns import Patterns
-from fastgw.policy.uris import LONGEST, UriRules
+from fastgw.policy.uris import LONGEST, UriRules, forms
 
 LONGEST_TEMPLATE = 512
 
@@ -57,7 +57,7 @@ class Owned(NamedTuple):
 
 class ServerUris(NamedTuple):
     """What a server lists on an endpoint, in its order, the alias of what leads to it, and what the configuration
-    takes of it: tried on its own URIs and template texts; None for all.
+    takes of it: tried on its own URIs and template texts; None for all. `backups`: name and alias of each.
     """
 
     server: str
@@ -65,6 +65,7 @@ class ServerUris(NamedTuple):
     uris: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     only: Patterns | None = None
+    backups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -91,6 +92,11 @@ class UriTables:
 
     def note(self, own: Owned, remark: str) -> None:
         self.notices.append(Notice("/".join(own), remark))
+
+
+def _aliased(alias: str, uri: str) -> str:
+    scheme, rest = uri[: len("ui://")], uri[len("ui://") :]
+    return f"{scheme}{alias}/{rest}" if _UI.match(scheme) and rest else f"{alias}+{uri}"
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,13 @@ class Uris:
         return shown if shown is not None and self.permits(self._filters[""], shown, own) else None
 
     def known_as(self, server: str, uri: str) -> tuple[str, ...]:
-        """What a URI of a server of this endpoint is called with its alias, whether it is shown so or not."""
-        return (self._with_alias(Owned(server, uri)),) if self.rewrites(server) else ()
+        """What a URI of a server of this endpoint is called with its alias, whether it is shown so or not; and at its
+        backups.
+        """
+        known: tuple[str, ...] = (_aliased(self._aliases[server], uri),) if self.rewrites(server) else ()
+        for name, alias in self._backups.get(server, ()):
+            known += (*[f"{name}/{form}" for form in forms(uri)], _aliased(alias, uri))
+        return known
 
     def permits(self, rules: UriRules, exposed: str, owned: Owned) -> bool:
         """Whether rules permit the URI that an agent names: one that its server lists so need not be canonical."""
@@ -224,9 +235,11 @@ class Uris:
         return Owned(server, start + rest) if server is not None and rest else None
 
     def _with_alias(self, own: Owned) -> str:
-        alias = self._aliases[own.server]
-        scheme, rest = own.uri[: len("ui://")], own.uri[len("ui://") :]
-        return f"{scheme}{alias}/{rest}" if _UI.match(scheme) and rest else f"{alias}+{own.uri}"
+        return _aliased(self._aliases[own.server], own.uri)
+
+    @cached_property
+    def _backups(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        return {one.server: one.backups for one in self.servers if one.backups}
 
     @cached_property
     def _filters(self) -> dict[str, UriRules]:

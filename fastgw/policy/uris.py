@@ -69,7 +69,7 @@ class UriRules:
             return False
         here, (allow, deny) = [f"{server}/{form}" for form in known], self._normal
         if deny.texts:
-            names = {*shown, *known, *here, *(one for uri in known_as for one in forms(uri))}
+            names = {*shown, *known, *here, *known_as, *(one for uri in known_as for one in forms(uri))}
             # The same is retrieved without a fragment (RFC 3986, 3.5), and many servers look at the path alone.
             plain = {one.partition("#")[0] for one in names}
             if deny.fit_any(names | plain | {one.partition("?")[0] for one in plain}):

@@ -299,7 +299,8 @@ def _server_uris(builder: EndpointBuilder, server: str) -> ServerUris | None:
     if "resources" not in offer.declares or taken.no_uris or builder.takes.no_uris:
         return None
     alias = builder.catalogues.alias(server)
-    return ServerUris(server, alias, tuple(offer.resources), tuple(offer.templates), taken.uris)
+    backups = tuple([(one, builder.catalogues.alias(one)) for one in builder.cache.settings.servers[server].backup])
+    return ServerUris(server, alias, tuple(offer.resources), tuple(offer.templates), taken.uris, backups)
 
 
 def _section(builder: EndpointBuilder, kind: DefinitionKind, server: str, uris: Uris) -> UriSection:

@@ -61,6 +61,15 @@ def test_a_deny_of_an_alias_holds_whether_there_is_a_collision_or_not(other: lis
     assert readable(compiled(bring), "a+docs://r") == Owned("a", "docs://r")
 
 
+@pytest.mark.parametrize("uri", ["docs://r", "ui://x/page", "docs://" + "r" * 8180])
+@pytest.mark.parametrize("pattern", ["a/*", "b/*", "b+*", "b/docs://r*"])
+def test_a_deny_of_a_backup_holds_for_what_it_would_be_asked(pattern: str, uri: str) -> None:
+    policies = [{"name": "p", "allow": "resource:*", "deny": f"resource:{pattern}"}]
+    snapshot = compiled({"a": bringing(uri), "b": bringing(uri)}, a={"backup": ["b"]}, policies=policies)
+    is_denied = uri.startswith("docs:") or pattern in ("a/*", "b/*")
+    assert (resources(snapshot), readable(snapshot, uri) is None) == ([] if is_denied else [uri], is_denied)
+
+
 def test_each_dialect_gets_the_servers_own_words() -> None:
     told = {"uri": "docs://r", "name": "r", "title": "T", "mimeType": "text/plain", "size": 7}
     seen = view(compiled({"a": bringing(told)}, endpoints={"/mcp": {"naming": "always"}}))
