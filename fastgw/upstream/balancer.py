@@ -8,7 +8,7 @@ share first.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import random, sample
 from typing import NamedTuple
 from zlib import crc32
@@ -46,7 +46,9 @@ def pick(
     if len(left) < 2:
         return left[0] if left else None
     if wish.stays:
-        return min(left, key=lambda one: (one.address.key != wish.first, _rank(one, wish.identity)))
+        every = left[0].backend  # also those that are out of order: an identity stays though its canary goes
+        weights = shares(every) if any(one.share for one in every.instances) else {}
+        return min(left, key=lambda one: (one.address.key != wish.first, _rank(one, wish.identity, weights)))
     for one in left:
         # One whose time for a trial has come is out of the race for everybody else, so it goes first.
         if one.address.key == wish.first or not one.usable:
@@ -73,7 +75,7 @@ def shares(backend: Backend) -> dict[str, float]:
     return {one.key: one.share or (1.0 - given) / others for one in backend.instances}
 
 
-def _rank(one: Instance, identity: str) -> float:
+def _rank(one: Instance, identity: str, weights: Mapping[str, float]) -> float:
     """Rendezvous hashing (Thaler and Ravishankar, 1998), weighted: when an instance goes, only its identities move.
 
     A CRC alone will not do: two of them differ by the same bits for every identity of a length, so that of three
@@ -81,6 +83,6 @@ def _rank(one: Instance, identity: str) -> float:
     """
     mixed = crc32(f"{one.address.key}\n{identity}".encode())
     drawn = ((mixed ^ mixed >> 16) * 0x21F0AAAD & 0xFFFFFFFF) + 1
-    if not any(other.share for other in one.backend.instances):
+    if not weights:
         return drawn
-    return -math.log(drawn / (_TOP + 1)) / max(shares(one.backend)[one.address.key], 1e-9)
+    return -math.log(drawn / (_TOP + 1)) / max(weights.get(one.address.key, 0.0), 1e-9)

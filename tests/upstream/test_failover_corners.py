@@ -11,6 +11,8 @@ import pytest
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.envelope import Message
+from fastgw.snapshot.model import Address
+from fastgw.upstream.balancer import Wish, pick
 from fastgw.upstream.breaker import BreakerNews, BreakerState
 from fastgw.upstream.failover import LEAST_AT_ONCE, RetryBudget, says_tool_error
 from fastgw.upstream.instances import Instance
@@ -221,3 +223,17 @@ def test_a_hostile_error_costs_a_search_for_tool_error_little() -> None:
     began = time.process_time()
     assert not says_tool_error(arm, Message(None, None, None, None, text))
     assert time.process_time() - began < 0.1
+
+
+def test_what_a_choice_costs_grows_with_the_instances_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(spawn: Any) -> None:
+        field = Field(spawn, good, shop=40, era="legacy")
+        instances = field.caller.instances.of(field.backends["shop"])
+        asked = []
+        monkeypatch.setattr(Address, "share", property(lambda _: asked.append(1) or 0.01))
+        assert pick(instances, Wish("session:a:1"), [], 1.0) in instances
+        assert len(asked) <= 4 * len(instances)
+
+    played_in(story)
