@@ -27,16 +27,16 @@ from fastgw.policy.uris import LONGEST, UriRules, forms
 
 LONGEST_TEMPLATE = 512
 
-_VARIABLE = r"[A-Za-z0-9_%][A-Za-z0-9_.%]*+(?:\*|:[1-9][0-9]{0,3}+)?+"
-_NAMES = f"{_VARIABLE}(?:,{_VARIABLE})*+"
-_PLAIN = r"(?:[^{}]|\{" + _NAMES + r"\})*+"
+_VARIABLE = r"[A-Za-z0-9_%][A-Za-z0-9_.%]*+(?>(?:\*|:[1-9][0-9]{0,3}+)?)"
+_NAMES = f"{_VARIABLE}(?>(?:,{_VARIABLE})*)"
+_PLAIN = r"(?>(?:[^{}]|\{" + _NAMES + r"\})*)"
 _SIMPLE = re.compile(
     rf"[A-Za-z][A-Za-z0-9+.\-]*+:{_PLAIN}"
-    + (r"(?:\{\+" + _NAMES + rf"\}}(?:/{_PLAIN})?+)?+")
-    + (r"(?:\{/" + _NAMES + r"\})*+(?:\{[?&]" + _NAMES + r"\})*+")
+    + (r"(?>(?:\{\+" + _NAMES + rf"\}}(?>(?:/{_PLAIN})?))?)")
+    + (r"(?>(?:\{/" + _NAMES + r"\})*)(?>(?:\{[?&]" + _NAMES + r"\})*)")
 )
 _EXPRESSION = re.compile(r"\{([+#./;?&]?)([^{}]*)\}")
-_RUNS = {"": "[^/?#]*", "+": ".*", "?": r"(?:\?[^#]*+)?+", "&": "(?:&[^#]*+)?+"}
+_RUNS = {"": "[^/?#]*", "+": ".*", "?": r"(?>(?:\?[^#]*+)?)", "&": "(?>(?:&[^#]*+)?)"}
 _RESERVED = "!#$&'()*+,/:;=?@[]~%"
 """Characters of literals that expand to themselves (RFC 6570, section 3.1); others may stand encoded or not."""
 
@@ -295,7 +295,7 @@ def backwards(text: str) -> str | None:
             # What follows takes whatever this leaves, so the first place where the literal stands is as good as any.
             made.append(f"(?>[^/?#]*?{_literal(literal)})")
         elif operator == "/":
-            made.append("(?:/[^?#]*+)?+" if "*" in names else "(?:/[^/?#]*+)?+" * (names.count(",") + 1))
+            made.append("(?>(?:/[^?#]*+)?)" if "*" in names else "(?>(?:/[^/?#]*+)?)" * (names.count(",") + 1))
         else:
             made.append(_RUNS[operator] + _literal(literal))
     return "".join(made)

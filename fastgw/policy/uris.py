@@ -25,9 +25,10 @@ _ESCAPES = "2[0-246-9A-Ca-c]|3[A-Ea-e]|40|5[BDEbde]|60|7[BCDbcd]|[89A-Fa-f][0-9A
 _CANONICAL = re.compile(
     r"(?!(?:[a-z0-9.\-]++\+)?file://(?i:localhost)(?:[:/?#]|\Z))"
     r"(?!(?:https?|wss?)://[^/?#]*:(?:80|443)(?:[/?#]|\Z))[a-z][a-z0-9+.\-]*+:"
-    rf"(?://(?:[^/?#@\\%:]|%(?:{_ESCAPES}))*+(?::[1-9][0-9]*+)?(?=[/?#]|\Z)|(?!/))"
-    rf"(?:/(?!/)|[^/\\%?#]|%(?:{_ESCAPES}))*+(?:\?(?:[^\\%#]|%(?:{_ESCAPES}|2[3Ff]|3[Ff]|5[Cc]))*+)?"
+    rf"(?://(?>(?:[^/?#@\\%:]|%(?:{_ESCAPES}))*)(?::[1-9][0-9]*+)?(?=[/?#]|\Z)|(?!/))"
+    rf"(?>(?:/(?!/)|[^/\\%?#]|%(?:{_ESCAPES}))*)(?:\?(?>(?:[^\\%#]|%(?:{_ESCAPES}|2[3Ff]|3[Ff]|5[Cc]))*))?"
 )
+"""Groups are atomic, not possessive: of possessive ones Python before 3.11.5 matches some wrongly (gh-106052)."""
 _PARTS = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(.*)", re.DOTALL)
 """Scheme, authority, path, and the rest (RFC 3986, appendix B)."""
 _DOTS = re.compile(r"(?:^|[/:\\])\.\.?(?:[/\\?#;:]|\Z)")
