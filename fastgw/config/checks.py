@@ -114,6 +114,8 @@ def _servers(settings: Settings) -> Iterator[Finding]:
                 yield path, "a server cannot be its own backup", None
             elif backup in settings.servers and settings.servers[backup].backup:
                 yield path, f'server "{backup}" has backups itself, which nobody would ask', None
+            elif backup in settings.servers and settings.servers[backup].tools not in (None, server.tools):
+                yield path, f'server "{backup}" takes other tools than this one: give both the same `tools`', None
         shares = [instance.share or 0 for instance in server.url]
         if sum(shares) > 1 or (all(shares) and shares and sum(shares) != 1):
             yield ("servers", name, "url"), f"the shares are {float(sum(shares)):.0%} of the calls, not 100%", None

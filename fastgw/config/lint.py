@@ -27,7 +27,7 @@ def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
 
 def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
-    findings = (*_nobody(settings), *_servers(settings))
+    findings = (*_nobody(settings), *_servers(settings), *_targets(settings))
     return sorted({*at_start(settings, root), *placed(findings, root)})
 
 
@@ -60,6 +60,16 @@ def _urls(settings: Settings) -> Iterator[Finding]:
                 yield where, old, None
             elif not path:
                 yield where, "has no path: the usual path is /mcp; a / at the end says that none is meant", None
+
+
+def _targets(settings: Settings) -> Iterator[Finding]:
+    primaries = {backup: name for name, server in settings.servers.items() for backup in server.backup}
+    for key, tool in settings.tools.items():
+        for place, target in enumerate(tool.to):
+            if target.server in primaries:
+                where = ("tools", key, "to", place, "server")
+                primary = primaries[target.server]
+                yield where, f"is a backup of {primary}: it is passed over on endpoints that have {primary}", None
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------

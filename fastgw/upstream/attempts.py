@@ -324,7 +324,7 @@ class ForwardedCall(msgspec.Struct, eq=False):
                     self.call, target, backend, instance.address, identity, deadlines, now, credential=backend.headers
                 )
             )
-            if not instance.usable and instance.breaker.state is BreakerState.OPEN:
+            if not instance.usable and instance.breaker.state is not BreakerState.CLOSED:
                 caller.verdicts.begin_trial(attempt, instance)
             instance.in_flight += 1
             instance.calls += 1

@@ -8,6 +8,7 @@ open --nothing else is left--> half-open likewise (the last instance is never sh
 half-open --trial succeeds--> closed
 half-open --trial fails--> open         for longer each time, if its time had passed
 half-open --trial is withdrawn--> open  the next call may try
+half-open --trial takes long--> half-open where nothing else is left, one more call each five seconds
 
 How calls end that began before it opened changes nothing.
 """
@@ -28,7 +29,7 @@ LONGEST = 10
 JITTER = 0.2
 """How much shorter or longer it is open than that, at most: workers and gateways must not try all at once."""
 TRY_WITHIN = 5.0
-"""Seconds that a try at another worker keeps this one from trying; it says sooner how that ended."""
+"""Seconds that a trial keeps other calls from trying, here where nothing else is left, and at other workers."""
 
 
 class BreakerPolicy(NamedTuple):
@@ -63,19 +64,31 @@ class Breaker:
 
     Attributes:
         failures: in a row.
-        until: when it may be tried again; `opened`: how many times in a row it has opened.
+        until: when it may be tried again; `tried`: when it was last; `opened`: how many times in a row it has opened.
         why: what opened it last, in words for operators.
         since: Unix seconds of its last change, for operators; set by whoever knows the time. 0.0: it never changed.
     """
 
-    __slots__ = ("_failed", "_since", "_started", "failures", "opened", "policy", "since", "state", "until", "why")
+    __slots__ = (
+        "_failed",
+        "_since",
+        "_started",
+        "failures",
+        "opened",
+        "policy",
+        "since",
+        "state",
+        "tried",
+        "until",
+        "why",
+    )
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.policy = policy
         self.state = BreakerState.CLOSED
         self.failures = 0
         self.opened = 0
-        self.until = 0.0
+        self.until = self.tried = 0.0
         self.why = ""
         self.since = 0.0
         self._since = -WINDOW
@@ -133,11 +146,13 @@ class Breaker:
 
     def may_try(self, now: float, *, last: bool) -> bool:
         """Whether it is time for a trial; `last`: nothing else is left."""
+        if self.state is BreakerState.HALF_OPEN:
+            return last and now - self.tried >= TRY_WITHIN
         return self.state is BreakerState.OPEN and (last or now >= self.until)
 
-    def begin_trial(self) -> None:
+    def begin_trial(self, now: float) -> None:
         """Let one call through."""
-        self.state = BreakerState.HALF_OPEN
+        self.state, self.tried = BreakerState.HALF_OPEN, now
 
     def withdraw_trial(self) -> None:
         """The trial has ended without a verdict."""

@@ -153,6 +153,8 @@ class Instances:
         self.usable.clear()
         tls_context.cache_clear()  # the files may hold others now
         self._wanted = {one.key: (backend, one) for backend in snapshot.backends.values() for one in backend.instances}
+        self._marks = {key: mark for key, mark in self._marks.items() if key in self._wanted}
+        self._news = {key: news for key, news in self._news.items() if key in self._wanted}
         replaced = {key: instance.transport for key, instance in before.items()}
         for key in self._wanted:
             try:
@@ -216,6 +218,10 @@ class Instances:
         if (instance := self._live.get(key)) is not None:
             instance.healthy, instance.drained = healthy, drained
             instance.judge()
+
+    def noted(self, key: str, news: BreakerNews) -> None:
+        """What this worker has to say of it is newer than all that others have said."""
+        self._news[key] = news
 
     def adopt(self, key: str, news: BreakerNews, now: float) -> None:
         """What another worker, or an operator, has to say of an instance's breaker; as `mark`."""

@@ -72,7 +72,7 @@ class Verdicts:
         if opens:
             breaker.since = time.time()
             log.warning("%s: its breaker opens for %.1f s: %s", label(instance.address.key), breaker.until - now, words)
-            self._controller.breaker(instance.address.key, breaker.news())
+            self._tell(instance)
 
     def answered(self, attempt: Attempt, instance: Instance) -> None:
         """An attempt was answered, and either failures had gone before or it is the trial of an open breaker."""
@@ -82,15 +82,16 @@ class Verdicts:
             instance.breaker.since = time.time()
             instance.judge()
             log.warning("%s: its breaker closes", label(instance.address.key))
-            self._controller.breaker(instance.address.key, instance.breaker.news())
+            self._tell(instance)
 
     def begin_trial(self, attempt: Attempt, instance: Instance) -> None:
         """This attempt is the one that the breaker lets through."""
         attempt.trial = True
-        is_due = time.monotonic() >= instance.breaker.until
-        instance.breaker.begin_trial()
+        now = time.monotonic()
+        is_due = now >= instance.breaker.until
+        instance.breaker.begin_trial(now)
         if is_due:
-            self._controller.breaker(instance.address.key, instance.breaker.news())
+            self._tell(instance)
 
     def took_over(self, attempt: Attempt, before: Attempt) -> None:
         """An attempt was answered after one elsewhere had failed."""
@@ -105,3 +106,8 @@ class Verdicts:
             return True
         self._counters.inc("fastgw_retries_refused_total", server)
         return False
+
+    def _tell(self, instance: Instance) -> None:
+        key, news = instance.address.key, instance.breaker.news()
+        self._instances.noted(key, news)
+        self._controller.breaker(key, news)

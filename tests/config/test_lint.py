@@ -149,3 +149,11 @@ def test_patterns_of_servers_that_are_not_there(tmp_path: Path) -> None:
         '7:43: fits nothing: there is no server "repo"',
         '8:28: fits nothing: there is no server "repo"',
     ]
+
+
+def test_an_entry_that_leads_to_a_backup_is_noted(tmp_path: Path) -> None:
+    servers = "servers: {shop: {url: http://h/1, backup: more}, more: {url: http://h/2}}\n"
+    found = told(tmp_path, AGENTS + servers + "tools:\n  buy: {to: [shop/buy, more/buy]}\n")
+    assert [one.partition(": ")[2] for one in found] == [
+        "is a backup of shop: it is passed over on endpoints that have shop"
+    ]

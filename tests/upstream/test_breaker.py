@@ -58,9 +58,11 @@ def test_one_trial_when_its_time_has_come_or_nothing_else_is_left() -> None:
     assert not breaker.may_try(129.9, last=False)
     assert breaker.may_try(129.9, last=True)
     assert breaker.may_try(130.0, last=False)
-    breaker.begin_trial()
+    breaker.begin_trial(130.0)
     assert breaker.state is HALF_OPEN
-    assert not breaker.may_try(1000.0, last=True)
+    assert not breaker.may_try(134.9, last=True)
+    assert not breaker.may_try(1000.0, last=False)
+    assert breaker.may_try(135.0, last=True), "it takes long, and nothing else is left"
     assert breaker.succeed(trial=True)
     assert (breaker.state, breaker.failures, breaker.opened) == (CLOSED, 0, 0)
 
@@ -69,21 +71,21 @@ def test_a_trial_that_fails_keeps_it_open_for_longer_each_time_up_to_a_bound() -
     breaker = opened()
     for times in range(2, 2 * LONGEST):
         now = breaker.until
-        breaker.begin_trial()
+        breaker.begin_trial(100.0)
         assert breaker.fail_trial(now, "refused", 0.0)
         assert breaker.until - now == pytest.approx(30.0 * min(times, LONGEST))
 
 
 def test_a_trial_before_its_time_changes_nothing_where_it_fails() -> None:
     breaker = opened()
-    breaker.begin_trial()
+    breaker.begin_trial(100.0)
     assert not breaker.fail_trial(110.0, "refused", 0.0)
     assert (breaker.state, breaker.until, breaker.opened) == (OPEN, 130.0, 1)
 
 
 def test_a_trial_that_is_withdrawn_is_no_verdict() -> None:
     breaker = opened()
-    breaker.begin_trial()
+    breaker.begin_trial(100.0)
     breaker.withdraw_trial()
     assert (breaker.state, breaker.until) == (OPEN, 130.0)
     assert breaker.may_try(130.0, last=False)
@@ -107,7 +109,7 @@ def test_workers_learn_from_each_other() -> None:
     breaker, other = opened(), Breaker(BreakerPolicy(5, 30.0))
     other.adopt(breaker.news(), 100.0)
     assert (other.state, other.until, other.why) == (OPEN, 130.0, "reset")
-    breaker.begin_trial()
+    breaker.begin_trial(100.0)
     other.adopt(breaker.news(), 131.0)
     assert not other.may_try(132.0, last=False)
     assert other.may_try(140.0, last=False)  # the worker that tried has died

@@ -331,7 +331,7 @@ def test_the_last_instance_gets_one_call_at_a_time_and_the_first_good_one_closes
         field = Field(spawn, UNSENT)
         for _ in range(5):
             await field.ask()
-        field.one("shop0").breaker.begin_trial()
+        field.one("shop0").breaker.begin_trial(time.monotonic())
         attempts, fault = await field.ask()
         assert (attempts, fault.kind) == ([], Kind.NO_SERVER)
         assert 20 <= fault.retry_after <= 40

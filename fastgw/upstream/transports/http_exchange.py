@@ -369,7 +369,10 @@ class HttpAnswer:
         if when > now + _TICK:
             self._timer = self._armed(when, now)
             return
-        self.fail(late(seconds, which))
+        fault = late(seconds, which)
+        if self._stream and self.waiter is None:
+            fault.failure = ""  # it is its reader who is slow
+        self.fail(fault)
 
 
 def read_head(status: int, lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
