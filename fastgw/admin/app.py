@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from fastgw.admin.config import OperatorConfig, ReloadOrder
+from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
 from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
@@ -23,7 +24,8 @@ from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
 from fastgw.telemetry.metrics import quantiles
 
-__all__ = ["AdminData", "AuditLog", "OperatorConfig", "OperatorLimits", "serve_admin"]
+__all__ = ["AdminData", "AuditLog", "OperatorConfig", "OperatorInstances", "OperatorLimits", "serve_admin"]
+"""What the controller takes, which imports this module late."""
 
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
 
@@ -34,7 +36,7 @@ class AdminData:
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Callable[[dict[Series, float]], str]
-    backends: Callable[[], dict[str, Any]]
+    instances: OperatorInstances
     catalogue: Callable[[], dict[str, Any]]
     limits: OperatorLimits
     latencies: Latencies
@@ -58,6 +60,9 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         text = data.metrics(await made_of(data.latencies, quantiles))
         return web.Response(body=text.encode(), headers={"content-type": "text/plain; version=0.0.4"})
 
+    async def backends(_: web.Request) -> web.StreamResponse:
+        return answer(await data.instances.report())
+
     async def diff(_: web.Request) -> web.StreamResponse:
         try:
             return answer(await data.config.differences())
@@ -71,7 +76,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/livez", page(lambda: web.Response(text="ok\n")), "200 while the controller runs"),
         ("GET", "/readyz", ready, "200 while agents are served, 503 with the reason otherwise"),
         ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
-        ("GET", "/backends", page(lambda: answer(data.backends())), "what is known of each server"),
+        ("GET", "/backends", backends, "what is known of each server and its instances"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
@@ -80,6 +85,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/config/diff", diff, "what a reload would change"),
         ("POST", "/reload", ordering(token, ReloadOrder, data.config.order), "read the configuration again"),
         ("POST", "/limits/reset", ordering(token, ResetOrder, data.limits.reset), "make buckets full"),
+        *(("POST", *order) for order in data.instances.orders(token)),
     ]
 
 
@@ -88,7 +94,7 @@ async def serve_admin(listener: socket.socket, data: AdminData, token: str | Non
     guard = _token_guard(token) if token is not None else _host_guard
     app = web.Application(middlewares=[guard], client_max_size=MOST)
     routes = _routes(data, token)
-    lines = "".join(f"{verb:4} {path:16} {words}\n" for verb, path, _, words in routes)
+    lines = "".join(f"{verb:4} {path:17} {words}\n" for verb, path, _, words in routes)
 
     async def index(_: web.Request) -> web.StreamResponse:
         return web.Response(text=f"fastgw\n\n{lines}")

@@ -1,4 +1,6 @@
-"""`fastgw explain`: what would become of a call, and why, by the configuration and the kept catalogues alone."""
+"""`fastgw explain`: what would become of a call, and why, by the configuration and the kept catalogues; and, where a
+gateway runs on that configuration, which instance would take it now.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fastgw.catalog.route import Arm
 from fastgw.catalog.validation import prepare_arguments
 from fastgw.cli import terminal
+from fastgw.cli.admin_port import ask
+from fastgw.cli.backends import ServerShown
 from fastgw.cli.check import kept
 from fastgw.cli.client import json_object
+from fastgw.cli.terminal import CommandFailed
 from fastgw.config.reader import read_settings
 from fastgw.config.tree import ConfigError
 from fastgw.errors import Fault, Kind
@@ -26,6 +33,8 @@ from fastgw.upstream.modern import renamed
 _UNNAMED = "someone"
 """The agent of `--claims` where `--agent-name` is not given."""
 
+_NOW_WITHIN = 3.0
+"""Seconds that a running gateway has to say how its instances are."""
 _SHADOW = " (shadow: not enforced)"
 
 
@@ -83,11 +92,33 @@ def run(args: argparse.Namespace) -> int:
     except (ConfigError, NoSuch) as wrong:
         print(wrong, file=sys.stderr)
         return terminal.USAGE
-    print(terminal.encoded(asdict(found)) if args.json else terminal.plain("\n".join(_lines(found))))
+    now = taking(args.config, found) if found.sent else None
+    if args.json:
+        print(terminal.encoded({**asdict(found), "now": now}))
+    else:
+        print(terminal.plain("\n".join(_lines(found, now))))
     return 0 if found.sent else terminal.FAILED
 
 
-def _lines(found: Trace) -> Iterator[str]:
+def taking(config: Path, found: Trace) -> list[str] | None:
+    """The instances of which one would take the call now, `server/number at host:port`, the least busy first, as a
+    running gateway says; None where there is none to ask.
+    """
+    args = argparse.Namespace(config=config, admin="")
+    try:
+        servers = msgspec.json.decode(ask(args, "/backends", within=_NOW_WITHIN), type=dict[str, ServerShown])
+    except (ConfigError, CommandFailed, msgspec.MsgspecError):
+        return None
+    for goal in found.goals:
+        instances = servers[goal["server"]].instances if goal["server"] in servers else ()
+        numbered = [(number, one) for number, one in enumerate(instances, 1) if one.is_in_order]
+        if numbered:
+            numbered.sort(key=lambda one: (one[1].in_flight + 1) * (one[1].latency_ms or 0.0))
+            return [f"{goal['server']}/{number} at {one.address}" for number, one in numbered]
+    return []
+
+
+def _lines(found: Trace, now: list[str] | None) -> Iterator[str]:
     pairs = [f"{name}={one if isinstance(one, str) else '|'.join(one)}" for name, one in found.claims.items()]
     yield f"{found.kind} {found.name} on {found.endpoint}"
     yield f"agent {found.agent} ({', '.join(pairs)})" if pairs else f"agent {found.agent}"
@@ -107,6 +138,8 @@ def _lines(found: Trace) -> Iterator[str]:
         yield "policies: none are written, so everything is allowed"
     yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
     yield from _targets(found)
+    if now is not None:
+        yield f"now: {', or '.join(now) or 'no instance is in order'}"
     if found.limits:
         yield "limits that count it:"
     yield from (f"  {_limit(one)}" for one in found.limits)

@@ -22,6 +22,7 @@ COMMANDS = {
     "diff": "say what a reload would change, or what tells two configurations apart",
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys",
+    "backends": "see how the instances of servers are; drain one, open or close its breaker",
     "limits": "see who is near a limit; make buckets full",
     "stats": "see how long calls take: percentiles by tool, server and outcome",
     "tools": "list what an MCP endpoint offers",

@@ -13,14 +13,13 @@ import msgspec
 
 from fastgw.cli import terminal
 from fastgw.cli.admin_port import add_options, ask, attempt, table
-from fastgw.cli.terminal import FAILED, CommandFailed
+from fastgw.cli.terminal import CLEAR, FAILED, CommandFailed
 from fastgw.telemetry import hlog
 from fastgw.telemetry.latencies import WINDOWS, Percentiles
 
 TITLES = {"1m": "last minute", "1h": "last hour", "start": "since the start", "logs": "all logs"}
 WITHIN = 120.0
 """Seconds for an answer; with 50,000 tools an export takes 20."""
-CLEAR = "\x1b[H\x1b[2J"
 
 
 class _Stats(msgspec.Struct):

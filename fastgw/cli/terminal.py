@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 FAILED, USAGE, NO_ANSWER = 1, 2, 3
 """Exit statuses: refused or failed, typed wrong, no server answered."""
+CLEAR = "\x1b[H\x1b[2J"
+"""Before what is shown again and again: an empty screen."""
 
 # Controls of C0 (but tab and line feed) and C1, bidirectional controls, line and paragraph separators, half surrogates.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")

@@ -61,7 +61,6 @@ RESTRICTING = (
 )
 HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
-    InactiveRow("health", "servers are not probed"),
     InactiveRow("alerts", "no alert is sent"),
     InactiveRow("traces", "no span is sent"),
     InactiveRow("usage.keep", "no event is kept under data"),
@@ -70,7 +69,6 @@ HARMLESS = (
     InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
-    InactiveRow("servers.*.health", "the server is not probed"),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
     InactiveRow("tools.*.tokens", "no tokens are counted"),
     InactiveRow("tools.*.price", "no cost is computed"),

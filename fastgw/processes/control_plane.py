@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,12 @@ from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.changes import changes, offered
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
-from fastgw.snapshot.model import Snapshot
+from fastgw.snapshot.model import Backend, Snapshot
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.poll import CatalogueFetcher
 from fastgw.upstream.discovery.status import WatchedServer
+from fastgw.upstream.health import HealthChecks, HealthPolicy
 from fastgw.upstream.instances import Instances
 from fastgw.upstream.rpc import RpcClient, RpcClients, question
 from fastgw.upstream.sessions import UpstreamSessions
@@ -56,6 +57,7 @@ class ControlPlane:
         changed, fresh = lambda: self._changed(), lambda: self._fresh(self._catalogues.freshness())
         self._catalogues: CatalogueFetcher = CatalogueFetcher(clients, self._sessions, plan.data, changed, fresh)
         self._catalogues.on_era = self._era_found
+        self.health = HealthChecks(clients, self._sessions, self._catalogues.status)
         self.questions: dict[str, Callable[..., Any]] = {
             "open_session": self._sessions.open,
             "keep_session": self._sessions.keep,
@@ -101,6 +103,7 @@ class ControlPlane:
             for name, backend in snapshot.backends.items()
             if backend.instances
         )
+        self.health.watch(_health_policies(settings, self.servers))
         self._era_found()
 
     def _servable(self, settings: Settings) -> Settings:
@@ -160,6 +163,7 @@ class ControlPlane:
         return self._catalogues.settled
 
     async def close(self) -> None:
+        self.health.close()
         self._catalogues.close()
         await self._sessions.close(0.5)
 
@@ -169,6 +173,10 @@ class ControlPlane:
         return {
             name: {**known, "sessions": self._sessions.count(name)} for name, known in self._catalogues.state().items()
         }
+
+    @property
+    def servers(self) -> list[Backend]:
+        return self._catalogues.backends
 
     def catalogue(self) -> dict[str, Any]:
         endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
@@ -221,6 +229,17 @@ def _log_new(notices: Sequence[Notice], known: Set[Notice]) -> None:
 
 def _no_listener(*_: Any) -> None:
     """Takes changes before `begin`."""
+
+
+def _health_policies(settings: Settings, servers: Iterable[Backend]) -> dict[str, HealthPolicy]:
+    """By instance key, of those that are to be checked."""
+    found: dict[str, HealthPolicy] = {}
+    for backend in servers:
+        one = settings.servers[backend.name].health or settings.health
+        if one.interval is not None:
+            policy = HealthPolicy(one.interval, one.timeout, one.unhealthy_after, one.healthy_after)
+            found |= dict.fromkeys((instance.key for instance in backend.instances), policy)
+    return found
 
 
 def _credentials(settings: Settings) -> dict[str, bytes]:

@@ -20,13 +20,13 @@ import uvloop
 
 from fastgw.admin.status import Readiness
 from fastgw.processes import child
+from fastgw.processes.instance_states import InstanceStates
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
-from fastgw.processes.kept import EndedSessions
+from fastgw.processes.kept import EndedSessions, KeptDrains
 from fastgw.processes.plan import ControlPlanePort, Factories, Plan
 from fastgw.processes.reloads import Reloads
 from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.metrics import Sums
-from fastgw.upstream.breaker import BreakerState
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.usage.writer import UsageWriter
 
@@ -46,9 +46,10 @@ heard yet.
 SETTLE_WITHIN = 0.5
 """Seconds that servers have to answer before the gateway calls itself ready without them."""
 
+SHOWN_WITHIN = 0.5
+"""Seconds that workers have to say how instances are: one that is stopped must not hide what the others know."""
 READY_LOOK_EVERY = 0.02
 """Seconds between two looks at whether the gateway is ready, at the start."""
-CLOSED = BreakerState.CLOSED.value
 MOST_LEVELS = 50_000
 """Sessions whose log level is remembered; beyond it the oldest go back to the default."""
 
@@ -64,7 +65,6 @@ class ControllerProcess:
         self._tasks = BackgroundTasks()
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
-        self._breakers: dict[str, tuple[Any, ...]] = {}
         self._sums = Sums()
         self._writer = UsageWriter(plan.data)
         self._writer.set_targets(plan.sinks)
@@ -85,7 +85,7 @@ class ControllerProcess:
             "end_session": self._end_session,
             "suspect_session": lambda _, key, session: self._ipc_server.announce("suspects", [(key, session)]),
             "set_level": self._set_level,
-            "breaker": self._breaker,
+            "breaker": lambda worker, key, news: self._instances.breaker(key, news, but=worker),
             "sessions": self._adopt,
             "touch": lambda _, sessions: self._control_plane.touched(sessions),
             "delta": lambda worker, delta: self._sums.merge(worker.number, delta),
@@ -95,6 +95,8 @@ class ControllerProcess:
         self._ipc_server = IpcServer(
             self._tasks, self.handlers, self._welcome, lambda worker: self._sums.forget(worker.number)
         )
+        drains = KeptDrains(plan.data / "drains.json")
+        self._instances = InstanceStates(self._control_plane, drains, self._sums, self._ipc_server.broadcast)
         self._readiness = Readiness(
             self._states,
             lambda: self._ipc_server.generation,
@@ -123,10 +125,14 @@ class ControllerProcess:
     def _shown(self, admin_app: Any) -> Any:
         control_plane, ask = self._control_plane, self._ipc_server.operate
         audit = admin_app.AuditLog(self._reloads.plan.data / "audit.jsonl")
+        instances = admin_app.OperatorInstances(
+            partial(ask, within=SHOWN_WITHIN), lambda: control_plane.servers, control_plane.backends,
+            self._instances.told, self._instances.carry_out, audit,
+        )  # fmt: skip
         return admin_app.AdminData(
             readiness=self._readiness.report,
             metrics=lambda quantiles: self._sums.render({**self._gauges(), **quantiles}),
-            backends=control_plane.backends,
+            instances=instances,
             catalogue=control_plane.catalogue,
             limits=admin_app.OperatorLimits(ask, lambda: self._reloads.plan.limits, audit),
             latencies=self._sums.latencies,
@@ -192,6 +198,7 @@ class ControllerProcess:
         if not await self._compile():
             self._control_plane.reload(self._reloads.plan.settings)
             raise ValueError("no snapshot can be made of it: the log says why")
+        self._instances.tell(self._ipc_server.broadcast)
         self._writer.set_targets(plan.sinks)
 
     def _told(self, applied: bool) -> None:  # noqa: FBT001 - the only argument
@@ -216,8 +223,7 @@ class ControllerProcess:
         send("levels", list(self._levels.items()))
         for key, (era, version) in self._control_plane.instance_statuses().items():
             send("instance_status", key, era, version)
-        for key, news in self._breakers.items():
-            send("breaker", key, news)
+        self._instances.tell(send)
 
     async def _open_session(self, _: WorkerPeer, *args: Any) -> Any:
         await self._all_adopted.wait()
@@ -242,13 +248,6 @@ class ControllerProcess:
             del self._levels[next(iter(self._levels))]
         await self._ipc_server.announce("levels", [(session, level)])
 
-    def _breaker(self, worker: WorkerPeer, key: str, news: tuple[Any, ...]) -> None:
-        """What became of a breaker in one worker becomes of it in all."""
-        self._breakers.pop(key, None)
-        if news[0] != CLOSED:
-            self._breakers[key] = news
-        self._ipc_server.broadcast("breaker", key, news, but=worker)
-
     def _adopt(self, worker: WorkerPeer, sessions: list[Any]) -> None:
         self._control_plane.adopted(sessions)
         self._adopted.add(worker.number)
@@ -272,7 +271,7 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
-        return found
+        return found | self._instances.gauges()
 
 
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:

@@ -149,9 +149,9 @@ class IpcServer:
         """Send every worker a message; returns when all know, or time is up."""
         await self._ask_all(KNOW_WITHIN, name, args)
 
-    async def operate(self, verb: str, args: tuple[Any, ...]) -> list[Any]:
+    async def operate(self, verb: str, args: tuple[Any, ...], within: float = OPERATE_WITHIN) -> list[Any]:
         """Have every worker do what an operator asks; the answers of those that give one in time."""
-        return await self._ask_all(OPERATE_WITHIN, "operate", (verb, args))
+        return await self._ask_all(within, "operate", (verb, args))
 
     async def _ask_all(self, seconds: float, name: str, args: tuple[Any, ...]) -> list[Any]:
         waits = [worker.channel.ask(name, *args) for worker in list(self.workers)]

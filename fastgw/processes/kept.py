@@ -1,4 +1,6 @@
-"""What the processes keep under `data`: the secret that sessions and cursors are sealed under, and ended sessions."""
+"""What the processes keep under `data`: the secret that sessions and cursors are sealed under, ended sessions,
+and the instances that are drained.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,11 @@ import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fastgw.upstream.discovery.kept import hashed, write_private
 
 log = logging.getLogger("fastgw")
 
@@ -103,3 +110,36 @@ class EndedSessions:
         """(session, seconds it is still to be remembered) of all that have not expired."""
         self._until = {session: until for session, until in self._until.items() if until > now}
         return [(session, until - now) for session, until in self._until.items()]
+
+
+class Drain(NamedTuple):
+    """An operator's order that an instance gets no new calls: who gave it, and when (Unix seconds)."""
+
+    who: str
+    at: float
+
+
+class KeptDrains:
+    """The drains in force, by instance key, until an operator ends them; in the file `path` once there has been one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._drains: dict[str, Drain] = {}
+        try:
+            self._drains = msgspec.json.decode(path.read_bytes(), type=dict[str, Drain])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as wrong:
+            log.error("the kept drains in %s are not used: %s", path, wrong)
+
+    def get(self, key: str) -> Drain | None:
+        return self._drains.get(hashed(key))
+
+    def put(self, key: str, drain: Drain | None) -> None:
+        """Drain an instance, or (None) end that. Raises OSError: it cannot be kept, so all is as before."""
+        drains = {name: one for name, one in self._drains.items() if name != hashed(key)}
+        if drain is not None:
+            drains[hashed(key)] = drain
+        if drains != self._drains:
+            write_private(self._path, msgspec.json.encode(drains))
+            self._drains = drains

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -12,10 +12,11 @@ from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings
-    from fastgw.snapshot.model import Snapshot
+    from fastgw.snapshot.model import Backend, Snapshot
     from fastgw.telemetry.counters import Counters
     from fastgw.upstream.call_context import BackgroundTasks
     from fastgw.upstream.controller import ControllerPort, UpstreamSession
+    from fastgw.upstream.health import HealthChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,17 @@ class ControlPlanePort(Protocol):
     is, the snapshot before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would
     give something else, `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever
     that alone is another.
+    `servers` are those whose instances are asked; `health` asks them, and says how they are.
     `initialized`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a
     second.
     """
 
     @property
     def questions(self) -> Mapping[str, Callable[..., Any]]: ...
+    @property
+    def servers(self) -> Sequence[Backend]: ...
+    @property
+    def health(self) -> HealthChecks: ...
     def compile(self, generation: int) -> Snapshot: ...
     def begin(
         self,

@@ -103,19 +103,25 @@ class RpcReply:
             return Fault(Kind.NO_SERVER, detail=words, data={"reason": "credential"})
         if self.status == 429 or self.status >= 500:
             reason = "busy" if self.status in (429, 503) else "down"
-            return Fault(Kind.NO_SERVER, detail=detail, data={"reason": reason}, retry_after=1)
+            failure = "server_error" if self.status >= 500 else ""
+            return Fault(Kind.NO_SERVER, detail=detail, data={"reason": reason}, failure=failure, retry_after=1)
         return None
 
     def shown_error(self, backend: Backend) -> str:
         """What the error says, for operators, less what a careless server repeats of our secrets; empty for nothing."""
-        text = str(self.error.get("message", ""))[:_LONGEST_SHOWN]
-        lines = backend.headers.decode("latin-1").split("\r\n")
-        secrets = [word for line in lines for word in line.partition(":")[2].split()]
-        for instance in backend.instances:
-            secrets += sorted(unshown(instance.url, instance.shown), key=len, reverse=True)
-        for secret in secrets:
-            text = text.replace(secret, "***") if len(secret) > 3 else text
+        text = without_secrets(str(self.error.get("message", ""))[:_LONGEST_SHOWN], backend)
         return f", {text!r}" if text else ""
+
+
+def without_secrets(text: str, backend: Backend) -> str:
+    """Words about a server, less what a careless one repeats of our secrets."""
+    lines = backend.headers.decode("latin-1").split("\r\n")
+    secrets = [word for line in lines for word in line.partition(":")[2].split()]
+    for instance in backend.instances:
+        secrets += sorted(unshown(instance.url, instance.shown), key=len, reverse=True)
+    for secret in secrets:
+        text = text.replace(secret, "***") if len(secret) > 3 else text
+    return text
 
 
 def question(seconds: float) -> Deadlines:

@@ -320,8 +320,7 @@ def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
     elif name and _SESSION_ID.fullmatch(name) is None:
         wrong = "the session id holds characters it must not hold"
     if wrong:
-        failure = "server_error" if reply.status >= 500 else ""
-        raise Fault(Kind.NO_SERVER, detail=wrong, data={"reason": "down"}, failure=failure, retry_after=1)
+        raise Fault(Kind.NO_SERVER, detail=wrong, data={"reason": "down"}, retry_after=1)
     return UpstreamSession(name, str(version), now)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.admin.config import OperatorConfig
+from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.orders import AuditLog
 
 
@@ -19,3 +20,13 @@ def no_config() -> OperatorConfig:
         return {}
 
     return OperatorConfig(dict, nothing_wrong, no_change, AuditLog(Path("nowhere")))
+
+
+async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
+    """No worker answers."""
+    return []
+
+
+def no_instances() -> OperatorInstances:
+    """Of a gateway without servers."""
+    return OperatorInstances(ask_nobody, list, dict, lambda _: {}, lambda *_: None, AuditLog(Path("nowhere")))

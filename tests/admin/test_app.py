@@ -15,18 +15,14 @@ from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.orders import AuditLog
 from fastgw.admin.status import Readiness
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config
-
-
-async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
-    return []
+from tests.admin.faces import ask_nobody, no_config, no_instances
 
 
 def shown(readiness: Readiness | None = None) -> AdminData:
     """What a gateway without workers shows."""
     found = readiness if readiness is not None else Readiness(list, lambda: 0, lambda: True)
     limits = OperatorLimits(ask_nobody, tuple, AuditLog(Path("nowhere")))
-    return AdminData(found.report, lambda _: "", dict, dict, limits, Latencies(), no_config())
+    return AdminData(found.report, lambda _: "", no_instances(), dict, limits, Latencies(), no_config())
 
 
 def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
@@ -93,6 +89,9 @@ def test_the_index_names_every_page_and_what_it_shows() -> None:
         "/readyz",
         "/metrics",
         "/backends",
+        "/backends/drain",
+        "/backends/open",
+        "/backends/close",
         "/catalogue",
         "/config",
         "/config/diff",

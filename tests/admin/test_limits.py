@@ -18,7 +18,7 @@ from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.orders import MOST, AuditLog
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config
+from tests.admin.faces import no_config, no_instances
 from tests.e2e.http import Asked, Reply, connected, exchange
 
 T = TypeVar("T")
@@ -50,9 +50,8 @@ def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
         limits = OperatorLimits(face.ask, lambda: [LIMIT], AuditLog(face.audit))
-        runner = await serve_admin(
-            listener, AdminData(never_asked, str, dict, dict, limits, Latencies(), no_config()), token
-        )
+        data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config())
+        runner = await serve_admin(listener, data, token)
         try:
             return await story(face)
         finally:

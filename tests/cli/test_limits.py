@@ -22,7 +22,7 @@ from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.script import SOURCE
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config
+from tests.admin.faces import no_config, no_instances
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
 
@@ -78,9 +78,8 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
     limits = OperatorLimits(workers.ask, lambda: LIMITS, AuditLog(folder / "audit.jsonl"))
-    runner = await serve_admin(
-        listener, AdminData(never_asked, str, dict, dict, limits, Latencies(), no_config()), token
-    )
+    data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config())
+    runner = await serve_admin(listener, data, token)
     try:
         yield workers
     finally:

@@ -17,7 +17,7 @@ from fastgw.admin.orders import AuditLog
 from fastgw.cli.main import main
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config
+from tests.admin.faces import ask_nobody, no_config, no_instances
 from tests.e2e.aside import aside
 
 Said = pytest.CaptureFixture[str]
@@ -32,12 +32,8 @@ ROWS = [
 @asynccontextmanager
 async def admin_face(latencies: Latencies) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-
-    async def nobody(*_: object) -> list[object]:
-        return []
-
-    limits = OperatorLimits(nobody, tuple, AuditLog(Path("nowhere")))
-    data = AdminData(dict, str, dict, dict, limits, latencies, no_config())  # type: ignore[arg-type]
+    limits = OperatorLimits(ask_nobody, tuple, AuditLog(Path("nowhere")))
+    data = AdminData(dict, str, no_instances(), dict, limits, latencies, no_config())  # type: ignore[arg-type]
     runner = await serve_admin(listener, data, None)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

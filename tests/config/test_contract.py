@@ -88,6 +88,5 @@ def test_what_is_inactive_is_told() -> None:
         "tools.generate-code.tokens",
         "tools.generate-code.price",
         "tools.codegen-anthropic/write_code.price",
-        "health",
         "usage.keep",
     ]

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fastgw.errors import Fault, Kind
@@ -140,6 +141,8 @@ class FakeControlPlane:
 
     def __init__(self, plan: Plan) -> None:
         self.word = plan.settings["word"]
+        self.servers: list[Any] = []
+        self.health: Any = SimpleNamespace()
         self.questions = {"open_session": self.open_session, "end_session": lambda session: None}
 
     def compile(self, generation: int) -> Any:

@@ -10,7 +10,19 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from fastgw.config.instance_urls import shown_url
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import Count, Duration, Flag, Many, Secret, Share, StrictModel, Text, needs, short
+from fastgw.config.schema.units import (
+    Count,
+    Duration,
+    DurationOrOff,
+    Flag,
+    Many,
+    Secret,
+    Share,
+    StrictModel,
+    Text,
+    needs,
+    short,
+)
 
 FORBIDDEN_HEADERS = re.compile(
     "host|content-(length|type)|transfer-encoding|connection|keep-alive|te|trailer|upgrade|accept(-encoding)?|expect"
@@ -146,9 +158,10 @@ class ServerTlsSettings(StrictModel):
 
 
 class HealthSettings(StrictModel):
-    """When a server counts as dead, and as alive again."""
+    """When an instance counts as dead, and as alive again."""
 
-    interval: Duration = 10.0
+    interval: DurationOrOff = 10.0
+    """None: `off`, it is not asked."""
     timeout: Duration = 2.0
     unhealthy_after: Count = 3
     healthy_after: Count = 2

@@ -178,6 +178,10 @@ def some(value: tuple[T, ...]) -> tuple[T, ...]:
 Many = Annotated[tuple[T, ...], Shorthand(_listed, itemgetter("items"))]
 """A tuple that may be written as one value."""
 Duration = Annotated[float, BeforeValidator(positive_seconds, json_schema_input_type=str)]
+DurationOrOff = Annotated[
+    float | None,
+    BeforeValidator(lambda value: None if value == "off" else positive_seconds(value), json_schema_input_type=str),
+]
 Pause = Annotated[float, BeforeValidator(seconds, json_schema_input_type=str)]
 Size = Annotated[int, BeforeValidator(size, json_schema_input_type=int | str)]
 Share = Annotated[Decimal, BeforeValidator(share, json_schema_input_type=str)]

@@ -27,8 +27,8 @@ Eras = dict[str, tuple[str, str]]
 
 def store(folder: Path, catalogue: Catalogue, eras: Eras) -> None:
     """Write one server's file; raises OSError."""
-    text = emit({"eras": orjson.dumps({_alias(key): era for key, era in eras.items()}), "catalogue": dump(catalogue)})
-    _write(_path(folder, catalogue.server), text)
+    text = emit({"eras": orjson.dumps({hashed(key): era for key, era in eras.items()}), "catalogue": dump(catalogue)})
+    write_private(_path(folder, catalogue.server), text)
 
 
 def recall(folder: Path, server: str, instances: Iterable[str]) -> tuple[Catalogue, Eras] | None:
@@ -42,7 +42,7 @@ def recall(folder: Path, server: str, instances: Iterable[str]) -> tuple[Catalog
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
         log.warning("the kept catalogue of %s is not used: %s", server, wrong)
         return None
-    eras = {key: kept[_alias(key)] for key in instances if _alias(key) in kept}
+    eras = {key: kept[hashed(key)] for key in instances if hashed(key) in kept}
     return (catalogue, eras) if catalogue.server == server else None
 
 
@@ -61,20 +61,20 @@ class KeptSessions:
             log.warning("the kept sessions are not used: %s", wrong)
 
     def get(self, instance: str) -> UpstreamSession | None:
-        found = self._sessions.get(_alias(instance))
+        found = self._sessions.get(hashed(instance))
         return UpstreamSession(*found) if found is not None else None
 
     def put(self, instance: str, session: UpstreamSession) -> None:
         """Keep a session; where it cannot be written, the log says so."""
-        self._sessions[_alias(instance)] = (session.id, session.version)
+        self._sessions[hashed(instance)] = (session.id, session.version)
         try:
-            _write(self._path, orjson.dumps(self._sessions))
+            write_private(self._path, orjson.dumps(self._sessions))
         except OSError as wrong:
             log.warning("shared sessions could not be kept: %s", wrong)
 
 
-def _write(path: Path, text: bytes) -> None:
-    """The file before is there until the new one is whole."""
+def write_private(path: Path, text: bytes) -> None:
+    """Write a file for its owner only; raises OSError. The file before is there until the new one is whole."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -83,7 +83,8 @@ def _write(path: Path, text: bytes) -> None:
     new.replace(path)
 
 
-def _alias(instance: str) -> str:
+def hashed(instance: str) -> str:
+    """What stands in files for an instance's key."""
     return sha256(instance.encode()).hexdigest()
 
 

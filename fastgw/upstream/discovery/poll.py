@@ -32,7 +32,7 @@ from typing import Any
 from fastgw.catalog.definitions import DefinitionKind
 from fastgw.catalog.tools import Catalogue
 from fastgw.errors import Fault
-from fastgw.snapshot.model import BOTH_ERAS
+from fastgw.snapshot.model import BOTH_ERAS, Backend
 from fastgw.upstream.discovery import kept
 from fastgw.upstream.discovery.fetch import NO_LIST, FetchedList, NoSuchList, fetch_all
 from fastgw.upstream.discovery.listen import pause
@@ -108,6 +108,16 @@ class CatalogueFetcher:
     def settled(self) -> bool:
         return all(server.is_settled() for server in self._servers.values())
 
+    def status(self, instance: str) -> InstanceStatus | None:
+        """What is known of an instance, by its key; None for one that is not watched."""
+        server = self._servers.get(instance.partition("|")[0])
+        return server.instances.get(instance) if server is not None else None
+
+    @property
+    def backends(self) -> list[Backend]:
+        """The servers that are watched, with the instances of each in the order of `state`."""
+        return [server.watched.backend for server in self._servers.values()]
+
     def state(self) -> dict[str, dict[str, Any]]:
         """What is known of every server, by its name; see `ServerStatus.state`."""
         return {name: server.state() for name, server in self._servers.items()}
@@ -116,8 +126,7 @@ class CatalogueFetcher:
         """Probe an instance again, unless it is known to speak otherwise than believed; `ControllerPort.doubt_era`.
         Raises Fault: NO_SERVER where nothing can be learned.
         """
-        server = self._servers.get(instance.partition("|")[0])
-        if server is None or (status := server.instances.get(instance)) is None:
+        if (status := self.status(instance)) is None:
             raise down("no such instance")
         within = DISCOVER_WITHIN + status.server.watched.backend.start_timeout
         try:
@@ -169,7 +178,9 @@ class CatalogueFetcher:
             began = self._clients.clock()
             try:
                 wait = await self._round(status)
+                status.fault = None
             except Fault as fault:
+                status.fault = fault
                 wait = self._failed(status, fault.detail or fault.message)
             except Exception as wrong:
                 log.warning("%s: %r", status.label, wrong, exc_info=wrong)

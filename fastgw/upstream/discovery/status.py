@@ -12,6 +12,7 @@ from fastgw.catalog.definitions import Definition, DefinitionKind
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import label, origin
+from fastgw.errors import Fault
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
@@ -65,7 +66,7 @@ class InstanceStatus:
     Args:
         known_era: (era, revision) in use, which stays until another is found; None before the first.
         probed: by the last probe; None where it has to be probed.
-        error: of the last round; empty when it went well.
+        error: of the last round; empty when it went well. `fault`: why nothing came in it.
         failures: rounds in a row that did not bring everything.
         sessions_due: a modern server was too slow to tell whether it also has sessions.
         asked_at: when it was asked last what it declares; `probed_at`: for its era, too. Monotonic seconds.
@@ -76,6 +77,7 @@ class InstanceStatus:
     known_era: tuple[str, str] | None = None
     probed: ProbeResult | None = None
     error: str = ""
+    fault: Fault | None = None
     failures: int = 0
     rounds: int = 0
     sessions_due: bool = False
