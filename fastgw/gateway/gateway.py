@@ -139,6 +139,10 @@ class Gateway:
         """Another worker, or an operator, says what became of an instance's breaker."""
         self._instances.adopt(key, BreakerNews(*news), time.monotonic())
 
+    def breakers(self) -> list[tuple[str, BreakerNews]]:
+        """By key, of the instances whose breaker is not closed: for a controller that has been restarted."""
+        return [(one.address.key, one.breaker.news()) for one in self._instances if one.breaker.opened]
+
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         """The controller says how it has found an instance, and whether an operator wants calls there."""
         self._instances.mark(key, healthy=healthy, drained=drained)

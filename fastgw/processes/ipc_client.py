@@ -162,6 +162,8 @@ class IpcClient:
         self._channel = channel
         channel.send("hello", self._number, self._life.state, list(self._decoder.parts))
         channel.send("sessions", self._served.known_sessions())
+        for key, news in self._served.breakers():
+            channel.send("breaker", key, tuple(news))
         self._connected.set()
         for session, seconds in self._unannounced.items():  # what the controller before may not have heard
             self._tasks.spawn(self.end_session(session, seconds), "tell of an ended session")

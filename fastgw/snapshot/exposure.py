@@ -261,11 +261,12 @@ def deadlines_of(builder: EndpointBuilder, server: str, chain: Sequence[Given] =
     def made() -> Deadlines:
         given = (*chain, times(settings.servers[server]), times(builder.endpoint), times(settings))
         total = first(given, "timeout", 0.0)
+        attempt = min(total, first(given, "attempt_timeout", total))
         return Deadlines(
-            connect=min(CONNECT, settings.servers[server].timeout or CONNECT),
-            first_byte=min(total, first(given, "attempt_timeout", total)),
+            connect=min(CONNECT, attempt, settings.servers[server].timeout or CONNECT),
+            first_byte=attempt,
             # An attempt whose answer is a stream may not be silent for longer than any other.
-            idle=min(total, first(given, "idle_timeout", first(given, "attempt_timeout", total))),
+            idle=min(total, first(given, "idle_timeout", attempt)),
             total=total,
             longest=max(total, first(given, "max_timeout", 0.0)),
         )

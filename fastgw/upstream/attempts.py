@@ -545,5 +545,5 @@ def _measure(attempt: Attempt, instance: Instance, latency: float, now: float) -
 
 def _stays(instances: Sequence[Instance], call: Call) -> bool:
     """Whether calls have a session at the instance they go to, and so return to it."""
-    era = next((era for one in instances if (era := one.found_era or one.address.era) is not None), None)
-    return era != _MODERN and not (era == BOTH_ERAS and call.version == names.MODERN_VERSION)
+    stateless = (_MODERN, BOTH_ERAS) if call.version == names.MODERN_VERSION else (_MODERN,)
+    return any((one.found_era or one.address.era or _MODERN) not in stateless for one in instances)

@@ -19,6 +19,7 @@ from fastgw.upstream.call_context import Attempt
 from fastgw.upstream.controller import ControllerPort
 from fastgw.upstream.failover import TOOL_ERROR, RetryBudget
 from fastgw.upstream.instances import Instance, Instances
+from fastgw.upstream.rpc import without_secrets
 
 log = logging.getLogger("fastgw")
 
@@ -62,7 +63,8 @@ class Verdicts:
                 self.answered(attempt, instance)
             instance.judge()
             return
-        words, jitter = fault.detail or fault.message, uniform(-1, 1)
+        # What a server says may repeat what it was shown.
+        words, jitter = without_secrets(fault.detail or fault.message, attempt.backend), uniform(-1, 1)
         instance.last_error = words, time.time()
         is_trial = attempt.trial and breaker.state is not BreakerState.CLOSED  # one elsewhere may have closed it
         attempt.trial = False

@@ -82,6 +82,9 @@ class Served:
     def quarantined(self, fingerprints: frozenset[int]) -> None:
         """Not looked at."""
 
+    def breakers(self) -> list[Any]:
+        return []
+
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         self.health[key] = healthy, drained
 

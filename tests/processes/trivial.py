@@ -73,6 +73,9 @@ class Trivial:
     def quarantined(self, fingerprints: frozenset[int]) -> None:
         """Not looked at."""
 
+    def breakers(self) -> list[Any]:
+        return []
+
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         """Not looked at."""
 

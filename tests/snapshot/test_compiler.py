@@ -215,7 +215,7 @@ def test_every_arm_has_the_settings_of_its_own_target() -> None:
     snapshot = compiled(bring, tools=tools, agents=agents, sandbox={"timeout": "2s"})
     arms = {name: view(snapshot, name).grants["query"].arms[0] for name in agents}
     assert arms["x"].deadlines == Deadlines(connect=5.0, first_byte=30.0, idle=20.0, total=55.0, longest=600.0)
-    assert arms["y"].deadlines == Deadlines(connect=2.0, first_byte=1.0, idle=1.0, total=1.0, longest=600.0)
+    assert arms["y"].deadlines == Deadlines(connect=1.0, first_byte=1.0, idle=1.0, total=1.0, longest=600.0)
     assert "description" not in shown(snapshot, "query", "x")
     assert shown(snapshot, "query", "y")["description"] == "Quick."
 

@@ -28,12 +28,12 @@ class Authority:
         self.path = str(folder / f"{name}.pem")
         Path(self.path).write_bytes(self._signed(self.subject, self.key, x509.BasicConstraints(True, None)))
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """Paths of a certificate for 127.0.0.1 and of its key."""
+    def issue(self, name: str, hours: float = 1.0) -> tuple[str, str]:
+        """Paths of a certificate for 127.0.0.1 that is good for so many hours, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         cert, private = self.folder / f"{self.name}-{name}.pem", self.folder / f"{self.name}-{name}.key"
-        cert.write_bytes(self._signed(subject, key, x509.BasicConstraints(False, None)))
+        cert.write_bytes(self._signed(subject, key, x509.BasicConstraints(False, None), hours))
         private.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -41,12 +41,18 @@ class Authority:
         )
         return str(cert), str(private)
 
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, constraints: x509.BasicConstraints) -> bytes:
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        constraints: x509.BasicConstraints,
+        hours: float = 1.0,
+    ) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder(self.subject, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=hours))
             .add_extension(constraints, True)
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         )
@@ -58,9 +64,9 @@ async def echo(peer: Peer) -> None:
         await peer.say(ok(got[1]))
 
 
-def server_side(authority: Authority, *, clients: Authority | None = None) -> ssl.SSLContext:
+def server_side(authority: Authority, *, clients: Authority | None = None, hours: float = 1.0) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("server"))
+    context.load_cert_chain(*authority.issue("server", hours))
     if clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(clients.path)
