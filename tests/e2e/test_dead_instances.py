@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from tests.e2e.asking import listed
-from tests.e2e.breakers import breaker_is
 from tests.e2e.faults import FAULTS
 from tests.e2e.faulty import Door, Faulty, faulty
 from tests.e2e.gateway import WORKERS, Gateway, fingerprint, running_beside, until
@@ -82,6 +81,23 @@ async def two_instances(folder: Path, **more: Any) -> AsyncIterator[Place]:
         async with running_beside(settings, folder) as gateway:
             await listed(gateway, "safe", "unsafe", key=key_of(0))
             yield Place(gateway, boxes, [one, two], settings)
+
+
+async def instances(gateway: Gateway, server: str) -> dict[str, dict[str, Any]]:
+    """What `/backends` says of each instance of a server, by its port."""
+    status, body = await asyncio.to_thread(gateway.ask_admin, "/backends")
+    assert status == 200
+    found = json.loads(body)[server]["instances"]
+    return {one["url"].split("/")[2].rpartition(":")[2]: one for one in found}
+
+
+async def breaker_is(gateway: Gateway, server: str, port: int, *states: str, within: float = 10.0) -> None:
+    """Return when the breaker of the instance at this port is in one of these states."""
+
+    async def there() -> bool:
+        return (await instances(gateway, server))[str(port)]["breaker"]["state"] in states
+
+    await until(there, within)
 
 
 @pytest.mark.parametrize("fault", ["refused", "reset before the answer", "500", "silent", "-32603"])
@@ -245,7 +261,7 @@ def test_a_trial_that_hangs_does_not_keep_others_from_the_last_instance(tmp_path
                     return all(one.is_right for one in await many(gateway.url, tool("unsafe"), ["a", "b", "c"], 1))
 
                 try:
-                    await until(is_well, 10)
+                    await until(is_well, 20)
                 finally:
                     await door.become("refused")
                     await held.ended()

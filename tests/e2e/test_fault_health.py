@@ -50,7 +50,7 @@ class Checked:
 
 async def health(gateway: Gateway) -> dict[str, str]:
     found = await backends(gateway)
-    return {name: one["instances"][0].get("health", "") for name, one in found.items()}
+    return {name: one["instances"][0]["health"] for name, one in found.items()}
 
 
 async def settled(gateway: Gateway, wanted: dict[str, str]) -> dict[str, str]:
@@ -83,9 +83,7 @@ async def run_all(folder: Path) -> dict[tuple[str, str], Checked]:
 
 async def fail(gateway: Gateway, checked: list[Checked]) -> None:
     """Let all fail, then be well; calls go to all of them while they fail."""
-    first = await settled(gateway, {one.name: "healthy" for one in checked})
-    if set(first.values()) == {""}:
-        return
+    await settled(gateway, {one.name: "healthy" for one in checked})
     for one in checked:
         one.box.inject(one.fault, *OPENINGS)
         await one.door.become(FAULTS[one.fault].door or "open")
@@ -104,10 +102,7 @@ async def fail(gateway: Gateway, checked: list[Checked]) -> None:
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Checked]]:
     with aside() as loop:
-        found = loop.run(run_all(tmp_path_factory.mktemp("health")))
-    if not any(one.failing for one in found.values()):
-        pytest.skip("there are no health checks yet")
-    yield found
+        yield loop.run(run_all(tmp_path_factory.mktemp("health")))
 
 
 cases = pytest.mark.parametrize(("era", "fault"), CASES)

@@ -424,15 +424,9 @@ def test_the_metric(matrix: Matrix, era: str, fault: str) -> None:
 @cases
 def test_the_breaker(matrix: Matrix, era: str, fault: str) -> None:
     case = matrix.cases[era, fault]
-    awaits_breaker(case)
     breaker = case.backends["instances"][0]["breaker"]
     assert breaker["state"] == "closed", "so many failures open none here"
     assert (breaker["failures"] > 0) == bool(BREAKING.intersection(case.failed))
-
-
-def awaits_breaker(case: Case) -> None:
-    if "breaker" not in case.backends["instances"][0]:
-        pytest.skip("there is no breaker yet")
 
 
 @cases
@@ -485,4 +479,5 @@ def test_it_is_ready_while_all_servers_fail(matrix: Matrix) -> None:
 
 def test_nobody_met_what_he_did_not_expect(matrix: Matrix) -> None:
     _, _, met = matrix.log.partition("Traceback")
-    assert not met, met[:4000]
+    if met:
+        pytest.fail(met[:2000])

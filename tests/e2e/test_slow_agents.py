@@ -28,8 +28,8 @@ SLOWEST = 2.0
 """Seconds for one call beside them, on a busy machine too."""
 SPARE = 8 * 1024 * 1024
 """Bytes by which two workers may grow for what is not these agents: calls beside them, an allocator that rounds up."""
-UNREAD = 2 * ALLOWED
-"""Bytes that one may cost who never reads: what came from the server in one read, and what comes in the next."""
+UNREAD = ALLOWED + 64 * 1024
+"""Bytes that one may cost who never reads: uvloop reads up to 256 KiB at a time, and a part may be answered already."""
 SIZE = 4096
 """Bytes of an event."""
 

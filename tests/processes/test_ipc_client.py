@@ -76,7 +76,7 @@ class Served:
         self.levels: dict[str, str] = {}
         self.eras: dict[str, tuple[str, str]] = {}
         self.health: dict[str, tuple[bool, bool]] = {}
-        self.breakers: dict[str, tuple[Any, ...]] = {}
+        self.news: dict[str, tuple[Any, ...]] = {}
         self.withdrawn: list[tuple[str, bytes]] = []
 
     def quarantined(self, fingerprints: frozenset[int]) -> None:
@@ -89,7 +89,7 @@ class Served:
         self.health[key] = healthy, drained
 
     def breaker(self, key: str, news: Any) -> None:
-        self.breakers[key] = tuple(news)
+        self.news[key] = tuple(news)
 
     def leveled(self, session: str, level: str) -> None:
         self.levels[session] = level

@@ -206,13 +206,14 @@ class HttpAnswer:
                 raise self._fault
             if self._over:
                 return b""
+            # Only who has nothing left wants more: with it the next piece would wait beside the one that is read.
+            self._resume()
             self._moved = self._loop.time()
             self.waiter = self._loop.create_future()
             await self.until_woken()
         whole = b"".join(self._pieces)
         self._pieces.clear()
         self._held = 0
-        self._resume()
         return whole
 
     async def until_woken(self) -> None:
