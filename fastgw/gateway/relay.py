@@ -19,7 +19,7 @@ from fastgw.protocol.envelope import Message, NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
 from fastgw.protocol.results import Result
 from fastgw.protocol.sealing import NONCE, Sealer
-from fastgw.upstream.attempts import Final, Reply, StreamedReply
+from fastgw.upstream.attempts import FinalReply, Reply, StreamedReply
 from fastgw.upstream.classify import agent_lacks, not_offered
 from fastgw.upstream.reply import UpstreamReply
 from fastgw.upstream.transports import lost
@@ -105,7 +105,7 @@ def _complete_flight(context: RequestContext, result: QuickResult | bytes, fresh
 async def _relay_messages(
     context: RequestContext,
     call: Call,
-    upstream: UpstreamReply | StreamedReply | Final,
+    upstream: UpstreamReply | StreamedReply | FinalReply,
     response: ResponseWriter,
     states: Sealer,
 ) -> None:
@@ -137,7 +137,7 @@ async def _relay_messages(
     await response.answer(200, [], context.dialect.reply(call.id, _adapted(context, result, _server(context))))
 
 
-async def _next(context: RequestContext, upstream: UpstreamReply | StreamedReply | Final) -> Message:
+async def _next(context: RequestContext, upstream: UpstreamReply | StreamedReply | FinalReply) -> Message:
     attempt, began = context.attempts[-1], time.monotonic()
     try:
         return await upstream.next()

@@ -54,7 +54,7 @@ from fastgw.upstream.verdicts import Verdicts
 
 log = logging.getLogger("fastgw")
 
-Reply = Union[UpstreamReply, "StreamedReply", "Final", QuickResult]
+Reply = Union[UpstreamReply, "StreamedReply", "FinalReply", QuickResult]
 Candidate = tuple[Target, Backend, Instance, str]
 """Where a call may go, and whose session it uses there."""
 _MODERN = Era.MODERN.value
@@ -83,9 +83,8 @@ class UpstreamCaller:
         usual shape; `attempts` gets each attempt, as it begins. Raises Fault NO_SERVER where no instance takes it; else
         what `call` raises.
         """
-        forwarded = ForwardedCall(self, call, principal, arm, backends, attempts, self.loop.time())
-        forwarded.candidates = forwarded.in_order()
-        return forwarded.go_on()
+        candidates = in_order(self, call, principal, arm, backends)
+        return ForwardedCall(self, call, principal, arm, backends, attempts, self.loop.time(), candidates).go_on()
 
     def suspect(self, key: tuple[str, str], session: str) -> None:
         """A call in this session, by its id, was answered as if the server had lost it; key: (instance, identity)."""
@@ -234,6 +233,75 @@ def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
     return f"agent:{principal.agent}"
 
 
+def in_order(
+    caller: UpstreamCaller, call: Call, principal: Principal, arm: Arm, backends: Mapping[str, Backend]
+) -> Iterator[Candidate]:
+    """The instances that may take a call: of each target, then its backups; last what is full or out of order.
+
+    No method of `ForwardedCall`, which holds what this gives: as a cycle each call would be the collector's.
+    """
+    tried: list[Instance] = []
+    every = places(call, arm, backends)
+    for target, backend in every:
+        if backend.max_in_flight is not None and _passes_over(caller, arm, target, backend, every):
+            continue
+        known = caller.instances.usable.get(backend.name)
+        instances = known[1] if known is not None and known[0] is backend else _instances_of(caller, backend)
+        identity = identity_of(backend, principal, call)
+        if len(instances) == 1 and instances[0].usable:
+            tried.append(instances[0])
+            yield target, backend, instances[0], identity
+            continue
+        mine: list[Instance] = []
+        wish = Wish(identity, call.instance, _stays(instances, call))
+        while (instance := pick(instances, wish, mine, time.monotonic())) is not None:
+            mine.append(instance)
+            tried.append(instance)
+            yield target, backend, instance, identity
+    for target, backend in every:
+        identity = identity_of(backend, principal, call)
+        wish = Wish(identity, call.instance)
+        instances = _instances_of(caller, backend)
+        while (instance := pick(instances, wish, tried, time.monotonic(), last=True)) is not None:
+            tried.append(instance)
+            yield target, backend, instance, identity
+
+
+def places(call: Call, arm: Arm, backends: Mapping[str, Backend]) -> list[tuple[Target, Backend]]:
+    """Each target, then the same tool at its backups; less what is under maintenance."""
+    first = call.instance
+    found: list[tuple[Target, Backend]] = []
+    for target in arm.targets:
+        backend = backends[target.server]
+        for one in (backend, *[backends[name] for name in backend.backup]):
+            # What a server has asked for goes back to it alone.
+            if one.maintenance is None and (first is None or first.startswith(f"{one.name}|")):
+                found += [(target, one)]
+    return found
+
+
+def _passes_over(
+    caller: UpstreamCaller, arm: Arm, target: Target, backend: Backend, every: Sequence[tuple[Target, Backend]]
+) -> bool:
+    """Whether this server is full, and another that may be asked instead has room: then nobody waits."""
+    if caller.bulkheads.has_room(backend):
+        return False
+    return any(
+        one is not backend
+        and (other is target or "unavailable" in arm.failover_on)
+        and caller.bulkheads.has_room(one)
+        and any(instance.usable for instance in _instances_of(caller, one))
+        for other, one in every
+    )
+
+
+def _instances_of(caller: UpstreamCaller, backend: Backend) -> Sequence[Instance]:
+    try:
+        return caller.instances.of(backend)
+    except Fault:
+        return ()
+
+
 class ForwardedCall(msgspec.Struct, eq=False):
     """One call on its way, from instance to instance until one answers."""
 
@@ -244,68 +312,11 @@ class ForwardedCall(msgspec.Struct, eq=False):
     backends: Mapping[str, Backend]
     attempts: list[Attempt]
     begun: float
-    candidates: Iterator[Candidate] = iter(())
+    candidates: Iterator[Candidate]
     target: Target | None = None
     fault: Fault | None = None
     kept: tuple[Attempt, Reply] | None = None
     repeats: str = ""
-
-    def in_order(self) -> Iterator[Candidate]:
-        """The instances that may take it: of each target, then its backups; last what is full or out of order."""
-        caller, call = self.caller, self.call
-        tried: list[Instance] = []
-        for target, backend in self.places():
-            if backend.max_in_flight is not None and self._passes_over(target, backend):
-                continue
-            known = caller.instances.usable.get(backend.name)
-            instances = known[1] if known is not None and known[0] is backend else self._instances_of(backend)
-            identity = identity_of(backend, self.principal, call)
-            if len(instances) == 1 and instances[0].usable:
-                tried.append(instances[0])
-                yield target, backend, instances[0], identity
-                continue
-            mine: list[Instance] = []
-            wish = Wish(identity, call.instance, _stays(instances, call))
-            while (instance := pick(instances, wish, mine, time.monotonic())) is not None:
-                mine.append(instance)
-                tried.append(instance)
-                yield target, backend, instance, identity
-        for target, backend in self.places():
-            identity = identity_of(backend, self.principal, call)
-            wish = Wish(identity, call.instance)
-            instances = self._instances_of(backend)
-            while (instance := pick(instances, wish, tried, time.monotonic(), last=True)) is not None:
-                tried.append(instance)
-                yield target, backend, instance, identity
-
-    def places(self) -> Iterator[tuple[Target, Backend]]:
-        """Each target, then the same tool at its backups; less what is under maintenance."""
-        first = self.call.instance
-        for target in self.arm.targets:
-            backend = self.backends[target.server]
-            for one in (backend, *[self.backends[name] for name in backend.backup]):
-                # What a server has asked for goes back to it alone.
-                if one.maintenance is None and (first is None or first.startswith(f"{one.name}|")):
-                    yield target, one
-
-    def _passes_over(self, target: Target, backend: Backend) -> bool:
-        """Whether this server is full, and another that may be asked instead has room: then nobody waits."""
-        if self.caller.bulkheads.has_room(backend):
-            return False
-        return any(
-            one is not backend
-            and (other is target or "unavailable" in self.arm.failover_on)
-            and self.caller.bulkheads.has_room(one)
-            and any(instance.usable for instance in self._instances_of(one))
-            for other, one in self.places()
-        )
-
-    def _instances_of(self, backend: Backend) -> Sequence[Instance]:
-        try:
-            return self.caller.instances.of(backend)
-        except Fault as fault:
-            self.fault = self.fault or fault  # what was answered says more
-            return ()
 
     async def go_on(self) -> Reply:
         """Have the next one answer that may be tried. Raises Fault: there is none, or it failed and that is that."""
@@ -356,7 +367,7 @@ class ForwardedCall(msgspec.Struct, eq=False):
 
     def note(self, attempt: Attempt, instance: Instance, fault: Fault) -> None:
         """An attempt has failed."""
-        self.fault = fault
+        self.fault = fault.with_traceback(None)  # whose frames hold this call
         self.caller.verdicts.failed(attempt, instance, fault)
 
     def heard(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> None:
@@ -398,11 +409,13 @@ class ForwardedCall(msgspec.Struct, eq=False):
 
     def _passed_over(self) -> str:
         """Why no instance of the first target was asked, as `Attempt.failed_with`."""
-        first = self.arm.targets[0]
-        instances = [one for target, at in self.places() if target is first for one in self._instances_of(at)]
-        return (
-            "throttled" if any(one.may_take(0.0, last=True) and one.rests_until for one in instances) else "unreachable"
-        )
+        rests = any(one.rests_until and one.may_take(0.0, last=True) for one in self._instances(self.arm.targets[0]))
+        return "throttled" if rests else "unreachable"
+
+    def _instances(self, only: Target | None = None) -> list[Instance]:
+        """All that might be asked, or of one target."""
+        every = places(self.call, self.arm, self.backends)
+        return [one for target, at in every if only in (None, target) for one in _instances_of(self.caller, at)]
 
     def _may_repeat(self) -> bool:
         """Whether there is room for the call once more, if its last attempt was sent."""
@@ -432,16 +445,18 @@ class ForwardedCall(msgspec.Struct, eq=False):
             self.attempts.remove(attempt)
             self.attempts.append(attempt)  # who answers is the last
             return reply
-        fault = self.fault or down("no instance is in order")
+        fault, self.fault = self.fault or down("no instance is in order"), None
         fault.sent = fault.sent or any(attempt.sent for attempt in self.attempts)
         if fault.kind is Kind.NO_SERVER and not fault.sent and fault.failure == "unreachable":
             fault.retry_after = self._soonest()
-        raise fault
+        try:
+            raise fault
+        finally:
+            del fault
 
     def _soonest(self) -> int:
         """Seconds until the first breaker may let a call through, at least 1."""
-        found = [one for _, backend in self.places() for one in self._instances_of(backend)]
-        until = [one.breaker.until for one in found if one.breaker.state is not BreakerState.CLOSED]
+        until = [one.breaker.until for one in self._instances() if one.breaker.state is not BreakerState.CLOSED]
         return max(1, ceil(min(until, default=0.0) - time.monotonic()))
 
 
@@ -482,7 +497,7 @@ class StreamedReply:
         if found.method is not None:
             self._forwarded.is_begun(self._attempt, self._instance)
         elif self._forwarded.is_refused(self._attempt, self._instance, found):
-            self._forwarded.kept = self._forwarded.kept or (self._attempt, Final(found))
+            self._forwarded.kept = self._forwarded.kept or (self._attempt, FinalReply(found))
             return await self._elsewhere()
         return found
 
@@ -500,7 +515,7 @@ class StreamedReply:
         for attempt in self._forwarded.attempts[before:]:
             attempt.waited = 0.0  # whoever waits for this message measures it, too
         if type(reply) is QuickResult:
-            self._reply = Final(Message(None, None, None, reply.text, None))
+            self._reply = FinalReply(Message(None, None, None, reply.text, None))
         else:
             self._reply = reply
         found: Message = await self._reply.next()
@@ -516,7 +531,7 @@ class StreamedReply:
             self._inner()
 
 
-class Final:
+class FinalReply:
     """An answer that is here already, as the last message of a call."""
 
     streams = may_ask = False

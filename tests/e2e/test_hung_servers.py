@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,9 @@ from tests.e2e.load import Load, Outcome, loaded, many, percentile, tool, words
 from tests.e2e.memory import memory
 from tests.e2e.servers import Call
 
-FILES = 8192
+pytestmark = pytest.mark.usefixtures("many_files")
 SLOWEST = 2.0
 """Seconds for one call of a server that is well, on a busy machine too; who waits for the hung one takes 60."""
-
-
-@pytest.fixture(autouse=True)
-def files() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, before[1]), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class Hung(Faulty):

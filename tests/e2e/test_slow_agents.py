@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.e2e.load import many, tool, words
 from tests.e2e.memory import ALLOWED, each, memory
 from tests.e2e.servers import STREAM, Call, Toolbox, chunk, serving
 
-FILES = 32_768
+pytestmark = pytest.mark.usefixtures("many_files")
 SLOWEST = 2.0
 """Seconds for one call beside them, on a busy machine too."""
 SPARE = 8 * 1024 * 1024
@@ -34,14 +33,6 @@ keep of freed memory counts, too (`processes/worker.py: FREED_KEPT`).
 """
 SIZE = 4096
 """Bytes of an event."""
-
-
-@pytest.fixture(autouse=True)
-def files() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, before[1]), before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @dataclass
