@@ -64,6 +64,8 @@ class RequestContext(msgspec.Struct, eq=False):
         flight: what equal calls wait for while this one is under way; None where its results are not kept.
         latency: seconds that it took, once it is over; of these it was not waiting for servers in `overhead`.
         sent: how many attempts may have reached a server, once it is over.
+        tokens_in, tokens_out: as its result says; None where it does not.
+        cost: in billionths of the currency, once it is over; None where nobody has given a price.
         held: bytes of its body that count against the worker's budget.
         body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
         cors: headers that let a browser hand its answer to the page that asked; empty for everybody else.
@@ -99,6 +101,9 @@ class RequestContext(msgspec.Struct, eq=False):
     sent: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: int | None = None
     held: int = 0
     outcome: str = "cancelled"
     status: int = 499
