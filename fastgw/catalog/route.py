@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from fastgw.catalog.metering import Meter
 from fastgw.policy.match import Match, Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
 from fastgw.protocol.headers import ParamHeader
@@ -93,6 +94,7 @@ class Arm:
         failover_on: what sends a call to the next target: `unavailable`, `timeout`, `throttled`, `tool_error`.
         tool_error: pattern of error texts that count as `tool_error`; None: none does.
         cache: seconds for which results of its calls are kept; 0.0: none is.
+        meters: of the servers whose answers are measured; none where nobody asks what they use or cost.
     """
 
     match: Match | None
@@ -106,11 +108,19 @@ class Arm:
     failover_on: tuple[str, ...] = ("unavailable",)
     tool_error: str | None = None
     cache: float = 0.0
+    meters: tuple[Meter, ...] = ()
 
     @property
     def target(self) -> Target:
         """Whose its calls are for limits, maintenance and `requestState`: the first, and there is one."""
         return self.targets[0]
+
+    def meter(self, server: str, tool: str) -> Meter | None:
+        """That of the server that answered, or was tried last."""
+        for meter in self.meters:
+            if meter.server == server and meter.tool == tool:
+                return meter
+        return None
 
 
 @dataclass(frozen=True, slots=True)

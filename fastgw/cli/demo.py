@@ -54,7 +54,12 @@ TOOLS = {
         "tool_error": "(?i)overloaded|rate limit",
         "repeatable": True,
         "attempt_timeout": "20s",
-    }
+        "tokens": {"in": "_meta.usage.input_tokens", "out": "_meta.usage.output_tokens"},
+        "price": {"per_call": 0.001, "per_million_tokens_in": 3.00, "per_million_tokens_out": 15.00},
+    },
+    "anthropic/write_code": {
+        "price": {"per_call": 0.001, "per_million_tokens_in": 5.00, "per_million_tokens_out": 25.00}
+    },
 }
 RIGHTS = {
     "engineering": ["*", "prompt:*", "resource:*"],

@@ -64,14 +64,11 @@ HARMLESS = (
     InactiveRow("alerts", "no alert is sent"),
     InactiveRow("traces", "no span is sent"),
     InactiveRow("usage.keep", "no event is kept under data"),
-    InactiveRow("usage.users", "events name no users"),
     InactiveRow("usage.sinks", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
-    InactiveRow("tools.*.tokens", "no tokens are counted"),
-    InactiveRow("tools.*.price", "no cost is computed"),
     InactiveRow("tools.*.reserve", "there are no quotas to reserve in"),
 )
 

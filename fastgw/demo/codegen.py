@@ -10,7 +10,7 @@ from typing import Annotated
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
 from fastgw.demo.serving import serve
@@ -22,13 +22,15 @@ openai = MCPServer("openai", log_level="WARNING", instructions="Writes code.")
 anthropic = MCPServer("anthropic", log_level="WARNING", instructions="Writes code, too.")
 
 
-def code(model: str, task: str) -> str:
-    """What a model might have written."""
-    return f"# {task}\n# by {model}\nraise NotImplementedError\n"
+def code(model: str, task: str) -> CallToolResult:
+    """What a model might have written, and said of its tokens: a word is one."""
+    text = f"# {task}\n# by {model}\nraise NotImplementedError\n"
+    usage = {"input_tokens": len(task.split()), "output_tokens": len(text.split())}
+    return CallToolResult(content=[TextContent(type="text", text=text)], _meta={"usage": usage})
 
 
 @openai.tool("generate_code", annotations=ToolAnnotations(read_only_hint=True))
-def generate_code(prompt: Annotated[str, Field(min_length=1, max_length=1000)]) -> str:
+def generate_code(prompt: Annotated[str, Field(min_length=1, max_length=1000)]) -> CallToolResult:
     """Write code for a task; it is overloaded where a whole program is wanted."""
     if MUCH in prompt:
         raise ToolError("The model is overloaded, try again later")
@@ -36,7 +38,7 @@ def generate_code(prompt: Annotated[str, Field(min_length=1, max_length=1000)]) 
 
 
 @anthropic.tool("write_code", annotations=ToolAnnotations(read_only_hint=True))
-def write_code(instructions: Annotated[str, Field(min_length=1, max_length=1000)]) -> str:
+def write_code(instructions: Annotated[str, Field(min_length=1, max_length=1000)]) -> CallToolResult:
     """Write code as instructed."""
     return code("anthropic", instructions)
 

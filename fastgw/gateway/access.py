@@ -53,7 +53,7 @@ class KnownAgents(dict[Key, Access]):
         view = endpoint.view_for(principal)
         if view is None:  # a credential of ours, but of a kind that this endpoint does not take
             raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
-        event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels)
+        event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels, snapshot.user_key)
         access = Access(principal, view, expires, event)
         if endpoint.anonymous or not (twice or b"x-api-key" in found):
             if len(self) >= MOST:

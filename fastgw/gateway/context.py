@@ -136,6 +136,19 @@ class RequestContext(msgspec.Struct, eq=False):
             name = self.call.name if self.call is not None else None
             log.log(level, "%s %s %s: %s", self.request_id, self.method, (name or "")[:_LONGEST_NAME], fault)
 
+    def charge(self) -> None:
+        """It is over: what it cost, by the price of the server that answered, or was tried last."""
+        arm, last = self.arm, self.attempts[-1] if self.attempts else None
+        if arm is None or not arm.targets:
+            return
+        server, tool = (
+            (last.address.server, last.target.tool) if last is not None else (arm.target.server, arm.target.tool)
+        )
+        meter = arm.meter(server, tool)
+        if meter is not None and meter.price is not None:
+            is_free = self.cached or not self.times_sent
+            self.cost = 0 if is_free else meter.price.cost(self.tokens_in or 0, self.tokens_out or 0)
+
     def end(self, now: float) -> None:
         """It is answered, or will not be, at `now` (CLOCK_MONOTONIC seconds): what observers want to know."""
         self.latency = waiting = now - self.started

@@ -215,6 +215,8 @@ class Gateway:
         """The call is over, however it ended: the gates get back what they gave, the observers hear of it."""
         if context.flight is not None:
             self.results.settle(context.flight, context.outcome)
+        if context.arm is not None and context.arm.meters:
+            context.charge()
         for gate in self._settled_gates:
             gate.settle(context)
         self._running.discard(context)

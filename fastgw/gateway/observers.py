@@ -10,7 +10,7 @@ from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.controller import ControllerPort
-from fastgw.usage.event import call_fields, quoted, to_the_second
+from fastgw.usage.event import amount, call_fields, quoted, to_the_second
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
 """Methods whose requests get an event each."""
@@ -72,6 +72,7 @@ def event(context: RequestContext, access: Access) -> str:
         # Whole calls like this one that are left in the tightest rate that counted it; null where none did.
         left = f"{verdict.left // (verdict.tightest.cost or 1)}"
     error, refused_by = context.error_code, context.refused_by
+    tokens_in, tokens_out, cost = context.tokens_in, context.tokens_out, context.cost
     return (
         f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}'
         f'.{int(context.timestamp * 1000) - seconds * 1000:03d}Z",'
@@ -82,7 +83,9 @@ def event(context: RequestContext, access: Access) -> str:
         f'"attempts":{context.sent},"failover":{is_failover},"cached":{"true" if context.cached else "false"},'
         f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
         f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
-        f'"tokensIn":null,"tokensOut":null,"cost":null,"currency":"{context.snapshot.currency}",'
+        f'"tokensIn":{"null" if tokens_in is None else tokens_in},'
+        f'"tokensOut":{"null" if tokens_out is None else tokens_out},'
+        f'"cost":{"null" if cost is None else amount(cost)},"currency":"{context.snapshot.currency}",'
         f'"rateLimitRemaining":{left},'
         f'"protocolVersion":"{context.dialect.version}","traceId":null}}'
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from math import inf
 
@@ -47,6 +48,8 @@ async def relay(context: RequestContext, upstream: Reply, response: ResponseWrit
     assert call is not None
     if type(upstream) is QuickResult:
         context.status = 200
+        if context.arm is not None and context.arm.meters:
+            _count_tokens(context, lambda name: _member_of(upstream, name))
         answer = _answered(context, call, upstream)
         if context.flight is not None:
             _complete_flight(context, upstream)
@@ -74,6 +77,19 @@ def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
     except results.UnusableResult as wrong:
         raise lost(f"unusable result: {wrong}") from None
     return context.dialect.reply(call.id, _adapted(context, result, server))
+
+
+def _count_tokens(context: RequestContext, member: Callable[[str], bytes]) -> None:
+    attempt = context.attempts[-1]
+    assert context.arm is not None
+    meter = context.arm.meter(attempt.address.server, attempt.target.tool)
+    if meter is not None:
+        context.tokens_in, context.tokens_out = meter.tokens(member)
+
+
+def _member_of(found: QuickResult, name: str) -> bytes:
+    """The members of such a result in which there can be numbers."""
+    return bytes(found.meta if name == "_meta" else found.structured if name == "structuredContent" else b"")
 
 
 def answer_again(context: RequestContext, kept: KeptResult) -> bytes:
@@ -125,6 +141,8 @@ async def _relay_messages(
         return
     try:
         result = results.read(message.result or b"")
+        if context.arm is not None and context.arm.meters:
+            _count_tokens(context, lambda name: result.members.get(name, b""))
         if result.kind == results.COMPLETE:
             _complete(context, call, result)
         else:

@@ -75,6 +75,8 @@ def compile_snapshot(
         gateway=settings.usage.gateway or learned.gateway,
         currency=settings.usage.currency,
         labels=settings.usage.labels,
+        # The oldest secret: a person is the same before and after a new one comes.
+        user_key=(learned.seal_keys or (b"",))[-1] if settings.usage.users == "hashed" else None,
         body_deadline=min(BODY, settings.timeout),
         longest=_longest(settings),
         limits=limits_of(settings),

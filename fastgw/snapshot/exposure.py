@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from fastgw.catalog.definitions import REPEATABLE, Definition, DefinitionKind, placeholder, tails
 from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.elements import Notice
+from fastgw.catalog.metering import Meter, Path, Price, price_of
 from fastgw.catalog.naming import ServerNames, assign
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.config.rules import match_of
-from fastgw.config.schema.tools import TargetSettings
+from fastgw.config.schema.tools import PriceSettings, TargetSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT
@@ -181,6 +183,7 @@ class ToolExposure(Exposure):
             failover_on=first(given, "failover_on", ("unavailable",)),
             tool_error=first(given, "tool_error", None),
             cache=self._trusted("cache", name, arm, READ_ONLY) or 0.0,
+            meters=tuple(self._meters(name, arm)),
         )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
@@ -197,6 +200,19 @@ class ToolExposure(Exposure):
             definition = self._definition(to.server, to.tool)
             found.append(trusted(key, places.exact(*place), places.chain(*place), definition, hints))
         return None if None in found else min(found)
+
+    def _meters(self, name: str, arm: Arm) -> Iterator[Meter]:
+        """Of the targets and their backups, as far as there is anything to measure."""
+        settings, servers = self.builder.catalogues.places, self.builder.cache.settings.servers
+        for to in arm.targets:
+            for server in (to.server, *servers[to.server].backup):
+                given = settings.chain(name, f"{server}/{to.tool}")
+                tokens, price = first(given, "tokens", None), first(given, "price", None)
+                if tokens is not None:
+                    places = _path(tokens.in_), _path(tokens.out), tokens.up_to
+                    yield Meter(server, to.tool, *places, price=_price(price))
+                elif price is not None:
+                    yield Meter(server, to.tool, price=_price(price))
 
     # -- entries of `tools:` --------------------------------------------------------------------------------------
 
@@ -235,6 +251,17 @@ class ToolExposure(Exposure):
 
     def _definition(self, server: str, own: str) -> Definition:
         return self.definitions[server][own] if self.builder.answered(server) else placeholder(server, own)
+
+
+def _path(written: str | None) -> Path:
+    return tuple(written.split(".")) if written is not None else ()
+
+
+def _price(written: PriceSettings | None) -> Price | None:
+    if written is None:
+        return None
+    amounts = written.per_call, written.per_million_tokens_in, written.per_million_tokens_out
+    return price_of(*[amount or Decimal() for amount in amounts])
 
 
 class PromptExposure(Exposure):

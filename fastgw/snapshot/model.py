@@ -249,6 +249,7 @@ class Snapshot:
         seal_keys: master secrets, first seals, all open; a secret, never logged.
         server_name, server_version: of our own `serverInfo`; `server_info` is both as JSON text.
         currency: of prices; labels: claims carried in usage events; gateway: which fastgw this is.
+        user_key: a secret by which usage events hash persons' names; None: they name them.
         body_deadline: seconds an agent has to send its body.
         longest: seconds after which every call that took this snapshot is over.
         failed_credentials: wrong credentials that one address may show; None: any number.
@@ -268,6 +269,7 @@ class Snapshot:
     gateway: str
     currency: str = "USD"
     labels: tuple[str, ...] = ()
+    user_key: bytes | None = field(default=None, repr=False)
     body_deadline: float = 30.0
     longest: float = 0.0
     limits: tuple[Limit, ...] = ()

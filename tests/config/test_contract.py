@@ -85,8 +85,5 @@ def test_what_is_inactive_is_told() -> None:
         "quotas",
     ]
     assert [notice.key for notice in notices if not notice.restricts] == [
-        "tools.generate-code.tokens",
-        "tools.generate-code.price",
-        "tools.codegen-anthropic/write_code.price",
         "usage.keep",
     ]

@@ -154,8 +154,10 @@ def test_who_files_a_ticket_is_asked_how_urgent_it_is(knowledge: str, mode: str)
 
 
 def test_two_models_write_code_and_one_is_overloaded_at_times() -> None:
-    assert "by openai" in codegen.generate_code("sort a list")
-    assert "by anthropic" in codegen.write_code("sort a whole shop")
+    assert "by openai" in codegen.generate_code("sort a list").model_dump_json()
+    told = codegen.write_code("sort a whole shop").model_dump(mode="json", by_alias=True)
+    assert "by anthropic" in told["content"][0]["text"]
+    assert told["_meta"]["usage"] == {"input_tokens": 4, "output_tokens": 10}
     with pytest.raises(ToolError, match="overloaded"):
         codegen.generate_code("a whole shop")
 

@@ -35,7 +35,7 @@ def read(**more: Any) -> dict[str, Any]:
     context.method, context.outcome, context.status = "tools/call", "ok", 200
     for name, value in more.items():
         setattr(context, name, value)
-    line = event(context, Access(AGENT, View(), 0.0, agent_fields("gw-1", "/mcp", AGENT, ())))
+    line = event(context, Access(AGENT, View(), 0.0, agent_fields("gw-1", "/mcp", AGENT, (), None)))
     assert "\n" not in line
     return dict(json.loads(line))
 

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fastgw.config.schema.rules import MatchSettings
-from fastgw.config.schema.units import Count, Duration, Flag, Many, Money, Pause, Shorthand, StrictModel, some
+from fastgw.config.schema.units import (
+    Count,
+    Duration,
+    Flag,
+    Many,
+    Money,
+    Pause,
+    Shorthand,
+    Size,
+    StrictModel,
+    needs,
+    some,
+)
 from fastgw.policy.bucket import MOST_BURST
 
 
@@ -49,11 +61,19 @@ class ArmSettings(StrictModel):
     to: Annotated[Targets, AfterValidator(some)]
 
 
+MemberPath = Annotated[str, Field(max_length=200, pattern=r"^[^.\"\\\x00-\x1f]+(\.[^.\"\\\x00-\x1f]+)*$")]
+"""Names of members with points between, from the outside in."""
+
+
 class Tokens(StrictModel):
     """Where in the result the numbers of tokens stand."""
 
-    in_: str | None = Field(default=None, alias="in")
-    out: str | None = None
+    in_: MemberPath | None = Field(default=None, alias="in")
+    out: MemberPath | None = None
+    up_to: Size = 2**20
+    """Bytes of the member of the result that is opened to look; of a larger one nothing is known."""
+
+    _needs = needs("tokens needs in or out", "in_", "out")
 
 
 class PriceSettings(StrictModel):
@@ -62,6 +82,11 @@ class PriceSettings(StrictModel):
     per_call: Money | None = None
     per_million_tokens_in: Money | None = None
     per_million_tokens_out: Money | None = None
+
+    _needs = needs(
+        "a price needs per_call, per_million_tokens_in or per_million_tokens_out",
+        *("per_call", "per_million_tokens_in", "per_million_tokens_out"),
+    )
 
 
 class Reserve(StrictModel):
