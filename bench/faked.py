@@ -106,7 +106,7 @@ class FakeController:
     def touch(self, *_: Any) -> None:
         """A session is in use."""
 
-    def usage(self, event: bytes) -> None:
+    def take_event(self, event: bytes) -> None:
         """A usage event."""
         self.events += 1
 
@@ -146,7 +146,9 @@ class Scene:
         learned = Learned({"shop": offered}, credentials=credentials, seal_keys=(bytes(32),))
         counters = Counters()
         limiter = Limiter(MemoryBuckets(), counters)
-        gateway = Gateway(FakeController(), counters, BackgroundTasks(), Lifecycle(), limiter)  # type: ignore[arg-type]
+        controller = FakeController()
+        gateway = Gateway(controller, counters, BackgroundTasks(), Lifecycle(), limiter)  # type: ignore[arg-type]
+        gateway.write_event = controller.take_event
         gateway.load(compile_snapshot(settings, learned, 1)[0])
         gateway.activate(1)
         return gateway

@@ -63,7 +63,6 @@ HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
     InactiveRow("alerts", "no alert is sent"),
     InactiveRow("traces", "no span is sent"),
-    InactiveRow("usage.keep", "no event is kept under data"),
     InactiveRow("usage.sinks", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),

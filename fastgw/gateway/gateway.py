@@ -80,7 +80,8 @@ class Gateway:
         self.gates: list[AdmissionGate] = [self._availability, limiter]
         """What a call passes, in order, before it goes to its server; and back when it is over."""
         self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
-        self.observers: list[Observer] = [RequestMetrics(counters), UsageEvents(controller)]
+        self._usage_events = UsageEvents()
+        self.observers: list[Observer] = [RequestMetrics(counters), self._usage_events]
         """What observes every request that is over, in order."""
         self._finished: list[RequestContext] = []
         self._flushing: asyncio.TimerHandle | None = None
@@ -98,6 +99,15 @@ class Gateway:
     def in_flight(self) -> int:
         """Calls being carried."""
         return len(self._running)
+
+    @property
+    def write_event(self) -> Callable[[bytes], object]:
+        """Takes each usage event; a worker gives its spool's."""
+        return self._usage_events.write
+
+    @write_event.setter
+    def write_event(self, write: Callable[[bytes], object]) -> None:
+        self._usage_events.write = write
 
     # -- snapshots ----------------------------------------------------------------------------------------------
 

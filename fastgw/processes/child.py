@@ -1,8 +1,8 @@
 """A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
 
-Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES` · `quarantine FINGERPRINTS`.
-Its end means that the supervisor is gone. The controller answers: `ready` once agents are served, `reloaded applied`
-and `reloaded refused`.
+Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES USAGE` ·
+`quarantine FINGERPRINTS`. Its end means that the supervisor is gone. The controller answers: `ready` once agents are
+served, `reloaded applied` and `reloaded refused`.
 """
 
 from __future__ import annotations

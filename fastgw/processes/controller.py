@@ -26,9 +26,9 @@ from fastgw.processes.kept import EndedSessions, KeptDrains
 from fastgw.processes.plan import ControlPlanePort, Factories, Plan
 from fastgw.processes.reloads import Reloads
 from fastgw.processes.sockets import Sockets
+from fastgw.processes.usage import told_by_usage
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.call_context import BackgroundTasks
-from fastgw.usage.writer import UsageWriter
 
 log = logging.getLogger("fastgw")
 
@@ -66,14 +66,13 @@ class ControllerProcess:
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
         self._sums = Sums()
-        self._writer = UsageWriter(plan.data)
-        self._writer.set_targets(plan.sinks)
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
         self._busy = False
         self._compiling = asyncio.Lock()
         self._reload_succeeded_at = time.time()
+        self._link = ""
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
@@ -89,7 +88,6 @@ class ControllerProcess:
             "sessions": self._adopt,
             "touch": lambda _, sessions: self._control_plane.touched(sessions),
             "delta": lambda worker, delta: self._sums.merge(worker.number, delta),
-            "usage": self._usage,
         }
         """What each message of a worker does; see `ipc_server.IpcServer`."""
         self._ipc_server = IpcServer(
@@ -105,6 +103,7 @@ class ControllerProcess:
 
     async def run(self, places: Sockets) -> None:
         """Keep until the supervisor says stop."""
+        self._link = places.link
         links = await self._ipc_server.listen(places.ipc_server)
         await self._compile()
         admin_app = import_module(ADMIN)
@@ -119,7 +118,6 @@ class ControllerProcess:
         await self._stop.wait()
         links.close()
         await self._control_plane.close()
-        await asyncio.to_thread(self._writer.close, 0.8)
         await admin.cleanup()
 
     def _shown(self, admin_app: Any) -> Any:
@@ -158,10 +156,11 @@ class ControllerProcess:
                 self._stop.set()
             case ["reload"]:
                 self._tasks.spawn(self._reloads.reload("signal"), "reload")
-            case ["restarts", workers, controllers, stores]:
+            case ["restarts", workers, controllers, stores, usage]:
                 self._sums.put(int(workers), "fastgw_worker_restarts_total")
                 self._sums.put(int(controllers), "fastgw_controller_restarts_total")
                 self._sums.put(int(stores), "fastgw_store_restarts_total")
+                self._sums.put(int(usage), "fastgw_usage_restarts_total")
 
     # -- snapshots -----------------------------------------------------------------------------------------------
 
@@ -199,7 +198,6 @@ class ControllerProcess:
             self._control_plane.reload(self._reloads.plan.settings)
             raise ValueError("no snapshot can be made of it: the log says why")
         self._instances.tell(self._ipc_server.broadcast)
-        self._writer.set_targets(plan.sinks)
 
     def _told(self, applied: bool) -> None:  # noqa: FBT001 - the only argument
         outcome = "applied" if applied else "refused"
@@ -254,12 +252,7 @@ class ControllerProcess:
         if len(self._adopted) >= self._reloads.plan.workers:
             self._all_adopted.set()
 
-    def _usage(self, _: WorkerPeer, events: int, lines: bytes) -> None:
-        self._sums.add(("fastgw_usage_events_total",), events)
-        self._writer.put(events, lines)
-
     def _gauges(self) -> dict[tuple[str, ...], float]:
-        self._sums.put(self._writer.lost, "fastgw_usage_events_lost_total", "sink")
         states = self._states()
         found: dict[tuple[str, ...], float] = {
             **{("fastgw_workers", state): states.count(state) for state in ("warming", "active", "draining")},
@@ -271,7 +264,7 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
-        return found | self._instances.gauges()
+        return found | self._instances.gauges() | told_by_usage(self._link)
 
 
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:

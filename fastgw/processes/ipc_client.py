@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -17,11 +17,10 @@ from fastgw.errors import Fault, Kind
 from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
 from fastgw.snapshot.codec import Part, SnapshotDecoder
-from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.counters import Counters, Series
 from fastgw.upstream.breaker import BreakerNews
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
-from fastgw.usage.spool import Spool
 
 log = logging.getLogger("fastgw")
 
@@ -48,9 +47,7 @@ at most.
 FREED_AT_ONCE = 32
 """Parts of an old snapshot that are freed each time."""
 MOST_UNSENT = 32 * 1024 * 1024
-"""Bytes that may wait in the socket of a controller that does not read; more stays in the spool, whose loss is
-counted.
-"""
+"""Bytes that may wait in the socket of a controller that does not read; more counts stay here."""
 
 
 class IpcClient:
@@ -71,7 +68,8 @@ class IpcClient:
         self._decoder = SnapshotDecoder()
         self._generation = 0
         self._old: list[Any] = []
-        self._spool = Spool(self._send_usage, self._lost_usage)
+        self.usage_counts: Callable[[], Iterable[tuple[Series, int]]] = tuple
+        """Asked before each report: what was counted of usage events."""
         self.activated = asyncio.Event()
         """Set once a snapshot has been activated."""
 
@@ -139,9 +137,6 @@ class IpcClient:
         if (channel := self._ready()) is not None:
             channel.send("cancel", session, request)
 
-    def usage(self, event: bytes) -> None:
-        self._spool.add(event)
-
     # -- the link ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -188,9 +183,8 @@ class IpcClient:
             self._channel.send("state", self._life.state)
 
     async def close(self, seconds: float) -> None:
-        """Report the last counts and events, and wait until they have left."""
+        """Report the last counts, and wait until they have left."""
         self._report_now()
-        self._spool.flush()
         if self._channel is None:
             return
         try:
@@ -201,6 +195,9 @@ class IpcClient:
 
     def _report_now(self) -> None:
         self._counters.gauge(self._served.in_flight, "fastgw_in_flight")
+        for series, count in self.usage_counts():
+            if count:
+                self._counters.add(series, count)
         if (channel := self._ready()) is None:
             return
         if self._touched:
@@ -213,14 +210,6 @@ class IpcClient:
         """The channel, where what can wait or be lost may be sent."""
         channel = self._channel
         return channel if channel is not None and not channel.is_closing and channel.unsent < MOST_UNSENT else None
-
-    def _send_usage(self, events: int, lines: bytes) -> bool:
-        if (channel := self._ready()) is not None:
-            channel.send("usage", events, lines)
-        return channel is not None
-
-    def _lost_usage(self, events: int) -> None:
-        self._counters.add(("fastgw_usage_events_lost_total", "worker"), events)
 
     # -- questions -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastgw.config.files import ConfigFiles
+from fastgw.config.schema.settings import UsageSettings
 from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Plan:
         data: folder of what outlives a restart.
         drain: seconds that calls in flight have at the end.
         secrets: of the configuration, first seals; empty: one is kept under `data`.
-        sinks: `stdout` and `file:PATH`.
+        usage: how long events are kept, and where they go.
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
         files: what was opened to read it.
@@ -43,7 +44,7 @@ class Plan:
     workers: int = 1
     drain: float = 30.0
     secrets: tuple[str, ...] = ()
-    sinks: tuple[str, ...] = ()
+    usage: UsageSettings = field(default_factory=UsageSettings)
     log_level: str = "info"
     log_form: str = "text"
     store: StorePlace = field(default_factory=StorePlace)
@@ -107,11 +108,13 @@ class GatewayPort(Protocol):
     `instance_status` takes `Address.era` and `Address.version`; `ended`: the id is not to be taken for `seconds`; both
     may come before a first `load`. `prepare` ends within a second or so: what is not there by then is done without.
     `slots` takes the fingerprints of calls being carried, `quarantined` those to refuse (`quarantine.py`).
+    `write_event` is called with each usage event, encoded, without a line break; it never waits.
     `breaker` takes a `BreakerNews`, `breakers` gives those of instances whose breaker is not closed.
     `operate` answers `report`, `instances`, or `reset` with one as text.
     """
 
     slots: memoryview
+    write_event: Callable[[bytes], object]
 
     @property
     def in_flight(self) -> int: ...
@@ -199,7 +202,7 @@ def plan_of(settings: Any) -> Plan:
         data=Path(settings.data),
         drain=settings.drain,
         secrets=settings.secret,
-        sinks=tuple(sink.url for sink in settings.usage.sinks),
+        usage=settings.usage,
         log_level=settings.log.level,
         log_form=settings.log.format,
         store=settings.store.place(settings.worker_count),

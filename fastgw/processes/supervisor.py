@@ -5,8 +5,8 @@ It waits in one place, starts no thread, keeps no state that a child would need,
     running  -- SIGHUP -->        running   (the controller reads the configuration again)
     running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
     running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
-    draining -- workers ended --> stopping  (the controller writes what it still has)
-    stopping -- controller ended -->  exit 0 (the store of this machine is killed: it has nothing to lose)
+    draining -- workers ended --> stopping  (controller and usage process end what they have in hand)
+    stopping -- these ended -->   exit 0   (the store of this machine is killed: it has nothing to lose)
     draining, stopping -- second signal, or the time is up --> what is left is killed
 """
 
@@ -32,7 +32,7 @@ from pathlib import Path
 from fastgw.config.addresses import authority
 from fastgw.config.files import ConfigFiles
 from fastgw.limits import embedded
-from fastgw.processes import child, controller, service_manager, worker
+from fastgw.processes import child, controller, service_manager, usage, worker
 from fastgw.processes.kept import sealing_keys
 from fastgw.processes.plan import Factories, Plan, StoreAccess
 from fastgw.processes.quarantine import Quarantine, shared_slots
@@ -48,7 +48,7 @@ PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 OVER = 0.7
 """Seconds workers get on top of the drain before they are killed."""
 FLUSH_WITHIN = 1.2
-"""Seconds the controller gets to write what it has; with `OVER` below the 2 s that are promised."""
+"""Seconds controller and usage process get to write what they have; with `OVER` below the 2 s that are promised."""
 SAME_BURST = 0.5
 """Seconds in which a second signal is the echo of the first: a terminal and a parent both pass one on."""
 
@@ -97,16 +97,18 @@ class Supervisor:
         keys = sealing_keys(plan.secrets, plan.data)
         self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
         self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
-        addresses, store = (places.address, places.link), StoreAccess(plan.store, places.store, plan.workers)
+        self._usage = ChildProcess("usage", lambda own: usage.run(self._plan, places.link, own))
+        spool = plan.data / "usage" / "spool"
+        addresses, store = (places.address, places.link, spool), StoreAccess(plan.store, places.store, plan.workers)
         self._slots = [shared_slots() for _ in range(plan.workers)]
         self._quarantine = Quarantine()
         self._workers = [
             ChildProcess(f"worker-{number}", partial(worker.run, parts, number, addresses, store, slots))
             for number, slots in enumerate(self._slots, 1)
         ]
-        self._children = [*self._store, self._controller, *self._workers]
+        self._children = [*self._store, self._controller, self._usage, *self._workers]
         self._signals: list[int] = []
-        self._restarts = [0, 0, 0]
+        self._restarts = [0, 0, 0, 0]
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = False
         self._hurried = False
@@ -119,7 +121,7 @@ class Supervisor:
             signal.signal(number, lambda number, _: self._signals.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.freeze()
-        for one in (*self._store, self._controller):
+        for one in (*self._store, self._controller, self._usage):
             self._start(one)
         # What workers alone need is imported while the controller compiles and asks servers for their lists.
         self._parts.load(self._plan)
@@ -203,9 +205,13 @@ class Supervisor:
     def _follow(self) -> None:
         """A controller that is started again must not take a reload back: it begins with what was applied last."""
         try:
-            self._plan = self._plan.reloaded(self._parts.read(ConfigFiles()))
+            plan = self._plan.reloaded(self._parts.read(ConfigFiles()))
         except Exception as wrong:  # noqa: BLE001 - it has changed once more: the controller says what is wrong with it
             log.debug("the configuration is not applied: %s", wrong)
+            return
+        if (plan.usage.keep, plan.usage.sinks) != (self._plan.usage.keep, self._plan.usage.sinks):
+            self._usage.send("stop")
+        self._plan = plan
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):
@@ -219,13 +225,14 @@ class Supervisor:
         if one.control is not None:
             one.control.close()
             one.control = None
-        if self._stopping:
+        if self._stopping or (one is self._usage and code == 0):  # then a reload wants it to begin anew
             return
         now = time.monotonic()
         one.young_deaths = 0 if now - one.born > YOUNG else one.young_deaths + 1
         pause = PAUSES[min(one.young_deaths, len(PAUSES)) - 1] if one.young_deaths else 0.0
         one.due = now + pause
-        self._restarts[2 if one in self._store else one is self._controller] += 1
+        singles = {"controller": 1, "store": 2, "usage": 3}
+        self._restarts[singles.get(one.role, 0)] += 1
         if one in self._workers and self._quarantine.worker_ended(self._slots[self._workers.index(one)], code, now):
             self._send_quarantine()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
@@ -260,8 +267,10 @@ class Supervisor:
         for one in self._children:
             one.send(f"drain {seconds}")
         whole = self._await(self._workers, seconds + OVER)
-        self._controller.send("stop")
-        whole = self._await([self._controller], FLUSH_WITHIN if whole else 0.3) and whole
+        last = [self._controller, self._usage]
+        for one in last:
+            one.send("stop")
+        whole = self._await(last, FLUSH_WITHIN if whole else 0.3) and whole
         self._kill(self._store)
         if not whole:
             log.warning("not everything ended in time; it was killed")

@@ -14,6 +14,7 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -26,6 +27,7 @@ from fastgw.processes.ipc_client import IpcClient
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
+from fastgw.usage.spool import SpoolWriter
 
 log = logging.getLogger("fastgw")
 
@@ -38,6 +40,8 @@ GRACE = 0.25
 """Seconds in which connections in use still get an answer that says `connection: close`, once the drain has begun."""
 LOOK_EVERY = 0.02
 """Seconds between two looks at what is in flight, while draining."""
+SPOOL_WITHIN = 0.3
+"""Seconds for the last usage events to be written."""
 EXPIRE_BEFORE = 0.5
 """Seconds before the end in which calls still in flight are told that they will not be waited for."""
 FREED_KEPT = 8 * 2**20
@@ -53,9 +57,12 @@ LAG = 0.25
 
 
 class RunningWorker:
-    """Worker `number` (from 1) at work; `path` is that of the controller's socket."""
+    """Worker `number` (from 1) at work, at the controller's socket and the folder of spool files in `places`."""
 
-    def __init__(self, parts: Factories, number: int, path: str, store: StoreAccess, slots: memoryview) -> None:
+    def __init__(
+        self, parts: Factories, number: int, places: tuple[str, Path], store: StoreAccess, slots: memoryview
+    ) -> None:
+        path, spool = places
         self._life = Lifecycle()
         self._tasks = BackgroundTasks()
         self._counters = Counters()
@@ -64,6 +71,9 @@ class RunningWorker:
         own = replace(store, number=number)
         self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, own)
         self._served.slots = slots
+        self._spool = SpoolWriter(spool)
+        self._served.write_event = self._spool.add
+        self._client.usage_counts = self._spool.counted
         self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -135,7 +145,8 @@ class RunningWorker:
             self._served.expire()
             await asyncio.wait([serving], timeout=max(0.0, end - loop.time()))
         self._served.flush()
-        await self._client.close(0.5)
+        await asyncio.to_thread(self._spool.close, SPOOL_WITHIN)
+        await self._client.close(0.5 - SPOOL_WITHIN)
 
     async def _watch_lag(self) -> None:
         loop = asyncio.get_running_loop()
@@ -168,21 +179,21 @@ def embedded(application: Any, address: tuple[str, int]) -> Server:
 def run(  # noqa: PLR0913 - all that a worker is told before it begins
     parts: Factories,
     number: int,
-    places: tuple[tuple[str, int], str],
+    places: tuple[tuple[str, int], str, Path],
     store: StoreAccess,
     slots: memoryview,
     control: socket.socket,
 ) -> None:
-    """The whole life of a forked worker, at `places`: the address to serve on, and the controller's socket."""
+    """The whole life of a forked worker, at `places`: address to serve on, controller's socket, folder of the spool."""
     child.raise_files()
     with suppress(AttributeError):  # no glibc
         for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
             ctypes.CDLL(None).mallopt(option, FREED_KEPT)
-    address, path = places
+    address, path, spool = places
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(_unexpected)
-        running = RunningWorker(parts, number, path, store, slots)
+        running = RunningWorker(parts, number, (path, spool), store, slots)
         child.listen(control, running.on_command)
         await running.run(address)
         # Ending the loop would cancel calls that outlast the drain, and the server would tell their agents of an

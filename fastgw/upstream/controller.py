@@ -65,6 +65,3 @@ class ControllerPort(Protocol):
 
     def breaker(self, instance: str, news: BreakerNews) -> None:
         """Tell every other worker what became of an instance's breaker."""
-
-    def usage(self, event: bytes) -> None:
-        """Hand over one usage event, encoded, without a line break. Never waits; the loss is counted."""

@@ -84,6 +84,4 @@ def test_what_is_inactive_is_told() -> None:
         "tools.deploy-*.scopes",
         "quotas",
     ]
-    assert [notice.key for notice in notices if not notice.restricts] == [
-        "usage.keep",
-    ]
+    assert [notice.key for notice in notices if not notice.restricts] == []

@@ -65,7 +65,6 @@ HARMLESS = {
     "89:5: tools.generate-code.tokens": "no tokens are counted",
     "90:5: tools.generate-code.price": "no cost is computed",
     "91:34: tools.codegen-anthropic/write_code.price": "no cost is computed",
-    "112:9: usage.keep": "no event is kept under data",
 }
 """Line, column and key of what is not active, and what does not happen."""
 

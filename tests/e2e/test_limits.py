@@ -142,7 +142,7 @@ def test_with_one_worker_and_its_memory_too(tmp_path: Path) -> None:
     async def story() -> None:
         limit = {"name": "per-agent", "by": ["agent"], "rate": "60/hour"}
         async with limited(tmp_path, limit, workers=1) as (gateway, _):
-            assert len(gateway.children()) == 2, "controller and worker: no store"
+            assert len(gateway.children()) == 3, "controller, usage process and worker: no store"
             assert await admitted(gateway, 150) == 60
             assert await admitted(gateway, 70, OTHER) == 60
 

@@ -95,7 +95,7 @@ class Listening(FakeKeeper):
     def cancel(self, session: str, request: bytes) -> None:
         self.cancels.append((session, request))
 
-    def usage(self, event: bytes) -> None:
+    def take_event(self, event: bytes) -> None:
         self.events.append(json.loads(event))
 
 
@@ -148,6 +148,7 @@ async def staged(
     counters = Counters()
     limiter = Limiter(MemoryBuckets(), counters)
     gateway = Gateway(controller, counters, tasks, life, limiter)
+    gateway.write_event = controller.take_event
     gateway.load(_snapshot(era))
     gateway.activate(1)
     try:

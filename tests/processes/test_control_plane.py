@@ -201,9 +201,6 @@ def test_a_credential_goes_to_its_server_and_into_no_dump(tmp_path: Path) -> Non
 class Alone:
     """No controller: nothing that these tests ask needs one."""
 
-    def usage(self, event: bytes) -> None:
-        raise AssertionError("no tool was called")
-
 
 async def answered(app: Any, asked: Asked) -> tuple[int, bytes]:
     """One request through the ASGI face."""

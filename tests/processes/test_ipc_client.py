@@ -40,7 +40,7 @@ class FakeController:
             "doubt_era": self.open_session,
             "end_session": lambda _, *args: self.ipc_server.announce("ended", [args]),
             "set_level": self.set_level,
-            **{name: self._remember(name) for name in ("sessions", "touch", "delta", "usage")},
+            **{name: self._remember(name) for name in ("sessions", "touch", "delta")},
         }
 
     def _remember(self, name: str) -> Callable[..., None]:
@@ -536,18 +536,16 @@ def test_a_cancel_goes_to_the_others_only(tmp_path: Path) -> None:
     play(scene, tmp_path)
 
 
-def test_counts_touches_and_events_arrive_before_the_link_closes(tmp_path: Path) -> None:
+def test_counts_and_touches_arrive_before_the_link_closes(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         told, _, counters = await stage.join("a", 1)
         counters.inc("fastgw_requests_total", "/mcp", "ping", "ok")
         told.touch("i", "x")
-        told.usage(b"{}")
         await told.close(1)
         await until(lambda: ("gone", 1) in stage.controller.heard)
         kinds = [message[0] for message in stage.controller.heard]
         assert kinds[-1] == "gone"
-        assert {"touch", "delta", "usage"} <= set(kinds)
-        assert ("usage", 1, b"{}\n") in stage.controller.heard
+        assert {"touch", "delta"} <= set(kinds)
 
     play(scene, tmp_path)
 

@@ -69,7 +69,7 @@ def test_workers_serve_while_the_controller_is_dead_and_take_the_next_ones_snaps
 def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
     with running(tmp_path) as gateway:
         children = gateway.children()
-        assert len(children) == 3
+        assert len(children) == 4
         os.kill(gateway.pid, signal.SIGKILL)
         gateway.popen.wait()
         until(lambda: not any(alive(pid) for pid in children))
@@ -175,7 +175,7 @@ def test_reload_applies_what_can_be_and_says_what_cannot(tmp_path: Path) -> None
         gateway.write(word="second", workers=3)
         os.kill(gateway.pid, signal.SIGHUP)
         until(lambda: gateway.get()["word"] == "second")
-        assert len(gateway.children()) == 3
+        assert len(gateway.children()) == 4
         assert "`workers` has changed" in gateway.log.read_text()
 
 

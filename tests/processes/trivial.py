@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from fastgw.config.schema.settings import SinkSettings, UsageSettings
 from fastgw.errors import Fault, Kind
 from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
@@ -38,6 +39,7 @@ class Trivial:
         self.in_flight = 0
         self.snapshot: Any = None
         self.active = 0
+        self.write_event: Callable[[bytes], object] = len
         self.over: set[str] = set()
         self.withdrawn: list[str] = []
 
@@ -112,7 +114,7 @@ class Trivial:
             self.controller.cancel("s", query.encode())
         elif path == "/usage":
             for number in range(int(query)):
-                self.controller.usage(b'{"pid":%d,"n":%d,"pad":"%s"}' % (os.getpid(), number, b"x" * 200))
+                self.write_event(b'{"pid":%d,"n":%d,"pad":"%s"}' % (os.getpid(), number, b"x" * 200))
         said = await self.said(path, query)
         body = json.dumps(said).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -197,7 +199,7 @@ def read(path: Path) -> Plan:
         data=Path(told["data"]),
         workers=told.get("workers", 2),
         drain=told.get("drain", 5),
-        sinks=tuple(told.get("sinks", ())),
+        usage=UsageSettings(sinks=tuple(SinkSettings(url=url) for url in told.get("sinks", ()))),
         settings=told,
     )
 

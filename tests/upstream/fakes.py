@@ -249,8 +249,6 @@ class FakeKeeper:
     def breaker(self, instance: str, news: Any) -> None:
         self.news.append((instance, news))
 
-    def usage(self, event: bytes) -> None: ...
-
 
 class OneInstance(Instances):
     """One instance, `shop|http://a/mcp`, that is reached over a wire which a test plays."""

@@ -1,0 +1,212 @@
+"""The usage process: feeds sinks from the spool, turns closed spool files into the archive, deletes what is done.
+
+It writes how it is into a file beside the controller's socket, which the controller reads when metrics are asked for:
+that works however badly the disk or the controller do. What it does may be killed at any point and done again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastgw.config.schema.settings import UsageSettings
+from fastgw.processes import child
+from fastgw.processes.plan import Plan
+from fastgw.telemetry.counters import Series
+from fastgw.usage.feed import SinkFeed, position_file
+from fastgw.usage.sinks import make_sink
+from fastgw.usage.sinks.sink import is_local
+from fastgw.usage.spool_files import is_closed, spool_files
+
+log = logging.getLogger("fastgw")
+
+ARCHIVE = "fastgw.usage.archive"
+GIVES_WAY = 10
+"""How much lower than the workers' its priority is (`nice`)."""
+KEEP_EVERY = 2.0
+"""Seconds between two looks at which spool files can be archived or deleted."""
+TELL_EVERY = 0.5
+"""Seconds between two reports for the metrics."""
+FLUSH_FOR = 0.8
+"""Seconds in which sinks get what they have not got yet, when told to stop."""
+
+
+class UsageProcess:
+    """The feeds and the spool at work.
+
+    Args:
+        base: where relative `file:` paths start. `folder`: `data/usage`.
+        told: the file that the controller reads.
+    """
+
+    def __init__(self, settings: UsageSettings, base: Path, told: Path) -> None:
+        self.folder = base / "usage"
+        self._spool = self.folder / "spool"
+        self._keep = settings.keep
+        self._told = told
+        self._lost: dict[str, int] = {}
+        self._closed: set[str] = set()
+        self._size = 0
+        self._archives = find_spec(ARCHIVE) is not None
+        self._archive: Any = None
+        self._archive_errors = 0
+        self._forgotten: date | None = None
+        positions = self.folder / "positions"
+        is_first = not positions.exists()
+        sinks = {sink.url: sink for sink in settings.sinks if is_local(sink.url)}  # others are inactive
+        self._forget_others(positions, set(sinks))
+        make = partial(make_sink, base=base)
+        self.feeds = [SinkFeed(sink, make, self.folder, from_now=not is_first) for sink in sinks.values()]
+        self._keeping = threading.Thread(target=self._keep_always, name="usage keeper", daemon=True)
+
+    def run(self, control: socket.socket) -> None:
+        """Work until the supervisor says stop, and then for `FLUSH_FOR` at most."""
+        for feed in self.feeds:
+            feed.start()
+        self._keeping.start()
+        while True:
+            self._tell()
+            if select.select([control], [], [], TELL_EVERY)[0]:
+                heard = control.recv(4096)
+                if not heard:
+                    os._exit(1)
+                if b"stop\n" in heard:
+                    break
+        until = time.monotonic() + FLUSH_FOR
+        for feed in self.feeds:
+            feed.finish(until)
+        for feed in self.feeds:
+            feed.join(until + 0.1)
+        self._tell()
+
+    # -- the spool -------------------------------------------------------------------------------------------------
+
+    def _keep_always(self) -> None:
+        while True:
+            try:
+                self.tidy(time.time())
+            except Exception:  # whatever it is: the spool would fill the disk
+                log.exception("the usage events under data")
+            time.sleep(KEEP_EVERY)
+
+    def tidy(self, now: float) -> None:
+        """Archive what is closed, and delete the spool files that everybody has, or that are too old."""
+        names = spool_files(self._spool)
+        self._closed &= set(names)
+        self._archive_closed(now)
+        size = 0
+        for name in names:
+            path = self._spool / name
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                size += found.st_size
+                if name not in self._closed and _nobody_writes(path):
+                    self._closed.add(name)
+                if name in self._closed:
+                    self._delete_if_done(path, is_old=found.st_mtime < now - self._keep)
+        self._size = size
+
+    def _delete_if_done(self, path: Path, *, is_old: bool) -> None:
+        late = [feed for feed in self.feeds if not feed.has(path.name)]
+        if not late and (not self._archives or (self._archive is not None and self._archive.contains(path))):
+            path.unlink()
+        elif is_old:
+            for feed in late:
+                position = feed.files.get(path.name)
+                feed.skipped += _lines_after(path, position.offset if position is not None else 0)
+            path.unlink()
+
+    def _archive_closed(self, now: float) -> None:
+        """An archive that fails keeps the spool files, which questions read as well, and costs no sink anything."""
+        if not self._archives:
+            return
+        closed = [self._spool / name for name in sorted(self._closed)]
+        try:
+            if self._archive is None:
+                self._archive = open_archive(self.folder)
+            if fresh := [path for path in closed if not self._archive.contains(path)]:
+                self._archive.convert(fresh)
+            day = datetime.fromtimestamp(now - self._keep, UTC).date()
+            if day != self._forgotten:
+                self._archive.forget_before(day)
+                self._forgotten = day
+        except Exception:  # whatever it is: it is tried again
+            self._archive_errors += 1
+            if self._archive_errors == 1:
+                log.exception("usage events cannot be archived")
+
+    def _forget_others(self, positions: Path, urls: set[str]) -> None:
+        """A sink that is named again later begins anew."""
+        kept = {position_file(self.folder, url) for url in urls}
+        for file in positions.glob("*.json"):
+            if file not in kept:
+                with suppress(OSError):
+                    file.unlink()
+
+    # -- what operators see ----------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        found: list[tuple[Series, float]] = [
+            (("fastgw_usage_events_lost_total", "sink"), sum(feed.lost for feed in self.feeds)),
+            (("fastgw_usage_spool_bytes",), self._size),
+            (("fastgw_usage_archive_errors_total",), self._archive_errors),
+        ]
+        for feed in self.feeds:
+            found.append((("fastgw_usage_sink_lag_seconds", feed.label), round(feed.lag, 3)))
+            found.append((("fastgw_usage_sink_errors_total", feed.label), feed.errors))
+        hidden = self._told.with_suffix(".tmp")
+        with suppress(OSError):
+            hidden.write_text(json.dumps(found))
+            hidden.replace(self._told)
+
+
+def open_archive(folder: Path) -> Any:
+    """The archive in `data/usage`; DuckDB is loaded here, and in no other process."""
+    return import_module(ARCHIVE).Archive(folder)
+
+
+def _nobody_writes(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return is_closed(fd)
+    finally:
+        os.close(fd)
+
+
+def _lines_after(path: Path, offset: int) -> int:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
+
+
+def status_file(link: str) -> Path:
+    """Where the usage process says how it is: beside the controller's socket at `link`."""
+    return Path(link).with_name("usage.json")
+
+
+def told_by_usage(link: str) -> dict[Series, float]:
+    """The series that the usage process has written last; none where it has not."""
+    try:
+        found: list[Any] = json.loads(status_file(link).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {tuple(series): value for series, value in found}
+
+
+def run(plan: Plan, link: str, control: socket.socket) -> None:
+    """The whole life of a forked usage process; returns when it was told to stop."""
+    child.raise_files()
+    os.nice(GIVES_WAY)
+    UsageProcess(plan.usage, plan.data, status_file(link)).run(control)
