@@ -61,7 +61,6 @@ RESTRICTING = (
 )
 HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
-    InactiveRow("alerts", "no alert is sent"),
     InactiveRow("traces", "no span is sent"),
     InactiveRow("usage.sinks", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),

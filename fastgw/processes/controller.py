@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import socket
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from fastgw.processes.plan import ControlPlanePort, Factories, Plan
 from fastgw.processes.reloads import Reloads
 from fastgw.processes.sockets import Sockets
 from fastgw.processes.usage import told_by_usage
+from fastgw.telemetry.alerts import Webhook
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.call_context import BackgroundTasks
 
@@ -66,6 +68,8 @@ class ControllerProcess:
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
         self._sums = Sums()
+        self._alerts = Webhook(plan.usage.gateway or platform.node(), self._sums, self._tasks.spawn)
+        self._alerts.url = plan.webhook
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
@@ -87,6 +91,7 @@ class ControllerProcess:
             "breaker": lambda worker, key, news: self._instances.breaker(key, news, but=worker),
             "sessions": self._adopt,
             "touch": lambda _, sessions: self._control_plane.touched(sessions),
+            "alert": lambda _, kind, text, details: self._alerts.send(kind, text, details),
             "delta": lambda worker, delta: self._sums.merge(worker.number, delta),
         }
         """What each message of a worker does; see `ipc_server.IpcServer`."""
@@ -197,6 +202,7 @@ class ControllerProcess:
         if not await self._compile():
             self._control_plane.reload(self._reloads.plan.settings)
             raise ValueError("no snapshot can be made of it: the log says why")
+        self._alerts.url = plan.webhook
         self._instances.tell(self._ipc_server.broadcast)
 
     def _told(self, applied: bool) -> None:  # noqa: FBT001 - the only argument

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
@@ -44,6 +45,8 @@ YIELD_FOR = 0.002
 """Seconds of that turn, once there are calls: one of them, which needs several rounds of the loop, meets one stretch
 at most.
 """
+MOST_ALERTS = 100
+"""Alerts that wait for a controller; the oldest go."""
 FREED_AT_ONCE = 32
 """Parts of an old snapshot that are freed each time."""
 MOST_UNSENT = 32 * 1024 * 1024
@@ -68,6 +71,7 @@ class IpcClient:
         self._decoder = SnapshotDecoder()
         self._generation = 0
         self._old: list[Any] = []
+        self._alerts: deque[tuple[str, str, dict[str, Any]]] = deque(maxlen=MOST_ALERTS)
         self.usage_counts: Callable[[], Iterable[tuple[Series, int]]] = tuple
         """Asked before each report: what was counted of usage events."""
         self.activated = asyncio.Event()
@@ -137,6 +141,15 @@ class IpcClient:
         if (channel := self._ready()) is not None:
             channel.send("cancel", session, request)
 
+    def alert(self, kind: str, text: str, details: dict[str, Any]) -> None:
+        """With the controller away it waits for the next."""
+        self._alerts.append((kind, text, details))
+        self._send_alerts()
+
+    def _send_alerts(self) -> None:
+        while self._alerts and (channel := self._ready()) is not None:
+            channel.send("alert", *self._alerts.popleft())
+
     # -- the link ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -160,6 +173,7 @@ class IpcClient:
         for key, news in self._served.breakers():
             channel.send("breaker", key, tuple(news))
         self._connected.set()
+        self._send_alerts()
         for session, seconds in self._unannounced.items():  # what the controller before may not have heard
             self._tasks.spawn(self.end_session(session, seconds), "tell of an ended session")
         try:

@@ -32,6 +32,7 @@ class Plan:
         drain: seconds that calls in flight have at the end.
         secrets: of the configuration, first seals; empty: one is kept under `data`.
         usage: how long events are kept, and where they go.
+        webhook: where alerts go; a secret.
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
         files: what was opened to read it.
@@ -45,6 +46,7 @@ class Plan:
     drain: float = 30.0
     secrets: tuple[str, ...] = ()
     usage: UsageSettings = field(default_factory=UsageSettings)
+    webhook: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_form: str = "text"
     store: StorePlace = field(default_factory=StorePlace)
@@ -203,6 +205,7 @@ def plan_of(settings: Any) -> Plan:
         drain=settings.drain,
         secrets=settings.secret,
         usage=settings.usage,
+        webhook=settings.alerts.webhook if settings.alerts is not None else None,
         log_level=settings.log.level,
         log_form=settings.log.format,
         store=settings.store.place(settings.worker_count),

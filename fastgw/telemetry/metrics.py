@@ -60,6 +60,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_sink_lag_seconds": Family("gauge", "For how long events have been waiting for a sink.", ("sink",)),
     "fastgw_usage_sink_errors_total": Family("counter", "Deliveries that a sink did not take.", ("sink",)),
     "fastgw_usage_restarts_total": Family("counter", "Usage processes that ended and were started again."),
+    "fastgw_alerts_total": Family("counter", "Alerts for the webhook, by what became of them.", ("outcome",)),
     "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),
     "fastgw_controller_restarts_total": Family("counter", "Controllers that ended and were started again."),
     "fastgw_workers": Family("gauge", "Connected workers by state.", ("state",)),

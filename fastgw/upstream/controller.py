@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from fastgw.upstream.breaker import BreakerNews
@@ -65,3 +65,6 @@ class ControllerPort(Protocol):
 
     def breaker(self, instance: str, news: BreakerNews) -> None:
         """Tell every other worker what became of an instance's breaker."""
+
+    def alert(self, kind: str, text: str, details: dict[str, Any]) -> None:
+        """Warn operators, where the configuration says; `details` are fit for JSON."""

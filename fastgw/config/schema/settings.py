@@ -160,7 +160,7 @@ class TlsSettings(StrictModel):
 class AlertSettings(StrictModel):
     """Where warnings for operators are sent."""
 
-    webhook: str = Field(repr=False, min_length=1)
+    webhook: HttpUrl = Field(repr=False)
 
 
 class LogSettings(StrictModel):

@@ -1,0 +1,82 @@
+"""Warnings for operators, posted to a webhook (`alerts`): tried again for some minutes while nobody takes them.
+
+The body is JSON: `text` says it in words, which chat systems show as it is; the other members are for programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from fastgw.telemetry.counters import Counters
+
+log = logging.getLogger("fastgw")
+
+PAUSES = (0.0, 1.0, 5.0, 30.0, 120.0)
+"""Seconds before each attempt."""
+WITHIN = ClientTimeout(total=10)
+MOST = 100
+"""Alerts under way; of further ones it is counted that they failed."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
+
+
+class Webhook:
+    """Where alerts go.
+
+    Args:
+        gateway: which fastgw sends them.
+    """
+
+    def __init__(self, gateway: str, counters: Counters, spawn: Spawn) -> None:
+        self._gateway = gateway
+        self._counters = counters
+        self._spawn = spawn
+        self._under_way = 0
+        self.url: str | None = None
+        """None: nowhere. It is a secret: chat systems let in whoever knows it."""
+        self.pauses = PAUSES
+
+    def send(self, kind: str, text: str, details: Mapping[str, Any]) -> None:
+        """Send an alert, in the background."""
+        if self.url is None:
+            return
+        if self._under_way >= MOST:
+            self._counters.inc("fastgw_alerts_total", "failed")
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        body = {"kind": kind, "text": text, "time": now, "gateway": self._gateway, **details}
+        self._under_way += 1
+        self._spawn(self._deliver(self.url, json.dumps(body).encode()), "sending an alert")
+
+    async def _deliver(self, url: str, body: bytes) -> None:
+        wrong = ""
+        try:
+            async with ClientSession(timeout=WITHIN) as client:
+                for pause in self.pauses:
+                    await asyncio.sleep(pause)
+                    wrong = await _post(client, url, body)
+                    if not wrong:
+                        break
+        finally:
+            self._under_way -= 1
+        self._counters.inc("fastgw_alerts_total", "failed" if wrong else "sent")
+        if wrong:
+            log.error("an alert could not be sent to %s: %s", urlsplit(url).hostname, wrong)
+
+
+async def _post(client: ClientSession, url: str, body: bytes) -> str:
+    """What went wrong, without the address."""
+    try:
+        headers = {"content-type": "application/json"}
+        async with client.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+            return "" if 200 <= answer.status < 300 else f"status {answer.status}"
+    except (ClientError, OSError, TimeoutError) as wrong:
+        return type(wrong).__name__
