@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 import threading
 import time
@@ -247,7 +246,7 @@ class SinkFeed:
         }
         try:
             self._position.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            hidden = self._position.with_suffix(f".{os.getpid()}.tmp")
+            hidden = self._position.with_suffix(".tmp")
             hidden.write_text(json.dumps(told))
             hidden.replace(self._position)
         except OSError as wrong:

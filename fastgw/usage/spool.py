@@ -163,6 +163,7 @@ class SpoolWriter:
             hidden.rename(self._folder / name)  # by this name it has never been unlocked
         except OSError:
             os.close(fd)
+            hidden.unlink(missing_ok=True)
             raise
         self._fd, self._size, self._begun, self._is_unsynced = fd, 0, time.monotonic(), False
 

@@ -215,7 +215,7 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
         async with staged(tmp_path) as (gateway, _, _), AsyncExitStack() as open_calls:
             await begun_on_both(gateway, open_calls)
             family = gateway.children()
-            assert len(family) == 4, "controller, two workers and the store"
+            assert len(family) == 5, "controller, usage process, two workers and the store"
             assert all(map(alive, family))
             gateway.process.kill()
             gateway.process.wait()

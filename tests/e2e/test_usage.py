@@ -381,8 +381,7 @@ def test_killed_processes_lose_no_event_that_was_written_and_a_stop_delivers_the
     missing = [when for when, request in answered if request not in arrived]
     assert all(killed[0] - 1 < when <= killed[0] + 0.1 for when in missing), "the last second of the worker's, no more"
     assert len(missing) < 200
-    doubles = sum(arrived.values()) - len(arrived)
-    assert doubles <= 1.5 * len(answered), "what came since the last position, once"
+    assert max(arrived.values()) <= 2, "what came since the last position is delivered once more"
     files = list((tmp_path / "data" / "usage" / "spool").glob("*.jsonl"))
     assert all((file.stat().st_mode & 0o077) == 0 for file in files)
 
