@@ -17,7 +17,6 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ class UsageProcess:
         self._lost: dict[str, int] = {}
         self._closed: set[str] = set()
         self._size = 0
-        self._archives = find_spec(ARCHIVE) is not None
         self._archive: Any = None
         self._archive_errors = 0
         self._forgotten: date | None = None
@@ -120,7 +118,7 @@ class UsageProcess:
 
     def _delete_if_done(self, path: Path, *, is_old: bool) -> None:
         late = [feed for feed in self.feeds if not feed.has(path.name)]
-        if not late and (not self._archives or (self._archive is not None and self._archive.contains(path))):
+        if not late and self._archive is not None and self._archive.contains(path):
             path.unlink()
         elif is_old:
             for feed in late:
@@ -130,14 +128,11 @@ class UsageProcess:
 
     def _archive_closed(self, now: float) -> None:
         """An archive that fails keeps the spool files, which questions read as well, and costs no sink anything."""
-        if not self._archives:
-            return
         closed = [self._spool / name for name in sorted(self._closed)]
         try:
             if self._archive is None:
                 self._archive = open_archive(self.folder)
-            if fresh := [path for path in closed if not self._archive.contains(path)]:
-                self._archive.convert(fresh)
+            self._archive.convert(closed)
             day = datetime.fromtimestamp(now - self._keep, UTC).date()
             if day != self._forgotten:
                 self._archive.forget_before(day)

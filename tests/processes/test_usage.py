@@ -78,7 +78,6 @@ class Running:
 def archive(monkeypatch: pytest.MonkeyPatch) -> FakeArchive:
     made = FakeArchive()
     monkeypatch.setattr(usage, "open_archive", lambda _: made)
-    monkeypatch.setattr(usage, "ARCHIVE", "json")  # one that is there
     monkeypatch.setattr(usage, "KEEP_EVERY", 0.01)
     monkeypatch.setattr(usage, "TELL_EVERY", 0.01)
     return made
