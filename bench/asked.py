@@ -53,7 +53,7 @@ def store(folder: Path) -> Iterator[tuple[int, Path]]:
         NotStarted: it does not come up.
     """
     socket = folder / "socket"
-    with started(embedded.command(embedded.program(), socket), folder / "valkey.log", socket.exists) as pid:
+    with started(embedded.command(embedded.program(), socket, folder), folder / "valkey.log", socket.exists) as pid:
         yield pid, socket
 
 

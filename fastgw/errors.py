@@ -61,6 +61,7 @@ class Kind(Enum):
     LOST = -31003, 200, 200, 502, "server_error", "The call was sent, but its answer was lost"
     FULL = -31004, 503, 200, 503, "overloaded", "The gateway is full or stopping"
     RATE_LIMITED = -31029, 429, 200, 429, "rate_limited", "Too many calls"
+    OVER_QUOTA = -31030, 429, 200, 429, "over_quota", "A quota is used up"
     ARGUMENTS_DENIED = -31040, 200, 200, 403, "denied", "These arguments are not allowed for this agent"
     ABANDONED = -32600, 400, 400, 499, "cancelled", "The body broke off."
 

@@ -18,13 +18,22 @@ from fastgw.admin.config import OperatorConfig, ReloadOrder
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
+from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
 from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
 from fastgw.config.schema.settings import is_loopback
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
 from fastgw.telemetry.metrics import quantiles
 
-__all__ = ["AdminData", "AuditLog", "OperatorConfig", "OperatorInstances", "OperatorLimits", "serve_admin"]
+__all__ = [
+    "AdminData",
+    "AuditLog",
+    "OperatorConfig",
+    "OperatorInstances",
+    "OperatorLimits",
+    "OperatorQuotas",
+    "serve_admin",
+]
 """What the controller takes, which imports this module late."""
 
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
@@ -41,6 +50,7 @@ class AdminData:
     limits: OperatorLimits
     latencies: Latencies
     config: OperatorConfig
+    quotas: OperatorQuotas
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -70,7 +80,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
             return answer({"error": wrong.text}, wrong.status)
 
     async def limits(_: web.Request) -> web.StreamResponse:
-        return answer(await data.limits.report())
+        return answer({**await data.limits.report(), "quotas": await data.quotas.report()})
 
     return [
         ("GET", "/livez", page(lambda: web.Response(text="ok\n")), "200 while the controller runs"),
@@ -78,13 +88,19 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
         ("GET", "/backends", backends, "what is known of each server and its instances"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
-        ("GET", "/limits", limits, "the fullest buckets, and what was refused"),
+        ("GET", "/limits", limits, "the fullest buckets, what was refused, and how quotas stand"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
         ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
         ("GET", "/config", page(lambda: answer(data.config.report())), "which configuration is in force, since when"),
         ("GET", "/config/diff", diff, "what a reload would change"),
         ("POST", "/reload", ordering(token, ReloadOrder, data.config.order), "read the configuration again"),
         ("POST", "/limits/reset", ordering(token, ResetOrder, data.limits.reset), "make buckets full"),
+        (
+            "POST",
+            "/quotas/raise",
+            ordering(token, RaiseOrder, data.quotas.raise_account),
+            "add to an account of a quota",
+        ),
         *(("POST", *order) for order in data.instances.orders(token)),
     ]
 

@@ -94,6 +94,8 @@ class Arm:
         failover_on: what sends a call to the next target: `unavailable`, `timeout`, `throttled`, `tool_error`.
         tool_error: pattern of error texts that count as `tool_error`; None: none does.
         cache: seconds for which results of its calls are kept; 0.0: none is.
+        reserve: tokens, tokens in, tokens out and billionths of the currency that a call reserves in quotas; None: as
+            many as its dearest of late.
         meters: of the servers whose answers are measured; none where nobody asks what they use or cost.
     """
 
@@ -109,6 +111,7 @@ class Arm:
     tool_error: str | None = None
     cache: float = 0.0
     meters: tuple[Meter, ...] = ()
+    reserve: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
 
     @property
     def target(self) -> Target:

@@ -24,6 +24,7 @@ COMMANDS = {
     "keys": "make API keys",
     "backends": "see how the instances of servers are; drain one, open or close its breaker",
     "limits": "see who is near a limit; make buckets full",
+    "quota": "see how much of a period's budget is used, and until when it lasts; raise an account",
     "stats": "see how long calls take: percentiles by tool, server and outcome",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",

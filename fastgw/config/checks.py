@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.rules import FAILED_CREDENTIALS, rate_of, tools_of
-from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings
+from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.servers import ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.config.schema.tools import ArmSettings, TargetSettings
@@ -42,9 +42,13 @@ def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
             yield from _matches(("tools", name, "route", place), arm)
     for place, limit in enumerate(settings.limits):
         yield from _matches(("limits", place), limit)
+    for place, quota in enumerate(settings.quotas):
+        yield from _matches(("quotas", place), quota)
 
 
-def _matches(path: Path, rule: PolicySettings | ArmSettings | LimitSettings) -> Iterator[tuple[Path, MatchSettings]]:
+def _matches(
+    path: Path, rule: PolicySettings | ArmSettings | LimitSettings | QuotaSettings
+) -> Iterator[tuple[Path, MatchSettings]]:
     if rule.match is not None:
         yield (*path, "match"), rule.match
     if rule.except_ is not None:
@@ -215,12 +219,9 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         if limit.name == FAILED_CREDENTIALS:
             yield (*path, "name"), f"the name {FAILED_CREDENTIALS} is taken: wrong credentials are counted by it", None
         yield from _limits_nothing(path, limit)
-        if limit.tools == ():
-            yield (*path, "tools"), "names nothing and would limit no call: leave it out to limit all", None
-        for at, text in enumerate(limit.tools or ()):
-            if text in ("", PROMPT, RESOURCE):
-                yield (*path, "tools", at), "a pattern is empty", None
-        yield from _unknown_claims(path, limit, known)
+        yield from _counted(path, limit, known)
+    for place, quota in enumerate(settings.quotas):
+        yield from _counted(("quotas", place), quota, known)
     shadows = [place for place, limit in enumerate(settings.limits) if limit.mode == "shadow"]
     if len(shadows) > MOST_SHADOWS:
         where: Path = ("limits", shadows[MOST_SHADOWS], "mode")
@@ -230,7 +231,17 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         yield from _beyond(("failed_credentials",), settings.failed_credentials)
 
 
-def _unknown_claims(path: Path, limit: LimitSettings, known: Collection[str]) -> Iterator[Finding]:
+def _counted(path: Path, rule: LimitSettings | QuotaSettings, known: Collection[str]) -> Iterator[Finding]:
+    """What limits and quotas say alike."""
+    if rule.tools == ():
+        yield (*path, "tools"), "names nothing and would limit no call: leave it out to limit all", None
+    for at, text in enumerate(rule.tools or ()):
+        if text in ("", PROMPT, RESOURCE):
+            yield (*path, "tools", at), "a pattern is empty", None
+    yield from _unknown_claims(path, rule, known)
+
+
+def _unknown_claims(path: Path, limit: LimitSettings | QuotaSettings, known: Collection[str]) -> Iterator[Finding]:
     named: list[tuple[Path, str]] = [((*path, "by", at), key) for at, key in enumerate(limit.by)]
     named = [(where, key.removeprefix(BY_CLAIM)) for where, key in named if key.startswith(BY_CLAIM)]
     for where, match in _matches(path, limit):

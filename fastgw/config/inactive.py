@@ -48,7 +48,6 @@ class InactiveRow(NamedTuple):
 
 
 RESTRICTING = (
-    InactiveRow("quotas", "nothing is counted against a quota"),
     InactiveRow("identity", "agents come in by API key only"),
     InactiveRow("tls", "agents would be served plain HTTP"),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
@@ -67,7 +66,6 @@ HARMLESS = (
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
-    InactiveRow("tools.*.reserve", "there are no quotas to reserve in"),
 )
 
 

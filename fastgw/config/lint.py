@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fastgw.config.addresses import ANY
 from fastgw.config.checks import matches
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
-from fastgw.config.rules import match_of
+from fastgw.config.rules import match_of, tools_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigProblem, Path, YamlEntry
@@ -27,7 +27,7 @@ def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
 
 def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
-    findings = (*_nobody(settings), *_servers(settings), *_targets(settings))
+    findings = (*_nobody(settings), *_servers(settings), *_targets(settings), *_unpriced(settings))
     return sorted({*at_start(settings, root), *placed(findings, root)})
 
 
@@ -70,6 +70,20 @@ def _targets(settings: Settings) -> Iterator[Finding]:
                 where = ("tools", key, "to", place, "server")
                 primary = primaries[target.server]
                 yield where, f"is a backup of {primary}: it is passed over on endpoints that have {primary}", None
+
+
+def _unpriced(settings: Settings) -> Iterator[Finding]:
+    """Tools of this file that a quota of money covers, and that have no price: their calls cost nothing."""
+    covering = [(one.name, tools_of(one.tools)) for one in settings.quotas if one.cost is not None]
+    for name, tools in covering:
+        priced = [Patterns((key,)) for key, tool in settings.tools.items() if tool.price is not None]
+        for key, tool in settings.tools.items():
+            covered = tools is None or any(one.fits(key) for one in tools.tools)
+            if covered and tool.price is None and not tool.hidden and not any(one.fits(key) for one in priced):
+                yield ("tools", key, KEY), f'has no price, and the quota "{name}" counts its calls as free', None
+        if not priced:
+            place = next(at for at, one in enumerate(settings.quotas) if one.name == name)
+            yield ("quotas", place, "cost"), "no tool has a price: every call counts as free", None
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from fastgw.config.schema.rules import LimitSettings, MatchSettings, OverrideSettings, PolicySettings
+from fastgw.config.schema.rules import LimitSettings, MatchSettings, OverrideSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.config.schema.units import RateSetting
 from fastgw.policy.authorise import Policy
@@ -14,6 +14,7 @@ from fastgw.policy.bucket import BucketRate, bucket_rate
 from fastgw.policy.limits import Limit, Override, ToolPatterns
 from fastgw.policy.match import ArgumentTest, Match
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, of_kind
+from fastgw.policy.quotas import Period, Quota, money_units
 from fastgw.policy.uris import UriRules
 
 FAILED_CREDENTIALS = "failed-credentials"
@@ -57,6 +58,11 @@ def limits_of(settings: Settings) -> tuple[Limit, ...]:
     return tuple(_limit(one) for one in settings.limits)
 
 
+def quotas_of(settings: Settings) -> tuple[Quota, ...]:
+    """The key `quotas`, in its order."""
+    return tuple(_quota(one) for one in settings.quotas)
+
+
 def failed_credentials_of(settings: Settings) -> BucketRate | None:
     """How many wrong credentials an address may show; None where that is not limited."""
     rate = settings.failed_credentials
@@ -95,6 +101,25 @@ def _limit(one: LimitSettings) -> Limit:
         exact=one.exact,
         on_failure=one.on_store_failure,
         shadow=one.mode == "shadow",
+    )
+
+
+def _quota(one: QuotaSettings) -> Quota:
+    counts = [-1 if most is None else most for most in (one.calls, one.tokens, one.tokens_in, one.tokens_out)]
+    calls, tokens, tokens_in, tokens_out = counts
+    cost, unit = (-1, 1) if one.cost is None else money_units(one.cost)
+    rolling = 0 if one.rolling is None else max(1, int(one.rolling * 1000))
+    return Quota(
+        name=one.name,
+        by=one.by,
+        match=match_of(one.match, one.except_),
+        tools=tools_of(one.tools),
+        on_failure=one.on_store_failure,
+        shadow=one.mode == "shadow",
+        period=Period(one.per or "", one.timezone, rolling),
+        amounts=(calls, tokens, tokens_in, tokens_out, cost),
+        unit=unit,
+        warn_at=0 if one.warn_at is None else int(one.warn_at * 1000),
     )
 
 

@@ -35,6 +35,7 @@ from fastgw.policy.limits import (
     Limit,
     LimitVerdict,
     SubjectReader,
+    ToolPatterns,
     applying,
     override_table,
     shown,
@@ -394,10 +395,7 @@ def _speaking(selection: Selection, context: RequestContext) -> Sequence[Countin
     known = selection.of.get(key)
     if known is not None:
         return known
-    subject = CallSubject(_kind(call), *key[1:])
-    tools = [one.limit.tools for one in selection.limits]
-    if subject.kind == "resource" and not all(one is None or one.uris.free for one in tools):
-        subject = subject._replace(known_as=endpoint.uris.known_as(target.server, target.tool))
+    subject = call_subject(context, [one.limit.tools for one in selection.limits])
     found = [
         (one, one.limit.subject_reader(endpoint.path, subject))
         for one in selection.limits
@@ -408,6 +406,17 @@ def _speaking(selection: Selection, context: RequestContext) -> Sequence[Countin
             selection.of.clear()
         selection.of[key] = found
     return found
+
+
+def call_subject(context: RequestContext, tools: Iterable[ToolPatterns | None]) -> CallSubject:
+    """What a call is about, for rules that look at it by these patterns."""
+    call, grant, arm = context.call, context.grant, context.arm
+    assert call is not None and grant is not None and arm is not None
+    target = arm.target
+    subject = CallSubject(_kind(call), grant.route.name, target.server, target.tool)
+    if subject.kind == "resource" and not all(one is None or one.uris.free for one in tools):
+        subject = subject._replace(known_as=context.endpoint.uris.known_as(target.server, target.tool))
+    return subject
 
 
 def _kind(call: Call) -> str:

@@ -15,6 +15,7 @@ from fastgw.errors import Fault
 from fastgw.gateway.access import Access
 from fastgw.gateway.result_cache import Flight
 from fastgw.limits.batch import AwaitedAdmission
+from fastgw.limits.quota_accounts import Reservation
 from fastgw.policy.limits import LimitVerdict
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol.call import Call
@@ -58,6 +59,7 @@ class RequestContext(msgspec.Struct, eq=False):
         client: (address, port) of the connection; None where the server does not say.
         admission: what it asked of the limits; stands here before that is waited for.
         verdict: what the limits said; None where none speaks of it.
+        reserved: what it has taken of accounts of quotas, until it is over.
         attempts: to have it answered by a server, in order.
         cached: its result is that of an equal call; waited: seconds that it waited for one.
         number: of the request, in its worker; `fingerprint`: as what its call is written down while it is carried.
@@ -112,6 +114,7 @@ class RequestContext(msgspec.Struct, eq=False):
     client: Sequence[Any] | None = None
     admission: AwaitedAdmission | None = None
     verdict: LimitVerdict | None = None
+    reserved: Sequence[Reservation] = ()
     task: asyncio.Task[Any] | None = None
     agent_gone: bool = False
     withdrawn: bool = False

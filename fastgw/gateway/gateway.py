@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -20,8 +21,12 @@ from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
+from fastgw.gateway.quota_gate import QuotaGate
 from fastgw.gateway.refusals import RefusalLog
 from fastgw.gateway.result_cache import ResultCache
+from fastgw.limits.quota_accounts import QuotaAccounts
+from fastgw.limits.quota_ledger import LocalLedger
+from fastgw.limits.quota_script import QuotaKeys
 from fastgw.policy.match import ANONYMOUS
 from fastgw.protocol import headers, rounds
 from fastgw.protocol.sealing import Sealer
@@ -55,14 +60,24 @@ class Gateway:
         counters: of this worker.
         tasks: background work.
         life: state of the worker.
-        limiter: holds calls to the limits.
+        limiter: holds calls to the limits; quotas: to the quotas, where there is more than nothing to hold.
     """
 
-    def __init__(
-        self, controller: ControllerPort, counters: Counters, tasks: BackgroundTasks, life: Draining, limiter: Limiter
+    def __init__(  # noqa: PLR0913 - what a worker has, each once
+        self,
+        controller: ControllerPort,
+        counters: Counters,
+        tasks: BackgroundTasks,
+        life: Draining,
+        limiter: Limiter,
+        quotas: QuotaGate | None = None,
     ) -> None:
         self.controller = controller
         self.limiter = limiter
+        self.quotas = quotas or QuotaGate(
+            QuotaAccounts(LocalLedger(None, "0"), QuotaKeys("fastgw"), tasks.spawn, counters.inc), counters
+        )
+        self.quotas.on_warning = partial(controller.alert, "quota_warning")
         self.tasks = tasks
         self.refusal_log = RefusalLog()
         self.results = ResultCache(counters)
@@ -122,6 +137,11 @@ class Gateway:
             self.states = Sealer(snapshot.seal_keys, "state")
         self.known_agents.clear()
         self.limiter.load(snapshot)
+        self.quotas.load(snapshot)
+        # Who has no quotas enters no function for them; calls that have reserved in some are settled all the same.
+        self.gates = [self._availability, *([self.quotas] if snapshot.quotas else []), self.limiter]
+        if snapshot.quotas and self.quotas not in self._settled_gates:
+            self._settled_gates.append(self.quotas)
         self.caller.bulkheads.load(snapshot.backends)
         self._instances.load(snapshot, previous.longest if previous is not None else None)
 
@@ -314,21 +334,26 @@ class Gateway:
     # -- limits -------------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
+        self.quotas.prepare(self.tasks.spawn)
         await self.limiter.prepare(self.tasks.spawn)
 
     def operate(self, verb: str, args: tuple[Any, ...], answer: Callable[[Any], object]) -> None:
         if verb == "report":
-            self.tasks.spawn(self._report(answer), "reporting limits")
+            self.tasks.spawn(self._report(self.limiter.report(), answer), "reporting limits")
+        elif verb == "quotas":
+            self.tasks.spawn(self._report(self.quotas.report(), answer), "reporting quotas")
+        elif verb == "raise":
+            answer(self.quotas.raise_amounts(*args))
         elif verb == "instances":
             answer({one.address.key: one.report() for one in self._instances})
         else:
             self.limiter.reset(*args)
             answer(None)
 
-    async def _report(self, answer: Callable[[Any], object]) -> None:
+    async def _report(self, work: Awaitable[Any], answer: Callable[[Any], object]) -> None:
         report = None
         try:
-            report = await self.limiter.report()
+            report = await work
         finally:
             answer(report)
 

@@ -48,12 +48,17 @@ class RedisConnection:
         self._clients: list[Any] = []
 
     async def decide(self, keys: list[str], argument: bytes) -> object:
+        return await self.run((DIGEST, SOURCE), keys, argument)
+
+    async def run(self, script: tuple[str, str], keys: list[str], argument: bytes) -> object:
+        """Run a script, given as (digest, source), once. Raises StoreAway."""
+        digest, source = script
         try:
             client = self._client or await self._open()
             try:
-                return await client.evalsha(DIGEST, len(keys), *keys, argument)
+                return await client.evalsha(digest, len(keys), *keys, argument)
             except NoScriptError:
-                return await client.eval(SOURCE, len(keys), *keys, argument)
+                return await client.eval(source, len(keys), *keys, argument)
         except _WRONG as wrong:
             raise _away(wrong) from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ Part = str | None
 Subject = Part | tuple[Part, ...]
 """Which bucket of a limit: the value of its `by`, or the values where it has several."""
 SubjectReader = Callable[[Principal], Subject]
+Rule = TypeVar("Rule", bound="LimitRule")
 StoreFailure = Literal["local", "allow", "deny"]
 
 LONGEST = 256
@@ -73,14 +74,11 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """One entry of `limits`: `match` says whose calls it counts, `tools` which; None: all.
+class LimitRule:
+    """What limits and quotas have in common: `match` says whose calls one counts, `tools` which; None: all.
 
     Args:
-        by: what its buckets are told apart by; empty: one for all.
-        in_flight: calls at the same time; None where that is not limited.
-        overrides: the first whose match holds replaces `rate`.
-        exact: never served from what was taken in advance.
+        by: what is counted apart; empty: one count for all.
         on_failure: what becomes of a call while the store is away.
         shadow: counted, never enforced.
     """
@@ -89,15 +87,11 @@ class Limit:
     by: tuple[str, ...] = ()
     match: Match | None = None
     tools: ToolPatterns | None = None
-    rate: BucketRate | None = None
-    in_flight: int | None = None
-    overrides: tuple[Override, ...] = ()
-    exact: bool = False
     on_failure: StoreFailure = "local"
     shadow: bool = False
 
     def subject_reader(self, endpoint: str, subject: CallSubject) -> SubjectReader:
-        """Which bucket a call counts in, once it is known where it came in and what it is about."""
+        """Which bucket or account a call counts in, once it is known where it came in and what it is about."""
         readers = [_part_reader(key, endpoint, subject) for key in self.by]
         if len(readers) == 1:
             return readers[0]
@@ -105,6 +99,22 @@ class Limit:
             first, second = readers
             return lambda principal: (first(principal), second(principal))
         return lambda principal: tuple([read(principal) for read in readers])
+
+
+@dataclass(frozen=True, slots=True)
+class Limit(LimitRule):
+    """One entry of `limits`.
+
+    Args:
+        in_flight: calls at the same time; None where that is not limited.
+        overrides: the first whose match holds replaces `rate`.
+        exact: never served from what was taken in advance.
+    """
+
+    rate: BucketRate | None = None
+    in_flight: int | None = None
+    overrides: tuple[Override, ...] = ()
+    exact: bool = False
 
 
 class RateTable(NamedTuple):
@@ -148,14 +158,20 @@ class ApplyingLimits(NamedTuple):
         return min(may, key=_speed)
 
 
+def applying_rules(rules: Sequence[Rule], principal: Principal, endpoint: str) -> list[tuple[Rule, Match | None]]:
+    """Those that may count this agent's calls on this endpoint, each with what is left to ask of the arguments."""
+    found = []
+    for rule in rules:
+        match = rule.match.for_class(principal, endpoint) if rule.match else None
+        if rule.match is None or match is not None:
+            found.append((rule, match if match is not None and match.looks_at_arguments else None))
+    return found
+
+
 def applying(limits: Sequence[Limit], principal: Principal, endpoint: str) -> tuple[ApplyingLimits, ...]:
     """The limits that may count this agent's calls on this endpoint."""
     found = []
-    for limit in limits:
-        match = limit.match.for_class(principal, endpoint) if limit.match else None
-        if limit.match is not None and match is None:
-            continue
-        asks = match if match is not None and match.looks_at_arguments else None
+    for limit, asks in applying_rules(limits, principal, endpoint):
         table, overrides = RateTable(limit.name, limit.rate), []
         for override in limit.overrides:
             holds = override.match.for_class(principal, endpoint)

@@ -12,8 +12,13 @@ from fastgw.config.files import ConfigFiles
 from fastgw.gateway.admission import Limiter
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.pipeline import serve
-from fastgw.limits.batcher import Batcher, StoreConnection
+from fastgw.gateway.quota_gate import QuotaGate
+from fastgw.limits.batcher import Batcher
 from fastgw.limits.memory_buckets import MemoryBuckets
+from fastgw.limits.quota_accounts import QuotaAccounts
+from fastgw.limits.quota_ledger import LocalLedger
+from fastgw.limits.quota_script import QuotaKeys, QuotaLedger
+from fastgw.limits.quota_store import StoreLedger
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.processes.control_plane import ControlPlane
@@ -41,14 +46,20 @@ def _gateway(
 ) -> tuple[GatewayPort, Any]:
     if store.place.kind == "memory":
         limiter = Limiter(MemoryBuckets(), counters)
+        folder = store.data / "quotas" if store.data is not None else None
+        ledger: QuotaLedger = LocalLedger(folder, os.urandom(8).hex(), count=counters.inc)
     else:
-        connection: StoreConnection = import_module(CLIENT).RedisConnection(store.place, store.socket)
+        connection = import_module(CLIENT).RedisConnection(store.place, store.socket)
+        own = import_module(CLIENT).RedisConnection(store.place, store.socket)
+        ledger = StoreLedger(own, QuotaKeys(store.place.prefix), os.urandom(8).hex())
         keys = StoreKeys(store.place.prefix)
         batcher = Batcher(connection, keys, os.urandom(8).hex(), tasks.spawn)
         batcher.seconds = lambda seconds: counters.record(seconds, "fastgw_store_seconds")
         buckets = SharedBuckets(keys, batcher, counters.inc, store.workers)
         limiter = Limiter(buckets, counters)
         buckets.on_resets = limiter.take_resets
-    gateway = Gateway(controller, counters, tasks, life, limiter)
+    accounts = QuotaAccounts(ledger, QuotaKeys(store.place.prefix), tasks.spawn, counters.inc, store.workers)
+    quotas = QuotaGate(accounts, counters, ledger if isinstance(ledger, LocalLedger) else None)
+    gateway = Gateway(controller, counters, tasks, life, limiter, quotas)
     gateway.caller.bulkheads.worker = store.number, store.workers
     return gateway, partial(serve, gateway)

@@ -142,6 +142,7 @@ class ControllerProcess:
             config=admin_app.OperatorConfig(
                 self._config, self._order_reload, partial(self._reloads.diff, control_plane.diff), audit
             ),
+            quotas=admin_app.OperatorQuotas(ask, lambda: self._reloads.plan.quotas, audit),
         )
 
     async def _tell_when_ready(self) -> None:

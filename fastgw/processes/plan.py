@@ -12,7 +12,7 @@ from fastgw.config.schema.settings import UsageSettings
 from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
-    from fastgw.config.schema.rules import LimitSettings
+    from fastgw.config.schema.rules import LimitSettings, QuotaSettings
     from fastgw.snapshot.model import Backend, Snapshot
     from fastgw.telemetry.counters import Counters
     from fastgw.upstream.call_context import BackgroundTasks
@@ -58,6 +58,11 @@ class Plan:
         """The limits of the configuration."""
         return self.settings.limits if self.settings is not None else ()
 
+    @property
+    def quotas(self) -> tuple[QuotaSettings, ...]:
+        """The quotas of the configuration."""
+        return self.settings.quotas if self.settings is not None else ()
+
     def needs_restart(self, plan: Plan) -> list[str]:
         """What a reload that read `plan` leaves as it is here, though it is another there."""
         return [name for name in FIXED if getattr(plan, name) != getattr(self, name)]
@@ -75,13 +80,15 @@ FIXED = ("listen", "admin", "admin_token", "workers", "store", "data")
 class StoreAccess:
     """Where worker `number` (from 1) finds the store that `workers` of this machine share.
 
-    `socket` is the path of the Unix socket of one that the supervisor runs.
+    `socket` is the path of the Unix socket of one that the supervisor runs; `data` the folder of what outlives a
+    restart.
     """
 
     place: StorePlace
     socket: str | None = None
     workers: int = 1
     number: int = 1
+    data: Path | None = None
 
 
 class Lifecycle:
@@ -112,7 +119,7 @@ class GatewayPort(Protocol):
     `slots` takes the fingerprints of calls being carried, `quarantined` those to refuse (`quarantine.py`).
     `write_event` is called with each usage event, encoded, without a line break; it never waits.
     `breaker` takes a `BreakerNews`, `breakers` gives those of instances whose breaker is not closed.
-    `operate` answers `report`, `instances`, or `reset` with one as text.
+    `operate` answers `report`, `quotas`, `instances`, or `reset` and `raise` with one as text.
     """
 
     slots: memoryview

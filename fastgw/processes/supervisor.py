@@ -6,7 +6,7 @@ It waits in one place, starts no thread, keeps no state that a child would need,
     running  -- child ends -->    running   (started again, after a pause that grows while it keeps dying young)
     running  -- SIGTERM/INT -->   draining  (workers finish, no child is started again)
     draining -- workers ended --> stopping  (controller and usage process end what they have in hand)
-    stopping -- these ended -->   exit 0   (the store of this machine is killed: it has nothing to lose)
+    stopping -- these ended -->   exit 0   (the store of this machine ends last, with its file whole)
     draining, stopping -- second signal, or the time is up --> what is left is killed
 """
 
@@ -45,6 +45,8 @@ YOUNG = 5.0
 """Seconds; a child that lived longer starts anew without a pause."""
 PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Seconds before a child is started again, by how often it died young."""
+BROKEN_AFTER = 2
+"""Times in a row that a store ends by itself right after its start, before its file is held to be the reason."""
 OVER = 0.7
 """Seconds workers get on top of the drain before they are killed."""
 FLUSH_WITHIN = 1.2
@@ -96,10 +98,14 @@ class Supervisor:
         self._addresses = authority(*places.address), authority(*places.admin_address)
         keys = sealing_keys(plan.secrets, plan.data)
         self._controller = ChildProcess("controller", lambda own: controller.run(parts, self._plan, keys, places, own))
-        self._store = [ChildProcess("store", _store(Path(places.store)))] if places.store is not None else []
+        self._store_folder, self._store_socket = plan.data / "store", places.store
+        self._store = []
+        if places.store is not None:
+            self._store.append(ChildProcess("store", _store(Path(places.store), self._store_folder)))
         self._usage = ChildProcess("usage", lambda own: usage.run(self._plan, places.link, own))
         spool = plan.data / "usage" / "spool"
-        addresses, store = (places.address, places.link, spool), StoreAccess(plan.store, places.store, plan.workers)
+        addresses = (places.address, places.link, spool)
+        store = StoreAccess(plan.store, places.store, plan.workers, data=plan.data)
         self._slots = [shared_slots() for _ in range(plan.workers)]
         self._quarantine = Quarantine()
         self._workers = [
@@ -237,7 +243,18 @@ class Supervisor:
             self._send_quarantine()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         log.error("%s %s; it is started again in %g s", one.role, how, pause)
+        if one in self._store and code > 0 and one.young_deaths >= BROKEN_AFTER:
+            self._set_store_aside()
         self._send_restarts()
+
+    def _set_store_aside(self) -> None:
+        try:
+            aside = embedded.set_aside(self._store_folder)
+        except OSError as wrong:
+            aside = None
+            log.critical("the store's file cannot be put aside: %s", wrong)
+        if aside is not None:
+            log.critical("the store cannot read its file: what quotas have spent is lost; it is kept as %s", aside)
 
     def _send_restarts(self) -> None:
         self._controller.send("restarts " + " ".join(map(str, self._restarts)))
@@ -271,7 +288,9 @@ class Supervisor:
         for one in last:
             one.send("stop")
         whole = self._await(last, FLUSH_WITHIN if whole else 0.3) and whole
-        self._kill(self._store)
+        if self._store_socket is not None:
+            embedded.end(Path(self._store_socket))
+            self._await(self._store, embedded.ANSWERS_WITHIN)
         if not whole:
             log.warning("not everything ended in time; it was killed")
         return 0 if not self._hurried else 1
@@ -304,14 +323,15 @@ class Supervisor:
                 one.pid = 0
 
 
-def _store(path: Path) -> Callable[[socket.socket], None]:
+def _store(path: Path, folder: Path) -> Callable[[socket.socket], None]:
     program = embedded.program()
 
     def work(_: object) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
         path.unlink(missing_ok=True)  # of one that was killed
         # It would end at a Ctrl-C or when a service manager ends the group, before calls in flight have.
         signal.pthread_sigmask(signal.SIG_BLOCK, child.QUIET)
-        command = embedded.command(program, path)
+        command = embedded.command(program, path, folder)
         os.execv(command[0], command)
 
     return work

@@ -10,7 +10,7 @@ from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instance_urls import instance_key
-from fastgw.config.rules import failed_credentials_of, limits_of
+from fastgw.config.rules import failed_credentials_of, limits_of, quotas_of
 from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
@@ -80,6 +80,7 @@ def compile_snapshot(
         body_deadline=min(BODY, settings.timeout),
         longest=_longest(settings),
         limits=limits_of(settings),
+        quotas=quotas_of(settings),
         failed_credentials=failed_credentials_of(settings),
     )
     return snapshot, tuple(notices)

@@ -21,7 +21,7 @@ from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
 from fastgw.config.rules import match_of
-from fastgw.config.schema.tools import PriceSettings, TargetSettings
+from fastgw.config.schema.tools import PriceSettings, Reserve, TargetSettings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Match
 from fastgw.policy.patterns import PROMPT
@@ -184,6 +184,7 @@ class ToolExposure(Exposure):
             tool_error=first(given, "tool_error", None),
             cache=self._trusted("cache", name, arm, READ_ONLY) or 0.0,
             meters=tuple(self._meters(name, arm)),
+            reserve=_reserve(first(given, "reserve", None)),
         )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
@@ -251,6 +252,13 @@ class ToolExposure(Exposure):
 
     def _definition(self, server: str, own: str) -> Definition:
         return self.definitions[server][own] if self.builder.answered(server) else placeholder(server, own)
+
+
+def _reserve(written: Reserve | None) -> tuple[int | None, int | None, int | None, int | None]:
+    if written is None:
+        return None, None, None, None
+    cost = None if written.cost is None else int(written.cost * 10**9)
+    return written.tokens, written.tokens_in, written.tokens_out, cost
 
 
 def _path(written: str | None) -> Path:

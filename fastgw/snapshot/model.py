@@ -16,6 +16,7 @@ from fastgw.policy.authorise import Decision
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import Principal
+from fastgw.policy.quotas import Quota
 from fastgw.policy.uris import ANY_URI, UriRules
 
 PAGE = 1000
@@ -273,6 +274,7 @@ class Snapshot:
     body_deadline: float = 30.0
     longest: float = 0.0
     limits: tuple[Limit, ...] = ()
+    quotas: tuple[Quota, ...] = ()
     failed_credentials: BucketRate | None = None
     server_info: bytes = field(init=False)
 

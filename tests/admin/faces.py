@@ -8,6 +8,7 @@ from typing import Any
 from fastgw.admin.config import OperatorConfig
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.orders import AuditLog
+from fastgw.admin.quotas import OperatorQuotas
 
 
 def no_config() -> OperatorConfig:
@@ -25,6 +26,11 @@ def no_config() -> OperatorConfig:
 async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
     """No worker answers."""
     return []
+
+
+def no_quotas() -> OperatorQuotas:
+    """Of a configuration without quotas."""
+    return OperatorQuotas(ask_nobody, list, AuditLog(Path("nowhere")))
 
 
 def no_instances() -> OperatorInstances:

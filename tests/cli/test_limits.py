@@ -20,9 +20,10 @@ from fastgw.admin.orders import AuditLog
 from fastgw.cli.admin_port import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import LimitSettings
+from fastgw.limits.quota_script import QUOTA_SOURCE
 from fastgw.limits.script import SOURCE
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config, no_instances
+from tests.admin.faces import no_config, no_instances, no_quotas
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
 
@@ -78,7 +79,7 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
     limits = OperatorLimits(workers.ask, lambda: LIMITS, AuditLog(folder / "audit.jsonl"))
-    data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config())
+    data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config(), no_quotas())
     runner = await serve_admin(listener, data, token)
     try:
         yield workers
@@ -298,9 +299,9 @@ def test_what_the_page_shows_is_how_it_looks(workers: Workers, capsys: Said) -> 
     assert capsys.readouterr().out == shown[1].replace("(2 workers)", "(1 worker)")
 
 
-def test_the_page_allows_every_command_of_the_script_and_no_other() -> None:
+def test_the_page_allows_every_command_of_the_scripts_and_no_other() -> None:
     page = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
     allowed = re.search(r"(?m)^user fastgw on .*$", page)
     assert allowed
-    called = {command.lower() for command in re.findall(r"redis\.call\('(\w+)'", SOURCE)}
+    called = {command.lower() for command in re.findall(r"redis\.call\('(\w+)'", SOURCE + QUOTA_SOURCE)}
     assert set(re.findall(r" \+(\S+)", allowed[0])) == called | {"evalsha", "eval"}

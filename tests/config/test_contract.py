@@ -82,6 +82,5 @@ def test_what_is_inactive_is_told() -> None:
         "identity",
         "servers.customer-data.credential.oauth",
         "tools.deploy-*.scopes",
-        "quotas",
     ]
     assert [notice.key for notice in notices if not notice.restricts] == []

@@ -24,7 +24,6 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
 @pytest.mark.parametrize(
     ("text", "line", "column", "key"),
     [
-        ("quotas: [{name: a, per: day, calls: 1}]\n", 1, 1, "quotas"),
         ("identity: {login: {issuer: https://i/}}\n", 1, 1, "identity"),
         ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),

@@ -53,20 +53,16 @@ EVENT = json.loads("""{
   "traceId": null
 }""")
 """A usage event as it is promised."""
-NOT_YET = ("tokensIn", "tokensOut", "cost")
-"""Fields whose settings `check` says are not active."""
 RESTRICTING = {
     "27:1: identity": "agents come in by API key only",
     "58:7: servers.customer-data.credential.oauth": "no token is fetched, so the server refuses calls",
     "92:16: tools.deploy-*.scopes": "no scope is asked for",
-    "102:1: quotas": "nothing is counted against a quota",
-}
-HARMLESS = {
-    "89:5: tools.generate-code.tokens": "no tokens are counted",
-    "90:5: tools.generate-code.price": "no cost is computed",
-    "91:34: tools.codegen-anthropic/write_code.price": "no cost is computed",
 }
 """Line, column and key of what is not active, and what does not happen."""
+UNPRICED = [
+    f'fastgw.yaml:{place}: has no price, and the quota "support-monthly" counts its calls as free'
+    for place in ("74:3", "92:3", "93:3")
+]
 
 
 # -- the servers ----------------------------------------------------------------------------------------------------
@@ -75,6 +71,13 @@ HARMLESS = {
 async def echo(call: Call) -> None:
     """Say which tool was run with which arguments."""
     await call.text(json.dumps([call.name, call.arguments]))
+
+
+async def write(call: Call) -> None:
+    """The same, and how many tokens that took."""
+    text = json.dumps(json.dumps([call.name, call.arguments]))
+    usage = '{"usage":{"input_tokens":1250,"output_tokens":487}}'
+    await call.result(f'{{"content":[{{"type":"text","text":{text}}}],"_meta":{usage}}}'.encode())
 
 
 async def query(call: Call) -> None:
@@ -91,7 +94,7 @@ def takes(argument: str, described: str) -> dict[str, Any]:
 
 
 def tools(*names: str) -> dict[str, Any]:
-    return {name: query if name == "query" else echo for name in names}
+    return {name: {"query": query, "generate_code": write}.get(name, echo) for name in names}
 
 
 @dataclass
@@ -410,7 +413,7 @@ def test_events_have_every_field_that_is_promised(stage: Scene) -> None:
     async def story() -> None:
         event = await told(Agent(stage.gateway.url, ENGINEERING), "generate-code")
         assert list(event) == list(EVENT)
-        same = {name: value for name, value in EVENT.items() if not isinstance(value, float) and name not in NOT_YET}
+        same = {name: value for name, value in EVENT.items() if not isinstance(value, float)}
         for name in ("requestId", "timestamp", "gateway", "instance", "bytesIn", "bytesOut", "rateLimitRemaining"):
             assert isinstance(event[name], type(same.pop(name))), name
         assert {name: event[name] for name in same} == same
@@ -418,7 +421,7 @@ def test_events_have_every_field_that_is_promised(stage: Scene) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["timestamp"])
         assert 0 < event["overheadMs"] <= event["latencyMs"]
         assert 0 <= event["rateLimitRemaining"] < 100  # of per-agent; how many is left depends on the tests before
-        assert [event[name] for name in NOT_YET] == [None] * 3
+        assert (event["tokensIn"], event["tokensOut"], event["cost"]) == (1250, 487, EVENT["cost"])
         for key, credential in ((SUPPORT, "key:91b5ed38"), (SUPPORT_OLD, "key:aacf3972")):
             for session in ("", (await agent("legacy", stage.gateway.url, key)).session):
                 event = await told(Agent(stage.gateway.url, key, session), "ticket-create")
@@ -478,12 +481,14 @@ def test_check_lists_what_is_not_active(tmp_path: Path) -> None:
     found = command(tmp_path, "check")
     head = f"{tmp_path}/fastgw.yaml: not safe to run as it is; --allow-inactive runs it without these settings:"
     assert (found.returncode, found.stderr) == (1, "")
-    assert found.stdout.splitlines() == [head, *said(tmp_path, RESTRICTING), *said(tmp_path, HARMLESS, "note: ")]
+    notes = [f"note: {tmp_path}/{line}" for line in UNPRICED]
+    assert found.stdout.splitlines() == [head, *said(tmp_path, RESTRICTING), *notes]
     allowed = command(tmp_path, "check", "--allow-inactive")
     assert (allowed.returncode, allowed.stderr) == (0, "")
     assert allowed.stdout.splitlines() == [
         f"{tmp_path}/fastgw.yaml: ok",
-        *said(tmp_path, {**RESTRICTING, **HARMLESS}, "note: "),
+        *said(tmp_path, RESTRICTING, "note: "),
+        *notes,
     ]
 
 
@@ -519,7 +524,7 @@ def test_explain_tells_what_has_been_served(
         return answer
 
     notes = command(stage.gateway.folder, "check", "--allow-inactive").stdout.splitlines()
-    about_names = [line for line in notes if "is not active" not in line][1:]
+    about_names = [line for line in notes if "is not active" not in line and "has no price" not in line][1:]
     assert about_names == [
         f"note: /mcp: {server}/status: is called {server}__status here" for server in ("deployment", "database-sandbox")
     ]

@@ -249,6 +249,8 @@ class FakeKeeper:
     def breaker(self, instance: str, news: Any) -> None:
         self.news.append((instance, news))
 
+    def alert(self, kind: str, text: str, details: dict[str, Any]) -> None: ...
+
 
 class OneInstance(Instances):
     """One instance, `shop|http://a/mcp`, that is reached over a wire which a test plays."""
