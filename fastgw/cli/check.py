@@ -1,5 +1,6 @@
 """`fastgw check`: what is wrong with a configuration, what of it this release leaves out, what tools will be called;
-and `fastgw schema`: the JSON Schema of the configuration. Servers are not asked: their kept catalogues are looked at.
+and `fastgw schema`: the JSON Schema of the configuration, or the SQL of a sink. Servers are not asked:
+their kept catalogues are looked at.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ def add_parser(subparsers: Any) -> None:
     words = "accept settings that restrict and are not active in this release"
     parser.add_argument("--allow-inactive", action="store_true", help=words)
     parser.set_defaults(run=run)
-    subparsers.add_parser("schema").set_defaults(run=print_schema)
+    schema = subparsers.add_parser("schema")
+    words = "of the configuration, as JSON Schema (the default), or of the tables for usage events, as SQL"
+    schema.add_argument("of", nargs="?", choices=("configuration", "clickhouse"), default="configuration", help=words)
+    schema.set_defaults(run=print_schema)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,9 +52,12 @@ def run(args: argparse.Namespace) -> int:
     return 1 if stopping else 0
 
 
-def print_schema(_args: argparse.Namespace) -> int:
+def print_schema(args: argparse.Namespace) -> int:
     """Print the schema; exit status 0."""
-    print(json.dumps(json_schema(), indent=2))
+    if args.of == "clickhouse":
+        print(files("fastgw.usage.sinks").joinpath("clickhouse.sql").read_text("utf-8"), end="")
+    else:
+        print(json.dumps(json_schema(), indent=2))
     return 0
 
 

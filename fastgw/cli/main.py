@@ -29,7 +29,7 @@ COMMANDS = {
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",
     "bench": "how long calls of a tool take, and what the gateway adds to them",
-    "schema": "print the JSON Schema of the configuration",
+    "schema": "print the JSON Schema of the configuration, or SQL for usage events in ClickHouse",
     "demo": "three real MCP servers and a gateway in front of them",
 }
 MODULES = {"import": "importing", "tools": "call", "schema": "check"}

@@ -36,7 +36,7 @@ def _says(pattern: str) -> Callable[[YamlEntry], bool]:
     return lambda entry: isinstance(entry.content, str) and re.match(pattern, entry.content) is not None
 
 
-_OTHER_WAY_IN, _FOREIGN_SINK = _says(r"(?!(keys|none)\Z)"), _says(r"(?!stdout\Z|file:)")
+_OTHER_WAY_IN = _says(r"(?!(keys|none)\Z)")
 
 
 class InactiveRow(NamedTuple):
@@ -61,8 +61,6 @@ RESTRICTING = (
 HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
     InactiveRow("traces", "no span is sent"),
-    InactiveRow("usage.sinks", "this sink gets no events", _FOREIGN_SINK),
-    InactiveRow("usage.sinks.url", "this sink gets no events", _FOREIGN_SINK),
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),

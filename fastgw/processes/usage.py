@@ -26,7 +26,6 @@ from fastgw.processes.plan import Plan
 from fastgw.telemetry.counters import Series
 from fastgw.usage.feed import SinkFeed, position_file
 from fastgw.usage.sinks import make_sink
-from fastgw.usage.sinks.sink import is_local
 from fastgw.usage.spool_files import is_closed, spool_files
 
 log = logging.getLogger("fastgw")
@@ -63,7 +62,7 @@ class UsageProcess:
         self._forgotten: date | None = None
         positions = self.folder / "positions"
         is_first = not positions.exists()
-        sinks = {sink.url: sink for sink in settings.sinks if is_local(sink.url)}  # others are inactive
+        sinks = {sink.url: sink for sink in settings.sinks}
         self._forget_others(positions, set(sinks))
         make = partial(make_sink, base=base)
         self.feeds = [SinkFeed(sink, make, self.folder, from_now=not is_first) for sink in sinks.values()]
@@ -158,9 +157,10 @@ class UsageProcess:
             (("fastgw_usage_spool_bytes",), self._size),
             (("fastgw_usage_archive_errors_total",), self._archive_errors),
         ]
-        for feed in self.feeds:
-            found.append((("fastgw_usage_sink_lag_seconds", feed.label), round(feed.lag, 3)))
-            found.append((("fastgw_usage_sink_errors_total", feed.label), feed.errors))
+        for label in {feed.label: None for feed in self.feeds}:
+            same = [feed for feed in self.feeds if feed.label == label]  # two streams of one Redis, say
+            found.append((("fastgw_usage_sink_lag_seconds", label), round(max(feed.lag for feed in same), 3)))
+            found.append((("fastgw_usage_sink_errors_total", label), sum(feed.errors for feed in same)))
         hidden = self._told.with_suffix(".tmp")
         with suppress(OSError):
             hidden.write_text(json.dumps(found))

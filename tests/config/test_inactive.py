@@ -50,7 +50,7 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "store: auto\nusage: {sinks: [stdout, 'file:u']}\nlimits: []\nidentity: {}\n",
+        "store: auto\nusage: {sinks: [stdout, 'file:u', 'otlp://h', {url: 'https://h/x'}]}\nlimits: []\nidentity: {}\n",
         f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
         f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
@@ -73,11 +73,6 @@ def test_nothing_to_tell(tmp_path: Path, text: str) -> None:
 def test_a_policy_in_shadow_is_told(tmp_path: Path) -> None:
     text = "policies:\n  - {name: a, deny: [x], mode: shadow}\n"
     assert notices(tmp_path, text) == [(2, 32, "policies.mode", False)]
-
-
-def test_a_sink_without_events_is_told(tmp_path: Path) -> None:
-    text = "usage:\n  sinks:\n    - stdout\n    - otlp://h\n    - {url: https://h/x}\n"
-    assert notices(tmp_path, text) == [(4, 7, "usage.sinks", False), (5, 13, "usage.sinks.url", False)]
 
 
 def test_every_row_names_a_key_that_exists() -> None:

@@ -17,6 +17,7 @@ import pytest
 from fastgw.config.schema.settings import SinkSettings, UsageSettings
 from fastgw.processes import usage
 from fastgw.processes.usage import UsageProcess, told_by_usage
+from tests.e2e.ports import free_port
 
 FILE, PIPE = "file:events", "file:pipe"
 
@@ -62,9 +63,9 @@ class Running:
         self.thread.start()
 
     def write(self, number: int, text: str) -> Path:
-        file = self.spool / f"{number:013d}-1-1.jsonl"
-        file.write_text(text)
-        return file
+        hidden = self.spool / f".{number}"
+        hidden.write_text(text)  # by its own name a file that nobody has locked is never seen half written
+        return hidden.rename(self.spool / f"{number:013d}-1-1.jsonl")
 
     def stop(self) -> None:
         self._ours.send(b"drain 1\nstop\n")
@@ -147,6 +148,17 @@ def test_the_very_first_sinks_get_what_is_there_and_later_ones_what_comes(tmp_pa
     running.stop()
     Running(tmp_path, FILE, "file:second").stop()
     assert (tmp_path / "second").read_text() == "late\n"
+
+
+def test_two_sinks_at_one_host_are_one_series(tmp_path: Path, archive: FakeArchive) -> None:
+    place = f"redis://127.0.0.1:{free_port()}"
+    running = Running(tmp_path, f"{place}/first", f"{place}/second")
+    running.write(1, '{"requestId":"a","timestamp":"2026-01-01T00:00:00.000Z"}\n')
+    errors = ("fastgw_usage_sink_errors_total", place)
+    until(lambda: all(feed.errors for feed in running.process.feeds))
+    until(lambda: told_by_usage(running.link).get(errors, 0) >= 2)
+    assert told_by_usage(running.link)["fastgw_usage_sink_lag_seconds", place] > 0
+    running.stop()
 
 
 def test_where_it_has_said_nothing_there_are_no_series(tmp_path: Path) -> None:

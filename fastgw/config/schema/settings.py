@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
 
@@ -132,9 +132,29 @@ class SinkSettings(StrictModel):
             raise ValueError(
                 "must be stdout, file:path, redis://.../stream, otlp://..., clickhouse://... or http(s)://..."
             )
-        if "@" in value and not value.startswith("file:"):
+        if value == "stdout" or value.startswith("file:"):
+            return value
+        if "@" in value:
             raise ValueError("must not carry a password: write {url: ..., username: ..., password: ...}")
+        if wrong := _sink_fault(urlsplit(value)):
+            raise ValueError(wrong)
         return value
+
+
+def _sink_fault(place: SplitResult) -> str:
+    """What would keep a sink from ever being opened; nothing where it is well-formed."""
+    try:
+        host, _ = place.hostname, place.port
+    except ValueError:
+        host = None
+    if not host:
+        return "must have a host, and a port from 1 to 65535 or none"
+    if place.scheme in ("redis", "rediss"):
+        if not re.fullmatch(r"/([0-9]+/)?[^/]+", place.path):
+            return "must end in /stream, or /database/stream with the number of a database"
+        if place.query and not re.fullmatch(r"maxlen=[1-9][0-9]{0,17}", place.query):
+            return "may have ?maxlen=number after the stream, and nothing else"
+    return ""
 
 
 class UsageSettings(StrictModel):
