@@ -32,10 +32,10 @@ def with_environment(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]
 
 def test_check_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("alerts: {webhook: http://h/}\n", encoding="utf-8")
+    file.write_text("traces: {url: http://h/}\n", encoding="utf-8")
     assert main(["check", "--config", str(file)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{file}: ok\nnote: {file}:1:1: alerts is not active")
+    assert said.startswith(f"{file}: ok\nnote: {file}:1:1: traces is not active")
 
 
 def test_check_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,6 +154,8 @@ def _sink_fault(place: SplitResult) -> str:
             return "must end in /stream, or /database/stream with the number of a database"
         if place.query and not re.fullmatch(r"maxlen=[1-9][0-9]{0,17}", place.query):
             return "may have ?maxlen=number after the stream, and nothing else"
+    elif place.fragment or re.search(r"[\s\x00-\x1f\x7f]", place.geturl()):
+        return "must not have a #fragment or spaces"
     return ""
 
 

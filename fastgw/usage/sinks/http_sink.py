@@ -60,12 +60,9 @@ class Receiver:
             raise SinkDown(f"it asked to be left alone, for {wait:.0f} s from now")
         try:
             answer, text = self._exchange(path, body)
-        except (ValueError, http.client.InvalidURL):  # their words would quote a path, or a password
+        except (OSError, http.client.HTTPException, ValueError) as wrong:
             self.close()
-            raise SinkDown("its URL, username or password has a letter that HTTP does not allow there") from None
-        except (OSError, http.client.HTTPException) as wrong:
-            self.close()
-            raise SinkDown(f"{type(wrong).__name__}: {wrong}"[:WORDS]) from None
+            raise SinkDown(_in_words(wrong)) from None
         if 200 <= answer.status < 300:
             return text
         self.close()
@@ -128,6 +125,15 @@ def credential(settings: SinkSettings) -> dict[str, str]:
         return {"Authorization": f"Bearer {settings.password}"}
     both = base64.b64encode(f"{settings.username}:{settings.password}".encode())
     return {"Authorization": f"Basic {both.decode()}"}
+
+
+def _in_words(wrong: Exception) -> str:
+    """Fit for a log: an error about letters would quote a path, or a password. One about a certificate is one of values
+    as well as of the network.
+    """
+    if isinstance(wrong, http.client.InvalidURL) or not isinstance(wrong, OSError | http.client.HTTPException):
+        return "its URL, username or password has a letter that HTTP does not allow there"
+    return f"{type(wrong).__name__}: {wrong}"[:WORDS]
 
 
 def _one_line(text: bytes) -> str:

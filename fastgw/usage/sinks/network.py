@@ -72,6 +72,7 @@ class NetworkSink:
         self.lost = 0
         self._most_events, self._most_bytes = most_events, most_bytes
         self._parts: deque[Part] | None = None
+        self._lines: Sequence[bytes] = ()
         self._untold = 0
         self._told = float("-inf")
 
@@ -85,8 +86,9 @@ class NetworkSink:
 
     def deliver(self, lines: Sequence[bytes]) -> None:
         """See `Sink`. Parts that were taken are not sent again when the same lines come again."""
-        if self._parts is None:
+        if self._parts is None or lines != self._lines:
             events = _read(lines)
+            self._lines = lines
             self.lose(len(lines) - len(events), "lines that are no events")
             self._parts = deque(_in_parts(events, self._most_events, self._most_bytes))
         while self._parts:
@@ -101,7 +103,7 @@ class NetworkSink:
                     self.lose(len(part), str(wrong))
             self._parts.popleft()
             self._parts.extendleft(reversed(halves))
-        self._parts = None
+        self._parts, self._lines = None, ()
 
     def lose(self, count: int, why: str) -> None:
         """Count events that this sink will never take; the log hears of it now and then."""
@@ -117,8 +119,9 @@ def _read(lines: Sequence[bytes]) -> list[ReadLine]:
     found = []
     for line in lines:
         try:
+            line.decode()  # msgspec does not look at members that it skips
             found.append(ReadLine(line, _decode(line)))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
     return found
 
