@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import apps, backend, changes, compile, counts, edge, limits, lists, micro, plot, servers, steps
+from bench import apps, backend, changes, compile, counts, edge, limits, lists, micro, plot, servers, steps, usage
 
 COMMANDS = {
     "edge": edge.main,
@@ -18,6 +18,7 @@ COMMANDS = {
     "plot": plot.main,
     "backend": backend.main,
     "servers": servers.main,
+    "usage": usage.main,
     "sketch": apps.main,
 }
 

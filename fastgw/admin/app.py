@@ -20,6 +20,7 @@ from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
 from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
 from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
+from fastgw.admin.usage import OperatorUsage
 from fastgw.config.schema.settings import is_loopback
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
@@ -32,6 +33,7 @@ __all__ = [
     "OperatorInstances",
     "OperatorLimits",
     "OperatorQuotas",
+    "OperatorUsage",
     "serve_admin",
 ]
 """What the controller takes, which imports this module late."""
@@ -51,6 +53,7 @@ class AdminData:
     latencies: Latencies
     config: OperatorConfig
     quotas: OperatorQuotas
+    usage: OperatorUsage
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -91,6 +94,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/limits", limits, "the fullest buckets, what was refused, and how quotas stand"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
         ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
+        ("GET", "/usage", data.usage.handle, "what was called and what it cost: ?by=team&month=2026-10&metric=cost"),
         ("GET", "/config", page(lambda: answer(data.config.report())), "which configuration is in force, since when"),
         ("GET", "/config/diff", diff, "what a reload would change"),
         ("POST", "/reload", ordering(token, ReloadOrder, data.config.order), "read the configuration again"),

@@ -143,6 +143,9 @@ class ControllerProcess:
                 self._config, self._order_reload, partial(self._reloads.diff, control_plane.diff), audit
             ),
             quotas=admin_app.OperatorQuotas(ask, lambda: self._reloads.plan.quotas, audit),
+            usage=admin_app.OperatorUsage(
+                self._reloads.plan.data / "usage", lambda: self._reloads.plan.aliases, time.time
+            ),
         )
 
     async def _tell_when_ready(self) -> None:

@@ -63,6 +63,12 @@ class Plan:
         """The quotas of the configuration."""
         return self.settings.quotas if self.settings is not None else ()
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Aliases of servers by their names, of those that have one."""
+        servers = self.settings.servers if self.settings is not None else {}
+        return {name: server.alias for name, server in servers.items() if server.alias}
+
     def needs_restart(self, plan: Plan) -> list[str]:
         """What a reload that read `plan` leaves as it is here, though it is another there."""
         return [name for name in FIXED if getattr(plan, name) != getattr(self, name)]

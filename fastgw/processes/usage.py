@@ -30,7 +30,6 @@ from fastgw.usage.spool_files import is_closed, spool_files
 
 log = logging.getLogger("fastgw")
 
-ARCHIVE = "fastgw.usage.archive"
 GIVES_WAY = 10
 """How much lower than the workers' its priority is (`nice`)."""
 KEEP_EVERY = 2.0
@@ -156,6 +155,7 @@ class UsageProcess:
             (("fastgw_usage_events_lost_total", "sink"), sum(feed.lost for feed in self.feeds)),
             (("fastgw_usage_spool_bytes",), self._size),
             (("fastgw_usage_archive_errors_total",), self._archive_errors),
+            (("fastgw_usage_archive_spoiled_total",), 0 if self._archive is None else self._archive.spoiled),
         ]
         for label in {feed.label: None for feed in self.feeds}:
             same = [feed for feed in self.feeds if feed.label == label]  # two streams of one Redis, say
@@ -169,7 +169,7 @@ class UsageProcess:
 
 def open_archive(folder: Path) -> Any:
     """The archive in `data/usage`; DuckDB is loaded here, and in no other process."""
-    return import_module(ARCHIVE).Archive(folder)
+    return import_module("fastgw.usage.archive").Archive(folder)
 
 
 def _nobody_writes(path: Path) -> bool:

@@ -60,6 +60,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_events_lost_total": Family("counter", "Usage events that are nowhere, or not at a sink.", ("where",)),
     "fastgw_usage_write_errors_total": Family("counter", "Times that the spool could not be written."),
     "fastgw_usage_archive_errors_total": Family("counter", "Times that the spool could not be archived."),
+    "fastgw_usage_archive_spoiled_total": Family("counter", "Lines of the spool that are no events."),
     "fastgw_usage_spool_bytes": Family("gauge", "Size of the spool."),
     "fastgw_usage_sink_lag_seconds": Family("gauge", "For how long events have been waiting for a sink.", ("sink",)),
     "fastgw_usage_sink_errors_total": Family("counter", "Deliveries that a sink did not take.", ("sink",)),

@@ -1,189 +1,246 @@
-"""Usage events in the long run: Parquet files by day, made of closed spool files.
+"""The archive of usage events: Parquet by UTC day, made from closed spool files.
 
-closed spool file --converted--> in new Parquet files, which do not count yet
-these --the manifest names them, and the spool file--> they count, its lines do not (one rename: nothing in between)
-small files of a day --merged--> likewise; the old ones stay for `GRACE`, for whoever is reading them
-
-Who is killed before the manifest is written leaves files that do not count; they are deleted at the next start.
+The manifest says what counts (`usage/manifest.py`). It is replaced as a whole once the new files are on the disk, so
+that every event is read exactly once at any moment, whatever is killed. What it does not name is deleted some minutes
+later: somebody who read an earlier manifest may still be reading it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
-from contextlib import suppress
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import duckdb
+import msgspec
 
-from fastgw.usage.columns import COLUMNS, rows_of_lines
-from fastgw.usage.manifest import Manifest, ParquetFile, parquet_path, read_manifest, sync, write_manifest
+from fastgw.usage.columns import literal, rows_of_lines, without_long_lines
+from fastgw.usage.manifest import Manifest, ParquetFile, manifest_path, parquet_path, read_manifest
 
 log = logging.getLogger("fastgw")
 
-MOST_BYTES = 128 * 2**20
-"""Of spool files that are converted together; a single one may be larger."""
-MERGE_AT = 24
-"""Small files of one day that are merged: a gateway with little to do closes one spool file a minute."""
-LARGE = 2_000_000
-"""Events of a file that is not merged any more."""
-GRACE = 120.0
-"""Seconds for which a file is kept after it was merged into another."""
+MOST_BYTES = 128 * 1024 * 1024
+"""Bytes of spool files that are converted at once."""
 MEMORY = "512MB"
-ORDER = "team, agent, tool, timestamp"
-"""What is alike stands together: it compresses, and a question about one team skips most of a file."""
-WRITTEN_AS = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880"
-_NAMES = ", ".join(f'"{one.name}"' for one in COLUMNS)
+"""What DuckDB may take; more goes to files under `archive/temp`."""
+MERGE_AT = 10
+"""Files of a day, alike in size, that become one; an event is then rewritten once for each decimal place of a day."""
+LARGE = 1_000_000
+"""Rows of a file that stays as it is."""
+DAY_ENDS_AFTER = 3600.0
+"""Seconds after midnight when a day's small files, however many, become one."""
+LINGER = 300.0
+"""Seconds for which a file that counts no more can still be read."""
+ORDER = "team, agent, tool, timestamp, request_id"
+"""Alike beside alike: it compresses."""
+WRITER = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880, PARQUET_VERSION V2"
 
 
 class Archive:
-    """The archive in `folder` (`data/usage`); for one thread of one process.
+    """The archive in `folder`, which is `data/usage`; for one process and one thread.
+
+    Args:
+        clock: Unix seconds.
 
     Raises:
-        OSError, msgspec.MsgspecError: the folder cannot be used, or what the archive says of itself not be read.
+        OSError: it cannot be read. msgspec.DecodeError: the manifest is none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.spoiled = 0
+        """Lines that were no events: cut short by a crash, or spoiled."""
         self._folder = folder
-        (folder / "archive").mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._manifest = read_manifest(folder)
-        self._contained = set(self._manifest.spool)
-        self._merged: list[tuple[float, str]] = []
-        named = {one.name for one in self._manifest.parquet}
-        for path in (folder / "archive").iterdir():
-            if path.name not in named:
-                path.unlink()
-        self._database = connect(folder / "archive")
+        self._clock = clock
+        self._parquet: list[ParquetFile] = []
+        self._spool: dict[str, None] = {}
+        self._unnamed: dict[str, float] = {}
+        """Files that do not count, and since when."""
+        self._is_unsure = True
+        self._load()
 
     def contains(self, path: Path) -> bool:
-        """Whether the events of this spool file are here."""
-        return path.name in self._contained
+        """Whether the events of this spool file are in the archive."""
+        return path.name in self._spool
 
     def convert(self, closed: Sequence[Path]) -> None:
-        """Take over the events of closed spool files, and tidy up.
+        """Take in these spool files, which nobody writes to any more; those that it contains are passed over.
 
         Raises:
-            OSError, duckdb.Error: the disk does not do it; what is not converted yet is so next time.
+            OSError: the disk refuses. duckdb.Error: DuckDB does. What was not taken in can be converted later.
         """
-        self._delete_merged()
-        for some in _portions([path for path in closed if not self.contains(path)]):
-            try:
-                self._convert(some)
-            except duckdb.InvalidInputException:
-                self._convert_each(some)
-        self._merge_small()
+        with self._changing():
+            self._delete_unnamed()
+            for paths in _batches([path for path in closed if not self.contains(path)]):
+                self._take_in(paths)
+            self._merge()
 
     def forget_before(self, day: date) -> None:
-        """Delete what is older than this day. Raises OSError."""
-        old = [one for one in self._manifest.parquet if one.day < day.isoformat()]
-        if old:
-            self._commit([one for one in self._manifest.parquet if one not in old])
-            for one in old:
-                parquet_path(self._folder, one.name).unlink(missing_ok=True)
+        """Let go of the days before this one.
 
-    # -- steps -------------------------------------------------------------------------------------------------------
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self._changing():
+            self._delete_unnamed()
+            kept = [file for file in self._parquet if file.day >= day.isoformat()]
+            if len(kept) < len(self._parquet):
+                self._commit(kept)
 
-    def _convert(self, paths: Sequence[Path]) -> None:
-        database = self._database
-        database.execute("DROP TABLE IF EXISTS batch")
-        files = [str(path) for path in paths if path.stat().st_size]
-        made = []
-        if files:
-            # Line by line into a table first: a file may hold several days, and is read once.
-            database.execute(f"CREATE TEMP TABLE batch AS {rows_of_lines()}", [files])
-            days = database.execute("SELECT DISTINCT CAST(timestamp AS DATE) FROM batch").fetchall()
-            made = [self._write("FROM batch WHERE CAST(timestamp AS DATE) = ?", [day], day) for (day,) in days]
-            database.execute("DROP TABLE batch")
-        self._commit([*self._manifest.parquet, *made], {path.name for path in paths})
+    # -- what counts -----------------------------------------------------------------------------------------------
 
-    def _convert_each(self, paths: Sequence[Path]) -> None:
-        """One of these cannot be read at all, and must not keep the others."""
-        for path in paths:
-            try:
-                self._convert([path])
-            except duckdb.InvalidInputException as wrong:
-                log.error("%s holds no usage events that can be read, and is put aside: %s", path.name, wrong)
-                path.rename(path.with_suffix(".spoiled"))
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """After a failure, what is on the disk decides."""
+        if self._is_unsure:
+            self._load()
+        self._is_unsure = True
+        yield
+        self._is_unsure = False
 
-    def _write(self, rows: str, values: list[Any], day: date) -> ParquetFile:
-        name = f"{day.isoformat()}-{secrets.token_hex(8)}.parquet"
+    def _load(self) -> None:
+        self._is_unsure = True
+        temp = parquet_path(self._folder, "temp")
+        temp.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.rmtree(temp, ignore_errors=True)
+        found = read_manifest(self._folder)
+        self._parquet, self._spool = found.parquet, dict.fromkeys(found.spool)
+        named = {file.name for file in self._parquet}
+        now = self._clock()
+        there = {file.name for file in temp.parent.glob("*.parquet")} - named
+        self._unnamed = {name: self._unnamed.get(name, now) for name in there}
+        self._is_unsure = False
+
+    def _commit(self, parquet: list[ParquetFile], fresh: Sequence[Path] = ()) -> None:
+        """Replace the manifest. Spool files that are no more need no mention."""
+        named = [name for name in self._spool if (self._folder / "spool" / name).exists()]
+        spool = dict.fromkeys([*named, *(path.name for path in fresh)])
+        path = manifest_path(self._folder)
+        hidden = path.with_suffix(".tmp")
+        hidden.write_bytes(msgspec.json.encode(Manifest(parquet, list(spool))))
+        _sync(parquet_path(self._folder, "."))
+        _sync(hidden)
+        os.replace(hidden, path)  # noqa: PTH105 - as os.fsync
+        _sync(self._folder)
+        now, kept = self._clock(), {file.name for file in parquet}
+        self._unnamed |= {file.name: now for file in self._parquet if file.name not in kept}
+        self._parquet, self._spool = parquet, spool
+
+    def _delete_unnamed(self) -> None:
+        now = self._clock()
+        for name in [name for name, since in self._unnamed.items() if abs(now - since) >= LINGER]:
+            parquet_path(self._folder, name).unlink(missing_ok=True)
+            del self._unnamed[name]
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def _take_in(self, paths: list[Path]) -> None:
+        paths = [path for path in paths if path.exists()]  # somebody may have made room
+        lines = sum(map(_lines, paths))
+        fresh: list[ParquetFile] = []
+        if lines:
+            with self._database() as database:
+                self._read(database, paths)
+                found = database.execute("SELECT DISTINCT day FROM batch ORDER BY day").fetchall()
+                chosen = "SELECT * EXCLUDE (day) FROM batch WHERE day = ?"
+                fresh = [self._write(database, day, chosen, day) for (day,) in found]
+        self._commit(self._parquet + fresh, paths)
+        self.spoiled += lines - sum(file.rows for file in fresh)
+
+    def _read(self, database: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
+        """Make a table `batch` of their events, each with its day."""
+        days = f"SELECT *, CAST(timestamp AS DATE)::VARCHAR AS day FROM ({rows_of_lines()})"  # noqa: S608 - ours
+        query = f"CREATE TABLE batch AS {days} WHERE isfinite(timestamp)"
+        try:
+            database.execute(query, [[literal(path) for path in paths]])
+        except duckdb.InvalidInputException:
+            with TemporaryDirectory(prefix="long-", dir=parquet_path(self._folder, ".")) as scratch:
+                database.execute(query, [[literal(path) for path in without_long_lines(paths, Path(scratch))]])
+
+    def _write(self, database: duckdb.DuckDBPyConnection, day: str, chosen: str, value: object) -> ParquetFile:
+        """Write the rows that `chosen` selects, with this value, into a new file of that day."""
+        name = f"{int(self._clock() * 1000):013d}-{secrets.token_hex(6)}.parquet"
         path = parquet_path(self._folder, name)
-        ours = f"COPY (SELECT {_NAMES} {rows} ORDER BY {ORDER}) TO '{_escaped(path)}' ({WRITTEN_AS})"
-        counted = self._database.execute(ours, values).fetchone()
-        assert counted is not None
-        sync(path)
-        return ParquetFile(name, day.isoformat(), int(counted[0]))
+        self._unnamed[name] = self._clock()
+        quoted = str(path).replace("'", "''")
+        copy = f"COPY ({chosen} ORDER BY {ORDER}) TO '{quoted}' ({WRITER})"
+        ((rows,),) = database.execute(copy, [value]).fetchall()
+        path.chmod(0o600)
+        _sync(path)
+        del self._unnamed[name]
+        return ParquetFile(name, day, rows, path.stat().st_size)
 
-    def _commit(self, parquet: list[ParquetFile], more: Set[str] = frozenset()) -> None:
-        """Let these files count, which now have `more` spool files, too. Spool files that are gone need no mention."""
-        sync(self._folder / "archive")
-        there = [name for name in sorted(self._contained | more) if (self._folder / "spool" / name).exists()]
-        manifest = Manifest(parquet, there)
-        write_manifest(self._folder, manifest)
-        self._manifest, self._contained = manifest, set(there)
+    def _merge(self) -> None:
+        """Make one file of some small ones of a day, where there are enough: one merge at a time is as many as come."""
+        chosen = _to_merge(self._parquet, datetime.fromtimestamp(self._clock() - DAY_ENDS_AFTER, UTC).date())
+        if chosen:
+            paths = [literal(parquet_path(self._folder, file.name)) for file in chosen]
+            with self._database() as database:
+                merged = self._write(
+                    database, chosen[0].day, "SELECT * FROM read_parquet(?, union_by_name = true)", paths
+                )
+            self._commit([*(file for file in self._parquet if file not in chosen), merged])
 
-    def _merge_small(self) -> None:
-        """Merge those of one day that has many."""
-        by_day: dict[str, list[ParquetFile]] = defaultdict(list)
-        for one in self._manifest.parquet:
-            if one.rows < LARGE:
-                by_day[one.day].append(one)
-        day, small = max(by_day.items(), key=lambda item: len(item[1]), default=("", []))
-        if len(small) < MERGE_AT:
-            return
-        chosen: list[ParquetFile] = []
-        rows = 0
-        for one in sorted(small, key=lambda one: one.rows):
-            if chosen and rows + one.rows > 2 * LARGE:
-                break
-            chosen.append(one)
-            rows += one.rows
-        paths = [str(parquet_path(self._folder, one.name)) for one in chosen]
-        whole = self._write("FROM read_parquet(?)", [paths], date.fromisoformat(day))
-        self._commit([*(one for one in self._manifest.parquet if one not in chosen), whole])
-        self._merged += [(time.monotonic(), one.name) for one in chosen]
-
-    def _delete_merged(self) -> None:
-        now = time.monotonic()
-        for when, name in self._merged:
-            if now - when >= GRACE:
-                with suppress(FileNotFoundError):
-                    parquet_path(self._folder, name).unlink()
-        self._merged = [(when, name) for when, name in self._merged if now - when < GRACE]
+    @contextmanager
+    def _database(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A database for one piece of work: it gives its memory back."""
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 1,
+            "memory_limit": MEMORY,
+            "temp_directory": str(parquet_path(self._folder, "temp")),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with duckdb.connect(":memory:", config=settings) as database:
+            yield database
 
 
-def connect(spill: Path, threads: int = 1, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
-    """A database in memory that loads nothing from anywhere; what does not fit goes to a folder in `spill`."""
-    options: dict[str, Any] = {
-        "threads": threads,
-        "memory_limit": memory,
-        "temp_directory": str(spill / "spill"),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    return duckdb.connect(":memory:", config=options)
+def _to_merge(files: list[ParquetFile], over: date) -> list[ParquetFile]:
+    """Files of one day that are to become one: of days before `over` all small ones, otherwise `MERGE_AT` alike."""
+    alike: dict[tuple[str, int], list[ParquetFile]] = defaultdict(list)
+    for file in files:
+        if file.rows < LARGE:
+            is_over = file.day < over.isoformat()
+            alike[file.day, 0 if is_over else len(str(file.rows))].append(file)
+    for (_, size), found in sorted(alike.items()):
+        if len(found) >= (MERGE_AT if size else 2):
+            return found[: MERGE_AT * 10]
+    return []
 
 
-def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As many at a time as fit into memory."""
-    some: list[Path] = []
+def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
     size = 0
     for path in paths:
-        own = path.stat().st_size
-        if some and size + own > MOST_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(path)
-        size += own
-    if some:
-        yield some
+        size += path.stat().st_size if path.exists() else 0
+        if batch and size > MOST_BYTES:
+            yield batch
+            batch, size = [], path.stat().st_size if path.exists() else 0
+        batch.append(path)
+    if batch:
+        yield batch
 
 
-def _escaped(path: Path) -> str:
-    """Within quotes of SQL; the operator chooses the folder."""
-    return str(path).replace("'", "''")
+def _lines(path: Path) -> int:
+    """Lines of a file, the unfinished one included."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        for piece in iter(partial(file.read, 1 << 20), b""):
+            count, last = count + piece.count(b"\n"), piece[-1:]
+    return count + (last != b"\n")
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -6,6 +6,8 @@ Lines that are none of ours (cut short by a crash, spoiled) become rows without 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 
@@ -57,6 +59,28 @@ COLUMNS: Final = (
 )
 LARGEST_LINE = 2**24
 """Bytes of one event: claims may be long."""
+
+
+def literal(path: Path) -> str:
+    """A path that DuckDB does not take for a pattern."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+
+
+def without_long_lines(paths: Iterable[Path], scratch: Path) -> Iterator[Path]:
+    """Copies of spool files, in the folder `scratch`, where lines over `LARGEST_LINE` are no events.
+
+    DuckDB refuses a whole file that has one. A file whose blocks never reached the disk is such a line, of zeroes.
+    """
+    for number, path in enumerate(paths):
+        copy = scratch / f"{number}.jsonl"
+        with path.open("rb") as lines, copy.open("wb") as kept:
+            is_long = False
+            while piece := lines.readline(LARGEST_LINE):
+                is_whole = piece.endswith(b"\n")
+                if not is_long:
+                    kept.write(piece if is_whole or len(piece) < LARGEST_LINE else b"{}\n")
+                is_long = not is_whole
+        yield copy
 
 
 def rows_of_lines(files: str = "?") -> str:

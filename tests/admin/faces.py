@@ -9,6 +9,7 @@ from fastgw.admin.config import OperatorConfig
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.orders import AuditLog
 from fastgw.admin.quotas import OperatorQuotas
+from fastgw.admin.usage import OperatorUsage
 
 
 def no_config() -> OperatorConfig:
@@ -36,3 +37,8 @@ def no_quotas() -> OperatorQuotas:
 def no_instances() -> OperatorInstances:
     """Of a gateway without servers."""
     return OperatorInstances(ask_nobody, list, dict, lambda _: {}, lambda *_: None, AuditLog(Path("nowhere")))
+
+
+def no_usage() -> OperatorUsage:
+    """Of a gateway that nobody has called."""
+    return OperatorUsage(Path("nowhere"), dict, lambda: 0.0)

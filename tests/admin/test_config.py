@@ -17,7 +17,7 @@ from fastgw.admin.config import OperatorConfig
 from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.orders import AuditLog
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_instances, no_quotas
+from tests.admin.faces import no_instances, no_quotas, no_usage
 from tests.e2e.http import Asked, Reply, exchange
 
 TOKEN = "right"
@@ -56,7 +56,7 @@ class Stage:
             audit = AuditLog(self.folder / "audit.jsonl")
             config = OperatorConfig(lambda: {"generation": 7}, self.reload, self.diff, audit)
             limits = OperatorLimits(nobody, tuple, audit)
-            data = AdminData(nobody, str, no_instances(), dict, limits, Latencies(), config, no_quotas())  # type: ignore[arg-type]
+            data = AdminData(nobody, str, no_instances(), dict, limits, Latencies(), config, no_quotas(), no_usage())  # type: ignore[arg-type]
             runner = await serve_admin(listener, data, token)
             try:
                 return await exchange(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", asked)

@@ -18,7 +18,7 @@ from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.orders import MOST, AuditLog
 from fastgw.config.schema.rules import LimitSettings
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config, no_instances, no_quotas
+from tests.admin.faces import no_config, no_instances, no_quotas, no_usage
 from tests.e2e.http import Asked, Reply, connected, exchange
 
 T = TypeVar("T")
@@ -50,7 +50,9 @@ def at_a_face(folder: Path, token: str | None, story: Callable[[Face], Awaitable
         listener = socket.create_server(("127.0.0.1", 0))
         face = Face(f"http://127.0.0.1:{listener.getsockname()[1]}", folder / "audit.jsonl")
         limits = OperatorLimits(face.ask, lambda: [LIMIT], AuditLog(face.audit))
-        data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config(), no_quotas())
+        data = AdminData(
+            never_asked, str, no_instances(), dict, limits, Latencies(), no_config(), no_quotas(), no_usage()
+        )
         runner = await serve_admin(listener, data, token)
         try:
             return await story(face)

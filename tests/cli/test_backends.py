@@ -20,7 +20,7 @@ from fastgw.admin.orders import AuditLog
 from fastgw.cli.admin_port import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import ask_nobody, no_config, no_quotas
+from tests.admin.faces import ask_nobody, no_config, no_quotas, no_usage
 from tests.e2e.aside import aside
 from tests.upstream.fakes import backend, instance
 
@@ -66,7 +66,9 @@ async def admin_face(folder: Path) -> AsyncIterator[Face]:
         return {}
 
     runner = await serve_admin(
-        listener, AdminData(never_asked, str, instances, dict, limits, Latencies(), no_config(), no_quotas()), TOKEN
+        listener,
+        AdminData(never_asked, str, instances, dict, limits, Latencies(), no_config(), no_quotas(), no_usage()),
+        TOKEN,
     )
     try:
         yield face

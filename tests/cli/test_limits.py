@@ -23,7 +23,7 @@ from fastgw.config.schema.rules import LimitSettings
 from fastgw.limits.quota_script import QUOTA_SOURCE
 from fastgw.limits.script import SOURCE
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import no_config, no_instances, no_quotas
+from tests.admin.faces import no_config, no_instances, no_quotas, no_usage
 from tests.e2e.aside import aside
 from tests.e2e.ports import free_port
 
@@ -79,7 +79,7 @@ async def admin_face(folder: Path, token: str | None) -> AsyncIterator[Workers]:
     listener = socket.create_server(("127.0.0.1", 0))
     workers = Workers(listener.getsockname()[1], folder)
     limits = OperatorLimits(workers.ask, lambda: LIMITS, AuditLog(folder / "audit.jsonl"))
-    data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config(), no_quotas())
+    data = AdminData(never_asked, str, no_instances(), dict, limits, Latencies(), no_config(), no_quotas(), no_usage())
     runner = await serve_admin(listener, data, token)
     try:
         yield workers

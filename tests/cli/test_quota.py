@@ -21,7 +21,7 @@ from fastgw.cli.admin_port import TOKEN_ENV
 from fastgw.cli.main import main
 from fastgw.config.schema.rules import QuotaSettings
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import ask_nobody, no_config, no_instances
+from tests.admin.faces import ask_nobody, no_config, no_instances, no_usage
 from tests.e2e.aside import aside
 
 Said = pytest.CaptureFixture[str]
@@ -73,7 +73,7 @@ async def admin_face(folder: Path) -> AsyncIterator[Workers]:
     limits, quotas = OperatorLimits(ask_nobody, list, audit), OperatorQuotas(workers.ask, lambda: QUOTAS, audit)
     runner = await serve_admin(
         listener,
-        AdminData(dict, str, no_instances(), dict, limits, Latencies(), no_config(), quotas),
+        AdminData(dict, str, no_instances(), dict, limits, Latencies(), no_config(), quotas, no_usage()),
         TOKEN,  # type: ignore[arg-type]
     )
     try:

@@ -17,7 +17,7 @@ from fastgw.admin.orders import AuditLog
 from fastgw.cli.main import main
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import ask_nobody, no_config, no_instances, no_quotas
+from tests.admin.faces import ask_nobody, no_config, no_instances, no_quotas, no_usage
 from tests.e2e.aside import aside
 
 Said = pytest.CaptureFixture[str]
@@ -33,7 +33,7 @@ ROWS = [
 async def admin_face(latencies: Latencies) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     limits = OperatorLimits(ask_nobody, tuple, AuditLog(Path("nowhere")))
-    data = AdminData(dict, str, no_instances(), dict, limits, latencies, no_config(), no_quotas())  # type: ignore[arg-type]
+    data = AdminData(dict, str, no_instances(), dict, limits, latencies, no_config(), no_quotas(), no_usage())  # type: ignore[arg-type]
     runner = await serve_admin(listener, data, None)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -15,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
+from fastgw.usage.manifest import parquet_path, read_manifest
 from tests.e2e.gateway import KEY, Gateway, fingerprint, running, running_beside, until
 from tests.e2e.http import Asked, exchange, initialize, legacy, modern, open_session
 from tests.e2e.ports import free_port
@@ -384,6 +387,42 @@ def test_killed_processes_lose_no_event_that_was_written_and_a_stop_delivers_the
     assert max(arrived.values()) <= 2, "what came since the last position is delivered once more"
     files = list((tmp_path / "data" / "usage" / "spool").glob("*.jsonl"))
     assert all((file.stat().st_mode & 0o077) == 0 for file in files)
+
+
+def test_every_event_is_in_the_archive_or_the_spool_once(tmp_path: Path) -> None:
+    usage = tmp_path / "data" / "usage"
+
+    def seen() -> list[str]:
+        manifest = read_manifest(usage)
+        found = []
+        for file in manifest.parquet:
+            select = f"SELECT request_id FROM '{parquet_path(usage, file.name)}'"
+            found += [value for (value,) in duckdb.sql(select).fetchall()]
+        for path in (usage / "spool").glob("*.jsonl"):
+            if path.name not in manifest.spool:
+                found += [json.loads(line)["requestId"] for line in path.read_bytes().splitlines()]
+        return sorted(found)
+
+    async def ask(gateway: Gateway, asked: list[str]) -> None:
+        for _ in range(20):
+            asked.append((await exchange(gateway.url, calling("nothing"))).header("x-request-id") or "")
+
+    async def gone(files: list[Path]) -> bool:
+        return not any(file.exists() for file in files)
+
+    asked: list[str] = []
+    with running(settings(free_port(), sinks=["file:events/usage.jsonl"]), tmp_path) as gateway:
+        asyncio.run(ask(gateway, asked))
+        gateway.stop()  # which ends the workers' files
+        first, first_files = list(asked), list((usage / "spool").glob("*.jsonl"))
+        assert seen() == sorted(first)
+        gateway.start_again()
+        gateway.wait_until_ready()
+        asyncio.run(until(lambda: gone(first_files)))
+        assert sum(file.rows for file in read_manifest(usage).parquet) == len(first)
+        asyncio.run(ask(gateway, asked))
+    assert seen() == sorted(asked)
+    assert len(set(asked)) == 40
 
 
 async def again(gateway: Gateway, role: str, before: int) -> bool:

@@ -29,6 +29,7 @@ class FakeArchive:
         self.converted: list[Path] = []
         self.forgotten: list[date] = []
         self.fails = False
+        self.spoiled = 0
 
     def convert(self, closed: Sequence[Path]) -> None:
         if self.fails:
@@ -63,9 +64,10 @@ class Running:
         self.thread.start()
 
     def write(self, number: int, text: str) -> Path:
-        hidden = self.spool / f".{number}"
-        hidden.write_text(text)  # by its own name a file that nobody has locked is never seen half written
-        return hidden.rename(self.spool / f"{number:013d}-1-1.jsonl")
+        file = self.spool / f"{number:013d}-1-1.jsonl"
+        hidden = self.spool / ".written"
+        hidden.write_text(text)
+        return hidden.rename(file)  # never seen empty
 
     def stop(self) -> None:
         self._ours.send(b"drain 1\nstop\n")

@@ -1,185 +1,283 @@
-"""The archive: every event once, whoever is killed at whatever step; and nothing that an event says is a path."""
+"""Every event is read exactly once, whatever is killed, cut or spoiled."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from fastgw.usage import archive
-from fastgw.usage.archive import Archive
-from fastgw.usage.columns import rows_of_lines
+from fastgw.usage import archive as module
+from fastgw.usage.archive import LINGER, Archive
+from fastgw.usage.columns import LARGEST_LINE, literal, rows_of_lines
 from fastgw.usage.manifest import parquet_path, read_manifest
-from fastgw.usage.spool_files import spool_files
 
-NAMES = ["../../etc", "a\nb", "x" * 10_240, "Überfüllung 株式会社", "", "'; DROP TABLE batch; --", "%s{}"]
-KILLED = 9
-
-
-def line(name: str, day: str = "2026-11-29", **more: Any) -> str:
-    return json.dumps({"requestId": name, "timestamp": f"{day}T12:00:00.000Z", "cost": 0.001, **more}) + "\n"
+NOON = 1_772_000_000.0  # 2026-02-25T06:13:20Z
+DAY = "2026-02-25"
 
 
-def spooled(folder: Path, number: int, *lines: str) -> Path:
-    file = folder / "spool" / f"{number:013d}-1-1.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(lines))
-    return file
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def events(folder: Path, column: str = "request_id") -> Counter[Any]:
-    """What a reader finds, as often as it is found."""
-    manifest, database = read_manifest(folder), duckdb.connect()
-    found: Counter[Any] = Counter()
-    if manifest.parquet:
-        paths = [str(parquet_path(folder, one.name)) for one in manifest.parquet]
-        found += Counter(
-            one for (one,) in database.execute(f"SELECT {column} FROM read_parquet(?)", [paths]).fetchall()
-        )
-    if spool := [str(folder / "spool" / name) for name in spool_files(folder / "spool") if name not in manifest.spool]:
-        rows = database.execute(f"SELECT {column} FROM ({rows_of_lines()})", [spool]).fetchall()
-        found += Counter(one for (one,) in rows)
-    return found
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    there = tmp_path / "a [b] * 'c'"
+    (there / "spool").mkdir(parents=True)
+    return there
 
 
-def test_events_move_and_values_stay_as_they_are(tmp_path: Path) -> None:
-    file = spooled(tmp_path, 1, *(line(f"r{at}", team=name, agentId=None) for at, name in enumerate(NAMES)))
-    made = Archive(tmp_path)
-    assert not made.contains(file)
-    made.convert([file])
-    assert made.contains(file)
-    assert events(tmp_path, "team") == Counter(NAMES)
-    file.unlink()
-    assert events(tmp_path, "team") == Counter(NAMES)
-    assert {one.parent for one in tmp_path.rglob("*.parquet")} == {tmp_path / "archive"}
+def event(number: int, day: str = DAY, **more: Any) -> str:
+    return json.dumps({"requestId": f"r{number}", "timestamp": f"{day}T12:00:00.123Z", "cost": 0.5, **more})
 
 
-def test_days_are_apart_and_old_ones_go(tmp_path: Path) -> None:
-    """Also where a clock has jumped."""
-    days = ("2026-11-29", "2026-11-30", "2024-02-29", "2031-01-01")
-    made = Archive(tmp_path)
-    made.convert([spooled(tmp_path, 1, *(line(day, day) for day in days))])
-    assert sorted(one.day for one in read_manifest(tmp_path).parquet) == sorted(days)
-    made.forget_before(date(2026, 11, 30))
-    (tmp_path / "spool").joinpath("0000000000001-1-1.jsonl").unlink()
-    assert set(events(tmp_path)) == {"2026-11-30", "2031-01-01"}
-    assert len(list((tmp_path / "archive").glob("*.parquet"))) == 2
+def spool(folder: Path, name: str, *lines: str, end: str = "\n") -> Path:
+    path = folder / "spool" / f"{name}.jsonl"
+    path.write_text("\n".join(lines) + end if lines else "")
+    return path
 
 
-def test_what_is_cut_spoiled_or_empty_costs_no_other_event(tmp_path: Path) -> None:
+def everything(folder: Path, column: str = "request_id") -> list[Any]:
+    """What a reader of the archive and the spool sees."""
+    manifest = read_manifest(folder)
+    found: list[Any] = []
+    database = duckdb.connect()
+    for file in manifest.parquet:
+        path = literal(parquet_path(folder, file.name))
+        rows = database.execute(f"SELECT {column} FROM read_parquet(?)", [path]).fetchall()
+        assert len(rows) == file.rows
+        found += [value for (value,) in rows]
+    for path_ in sorted((folder / "spool").glob("*.jsonl")):
+        if path_.name not in manifest.spool:
+            select = f"SELECT {column} FROM ({rows_of_lines()})"
+            found += [value for (value,) in database.execute(select, [[literal(path_)]]).fetchall()]
+    return sorted(found)
+
+
+def names(count: int) -> list[str]:
+    return sorted(f"r{number}" for number in range(count))
+
+
+def test_files_become_days(folder: Path) -> None:
+    one = spool(folder, "1", event(0), event(1, "2026-02-24"), event(2, "2026-02-26"))
+    archive = Archive(folder, Clock())
+    archive.convert([one])
+    assert archive.contains(one)
+    assert [file.day for file in read_manifest(folder).parquet] == ["2026-02-24", DAY, "2026-02-26"]
+    assert all(parquet_path(folder, file.name).stat().st_size == file.bytes for file in read_manifest(folder).parquet)
+    assert everything(folder) == names(3)
+    archive.convert([one])
+    assert Archive(folder).contains(one)
+    assert everything(folder) == names(3)
+
+
+def test_spool_files_that_are_gone_are_not_named(folder: Path) -> None:
+    one, two = spool(folder, "1", event(0)), spool(folder, "2", event(1))
+    archive = Archive(folder, Clock())
+    archive.convert([one])
+    one.unlink()
+    archive.convert([two, folder / "spool" / "never.jsonl"])
+    assert read_manifest(folder).spool == ["2.jsonl"]
+    assert everything(folder) == names(2)
+
+
+def test_cut_and_spoiled_lines_are_counted(folder: Path) -> None:
     files = [
-        spooled(tmp_path, 1, line("a"), "\0\0\0\n", "not json\n", "[]\n", line("b"), line("c")[:-20]),
-        spooled(tmp_path, 2),
-        spooled(tmp_path, 3, line("d")),
+        spool(folder, "1", event(0), "not json", "\0\0\0", "[1]", "{}", event(1), event(7)[:30], end=""),
+        spool(folder, "2"),
+        spool(folder, "3", '{"requestId":"x","timestamp":"infinity"}'),
+        spool(folder, "4", '{"requestId":"x","team":"\\ud800","timestamp":"2026-02-25T00:00:00Z"}', event(2)),
     ]
-    made = Archive(tmp_path)
-    made.convert(files)
-    assert set(events(tmp_path)) == {"a", "b", "d"}
-    assert all(map(made.contains, files))
+    (folder / "spool" / "5.jsonl").write_bytes(b'{"requestId":"\xff\xfe\n' + event(3).encode() + b"\n")
+    archive = Archive(folder, Clock())
+    archive.convert([*files, folder / "spool" / "5.jsonl"])
+    assert [name for name in everything(folder) if name != "x"] == names(4)
+    assert archive.spoiled in (7, 8)
+    assert all(archive.contains(file) for file in files)
 
 
-def test_a_file_that_cannot_be_read_at_all_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    huge = spooled(tmp_path, 1, "x" * (2**24 + 2**20) * 2)
-    good = spooled(tmp_path, 2, line("a"))
-    made = Archive(tmp_path)
-    made.convert([huge, good])
-    assert set(events(tmp_path)) == {"a"}
-    assert made.contains(good) and not huge.exists()
+def test_teams_name_no_files(folder: Path) -> None:
+    teams = ["../../etc", "a\nb", "t" * 10_000, "größe/日本", "'; DROP TABLE batch; --"]
+    archive = Archive(folder, Clock())
+    archive.convert([spool(folder, "1", *(event(number, team=team) for number, team in enumerate(teams)))])
+    assert everything(folder, "team") == sorted(teams)
+    assert sorted(file.name for file in folder.iterdir()) == ["archive", "archive.json", "spool"]
 
 
-def test_many_small_files_become_few_and_the_old_ones_stay_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(archive.time, "monotonic", lambda: now[0])
-    made = Archive(tmp_path)
-    count = archive.MERGE_AT
-    for number in range(count):
-        made.convert([spooled(tmp_path, number, line(f"r{number}"), line(f"s{number}", "2026-11-28"))])
-    by_day = Counter(one.day for one in read_manifest(tmp_path).parquet)
-    assert by_day == {"2026-11-29": count, "2026-11-28": 1} or by_day == {"2026-11-29": 1, "2026-11-28": count}
-    made.convert([])
-    assert len(read_manifest(tmp_path).parquet) == 2
-    assert events(tmp_path).total() == 2 * count == len(events(tmp_path))
-    files = tmp_path / "archive"
-    assert len(list(files.glob("*.parquet"))) == 2 + 2 * count
-    now[0] += archive.GRACE
-    made.convert([])
-    assert len(list(files.glob("*.parquet"))) == 2
-    assert len(events(tmp_path)) == 2 * count
+def test_small_files_become_one_and_go_later(folder: Path) -> None:
+    clock = Clock()
+    archive = Archive(folder, clock)
+    for number in range(module.MERGE_AT):
+        archive.convert([spool(folder, f"{number}", event(number))])
+    assert [file.rows for file in read_manifest(folder).parquet] == [module.MERGE_AT]
+    assert everything(folder) == names(module.MERGE_AT)
+    assert len(list((folder / "archive").glob("*.parquet"))) == module.MERGE_AT + 1
+    clock.now += LINGER
+    archive.convert([])
+    assert len(list((folder / "archive").glob("*.parquet"))) == 1
 
 
-def test_a_disk_that_refuses_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = spooled(tmp_path, 1, line("a"))
-    made = Archive(tmp_path)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, "write_manifest", full)
-        with pytest.raises(OSError, match="No space"):
-            made.convert([file])
-    assert not made.contains(file)
-    assert events(tmp_path) == {"a": 1}
-    made.convert([file])
-    assert events(tmp_path) == {"a": 1}
+def test_a_day_that_is_over_becomes_one_file(folder: Path) -> None:
+    clock = Clock()
+    archive = Archive(folder, clock)
+    for number in range(3):
+        archive.convert([spool(folder, f"{number}", event(number))])
+    assert len(read_manifest(folder).parquet) == 3
+    clock.now += 86400
+    archive.convert([spool(folder, "3", event(3, "2026-02-26"))])
+    assert [(file.day, file.rows) for file in read_manifest(folder).parquet] == [("2026-02-26", 1), (DAY, 3)]
+    clock.now -= 2 * 86400
+    archive.convert([spool(folder, "4", event(4))])
+    assert everything(folder) == names(5)
 
 
-def killed_at(step: int, work: Callable[[], None]) -> bool:
-    """Do it in a process that is gone at the so-manieth step that touches files; whether it was."""
+def test_days_are_forgotten(folder: Path) -> None:
+    clock = Clock()
+    archive = Archive(folder, clock)
+    file = spool(folder, "1", event(0, "2026-02-24"), event(1))
+    archive.convert([file])
+    archive.forget_before(date(2026, 2, 25))
+    assert everything(folder) == ["r1"]
+    clock.now += LINGER
+    archive.forget_before(date(2026, 2, 25))
+    assert len(list((folder / "archive").glob("*.parquet"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = spool(folder, "1", event(0))
+    archive = Archive(folder, Clock())
+    (folder / "archive").rename(folder / "away")
+    (folder / "archive").write_text("")
+    with pytest.raises((OSError, duckdb.Error)):
+        archive.convert([one])
+    assert not archive.contains(one)
+    (folder / "archive").unlink()
+    archive.convert([one])
+    assert archive.contains(one)
+    assert everything(folder) == names(1)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from fastgw.usage.archive import Archive
+left = int(sys.argv[2])
+def counting(work):
+    def step(*args, **more):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(9)
+        return work(*args, **more)
+    return step
+for name in ("replace", "fsync", "unlink", "open"):
+    setattr(os, name, counting(getattr(os, name)))
+folder = Path(sys.argv[1])
+archive = Archive(folder, lambda: float(sys.argv[3]))
+archive.convert(sorted((folder / "spool").glob("*.jsonl")))
+"""
+
+
+def kills(folder: Path, seconds: float) -> Iterator[int]:
+    for step in range(1, 60):
+        args = [sys.executable, "-c", KILLED, str(folder), str(step), str(seconds)]
+        code = subprocess.run(args, check=False).returncode
+        assert code in (0, 9)
+        yield code
+        if code == 0:
+            return
+    raise AssertionError("never done")
+
+
+def test_kills_at_each_step_lose_and_double_nothing(folder: Path) -> None:
+    archive = Archive(folder, Clock())
+    for number in range(module.MERGE_AT - 1):
+        file = spool(folder, f"{number}", event(number))
+        archive.convert([file])
+        file.unlink()
+    spool(folder, "9", event(9), event(10, "2026-02-24"))
+    codes = []
+    for code in kills(folder, NOON):
+        assert everything(folder) == names(11)
+        codes.append(code)
+    assert codes.count(9) >= 5
+    archive = Archive(folder, clock := Clock())
+    clock.now += LINGER
+    archive.convert([])
+    there = {file.name for file in (folder / "archive").glob("*.parquet")}
+    assert there == {file.name for file in read_manifest(folder).parquet}
+    assert len(there) == 2
+
+
+def test_a_line_that_is_longer_than_any_event_costs_no_other(folder: Path) -> None:
+    """Blocks that never reached the disk are one long line of zeroes."""
+    with (folder / "spool" / "1.jsonl").open("wb") as file:
+        file.write(f"{event(0)}\n".encode() + b"\0" * (3 * LARGEST_LINE) + f"\n{event(1)}\n".encode())
+    spool(folder, "2", event(2))
+    archive = Archive(folder)
+    archive.convert(sorted((folder / "spool").glob("*.jsonl")))
+    assert everything(folder) == names(3)
+    assert archive.spoiled == 1
+
+
+def killed_at(number: int, work: Callable[[], None]) -> bool:
+    """Do it in a process that is gone at the so-manieth step that touches a file or a folder; whether it was."""
     pid = os.fork()
     if pid == 0:
         seen = 0
 
         def watch(event: str, args: tuple[Any, ...]) -> None:
             nonlocal seen
-            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir"):
-                seen += 1
-                if seen == step:
-                    os._exit(KILLED)
+            seen += event in ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir", "os.chmod")
+            if seen == number:
+                os._exit(9)
 
         sys.addaudithook(watch)
         try:
             work()
         finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == KILLED
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
 
 
-def test_whoever_is_killed_at_whatever_step_every_event_is_there_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_kill_at_any_step_that_touches_files_loses_and_doubles_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MERGE_AT", 3)
-    monkeypatch.setattr(archive, "GRACE", 0.0)
-    wanted: set[str] = set()
-    kills = 0
-    for step in range(1, 200):
-        new = [f"{step}-{at}" for at in range(3)]
-        spooled(tmp_path, step, *(line(name, f"2026-11-{28 + at % 2}") for at, name in enumerate(new)))
-        wanted |= set(new)
+    """New files, a merge, deletions and what a life before has left, all in one."""
+    monkeypatch.setattr(module, "MERGE_AT", 2)
+    monkeypatch.setattr(module, "LINGER", 0.0)
+    for number in range(3):
+        Archive(folder).convert([spool(folder, f"{number}", event(number), event(number + 10, "2026-02-26"))])
+    parquet_path(folder, "left-by-a-kill.parquet").touch()
+    spool(folder, "3", event(3), event(13, "2026-02-26"))
+    wanted = sorted(f"r{number}" for number in (0, 1, 2, 3, 10, 11, 12, 13))
 
-        def work() -> None:
-            made = Archive(tmp_path)
-            spool = tmp_path / "spool"
-            made.convert([spool / name for name in spool_files(spool)])
-            for name in spool_files(spool):
-                if made.contains(spool / name):
-                    (spool / name).unlink()
+    def work(place: Path) -> None:
+        archive = Archive(place)
+        files = sorted((place / "spool").glob("*.jsonl"))
+        archive.convert(files)
+        for path in files:
+            if archive.contains(path):
+                path.unlink()
 
-        was_killed = killed_at(step, work)
-        found = events(tmp_path)
-        assert set(found) == wanted
-        assert set(found.values()) == {1}
+    for number in range(1, 100):
+        place = tmp_path / f"{number}"
+        shutil.copytree(folder, place)
+        was_killed = killed_at(number, partial(work, place))
+        assert everything(place) == wanted
         if not was_killed:
             break
-        kills += 1
-    assert kills > 10
+    assert 20 < number < 99

@@ -1,0 +1,77 @@
+"""`/usage` on the admin port: the questions of `fastgw usage`, answered by a short-lived process of low priority, so
+that nothing else here waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from fastgw.admin.orders import answer
+from fastgw.usage.answers import Asked
+from fastgw.usage.questions import Question, question
+
+AT_ONCE = 2
+"""Questions that are being answered; others wait."""
+WITHIN = 30.0
+"""Seconds for an answer, waiting included."""
+
+
+class OperatorUsage:
+    """Usage, as operators ask for it.
+
+    Args:
+        folder: `data/usage`.
+        aliases: those of servers now, by their names.
+        now: Unix seconds.
+        within: seconds for an answer.
+    """
+
+    def __init__(
+        self, folder: Path, aliases: Callable[[], dict[str, str]], now: Callable[[], float], within: float = WITHIN
+    ) -> None:
+        self._folder = folder
+        self._aliases = aliases
+        self._now = now
+        self._within = within
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """200 with a list of objects; 400, 409 or 503 with words under `error`."""
+        parameters = {name: request.query.getall(name) for name in request.query}
+        try:
+            asked = question(parameters, datetime.datetime.fromtimestamp(self._now(), datetime.UTC).date())
+        except ValueError as wrong:
+            return answer({"error": str(wrong)}, 400)
+        try:
+            async with asyncio.timeout(self._within), self._turns:
+                status, text = await self._ask(asked)
+        except TimeoutError:
+            words = f"no answer within {self._within:g} s: ask for less time, or fewer keys"
+            return answer({"error": words}, 503)
+        if status != 0:
+            return answer({"error": text.decode("utf-8", "replace").strip()}, 409)
+        headers = {"content-type": "application/json", "cache-control": "no-store"}
+        return web.Response(body=text, headers=headers)
+
+    async def _ask(self, asked: Question) -> tuple[int, bytes]:
+        """Exit status of the program, and what it says, or says is wrong."""
+        order = msgspec.json.encode(Asked(str(self._folder), asked, self._aliases()))
+        pipe = asyncio.subprocess.PIPE
+        command = (sys.executable, "-m", "fastgw.usage.answers")
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+        try:
+            said, wrong = await process.communicate(order)
+        except asyncio.CancelledError:  # its time is over, or nobody waits for it any more
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
+            raise
+        return process.returncode or 0, said or wrong
