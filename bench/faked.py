@@ -106,6 +106,9 @@ class FakeController:
     def touch(self, *_: Any) -> None:
         """A session is in use."""
 
+    def alert(self, *_: Any) -> None:
+        """A warning for operators."""
+
     def take_event(self, event: bytes) -> None:
         """A usage event."""
         self.events += 1

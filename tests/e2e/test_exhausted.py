@@ -17,8 +17,6 @@ from tests.e2e.gateway import Gateway, running_beside, until
 from tests.e2e.http import Connection, Reply, connected
 from tests.e2e.load import many, tool, words
 
-LOST = 'fastgw_usage_events_lost_total{where="sink"}'
-
 
 @contextmanager
 def no_descriptor_left(pid: int) -> Iterator[None]:
@@ -76,7 +74,7 @@ async def is_well(gateway: Gateway) -> bool:
     return outcomes[0].is_right
 
 
-def test_a_full_disk_costs_events_and_no_call(tmp_path: Path) -> None:
+def test_a_full_disk_costs_no_call_and_no_other_sink_an_event(tmp_path: Path) -> None:
     async def story() -> None:
         (tmp_path / "full").symlink_to("/dev/full")
         usage = {"sinks": ["file:full", "file:usage.jsonl"]}
@@ -88,10 +86,12 @@ def test_a_full_disk_costs_events_and_no_call(tmp_path: Path) -> None:
             outcomes = await many(gateway.url, tool("unsafe"), map(str, range(100)))
             assert all(one.is_right for one in outcomes), words(outcomes)
 
-            async def all_counted() -> bool:
-                return await asyncio.to_thread(gateway.metric, LOST) >= 100
+            refused = f'fastgw_usage_sink_errors_total{{sink="file:{tmp_path}/full"}}'
 
-            await until(all_counted)
+            async def is_told() -> bool:
+                return await asyncio.to_thread(gateway.metric, refused) >= 1
+
+            await until(is_told)
 
             async def all_written() -> bool:
                 return len(gateway.events()) == 100

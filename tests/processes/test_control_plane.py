@@ -201,6 +201,8 @@ def test_a_credential_goes_to_its_server_and_into_no_dump(tmp_path: Path) -> Non
 class Alone:
     """No controller: nothing that these tests ask needs one."""
 
+    def alert(self, *_: Any) -> None: ...
+
 
 async def answered(app: Any, asked: Asked) -> tuple[int, bytes]:
     """One request through the ASGI face."""
