@@ -15,7 +15,7 @@ from fastgw.errors import Fault
 from fastgw.gateway.access import Access
 from fastgw.gateway.result_cache import Flight
 from fastgw.limits.batch import AwaitedAdmission
-from fastgw.limits.quota_accounts import Reservation
+from fastgw.limits.quota_account import Reservation
 from fastgw.policy.limits import LimitVerdict
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol.call import Call

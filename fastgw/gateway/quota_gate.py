@@ -18,7 +18,8 @@ from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.admission import SOON, AdmissionGate, Spawn, call_subject
 from fastgw.gateway.context import RequestContext
-from fastgw.limits.quota_accounts import QuotaAccounts, QuotaVerdict, Reservation
+from fastgw.limits.quota_account import Reservation
+from fastgw.limits.quota_accounts import QuotaAccounts, QuotaVerdict
 from fastgw.limits.quota_ledger import LocalLedger
 from fastgw.policy.limits import SubjectReader, applying_rules
 from fastgw.policy.match import Claim, Match

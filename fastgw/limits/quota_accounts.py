@@ -11,14 +11,16 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from fastgw.limits.batcher import StoreAway
+from fastgw.limits.quota_account import QuotaAccount, Register, Reservation
 from fastgw.limits.quota_ledger import slot_now
 from fastgw.limits.quota_script import OUTSIDE, SHORT, AccountAnswer, AccountRow, LedgerReply, QuotaKeys, QuotaLedger
 from fastgw.policy.limits import Subject, shown
@@ -38,112 +40,13 @@ LOOK_AGAIN = 0.2
 """Seconds between two questions to a ledger that is away."""
 FORGET_AFTER = 3600.0
 """Seconds without a call after which an account that holds nothing is forgotten here."""
+SWEEP = 1000
+"""Accounts that are looked at in one step of forgetting."""
 _KINDS = range(5)
-
-
-@dataclass(slots=True, eq=False)
-class Register:
-    """What this worker was granted of one slot (`start`, Unix ms), and whether the ledger must hear of it."""
-
-    start: int
-    granted: list[int] = field(default_factory=lambda: [0] * 5)
-    dirty: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class QuotaAccount:
-    """One subject's account of a quota.
-
-    Args:
-        life: tells it from one of the same subject that was forgotten here: that one's spending stays as it is.
-        pool: units granted and not used; until: CLOCK_MONOTONIC seconds to which they may be.
-        current: the register that they are of.
-        used_at: when a call was last about it; recent, since: what calls took since then, for leases.
-        refused: what was last refused, of each kind; until `refused_until`; free: when it would not be, Unix ms.
-        used, raised: of all workers, as last heard; ends: of the slot, Unix ms.
-    """
-
-    quota: Quota
-    subject: Subject
-    key: str
-    kinds: tuple[int, ...]
-    life: str = ""
-    pool: list[int] = field(default_factory=lambda: [0] * 5)
-    until: float = 0.0
-    current: Register | None = None
-    registers: dict[int, Register] = field(default_factory=dict)
-    seq: int = 0
-    used_at: float = 0.0
-    since: float = 0.0
-    recent: list[int] = field(default_factory=lambda: [0] * 5)
-    refused: Amounts = NOTHING
-    refused_until: float = 0.0
-    free: int = 0
-    used: Amounts = NOTHING
-    raised: Amounts = NOTHING
-    ends: int = 0
-    in_flight: int = 0
-    reserved: list[int] = field(default_factory=lambda: [0] * 5)
-    bounds: tuple[int, ...] = ()
-
-    def suffices(self, amounts: Amounts, now: float) -> bool:
-        """Whether the pool has these."""
-        if self.until <= now:
-            return False
-        pool = self.pool
-        return all(pool[kind] >= amounts[kind] for kind in self.kinds)
-
-    def take(self, amounts: Amounts, now: float) -> None:
-        """These are reserved for a call, whatever the pool has."""
-        self.used_at = now
-        self.in_flight += 1
-        pool, recent = self.pool, self.recent
-        for kind in self.kinds:
-            pool[kind] -= amounts[kind]
-            recent[kind] += amounts[kind]
-            self.reserved[kind] += amounts[kind]
-
-    def overdrawn(self) -> bool:
-        """What is missing in the pool is granted to ourselves; whether anything was."""
-        found = False
-        for kind in self.kinds:
-            if self.pool[kind] < 0 and self.current is not None:
-                self.current.granted[kind] -= self.pool[kind]
-                self.pool[kind] = 0
-                self.current.dirty = found = True
-        return found
-
-    def give_back(self) -> bool:
-        """What the pool has goes back with the next question; whether there is anything."""
-        current = self.current
-        if current is None or not any(self.pool):
-            return False
-        for kind in self.kinds:
-            current.granted[kind] = max(0, current.granted[kind] - self.pool[kind])
-            self.pool[kind] = 0
-        current.dirty = True
-        return True
-
-    def period(self, now: int) -> tuple[int, ...]:
-        """As the script takes it, by boundaries that hold `now` (Unix ms)."""
-        period = self.quota.period
-        if period.rolling:
-            return (1, period.width, period.rolling)
-        if not self.bounds or not self.bounds[1] <= now < self.bounds[2]:
-            self.bounds = period.boundaries(now)
-        return (0, *self.bounds)
 
 
 Order = tuple[QuotaAccount, tuple[int, ...]]
 """Of an operator: its number, and what it adds of each kind."""
-
-
-class Reservation(NamedTuple):
-    """What a call has taken of one account, of which slot."""
-
-    account: QuotaAccount
-    amounts: Amounts
-    register: Register | None
 
 
 @dataclass(slots=True)
@@ -192,6 +95,9 @@ class QuotaAccounts:
         self._accounts: dict[tuple[str, Subject], QuotaAccount] = {}
         self._waiting: deque[_Question] = deque()
         self._dirty: dict[QuotaAccount, None] = {}
+        self._lent: dict[QuotaAccount, None] = {}
+        """Those that may hold something."""
+        self._sweep: Iterator[tuple[tuple[str, Subject], QuotaAccount]] = iter(())
         self._orders: deque[Order] = deque()
         self._sending, self.away, self._epoch = False, False, ""
         self._ahead = 0
@@ -378,6 +284,8 @@ class QuotaAccounts:
                 self._dirty[account] = None
             account.current = account.registers.setdefault(answer.slot, Register(answer.slot))
             self._forget_slots(account)
+        if any(answer.granted):
+            self._lent[account] = None
         for kind in account.kinds:
             account.current.granted[kind] += answer.granted[kind]
             account.pool[kind] += answer.granted[kind]
@@ -446,6 +354,7 @@ class QuotaAccounts:
         verdict = self._taken(charges, now, "local")
         for account, _ in charges:
             account.overdrawn()
+            self._lent[account] = None
         return verdict
 
     def _has_share(self, account: QuotaAccount, amounts: Amounts) -> bool:
@@ -499,13 +408,24 @@ class QuotaAccounts:
     def heartbeat(self) -> None:
         """Twice a second: what lies idle goes back."""
         now = monotonic()
-        for name, account in list(self._accounts.items()):
-            expired = account.until <= now
-            if (expired or now - account.used_at > IDLE) and account.give_back():
-                self._dirty[account] = None
-            if now - account.used_at > FORGET_AFTER and not (account.in_flight or account in self._dirty):
-                del self._accounts[name]
+        for account in list(self._lent):
+            if account.until <= now or now - account.used_at > IDLE:
+                if account.give_back():
+                    self._dirty[account] = None
+                if not account.in_flight:
+                    del self._lent[account]
+        self._forget_unused(now)
         self._send()
+
+    def _forget_unused(self, now: float) -> None:
+        """Forget some of those that nobody has used for long; called often, it goes round them all."""
+        some = list(islice(self._sweep, SWEEP))
+        for name, account in some:
+            in_use = account.in_flight or account in self._dirty or account in self._lent
+            if now - account.used_at > FORGET_AFTER and not in_use and self._accounts.get(name) is account:
+                del self._accounts[name]
+        if len(some) < SWEEP:
+            self._sweep = iter(list(self._accounts.items()))
 
     def _now(self) -> int:
         return int(self._clock() * 1000) + self._ahead

@@ -76,9 +76,7 @@ class UsageProcess:
             self._tell()
             if select.select([control], [], [], TELL_EVERY)[0]:
                 heard = control.recv(4096)
-                if not heard:
-                    os._exit(1)
-                if b"stop\n" in heard:
+                if not heard or b"stop\n" in heard:  # the supervisor is gone, or says so
                     break
         until = time.monotonic() + FLUSH_FOR
         for feed in self.feeds:

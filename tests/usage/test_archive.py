@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,51 +230,48 @@ def test_a_line_that_is_longer_than_any_event_costs_no_other(folder: Path) -> No
     assert archive.spoiled == 1
 
 
-def killed_at(number: int, work: Callable[[], None]) -> bool:
-    """Do it in a process that is gone at the so-manieth step that touches a file or a folder; whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def watch(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal seen
-            seen += event in ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir", "os.chmod")
-            if seen == number:
-                os._exit(9)
-
-        sys.addaudithook(watch)
+KILLED_ANYWHERE = """
+import os, shutil, sys
+from pathlib import Path
+from fastgw.usage import archive as module
+module.MERGE_AT, module.LINGER = 2, 0.0
+def work(place, number):
+    seen = 0
+    def watch(event, args):
+        nonlocal seen
+        seen += event in ("open", "os.rename", "os.remove", "os.mkdir", "os.listdir", "os.chmod")
+        if seen == number:
+            os._exit(9)
+    sys.addaudithook(watch)
+    archive = module.Archive(place)
+    files = sorted((place / "spool").glob("*.jsonl"))
+    archive.convert(files)
+    for path in files:
+        if archive.contains(path):
+            path.unlink()
+for number in range(1, 100):
+    place = Path(sys.argv[2]) / str(number)
+    shutil.copytree(sys.argv[1], place)
+    if (pid := os.fork()) == 0:
         try:
-            work()
+            work(place, number)
         finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+        break
+"""
+"""The same work again and again, each time killed one step later than before that touches a file or a folder."""
 
 
-def test_a_kill_at_any_step_that_touches_files_loses_and_doubles_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_at_any_step_that_touches_files_loses_and_doubles_nothing(folder: Path, tmp_path: Path) -> None:
     """New files, a merge, deletions and what a life before has left, all in one."""
-    monkeypatch.setattr(module, "MERGE_AT", 2)
-    monkeypatch.setattr(module, "LINGER", 0.0)
     for number in range(3):
         Archive(folder).convert([spool(folder, f"{number}", event(number), event(number + 10, "2026-02-26"))])
     parquet_path(folder, "left-by-a-kill.parquet").touch()
     spool(folder, "3", event(3), event(13, "2026-02-26"))
-    wanted = sorted(f"r{number}" for number in (0, 1, 2, 3, 10, 11, 12, 13))
-
-    def work(place: Path) -> None:
-        archive = Archive(place)
-        files = sorted((place / "spool").glob("*.jsonl"))
-        archive.convert(files)
-        for path in files:
-            if archive.contains(path):
-                path.unlink()
-
-    for number in range(1, 100):
-        place = tmp_path / f"{number}"
-        shutil.copytree(folder, place)
-        was_killed = killed_at(number, partial(work, place))
-        assert everything(place) == wanted
-        if not was_killed:
-            break
-    assert 20 < number < 99
+    (places := tmp_path / "places").mkdir()
+    subprocess.run([sys.executable, "-c", KILLED_ANYWHERE, str(folder), str(places)], check=True)
+    found = list(places.iterdir())
+    assert 20 < len(found) < 99
+    for place in found:
+        assert everything(place) == sorted(f"r{number}" for number in (0, 1, 2, 3, 10, 11, 12, 13))

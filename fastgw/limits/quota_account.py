@@ -1,0 +1,110 @@
+"""One account of a quota as one worker has it: what it was granted, and what of that is not used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fastgw.policy.limits import Subject
+from fastgw.policy.quotas import NOTHING, Amounts, Quota
+
+
+@dataclass(slots=True, eq=False)
+class Register:
+    """What this worker was granted of one slot (`start`, Unix ms), and whether the ledger must hear of it."""
+
+    start: int
+    granted: list[int] = field(default_factory=lambda: [0] * 5)
+    dirty: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class QuotaAccount:
+    """One subject's account of a quota.
+
+    Args:
+        life: tells it from one of the same subject that was forgotten here: that one's spending stays as it is.
+        pool: units granted and not used; until: CLOCK_MONOTONIC seconds to which they may be.
+        current: the register that they are of.
+        used_at: when a call was last about it; recent, since: what calls took since then, for leases.
+        refused: what was last refused, of each kind; until `refused_until`; free: when it would not be, Unix ms.
+        used, raised: of all workers, as last heard; ends: of the slot, Unix ms.
+    """
+
+    quota: Quota
+    subject: Subject
+    key: str
+    kinds: tuple[int, ...]
+    life: str = ""
+    pool: list[int] = field(default_factory=lambda: [0] * 5)
+    until: float = 0.0
+    current: Register | None = None
+    registers: dict[int, Register] = field(default_factory=dict)
+    seq: int = 0
+    used_at: float = 0.0
+    since: float = 0.0
+    recent: list[int] = field(default_factory=lambda: [0] * 5)
+    refused: Amounts = NOTHING
+    refused_until: float = 0.0
+    free: int = 0
+    used: Amounts = NOTHING
+    raised: Amounts = NOTHING
+    ends: int = 0
+    in_flight: int = 0
+    reserved: list[int] = field(default_factory=lambda: [0] * 5)
+    bounds: tuple[int, ...] = ()
+
+    def suffices(self, amounts: Amounts, now: float) -> bool:
+        """Whether the pool has these."""
+        if self.until <= now:
+            return False
+        pool = self.pool
+        return all(pool[kind] >= amounts[kind] for kind in self.kinds)
+
+    def take(self, amounts: Amounts, now: float) -> None:
+        """These are reserved for a call, whatever the pool has."""
+        self.used_at = now
+        self.in_flight += 1
+        pool, recent = self.pool, self.recent
+        for kind in self.kinds:
+            pool[kind] -= amounts[kind]
+            recent[kind] += amounts[kind]
+            self.reserved[kind] += amounts[kind]
+
+    def overdrawn(self) -> bool:
+        """What is missing in the pool is granted to ourselves; whether anything was."""
+        found = False
+        for kind in self.kinds:
+            if self.pool[kind] < 0 and self.current is not None:
+                self.current.granted[kind] -= self.pool[kind]
+                self.pool[kind] = 0
+                self.current.dirty = found = True
+        return found
+
+    def give_back(self) -> bool:
+        """What the pool has goes back with the next question; whether there is anything."""
+        current = self.current
+        if current is None or not any(self.pool):
+            return False
+        for kind in self.kinds:
+            current.granted[kind] = max(0, current.granted[kind] - self.pool[kind])
+            self.pool[kind] = 0
+        current.dirty = True
+        return True
+
+    def period(self, now: int) -> tuple[int, ...]:
+        """As the script takes it, by boundaries that hold `now` (Unix ms)."""
+        period = self.quota.period
+        if period.rolling:
+            return (1, period.width, period.rolling)
+        if not self.bounds or not self.bounds[1] <= now < self.bounds[2]:
+            self.bounds = period.boundaries(now)
+        return (0, *self.bounds)
+
+
+class Reservation(NamedTuple):
+    """What a call has taken of one account, of which slot."""
+
+    account: QuotaAccount
+    amounts: Amounts
+    register: Register | None
