@@ -121,7 +121,7 @@ class Scene:
     Args:
         server: the revision that its server speaks; how that `answers`: by `json` or by `events`.
         lists: what it lists. With resources, links in results are looked for.
-        limits, policies: of the configuration.
+        limits, policies, quotas, tools: of the configuration.
         before: usual calls that are made first.
     """
 
@@ -130,6 +130,8 @@ class Scene:
     lists: Lists = field(default_factory=lambda: TOOLS)
     limits: tuple[dict[str, Any], ...] = LIMITS
     policies: tuple[dict[str, Any], ...] = (EVERYTHING,)
+    quotas: tuple[dict[str, Any], ...] = ()
+    tools: dict[str, Any] = field(default_factory=dict)
     before: int = 0
 
     def gateway(self) -> Gateway:
@@ -142,6 +144,8 @@ class Scene:
             "agents": {"build-bot": agent},
             "policies": self.policies,
             "limits": self.limits,
+            "quotas": self.quotas,
+            "tools": self.tools,
         })  # fmt: skip
         declared = frozenset(NAMES[method] for method, items in self.lists.items() if items)
         offered = replace(catalogue("shop", self.lists), capabilities=declared)

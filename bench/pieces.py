@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +24,7 @@ from bench.catalogues import Size, offered
 from bench.counts import GUARDED
 from bench.decisions import OWN
 from bench.decisions import Scene as Limited
-from bench.faked import CALL, TEXT, Question, Scene
+from bench.faked import CALL, TEXT, TOOL, Question, Scene
 from fastgw.gateway import observers, pipeline
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect
@@ -202,6 +203,30 @@ def test_histograms(benchmark: BenchmarkFixture, played: Played) -> None:
 
 def test_usage_event(benchmark: BenchmarkFixture, played: Played) -> None:
     measure(benchmark, lambda: observers.event(played.context, played.context.access).encode())
+
+
+def test_accounting(benchmark: BenchmarkFixture) -> None:
+    """All that a priced call under a quota of calls, tokens and money pays for being accounted for: what it reserves,
+    its tokens, its cost, what is settled, its event.
+    """
+    priced = {TOOL: {"tokens": {"in": "_meta.usage.in", "out": "_meta.usage.out"}, "price": {"per_call": 0.001}}}
+    quota = {"name": "monthly", "by": ["claims.team"], "per": "month", "calls": 10**9, "tokens": 10**12, "cost": 10**6}
+    played = Played(Question(), Scene(quotas=(quota,), tools=priced))
+    context, gate = played.context, played.gateway.quotas
+    (account,) = gate.accounts
+    account.until, account.pool = inf, [10**12] * 5  # no lease is asked for meanwhile
+    (meter,) = context.arm.meters if context.arm is not None else ()
+    usage = b'{"usage":{"in":1250,"out":487}}'
+
+    def work() -> object:
+        assert gate.admit(context) is None
+        context.tokens_in, context.tokens_out = meter.tokens(lambda name: usage)
+        context.charge()
+        gate.settle(context)
+        return observers.event(context, context.access).encode()
+
+    measure(benchmark, work)
+    assert context.cost == 10**6
 
 
 _STORE = [0]

@@ -24,6 +24,10 @@ Path = tuple[str, ...]
 """Members, from the outside in, that lead to a number in a result; empty: it is not to be had."""
 
 
+Member = Callable[[str], bytes]
+"""The JSON text of a member of a result, empty where there is none."""
+
+
 class Price(NamedTuple):
     """Of a call, and of one token in and out of it, in 10**-15 of the currency."""
 
@@ -59,51 +63,71 @@ class Meter(NamedTuple):
     largest: int = 2**20
     price: Price | None = None
 
-    def tokens(self, member: Callable[[str], bytes]) -> tuple[int | None, int | None]:
-        """How many in and out; None for what the result does not say, or says so that it can not be.
-
-        Args:
-            member: the JSON text of a member of the result, empty where there is none.
-        """
-        return self._found(self.tokens_in, member), self._found(self.tokens_out, member)
-
-    def _found(self, path: Path, member: Callable[[str], bytes]) -> int | None:
-        if not path:
-            return None
-        text = member(path[0])
-        if len(text) > self.largest:
-            return None
-        if len(path) > 1:
-            try:
-                text = _opener(path[1:])(text).text
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                return None
-        number = _WHOLE.fullmatch(text.strip())
-        tokens = int(number[1]) if number is not None else MOST_TOKENS + 1
-        return tokens if tokens <= MOST_TOKENS else None
-
-
-class _Innermost(msgspec.Struct):
-    below: msgspec.Raw = msgspec.Raw(b"")
-
-    @property
-    def text(self) -> bytes:
-        return bytes(self.below)
-
-
-class _Outer(msgspec.Struct):
-    below: Any = None
-
-    @property
-    def text(self) -> bytes:
-        return self.below.text if self.below is not None else b""
+    def tokens(self, member: Member) -> tuple[int | None, int | None]:
+        """How many in and out; None for what the result does not say, or says so that it can not be."""
+        return _reader(self.tokens_in, self.tokens_out, self.largest)(member)
 
 
 @lru_cache(maxsize=512)
-def _opener(path: Path) -> Callable[[bytes], Any]:
-    """Reads an object down this path, and skips all beside it; `text` of what it gives is the JSON text found there."""
-    found = ("below", msgspec.Raw, msgspec.Raw(b""))
-    kind: Any = msgspec.defstruct("Innermost", [found], bases=(_Innermost,), rename={"below": path[-1]})
-    for step in reversed(path[:-1]):
-        kind = msgspec.defstruct("Outer", [("below", kind | None, None)], bases=(_Outer,), rename={"below": step})
+def _reader(inward: Path, outward: Path, largest: int) -> Callable[[Member], tuple[int | None, int | None]]:
+    """Looks for both numbers: where they stand in one object, which is usual, by opening that once."""
+    if inward[1:] and outward[1:] and inward[:-1] == outward[:-1] and inward[-1] != outward[-1]:
+        open_both = _opener(inward[1:-1], (inward[-1], outward[-1]))
+
+        def both(member: Member) -> tuple[int | None, int | None]:
+            found = _opened(open_both, len(inward) - 2, member(inward[0]), largest)
+            return (None, None) if found is None else (_count(found.first), _count(found.second))
+
+        return both
+    one, other = _single_reader(inward, largest), _single_reader(outward, largest)
+    return lambda member: (one(member), other(member))
+
+
+def _single_reader(path: Path, largest: int) -> Callable[[Member], int | None]:
+    if len(path) < 2:
+        return lambda member: _count(member(path[0])) if path else None
+    open_one = _opener(path[1:-1], (path[-1], ""))
+
+    def one(member: Member) -> int | None:
+        found = _opened(open_one, len(path) - 2, member(path[0]), largest)
+        return None if found is None else _count(found.first)
+
+    return one
+
+
+def _opened(opener: Callable[[bytes], Any], depth: int, text: bytes, largest: int) -> Any:
+    """The innermost object, its members `first` and `second`; None where there is none, or nobody may look."""
+    if not text or len(text) > largest:
+        return None
+    try:
+        found = opener(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    for _ in range(depth):
+        if found is None:
+            return None
+        found = found.below
+    return found
+
+
+def _opener(path: Path, names: tuple[str, str]) -> Callable[[bytes], Any]:
+    """Reads objects down this path, each the `below` of the one around it, and skips all beside it; of the innermost
+    the two members of these names.
+    """
+    members = [("first", msgspec.Raw, msgspec.Raw(b"")), ("second", msgspec.Raw, msgspec.Raw(b""))]
+    kind: Any = msgspec.defstruct("Innermost", members, rename=dict(zip(("first", "second"), names, strict=True)))
+    for step in reversed(path):
+        kind = msgspec.defstruct("Outer", [("below", kind | None, None)], rename={"below": step})
     return msgspec.json.Decoder(kind).decode
+
+
+def _count(text: bytes | msgspec.Raw) -> int | None:
+    """A whole number of tokens from JSON text; None for what is none."""
+    try:
+        number = int(bytes(text))
+    except ValueError:
+        found = _WHOLE.fullmatch(bytes(text).strip())
+        if found is None:
+            return None
+        number = int(found[1])
+    return number if 0 <= number <= MOST_TOKENS else None

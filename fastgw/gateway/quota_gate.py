@@ -98,7 +98,8 @@ class QuotaGate(AdmissionGate):
     """Holds one worker's calls to the quotas."""
 
     def __init__(self, accounts: QuotaAccounts, counters: Counters, local: LocalLedger | None = None) -> None:
-        self._accounts, self._counters, self._local = accounts, counters, local
+        self.accounts = accounts
+        self._counters, self._local = counters, local
         self._quotas: tuple[Quota, ...] = ()
         self._known: dict[tuple[str, str], tuple[Mapping[str, Claim], Sequence[tuple[Quota, Match | None]]]] = {}
         self._counted: dict[tuple[str, ...], tuple[object, Counted]] = {}
@@ -126,7 +127,7 @@ class QuotaGate(AdmissionGate):
         while True:
             await asyncio.sleep(HEARTBEAT)
             try:
-                self._accounts.heartbeat()
+                self.accounts.heartbeat()
                 if self._local is not None:
                     await self._local.sync()
             except Exception:
@@ -155,12 +156,12 @@ class QuotaGate(AdmissionGate):
                 if match.judge(arguments) is False:
                     continue
             amounts = reserve if quota.unit == 1 else quota.units(reserve)
-            charges.append((self._accounts.find(quota, read(context.principal)), amounts))
+            charges.append((self.accounts.find(quota, read(context.principal)), amounts))
         if not charges:
             return None
-        verdict = self._accounts.admit(charges)
+        verdict = self.accounts.admit(charges)
         if verdict is None:
-            return self._admit_later(context, self._accounts.ask(charges))
+            return self._admit_later(context, self.accounts.ask(charges))
         self._judge(context, verdict)
         return None
 
@@ -191,20 +192,20 @@ class QuotaGate(AdmissionGate):
             return
         context.reserved = ()
         if context.cached or not context.times_sent:
-            self._accounts.settle(taken, None)
+            self.accounts.settle(taken, None)
             return
         tokens_in, tokens_out, cost = context.tokens_in or 0, context.tokens_out or 0, context.cost or 0
         if context.outcome in UNKNOWN or context.error_code == Kind.LOST.code:
             for one in taken:
                 a, b, c, d, e = one.amounts
                 money = max(cost, e * one.account.quota.unit)
-                self._accounts.settle(
+                self.accounts.settle(
                     (one,), (a, max(b, tokens_in + tokens_out), max(c, tokens_in), max(d, tokens_out), money)
                 )
             return
         if self._estimates.learn(_key(context), (tokens_in, tokens_out, cost)):
             self._reserves.clear()
-        self._accounts.settle(taken, (1, tokens_in + tokens_out, tokens_in, tokens_out, cost))
+        self.accounts.settle(taken, (1, tokens_in + tokens_out, tokens_in, tokens_out, cost))
 
     def _reserve(self, context: RequestContext) -> Amounts:
         """What the call may use: as its tool says, else as the dearest of late; at least one unit."""
@@ -293,13 +294,13 @@ class QuotaGate(AdmissionGate):
         a, b, c, d = counts
         amounts: Amounts = a, b, c, d, -(-money // quota.unit)
         subject = order.subject[0] if len(order.subject) == 1 else order.subject
-        self._accounts.raise_by(quota, subject, order.number, amounts)
+        self.accounts.raise_by(quota, subject, order.number, amounts)
         return None
 
     async def report(self) -> dict[str, Any]:
         """How the quotas stand, fit for JSON: the fullest accounts of each, of all workers."""
-        states = await self._accounts.states(self._quotas, MOST_ACCOUNTS_SHOWN)
-        return {"quotas": [one.report() for one in states], "store": "away" if self._accounts.away else "up"}
+        states = await self.accounts.states(self._quotas, MOST_ACCOUNTS_SHOWN)
+        return {"quotas": [one.report() for one in states], "store": "away" if self.accounts.away else "up"}
 
 
 def _key(context: RequestContext) -> tuple[str, str]:

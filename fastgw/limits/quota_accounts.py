@@ -106,6 +106,9 @@ class QuotaAccounts:
         self._clock: Callable[[], float] = time
         self.on_warning: OnWarning = lambda _: None
 
+    def __iter__(self) -> Iterator[QuotaAccount]:
+        return iter(list(self._accounts.values()))
+
     def find(self, quota: Quota, subject: Subject) -> QuotaAccount:
         """The account of a subject; the quota is in force from now on."""
         account = self._accounts.get((quota.name, subject))
