@@ -16,6 +16,7 @@ import pytest
 from fastgw.usage import answers
 from fastgw.usage.answers import CannotAnswer, Row, answer, as_csv, as_json
 from fastgw.usage.archive import Archive
+from fastgw.usage.columns import LARGEST_LINE
 from fastgw.usage.questions import KEYS, METRICS, Question, question
 from tests.usage.events import line, spooled
 
@@ -241,6 +242,13 @@ def test_files_that_vanish_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(answers, "read_manifest", overtaken)
     assert ask(tmp_path, metric="calls") == [("engineering", 1)]
+
+
+def test_a_line_that_is_longer_than_any_event_costs_no_answer(tmp_path: Path) -> None:
+    path = spooled(tmp_path, [line(1)])
+    with path.open("ab") as file:
+        file.write(b"\0" * (3 * LARGEST_LINE) + b"\n" + line(2).encode() + b"\n")
+    assert ask(tmp_path, metric="calls") == [("engineering", 2)]
 
 
 def test_a_spoiled_file_is_named(tmp_path: Path) -> None:
