@@ -25,7 +25,7 @@ from bench.counts import GUARDED
 from bench.decisions import OWN
 from bench.decisions import Scene as Limited
 from bench.faked import CALL, TEXT, TOOL, Question, Scene
-from fastgw.gateway import observers, pipeline
+from fastgw.gateway import observers, pipeline, relay
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect
 from fastgw.gateway.gateway import Gateway
@@ -215,12 +215,11 @@ def test_accounting(benchmark: BenchmarkFixture) -> None:
     context, gate = played.context, played.gateway.quotas
     (account,) = gate.accounts
     account.until, account.pool = inf, [10**12] * 5  # no lease is asked for meanwhile
-    (meter,) = context.arm.meters if context.arm is not None else ()
     usage = b'{"usage":{"in":1250,"out":487}}'
 
     def work() -> object:
         assert gate.admit(context) is None
-        context.tokens_in, context.tokens_out = meter.tokens(lambda name: usage)
+        relay.count_tokens(context, lambda name: usage)
         context.charge()
         gate.settle(context)
         return observers.event(context, context.access).encode()

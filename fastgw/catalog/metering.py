@@ -6,7 +6,6 @@ Money is whole numbers: prices have at most 9 decimals, so the price of one toke
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
@@ -16,7 +15,6 @@ import msgspec
 
 MOST_TOKENS = 10**9
 """Of one call: no model takes as many, so a server that says more says nothing."""
-_WHOLE = re.compile(rb"([0-9]{1,10})(\.0+)?")
 _PER_BILLIONTH = 10**6
 """Units of a price in the smallest unit of a cost."""
 
@@ -24,8 +22,11 @@ Path = tuple[str, ...]
 """Members, from the outside in, that lead to a number in a result; empty: it is not to be had."""
 
 
-Member = Callable[[str], bytes]
+Member = Callable[[str], bytes | msgspec.Raw]
 """The JSON text of a member of a result, empty where there is none."""
+
+
+Opener = Callable[[bytes | msgspec.Raw], Any]
 
 
 class Price(NamedTuple):
@@ -37,7 +38,8 @@ class Price(NamedTuple):
 
     def cost(self, tokens_in: int, tokens_out: int) -> int:
         """Of one call, in 10**-9 of the currency."""
-        exact = self.per_call + tokens_in * self.per_token_in + tokens_out * self.per_token_out
+        per_call, per_token_in, per_token_out = self
+        exact = per_call + tokens_in * per_token_in + tokens_out * per_token_out
         return (exact + _PER_BILLIONTH // 2) // _PER_BILLIONTH
 
 
@@ -72,11 +74,17 @@ class Meter(NamedTuple):
 def _reader(inward: Path, outward: Path, largest: int) -> Callable[[Member], tuple[int | None, int | None]]:
     """Looks for both numbers: where they stand in one object, which is usual, by opening that once."""
     if inward[1:] and outward[1:] and inward[:-1] == outward[:-1] and inward[-1] != outward[-1]:
-        open_both = _opener(inward[1:-1], (inward[-1], outward[-1]))
+        open_both, outermost, between = _opener(inward[1:-1], (inward[-1], outward[-1])), inward[0], inward[1:-1]
 
         def both(member: Member) -> tuple[int | None, int | None]:
-            found = _opened(open_both, len(inward) - 2, member(inward[0]), largest)
-            return (None, None) if found is None else (_count(found.first), _count(found.second))
+            text = member(outermost)
+            found = _opened(open_both, between, text) if 0 < len(text) <= largest else None
+            if found is None:
+                return None, None
+            first, second = found.first, found.second
+            if type(first) is int and type(second) is int and 0 <= first <= MOST_TOKENS and 0 <= second <= MOST_TOKENS:
+                return first, second
+            return _count(first), _count(second)
 
         return both
     one, other = _single_reader(inward, largest), _single_reader(outward, largest)
@@ -84,50 +92,52 @@ def _reader(inward: Path, outward: Path, largest: int) -> Callable[[Member], tup
 
 
 def _single_reader(path: Path, largest: int) -> Callable[[Member], int | None]:
-    if len(path) < 2:
-        return lambda member: _count(member(path[0])) if path else None
-    open_one = _opener(path[1:-1], (path[-1], ""))
+    if not path:
+        return lambda _: None
+    open_one = _opener(path[1:-1], (path[-1], "")) if path[1:] else _open_number
 
     def one(member: Member) -> int | None:
-        found = _opened(open_one, len(path) - 2, member(path[0]), largest)
+        text = member(path[0])
+        found = _opened(open_one, path[1:-1], text) if 0 < len(text) <= largest else None
         return None if found is None else _count(found.first)
 
     return one
 
 
-def _opened(opener: Callable[[bytes], Any], depth: int, text: bytes, largest: int) -> Any:
-    """The innermost object, its members `first` and `second`; None where there is none, or nobody may look."""
-    if not text or len(text) > largest:
-        return None
+def _opened(opener: Opener, between: Path, text: bytes | msgspec.Raw) -> Any:
+    """The innermost object, its members `first` and `second`; None where there is none."""
     try:
         found = opener(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    for _ in range(depth):
+    for _ in between:
         if found is None:
             return None
         found = found.below
     return found
 
 
-def _opener(path: Path, names: tuple[str, str]) -> Callable[[bytes], Any]:
+def _opener(path: Path, names: tuple[str, str]) -> Opener:
     """Reads objects down this path, each the `below` of the one around it, and skips all beside it; of the innermost
     the two members of these names.
     """
-    members = [("first", msgspec.Raw, msgspec.Raw(b"")), ("second", msgspec.Raw, msgspec.Raw(b""))]
+    members = [("first", Any, None), ("second", Any, None)]
     kind: Any = msgspec.defstruct("Innermost", members, rename=dict(zip(("first", "second"), names, strict=True)))
     for step in reversed(path):
         kind = msgspec.defstruct("Outer", [("below", kind | None, None)], rename={"below": step})
     return msgspec.json.Decoder(kind).decode
 
 
-def _count(text: bytes | msgspec.Raw) -> int | None:
-    """A whole number of tokens from JSON text; None for what is none."""
-    try:
-        number = int(bytes(text))
-    except ValueError:
-        found = _WHOLE.fullmatch(bytes(text).strip())
-        if found is None:
-            return None
-        number = int(found[1])
-    return number if 0 <= number <= MOST_TOKENS else None
+class _Number(NamedTuple):
+    first: object
+
+
+def _open_number(text: bytes | msgspec.Raw) -> _Number:
+    return _Number(msgspec.json.decode(text))
+
+
+def _count(value: object) -> int | None:
+    """A whole number of tokens; None for what is none."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

@@ -10,6 +10,7 @@ import msgspec
 from fastgw.auth.keys import authenticate
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
+from fastgw.gateway.quota_charges import QuotaCharges
 from fastgw.policy.limits import BucketCharge
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol.headers import Fields
@@ -27,6 +28,7 @@ class Access(msgspec.Struct, frozen=True, eq=False):
         expires: Unix seconds until which its credential is good.
         event: what its usage events say of it.
         charges: by name of a tool: an arm of its route, and the buckets that its calls by that arm count in.
+        quotas: by name of a tool or prompt: what its calls reserve of quotas.
     """
 
     principal: Principal
@@ -34,6 +36,7 @@ class Access(msgspec.Struct, frozen=True, eq=False):
     expires: float
     event: str
     charges: dict[str, tuple[Arm, Sequence[BucketCharge]]] = {}
+    quotas: dict[str, QuotaCharges] = {}
 
 
 Key = tuple[str, bytes]

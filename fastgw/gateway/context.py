@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from fastgw.catalog.metering import Meter
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault
 from fastgw.gateway.access import Access
+from fastgw.gateway.quota_charges import Estimate
 from fastgw.gateway.result_cache import Flight
 from fastgw.limits.batch import AwaitedAdmission
 from fastgw.limits.quota_account import Reservation
@@ -59,14 +61,15 @@ class RequestContext(msgspec.Struct, eq=False):
         client: (address, port) of the connection; None where the server does not say.
         admission: what it asked of the limits; stands here before that is waited for.
         verdict: what the limits said; None where none speaks of it.
-        reserved: what it has taken of accounts of quotas, until it is over.
+        reserved: what it has taken of accounts of quotas, until it is over; by which estimate of what it uses.
         attempts: to have it answered by a server, in order.
         cached: its result is that of an equal call; waited: seconds that it waited for one.
         number: of the request, in its worker; `fingerprint`: as what its call is written down while it is carried.
         flight: what equal calls wait for while this one is under way; None where its results are not kept.
-        latency: seconds that it took, once it is over; of these it was not waiting for servers in `overhead`.
+        latency_us: microseconds that it took, once it is over; overhead_us: of these, not waiting for servers.
         sent: how many attempts may have reached a server, once it is over.
         tokens_in, tokens_out: as its result says; None where it does not.
+        meter: by which that was read.
         cost: in billionths of the currency, once it is over; None where nobody has given a price.
         held: bytes of its body that count against the worker's budget.
         body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
@@ -98,13 +101,14 @@ class RequestContext(msgspec.Struct, eq=False):
     waited: float = 0.0
     fingerprint: int = 0
     flight: Flight | None = None
-    latency: float = 0.0
-    overhead: float = 0.0
+    latency_us: int = 0
+    overhead_us: int = 0
     sent: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     tokens_in: int | None = None
     tokens_out: int | None = None
+    meter: Meter | None = None
     cost: int | None = None
     held: int = 0
     outcome: str = "cancelled"
@@ -115,6 +119,7 @@ class RequestContext(msgspec.Struct, eq=False):
     admission: AwaitedAdmission | None = None
     verdict: LimitVerdict | None = None
     reserved: Sequence[Reservation] = ()
+    estimate: Estimate | None = None
     task: asyncio.Task[Any] | None = None
     agent_gone: bool = False
     withdrawn: bool = False
@@ -144,23 +149,24 @@ class RequestContext(msgspec.Struct, eq=False):
         arm, last = self.arm, self.attempts[-1] if self.attempts else None
         if arm is None or not arm.targets:
             return
-        server, tool = (
-            (last.address.server, last.target.tool) if last is not None else (arm.target.server, arm.target.tool)
-        )
-        meter = arm.meter(server, tool)
+        meter = self.meter
+        if meter is None:
+            target = arm.targets[0] if last is None else last.target
+            meter = arm.meter(target.server if last is None else last.address.server, target.tool)
         if meter is not None and meter.price is not None:
-            is_free = self.cached or not self.times_sent
+            is_free = self.cached or not self.sent
             self.cost = 0 if is_free else meter.price.cost(self.tokens_in or 0, self.tokens_out or 0)
 
     def end(self, now: float) -> None:
         """It is answered, or will not be, at `now` (CLOCK_MONOTONIC seconds): what observers want to know."""
-        self.latency = waiting = now - self.started
+        waiting = now - self.started
+        self.latency_us = int(waiting * 1e6)
         if self.waited:
             waiting -= self.waited
         for attempt in self.attempts:
             waiting -= attempt.waited
             self.sent += attempt.sent
-        self.overhead = waiting if waiting > 0.0 else 0.0
+        self.overhead_us = int(waiting * 1e6) if waiting > 0.0 else 0
 
     def leave(self) -> None:
         """The agent is gone and that ends its call: what awaits on its behalf is interrupted."""

@@ -245,6 +245,7 @@ class Gateway:
         """The call is over, however it ended: the gates get back what they gave, the observers hear of it."""
         if context.flight is not None:
             self.results.settle(context.flight, context.outcome)
+        context.end(time.monotonic())
         if context.arm is not None and context.arm.meters:
             context.charge()
         for gate in self._settled_gates:
@@ -255,7 +256,7 @@ class Gateway:
         call = context.call
         if call is not None and call.session is not None and self._calls.get((call.session, call.id)) is context:
             del self._calls[call.session, call.id]
-        self.record(context)
+        self._record(context)
 
     def expire(self) -> None:
         """The worker ends before these calls do: each is answered so, rather than cut off."""
@@ -265,6 +266,9 @@ class Gateway:
     def record(self, context: RequestContext) -> None:
         """The request is over, answered or refused: let the observers know, in a moment."""
         context.end(time.monotonic())
+        self._record(context)
+
+    def _record(self, context: RequestContext) -> None:
         self._finished.append(context)
         # What waits holds its arguments: megabytes must not wait beyond the room that bodies have.
         if len(self._finished) >= OBSERVED_TOGETHER or context.bytes_in > FREE:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from fastgw.config.instance_urls import place
 from fastgw.gateway.access import Access
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
 from fastgw.telemetry.counters import Counters
-from fastgw.usage.event import amount, call_fields, quoted, to_the_second
+from fastgw.usage.event import THOUSANDTHS, amount, call_fields, to_the_second
 
 _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, names.COMPLETE))
 """Methods whose requests get an event each."""
@@ -40,7 +39,7 @@ class RequestMetrics:
         if method not in _CALLS:
             return
         server = context.attempts[-1].address.server if context.attempts else None
-        counters.call((context.tool, server, context.outcome), context.latency, context.overhead, context.sent)
+        counters.call((context.tool, server, context.outcome), context.latency_us, context.overhead_us, context.sent)
 
 
 class UsageEvents:
@@ -56,32 +55,31 @@ class UsageEvents:
 
 def event(context: RequestContext, access: Access) -> str:
     """The usage event of a request of a known agent, one line of JSON without the line break."""
-    server = instance = None
-    is_failover = "false"
+    server = url = None
+    is_failover = False
     if context.attempts:
         last = context.attempts[-1]
-        address = last.address
-        server, instance = address.server, place(address.url)
+        server, url = last.address.server, last.address.url
         if context.arm is not None and context.arm.targets:
             first = context.arm.targets[0]
-            if first.server != server or first.tool != last.target.tool:
-                is_failover = "true"
-    seconds = int(context.timestamp)
+            is_failover = first.server != server or first.tool != last.target.tool
     verdict, left = context.verdict, "null"
     if verdict is not None and verdict.refused is None and verdict.tightest is not None:
         # Whole calls like this one that are left in the tightest rate that counted it; null where none did.
         left = f"{verdict.left // (verdict.tightest.cost or 1)}"
-    error, refused_by = context.error_code, context.refused_by
+    fields = call_fields(
+        (context.method, context.tool, server, url),
+        (context.outcome, context.status, context.error_code, context.refused_by),
+        (context.sent, is_failover, context.cached),
+    )
+    seconds = int(context.timestamp)
+    millis = THOUSANDTHS[int((context.timestamp - seconds) * 1000)]
+    took, over = context.latency_us, context.overhead_us
     tokens_in, tokens_out, cost = context.tokens_in, context.tokens_out, context.cost
     return (
-        f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}'
-        f'.{int(context.timestamp * 1000) - seconds * 1000:03d}Z",'
-        f"{access.event},{call_fields(context.method, context.tool, server, instance)},"
-        f'"outcome":"{context.outcome}","statusCode":{context.status},'
-        f'"errorCode":{"null" if error is None else error},'
-        f'"refusedBy":{"null" if refused_by is None else quoted(refused_by)},'
-        f'"attempts":{context.sent},"failover":{is_failover},"cached":{"true" if context.cached else "false"},'
-        f'"latencyMs":{context.latency * 1000:.3f},"overheadMs":{context.overhead * 1000:.3f},'
+        f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}{millis}Z",'
+        f"{access.event},{fields},"
+        f'"latencyMs":{took // 1000}{THOUSANDTHS[took % 1000]},"overheadMs":{over // 1000}{THOUSANDTHS[over % 1000]},'
         f'"bytesIn":{context.bytes_in},"bytesOut":{context.bytes_out},'
         f'"tokensIn":{"null" if tokens_in is None else tokens_in},'
         f'"tokensOut":{"null" if tokens_out is None else tokens_out},'

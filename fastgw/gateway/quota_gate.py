@@ -16,15 +16,15 @@ import msgspec
 
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
-from fastgw.gateway.admission import SOON, AdmissionGate, Spawn, call_subject
+from fastgw.gateway.admission import MOST_CHARGES, SOON, AdmissionGate, Spawn, call_subject
 from fastgw.gateway.context import RequestContext
-from fastgw.limits.quota_account import Reservation
+from fastgw.gateway.quota_charges import Estimate, QuotaCharges, reserve
+from fastgw.limits.quota_account import QuotaAccount
 from fastgw.limits.quota_accounts import QuotaAccounts, QuotaVerdict
 from fastgw.limits.quota_ledger import LocalLedger
-from fastgw.policy.limits import SubjectReader, applying_rules
+from fastgw.policy.limits import applying_rules
 from fastgw.policy.match import Claim, Match
 from fastgw.policy.quotas import Amounts, Quota, QuotaState, rfc3339
-from fastgw.protocol import names
 from fastgw.snapshot.model import Snapshot
 from fastgw.telemetry.counters import Counters
 
@@ -34,12 +34,8 @@ HEARTBEAT = 0.5
 MOST_KNOWN = 20_000
 """Agents, and tools, of which it is remembered which quotas speak of them, and what their calls took lately."""
 MOST_ACCOUNTS_SHOWN = 1000
-RECENT = 300.0
-"""Seconds; the dearest call of this stretch and of the one before is what the next one reserves."""
 UNKNOWN = ("timeout", "unknown", "cancelled")
 """Outcomes after which nobody knows what a call used: it counts as what it had reserved."""
-
-Counted = list[tuple[Quota, Match | None, SubjectReader]]
 
 
 class Raise(msgspec.Struct, frozen=True, tag_field="do", tag="raise"):
@@ -66,32 +62,8 @@ class Raise(msgspec.Struct, frozen=True, tag_field="do", tag="raise"):
 _RAISE = msgspec.json.Decoder(Raise).decode
 
 
-class Estimates:
-    """The dearest recent calls of each tool: (tokens in, tokens out, money) of two stretches of `RECENT`."""
-
-    def __init__(self) -> None:
-        self._since = monotonic()
-        self._now: dict[tuple[str, str], tuple[int, int, int]] = {}
-        self._before: dict[tuple[str, str], tuple[int, int, int]] = {}
-
-    def learn(self, key: tuple[str, str], used: tuple[int, int, int]) -> bool:
-        """A call of it used this much; whether that changes what to expect of some."""
-        now, changed = monotonic(), False
-        if now - self._since > RECENT or len(self._now) >= MOST_KNOWN:
-            self._before = self._now if now - self._since < 2 * RECENT else {}
-            self._now, self._since = {}, now
-            changed = True
-        known = self._now.get(key)
-        if known is None or used[0] > known[0] or used[1] > known[1] or used[2] > known[2]:
-            a, b, c = known or (0, 0, 0)
-            self._now[key] = max(a, used[0]), max(b, used[1]), max(c, used[2])
-            changed = True
-        return changed
-
-    def largest(self, key: tuple[str, str]) -> tuple[int, int, int]:
-        """What to expect of the next one."""
-        a, b = self._now.get(key, (0, 0, 0)), self._before.get(key, (0, 0, 0))
-        return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2])
+_LOST = Kind.LOST.code
+_NOTHING = Estimate()
 
 
 class QuotaGate(AdmissionGate):
@@ -102,9 +74,9 @@ class QuotaGate(AdmissionGate):
         self._counters, self._local = counters, local
         self._quotas: tuple[Quota, ...] = ()
         self._known: dict[tuple[str, str], tuple[Mapping[str, Claim], Sequence[tuple[Quota, Match | None]]]] = {}
-        self._counted: dict[tuple[str, ...], tuple[object, Counted]] = {}
-        self._estimates = Estimates()
-        self._reserves: dict[int, tuple[Arm, Amounts]] = {}
+        self._estimates: dict[tuple[str, str], Estimate] = {}
+        self._generation = 0
+        """Grows when what calls reserve (`Access.quotas`) must be found anew."""
         self.on_warning: Callable[[str, dict[str, object]], object] = lambda *_: None
         """Called with words and a report by one worker of the deployment, when an account first reaches `warn_at` in a
         period.
@@ -113,11 +85,10 @@ class QuotaGate(AdmissionGate):
 
     def load(self, snapshot: Snapshot) -> None:
         """Go by the quotas of this snapshot. What is spent stays: accounts are known by the quota's name."""
-        self._reserves.clear()
+        self._generation += 1
         if snapshot.quotas != self._quotas:
             self._quotas = snapshot.quotas
             self._known.clear()
-            self._counted.clear()
 
     def prepare(self, spawn: Spawn) -> None:
         """Begin."""
@@ -127,7 +98,8 @@ class QuotaGate(AdmissionGate):
         while True:
             await asyncio.sleep(HEARTBEAT)
             try:
-                self.accounts.heartbeat()
+                if self.accounts.heartbeat():
+                    self._generation += 1
                 if self._local is not None:
                     await self._local.sync()
             except Exception:
@@ -143,21 +115,23 @@ class QuotaGate(AdmissionGate):
         """
         if not self._quotas:
             return None
-        counted = self._counting(context)
-        if not counted:
-            return None
-        reserve, charges = self._reserve(context), []
-        arguments = None
-        for quota, match, read in counted:
-            if match is not None:
-                if arguments is None:
-                    assert context.call is not None
-                    arguments = context.call.params.get("arguments", b"{}")
-                if match.judge(arguments) is False:
-                    continue
-            amounts = reserve if quota.unit == 1 else quota.units(reserve)
-            charges.append((self.accounts.find(quota, read(context.principal)), amounts))
+        access = context.access
+        assert access is not None
+        found = access.quotas.get(context.tool or "")
+        if (
+            found is None
+            or found.arm is not context.arm
+            or found.generation != self._generation
+            or found.largest is not found.estimate.largest
+        ):
+            found = self._charges(context)
+            self._remember(context, found)
+        charges = _counted(context, found) if found.matches else found.charges
         if not charges:
+            return None
+        context.estimate = found.estimate
+        context.reserved = taken = self.accounts.take(charges) or ()
+        if taken:
             return None
         verdict = self.accounts.admit(charges)
         if verdict is None:
@@ -187,78 +161,60 @@ class QuotaGate(AdmissionGate):
 
     def settle(self, context: RequestContext) -> None:
         """The call is over: what it did not use goes back, what it used beyond its reservation is counted."""
-        taken: Sequence[Reservation] = context.reserved
+        taken = context.reserved
         if not taken:
             return
         context.reserved = ()
-        if context.cached or not context.times_sent:
+        if context.cached or not context.sent:
             self.accounts.settle(taken, None)
             return
         tokens_in, tokens_out, cost = context.tokens_in or 0, context.tokens_out or 0, context.cost or 0
-        if context.outcome in UNKNOWN or context.error_code == Kind.LOST.code:
+        if context.outcome in UNKNOWN or context.error_code == _LOST:
             for one in taken:
-                a, b, c, d, e = one.amounts
-                money = max(cost, e * one.account.quota.unit)
+                account, (a, b, c, d, e), _ = one
+                money = max(cost, e * account.quota.unit)
                 self.accounts.settle(
                     (one,), (a, max(b, tokens_in + tokens_out), max(c, tokens_in), max(d, tokens_out), money)
                 )
             return
-        if self._estimates.learn(_key(context), (tokens_in, tokens_out, cost)):
-            self._reserves.clear()
+        assert context.estimate is not None
+        context.estimate.learn((tokens_in, tokens_out, cost), monotonic())
         self.accounts.settle(taken, (1, tokens_in + tokens_out, tokens_in, tokens_out, cost))
-
-    def _reserve(self, context: RequestContext) -> Amounts:
-        """What the call may use: as its tool says, else as the dearest of late; at least one unit."""
-        arm = context.arm
-        assert arm is not None
-        known = self._reserves.get(id(arm))
-        if known is not None and known[0] is arm:
-            return known[1]
-        if len(self._reserves) >= MOST_KNOWN:
-            self._reserves.clear()
-        found = self._reserve_of(arm, self._estimates.largest(_key(context)))
-        self._reserves[id(arm)] = arm, found
-        return found
-
-    def _reserve_of(self, arm: Arm, largest: tuple[int, int, int]) -> Amounts:
-        a, b, c = largest
-        least = max([0, *[one.price.cost(0, 0) for one in arm.meters if one.price is not None]])
-        tokens, tokens_in, tokens_out, cost = arm.reserve
-        return (
-            1,
-            max(1, a + b) if tokens is None else tokens,
-            max(1, a) if tokens_in is None else tokens_in,
-            max(1, b) if tokens_out is None else tokens_out,
-            max(1, c, least) if cost is None else max(cost, least),
-        )
 
     # -- what it counts in -------------------------------------------------------------------------------------------
 
-    def _counting(self, context: RequestContext) -> Counted:
-        call, grant, arm = context.call, context.grant, context.arm
-        assert call is not None and grant is not None and arm is not None
-        key = (
-            context.endpoint.path,
-            context.principal.agent,
-            call.method,
-            grant.route.name,
-            arm.target.server,
-            arm.target.tool,
-        )
-        claims, found = self._counted.get(key, (None, None))
-        if found is not None and claims is context.principal.claims:
-            return found
-        speaking = self._speaking(context)
+    def _charges(self, context: RequestContext) -> QuotaCharges:
+        """What the call reserves of which accounts: the same for all calls of one tool until it learns of a dearer."""
+        access, call, arm = context.access, context.call, context.arm
+        assert access is not None and call is not None and arm is not None
+        if not (speaking := self._speaking(context)):
+            return QuotaCharges(arm, self._generation, _NOTHING, (0, 0, 0), (), ())
         subject = call_subject(context, [quota.tools for quota, _ in speaking])
-        found = [
-            (quota, match, quota.subject_reader(context.endpoint.path, subject))
-            for quota, match in speaking
-            if quota.tools is None or quota.tools.take(subject)
-        ]
-        if call.method in (names.TOOLS_CALL, names.PROMPTS_GET):  # agents can write as many URIs as they like
-            if len(self._counted) >= MOST_KNOWN:
-                self._counted.clear()
-            self._counted[key] = context.principal.claims, found
+        estimate = self._estimate(arm)
+        amounts, charges, matches = reserve(arm, estimate.largest), [], []
+        for quota, match in speaking:
+            if quota.tools is None or quota.tools.take(subject):
+                read = quota.subject_reader(context.endpoint.path, subject)
+                charges.append((self.accounts.find(quota, read(context.principal)), quota.units(amounts)))
+                matches.append(match)
+        return QuotaCharges(arm, self._generation, estimate, estimate.largest, charges, matches if any(matches) else ())
+
+    def _remember(self, context: RequestContext, charges: QuotaCharges) -> None:
+        assert context.access is not None
+        if context.tool is not None:  # agents can write as many URIs as they like
+            known = context.access.quotas
+            if len(known) >= MOST_CHARGES:
+                known.clear()
+            known[context.tool] = charges
+
+    def _estimate(self, arm: Arm) -> Estimate:
+        target = arm.targets[0]
+        key = target.server, target.tool
+        found = self._estimates.get(key)
+        if found is None:
+            if len(self._estimates) >= MOST_KNOWN:
+                self._estimates.clear()
+            found = self._estimates[key] = Estimate()
         return found
 
     def _speaking(self, context: RequestContext) -> Sequence[tuple[Quota, Match | None]]:
@@ -303,7 +259,12 @@ class QuotaGate(AdmissionGate):
         return {"quotas": [one.report() for one in states], "store": "away" if self.accounts.away else "up"}
 
 
-def _key(context: RequestContext) -> tuple[str, str]:
-    assert context.arm is not None
-    target = context.arm.target
-    return target.server, target.tool
+def _counted(context: RequestContext, found: QuotaCharges) -> list[tuple[QuotaAccount, Amounts]]:
+    """Those of the accounts that count a call with these arguments."""
+    assert context.call is not None
+    arguments = context.call.params.get("arguments", b"{}")
+    return [
+        charge
+        for charge, match in zip(found.charges, found.matches, strict=True)
+        if match is None or match.judge(arguments) is not False
+    ]

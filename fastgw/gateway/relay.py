@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from math import inf
 
 from fastgw.catalog import validation
+from fastgw.catalog.metering import Member
 from fastgw.errors import Fault, Kind
 from fastgw.gateway import offers
 from fastgw.gateway.connection import ResponseWriter
@@ -49,7 +49,7 @@ async def relay(context: RequestContext, upstream: Reply, response: ResponseWrit
     if type(upstream) is QuickResult:
         context.status = 200
         if context.arm is not None and context.arm.meters:
-            _count_tokens(context, lambda name: _member_of(upstream, name))
+            count_tokens(context, upstream.member)
         answer = _answered(context, call, upstream)
         if context.flight is not None:
             _complete_flight(context, upstream)
@@ -79,17 +79,13 @@ def _answered(context: RequestContext, call: Call, found: QuickResult) -> bytes:
     return context.dialect.reply(call.id, _adapted(context, result, server))
 
 
-def _count_tokens(context: RequestContext, member: Callable[[str], bytes]) -> None:
+def count_tokens(context: RequestContext, member: Member) -> None:
+    """What the result whose members these are says of tokens."""
     attempt = context.attempts[-1]
     assert context.arm is not None
-    meter = context.arm.meter(attempt.address.server, attempt.target.tool)
+    meter = context.meter = context.arm.meter(attempt.address.server, attempt.target.tool)
     if meter is not None:
         context.tokens_in, context.tokens_out = meter.tokens(member)
-
-
-def _member_of(found: QuickResult, name: str) -> bytes:
-    """The members of such a result in which there can be numbers."""
-    return bytes(found.meta if name == "_meta" else found.structured if name == "structuredContent" else b"")
 
 
 def answer_again(context: RequestContext, kept: KeptResult) -> bytes:
@@ -142,7 +138,7 @@ async def _relay_messages(
     try:
         result = results.read(message.result or b"")
         if context.arm is not None and context.arm.meters:
-            _count_tokens(context, lambda name: result.members.get(name, b""))
+            count_tokens(context, lambda name: result.members.get(name, b""))
         if result.kind == results.COMPLETE:
             _complete(context, call, result)
         else:

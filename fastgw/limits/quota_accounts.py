@@ -115,7 +115,7 @@ class QuotaAccounts:
         if account is None:
             key = self._keys.account(quota.name, subject)
             account = self._accounts[quota.name, subject] = QuotaAccount(
-                quota, subject, key, quota.kinds, f"x{next(self._lives)}"
+                quota, subject, key, quota.kinds, f"x{next(self._lives)}", used_at=monotonic()
             )
         elif account.quota is not quota:
             if account.quota != quota:
@@ -131,6 +131,16 @@ class QuotaAccounts:
         account.kinds, account.until = quota.kinds, 0.0
 
     # -- a call ------------------------------------------------------------------------------------------------------
+
+    def take(self, charges: Charges) -> Sequence[Reservation] | None:
+        """What the call has taken where the pools suffice, which is usual; else None, and nothing was taken."""
+        now, taken = monotonic(), []
+        for account, amounts in charges:
+            if not account.suffices(amounts, now):
+                return None
+        for account, amounts in charges:
+            taken.append(account.take(amounts, now))
+        return taken
 
     def admit(self, charges: Charges) -> QuotaVerdict | None:
         """The verdict where it needs no waiting; else None, and nothing was taken."""
@@ -161,13 +171,16 @@ class QuotaAccounts:
         send = False
         for account, amounts, register in taken:
             account.in_flight -= 1
+            spent = NOTHING if actual is None else actual if account.quota.unit == 1 else account.quota.units(actual)
+            pool, over, is_current, is_short = account.pool, account.over, register is account.current, False
             for kind in account.kinds:
-                account.reserved[kind] -= amounts[kind]
-            spent = NOTHING if actual is None else account.quota.units(actual)
-            if register is account.current:
-                for kind in account.kinds:
-                    account.pool[kind] += amounts[kind] - spent[kind]
-                if account.overdrawn():
+                amount = amounts[kind]
+                over[kind] += amount
+                if is_current:
+                    left = pool[kind] = pool[kind] + amount - spent[kind]
+                    is_short = is_short or left < 0
+            if is_current:
+                if is_short and account.overdrawn():
                     self._dirty[account] = None
                     send = True
             elif register is not None:  # its period is over: nothing comes back in this one
@@ -179,9 +192,7 @@ class QuotaAccounts:
             self._send()
 
     def _taken(self, charges: Charges, now: float, how: str) -> QuotaVerdict:
-        for account, amounts in charges:
-            account.take(amounts, now)
-        return QuotaVerdict(tuple([Reservation(one, amounts, one.current) for one, amounts in charges]), how=how)
+        return QuotaVerdict(tuple([account.take(amounts, now) for account, amounts in charges]), how=how)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -256,9 +267,11 @@ class QuotaAccounts:
         if any(need):
             passed = max(1.0, now - account.since)
             for kind in account.kinds:
-                ahead[kind] = min(int(account.recent[kind] / passed), max(0, quota.amounts[kind]) // SHARE)
+                ahead[kind] = min(
+                    int((account.taken[kind] - account.before[kind]) / passed), max(0, quota.amounts[kind]) // SHARE
+                )
             if now - account.since > 1.0:
-                account.since, account.recent = now, [0] * 5
+                account.since, account.before = now, account.taken.copy()
         account.seq += 1
         told = [one for one in account.registers.values() if one.dirty or one is account.current]
         for register in told:
@@ -408,8 +421,10 @@ class QuotaAccounts:
 
     # -- now and then, operators -------------------------------------------------------------------------------------
 
-    def heartbeat(self) -> None:
-        """Twice a second: what lies idle goes back."""
+    def heartbeat(self) -> bool:
+        """Twice a second: what lies idle goes back. Whether accounts were forgotten: whoever keeps some finds them
+        anew.
+        """
         now = monotonic()
         for account in list(self._lent):
             if account.until <= now or now - account.used_at > IDLE:
@@ -417,8 +432,10 @@ class QuotaAccounts:
                     self._dirty[account] = None
                 if not account.in_flight:
                     del self._lent[account]
+        before = len(self._accounts)
         self._forget_unused(now)
         self._send()
+        return len(self._accounts) < before
 
     def _forget_unused(self, now: float) -> None:
         """Forget some of those that nobody has used for long; called often, it goes round them all."""
@@ -467,7 +484,7 @@ class QuotaAccounts:
         ]
         return QuotaState(
             quota, shown(account.subject), start, end, most, account.raised, account.used, _five(account.pool),
-            _five(account.reserved),
+            _five([taken - over for taken, over in zip(account.taken, account.over, strict=True)]),
             account.in_flight, share(account.used, most), min(ends, default=None),
         )  # fmt: skip
 

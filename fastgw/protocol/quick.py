@@ -53,6 +53,10 @@ class QuickResult(Struct, rename={"result_type": "resultType", "structured": "st
     is_error: bool | None = None
     meta: Raw = _NONE
 
+    def member(self, name: str) -> Raw:
+        """The JSON text of one of those members in which a server says what a call used; empty where there is none."""
+        return self.meta if name == "_meta" else self.structured if name == "structuredContent" else _NONE
+
     @property
     def text(self) -> bytes:
         """The result as JSON text, for the careful reader."""

@@ -47,7 +47,7 @@ def test_a_place_that_is_no_object_says_nothing(usage: bytes) -> None:
     ("number", "expected"),
     [
         (b"0", 0), (b"1250", 1250), (b"1250.0", 1250), (b" 12 ", 12),
-        (b"-1", None), (b"1.5", None), (b'"12"', None), (b"1e400", None), (b"1e3", None), (b"true", None),
+        (b"-1", None), (b"1.5", None), (b'"12"', None), (b"1e400", None), (b"1e3", 1000), (b"true", None),
         (b"null", None), (b"[1]", None), (b"%d" % MOST_TOKENS, MOST_TOKENS), (b"%d" % (MOST_TOKENS + 1), None),
         (b"9" * 400, None),
     ],

@@ -45,7 +45,7 @@ async def admin_face(latencies: Latencies) -> AsyncIterator[str]:
 def latencies() -> Latencies:
     counters = Counters()
     for seconds in (0.0015, 0.02):
-        counters.call(("search", "docs", "ok"), seconds, 0.00025, 1)
+        counters.call(("search", "docs", "ok"), int(seconds * 1e6), 250, 1)
     delta = counters.take()
     assert delta is not None
     found = Latencies()

@@ -54,7 +54,7 @@ def test_what_is_not_known_is_null_and_what_was_measured_is_not() -> None:
 
 
 def test_times_have_three_decimals() -> None:
-    found = read(latency=0.3421184, overhead=0.00021149, timestamp=1772116321.0451)
+    found = read(latency_us=342_118, overhead_us=211, timestamp=1772116321.0451)
     assert (found["latencyMs"], found["overheadMs"]) == (342.118, 0.211)
     assert found["timestamp"] == "2026-02-26T14:32:01.045Z"
 

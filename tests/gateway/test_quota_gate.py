@@ -7,7 +7,8 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from fastgw.gateway.quota_gate import Estimates, QuotaGate
+from fastgw.gateway.quota_charges import Estimate
+from fastgw.gateway.quota_gate import QuotaGate
 from fastgw.limits.quota_ledger import LocalLedger
 from fastgw.policy.quotas import Amounts, Quota
 from fastgw.telemetry.counters import Counters
@@ -70,8 +71,20 @@ def test_orders_that_are_none() -> None:
 
 
 def test_the_next_call_reserves_what_the_dearest_took() -> None:
-    estimates = Estimates()
-    for used in ((5, 1, 100), (1, 9, 50)):
-        estimates.learn(("a", "t"), used)
-    assert estimates.largest(("a", "t")) == (5, 9, 100)
-    assert estimates.largest(("a", "other")) == (0, 0, 0)
+    estimate = Estimate()
+    for used, now in (((5, 1, 100), 1000.0), ((1, 9, 50), 1001.0)):
+        estimate.learn(used, now)
+    assert estimate.largest == (5, 9, 100)
+
+
+def test_what_calls_took_long_ago_is_forgotten() -> None:
+    estimate = Estimate()
+    for used, now, largest in (
+        ((9, 9, 9), 1000.0, 9),
+        ((1, 1, 1), 1301.0, 9),  # of the stretch before
+        ((2, 2, 2), 1602.0, 2),
+        ((3, 3, 3), 9000.0, 3),
+        ((1, 1, 1), 9001.0, 3),
+    ):
+        estimate.learn(used, now)
+        assert estimate.largest == (largest,) * 3

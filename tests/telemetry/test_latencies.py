@@ -40,7 +40,7 @@ def told(counters: Counters) -> dict[CallSeries, CallTimes]:
 def called(*series: CallSeries, seconds: float = 0.01) -> dict[CallSeries, CallTimes]:
     counters = Counters()
     for one in series:
-        counters.call(one, seconds, seconds / 10, 1)
+        counters.call(one, int(seconds * 1e6), int(seconds * 1e5), 1)
     return told(counters)
 
 
@@ -80,7 +80,7 @@ def test_four_workers_of_which_one_dies_have_the_percentiles_of_all_that_was_tol
                 series = dice.choice(list(raw))
                 total = dice.lognormvariate(-4, 1.5)
                 overhead = min(total, dice.lognormvariate(-8, 1))
-                counters.call(series, total, overhead, 1)
+                counters.call(series, int(total * 1e6), int(overhead * 1e6), 1)
                 whole, over = int(total * 1e6), int(overhead * 1e6)
                 for stage, value in zip(STAGES, (whole, whole - over, over), strict=True):
                     if not dies:
@@ -214,7 +214,7 @@ for calls in range(2):  # untold: as much as four workers ever hold, were the co
     for number in range({PAIRS}):
         total = dice.lognormvariate(-3, 1.5)
         series = (f"tool-{{number % 1000}}-of-some-length", f"server-{{number // 1000}}", "ok")
-        workers[number % 4].call(series, total, total / dice.uniform(5, 50), 1)
+        workers[number % 4].call(series, int(total * 1e6), int(total * 1e6 / dice.uniform(5, 50)), 1)
 for counters in workers:
     kept.merge(counters.take().calls)
     clock[0] += 15

@@ -61,8 +61,10 @@ def test_a_claim_that_is_a_list_counts_as_its_values() -> None:
 
 
 def test_names_are_escaped() -> None:
-    found = json.loads("{" + call_fields("tools/call", 'a"\n', None, "b:1") + "}")
-    assert found == {"method": "tools/call", "tool": 'a"\n', "mcpServer": None, "instance": "b:1"}
+    found = json.loads(
+        "{" + call_fields(("tools/call", 'a"\n', None, None), ("ok", 200, None, 'x"'), (1, False, True)) + "}"
+    )
+    assert found["tool"] == 'a"\n' and found["refusedBy"] == 'x"' and found["mcpServer"] is found["instance"] is None
 
 
 def test_times_are_in_utc() -> None:
