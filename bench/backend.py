@@ -22,6 +22,8 @@ from bench.messages import LEGACY, MODERN
 PAGE = 1000
 """Tools on one page of `tools/list`."""
 TTL_MS = 3_600_000
+USAGE = b',"_meta":{"usage":{"input_tokens":212,"output_tokens":48}}'
+"""What every result says it took, for gateways that count tokens."""
 INFO = {"name": "bench-backend", "version": "1"}
 
 
@@ -68,7 +70,7 @@ class Server:
         self.names = (self.tool, *(f"{self.tool}-{number:05d}" for number in range(1, self.tools)))
         self.known = frozenset(self.names)
         complete = b',"resultType":"complete"' if self.era == "modern" else b""
-        self.tail = b"x" * self.size + b'"}],"isError":false' + complete + b"}}"
+        self.tail = b"x" * self.size + b'"}],"isError":false' + complete + USAGE + b"}}"
 
     def answer(self, headers: dict[bytes, bytes], body: bytes) -> tuple[int, bytes, bytes]:
         """Status, further header lines, body of the answer to one POST."""

@@ -18,11 +18,13 @@ WANTED = 1.15
 """CPU per call with the embedded store, of that in memory (P10)."""
 MEMORY, EMBEDDED = "gateway, store: memory", "gateway, store: embedded"
 ASKED, NONE = "gateway, store: embedded, each call asked", "gateway, no limits"
+LIMITED = replace(ON, quotas=())
+"""Quotas are in the store too, and would hide what its buckets cost."""
 SETTINGS = {
-    MEMORY: ON,
-    EMBEDDED: replace(ON, store="embedded"),
-    ASKED: replace(ON, store="embedded", limits=tuple({**limit, "exact": True} for limit in LIMITS)),
-    NONE: replace(ON, limits=()),
+    MEMORY: LIMITED,
+    EMBEDDED: replace(LIMITED, store="embedded"),
+    ASKED: replace(LIMITED, store="embedded", limits=tuple({**limit, "exact": True} for limit in LIMITS)),
+    NONE: replace(LIMITED, limits=()),
 }
 DECIDED = {MEMORY: {"memory"}, EMBEDDED: {"lease", "store"}, ASKED: {"store"}, NONE: set[str]()}
 """Who may have decided: anybody else costs less, or more, than what is meant."""

@@ -8,9 +8,11 @@ import json
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,17 @@ LIMITS: tuple[dict[str, Any], ...] = (
     {"name": "tools", "by": ["endpoint", "tool"], "rate": "20000/second"},
 )
 """More than one worker carries: every refusal would be a wrong answer."""
+QUOTAS: tuple[dict[str, Any], ...] = (
+    {"name": "monthly", "by": ["claims.team"], "per": "month", "calls": 10**12, "tokens": 10**15, "cost": 10**6},
+)
+"""Far away, likewise."""
+PRICED = {
+    "tokens": {"in": "_meta.usage.input_tokens", "out": "_meta.usage.output_tokens"},
+    "price": {"per_call": 0.000001, "per_million_tokens_in": 0.15, "per_million_tokens_out": 0.60},
+}
+"""Of the echo tool, whose results say their tokens (`bench.backend.USAGE`)."""
+ACCOUNTED = 10.0
+"""Seconds within which calls must show in the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,7 @@ class Features:
 
     Args:
         agents: how many have an API key; 0: no keys, everybody is let in.
-        limits: as in the file, none where it is empty.
+        limits, quotas: as in the file, none where it is empty. With quotas tools have a price and say their tokens.
         usage: whether a usage event is written for each call.
         validation: whether arguments are held against the tool's schema.
         further: keys of the file that are to be others.
@@ -93,19 +106,20 @@ class Features:
     agents: int = 10
     policies: bool = True
     limits: tuple[dict[str, Any], ...] = LIMITS
+    quotas: tuple[dict[str, Any], ...] = ()
     usage: bool = True
     validation: bool = False
     store: str = "memory"
     further: Mapping[str, Any] = field(default_factory=dict)
 
 
-ON, OFF = Features(), Features(0, policies=False, limits=(), usage=False)
+ON, OFF = Features(quotas=QUOTAS), Features(0, policies=False, limits=(), usage=False)
 
 
 def configuration(ports: tuple[int, int], backends: list[Behind], keys: list[str], folder: Path, on: Features) -> Any:
     """The file: one endpoint for each backend, and what is switched on.
 
-    Whatever the gateway learns to do for every call (quotas, a breaker) is added to `ON`, not behind an option:
+    Whatever the gateway learns to do for every call (a breaker, quotas) is added to `ON`, not behind an option:
     the call that counts is one with everything on.
     """
     tools = [backend.tool for backend in backends]
@@ -118,6 +132,7 @@ def configuration(ports: tuple[int, int], backends: list[Behind], keys: list[str
         "store": on.store,
         "data": str(folder / "data"),
         "limits": on.limits,
+        "quotas": on.quotas,
         "servers": {one.era: {"url": f"http://127.0.0.1:{one.port}/mcp", "era": one.era} for one in backends},
         "endpoints": endpoints,
     }
@@ -135,8 +150,9 @@ def configuration(ports: tuple[int, int], backends: list[Behind], keys: list[str
         ]
     if on.usage:
         found["usage"] = {"sinks": [f"file:{folder / 'usage.jsonl'}"]}
-    if on.validation:
-        found["tools"] = {name: {"validate": ["arguments"]} for name in tools}
+    tool = {**(PRICED if on.quotas else {}), **({"validate": ["arguments"]} if on.validation else {})}
+    if tool:
+        found["tools"] = dict.fromkeys(tools, tool)
     return {**found, **on.further}
 
 
@@ -146,7 +162,7 @@ def gateway(backends: list[Behind], folder: Path, on: Features = ON) -> Iterator
 
     Raises:
         NotStarted: it does not come up.
-        NotAsMeant: a stranger or a forbidden tool is let through, or no limit counts.
+        NotAsMeant: a stranger or a forbidden tool is let through, or no limit or quota counts.
     """
     keys = [f"fgw_bench_{secrets.token_hex(16)}" for _ in range(on.agents)]
     port, admin = free_port(), free_port()
@@ -161,6 +177,8 @@ def gateway(backends: list[Behind], folder: Path, on: Features = ON) -> Iterator
     with started(command, folder / "fastgw.log", ready) as pid:
         for target in targets:
             prove(target, on)
+        if on.quotas:
+            prove_accounted(admin)
         yield replace(running, pid=pid)
 
 
@@ -186,6 +204,25 @@ def prove(target: Target, on: Features) -> None:
     status, _, body = post(target, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
     if on.validation and b"-32602" not in body:
         raise NotAsMeant(f"{target.path}: arguments that do not fit: HTTP {status} {body[:300]!r}")
+
+
+def prove_accounted(admin: int) -> None:
+    """Show that calls have taken calls, tokens and money from the account, more than what is only held or reserved.
+
+    Raises:
+        NotAsMeant: they have not, within `ACCOUNTED`.
+    """
+    deadline = time.monotonic() + ACCOUNTED
+    accounts: list[dict[str, Any]] = []
+    while not any(all(map(_spent, account["amounts"].values())) for account in accounts):
+        if time.monotonic() > deadline:
+            raise NotAsMeant(f"calls do not show in the account: {accounts}")
+        time.sleep(0.05)
+        accounts = json.loads(page(admin, "/limits")[1])["quotas"]
+
+
+def _spent(amount: dict[str, int | str]) -> bool:
+    return Decimal(amount["used"]) > Decimal(amount["held"]) + Decimal(amount["reserved"])
 
 
 def _agent(key: str, number: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from fastgw.catalog.metering import Meter
 from fastgw.policy.match import Match, Principal
+from fastgw.policy.quotas import Amounts
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members
 from fastgw.protocol.headers import ParamHeader
 
@@ -95,7 +96,7 @@ class Arm:
         tool_error: pattern of error texts that count as `tool_error`; None: none does.
         cache: seconds for which results of its calls are kept; 0.0: none is.
         reserve: tokens, tokens in, tokens out and billionths of the currency that a call reserves in quotas; None: as
-            many as its dearest of late.
+            many as its dearest of late. See `reservation`.
         meters: of the servers whose answers are measured; none where nobody asks what they use or cost.
     """
 
@@ -117,6 +118,21 @@ class Arm:
     def target(self) -> Target:
         """Whose its calls are for limits, maintenance and `requestState`: the first, and there is one."""
         return self.targets[0]
+
+    def reservation(self, dearest: tuple[int, int, int] = (0, 0, 0)) -> Amounts:
+        """What a call reserves in quotas, money in billionths: what is written, else as much as the `dearest` calls of
+        late took (tokens in, tokens out, money); never less than one unit, or than a price for each call.
+        """
+        a, b, c = dearest
+        least = max([0, *[one.price.cost(0, 0) for one in self.meters if one.price is not None]])
+        tokens, tokens_in, tokens_out, cost = self.reserve
+        return (
+            1,
+            max(1, a + b) if tokens is None else tokens,
+            max(1, a) if tokens_in is None else tokens_in,
+            max(1, b) if tokens_out is None else tokens_out,
+            max(1, c, least) if cost is None else max(cost, least),
+        )
 
     def meter(self, server: str, tool: str) -> Meter | None:
         """That of the server that answered, or was tried last."""

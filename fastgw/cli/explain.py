@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,9 @@ def _lines(found: Trace, now: list[str] | None) -> Iterator[str]:
     yield from _targets(found)
     if now is not None:
         yield f"now: {', or '.join(now) or 'no instance is in order'}"
+    if found.quotas:
+        yield "quotas that count it:"
+    yield from (f"  {_quota(one)}" for one in found.quotas)
     if found.limits:
         yield "limits that count it:"
     yield from (f"  {_limit(one)}" for one in found.limits)
@@ -184,9 +187,33 @@ def _targets(found: Trace) -> Iterator[str]:
         yield f"validated: {', '.join(found.validates) or 'nothing'}"
 
 
+def _quota(one: Record) -> str:
+    amounts = [f"{_kind(kind)} {most}" for kind, most in one["amounts"].items()]
+    period = f"in any {_span(one['rolling'])}" if one["per"] is None else f"per {one['per']} ({one['timezone']})"
+    learned = dict.fromkeys(one["learned"], " or more, by recent calls")
+    reserves = [f"{_kind(kind)} {least}{learned.get(kind, '')}" for kind, least in one["reserves"].items()]
+    bucket = _bucket(one["by"], one["subject"])
+    words = f"{', '.join(amounts)} {period}; the call reserves {', '.join(reserves)}"
+    return f"{one['name']}{bucket}: {words}{_SHADOW if one['shadow'] else ''}"
+
+
+def _kind(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _span(seconds: float) -> str:
+    """A time as the configuration writes it, in the largest unit of which it is a whole number."""
+    units = ((86400, "d"), (3600, "h"), (60, "m"))
+    size, unit = next(((size, unit) for size, unit in units if seconds % size == 0), (1, "s"))
+    return f"{seconds / size:g}{unit}"
+
+
+def _bucket(by: Sequence[str], values: Sequence[str | None]) -> str:
+    named = [f"no {key}" if value is None else f"{key} {value}" for key, value in zip(by, values, strict=True)]
+    return f" by {', '.join(named)}" if named else ""
+
+
 def _limit(one: Record) -> str:
-    pairs = zip(one["by"], one["bucket"], strict=True)
-    values = [f"no {key}" if value is None else f"{key} {value}" for key, value in pairs]
     words = []
     if one["rate"] is not None:
         by_override = f" (override {one['override']})" if one["override"] is not None else ""
@@ -195,6 +222,5 @@ def _limit(one: Record) -> str:
             words.append(f"the call counts {one['weight']}")
     if one["in_flight"] is not None:
         words.append(f"at most {one['in_flight']} in flight")
-    bucket = f" by {', '.join(values)}" if values else ""
     figures = f": {'; '.join(words)}" if words else ""
-    return f"{one['name']}{bucket}{figures}{_SHADOW if one['shadow'] else ''}"
+    return f"{one['name']}{_bucket(one['by'], one['bucket'])}{figures}{_SHADOW if one['shadow'] else ''}"

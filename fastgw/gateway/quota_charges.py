@@ -53,17 +53,3 @@ class QuotaCharges(NamedTuple):
     largest: tuple[int, int, int]
     charges: Sequence[tuple[QuotaAccount, Amounts]]
     matches: Sequence[Match | None]
-
-
-def reserve(arm: Arm, largest: tuple[int, int, int]) -> Amounts:
-    """What a call may use: as its tool says, else as the dearest of late; at least one unit."""
-    a, b, c = largest
-    least = max([0, *[one.price.cost(0, 0) for one in arm.meters if one.price is not None]])
-    tokens, tokens_in, tokens_out, cost = arm.reserve
-    return (
-        1,
-        max(1, a + b) if tokens is None else tokens,
-        max(1, a) if tokens_in is None else tokens_in,
-        max(1, b) if tokens_out is None else tokens_out,
-        max(1, c, least) if cost is None else max(cost, least),
-    )

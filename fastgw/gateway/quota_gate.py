@@ -18,7 +18,7 @@ from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.admission import MOST_CHARGES, SOON, AdmissionGate, Spawn, call_subject
 from fastgw.gateway.context import RequestContext
-from fastgw.gateway.quota_charges import Estimate, QuotaCharges, reserve
+from fastgw.gateway.quota_charges import Estimate, QuotaCharges
 from fastgw.limits.quota_account import QuotaAccount
 from fastgw.limits.quota_accounts import QuotaAccounts, QuotaVerdict
 from fastgw.limits.quota_ledger import LocalLedger
@@ -191,7 +191,7 @@ class QuotaGate(AdmissionGate):
             return QuotaCharges(arm, self._generation, _NOTHING, (0, 0, 0), (), ())
         subject = call_subject(context, [quota.tools for quota, _ in speaking])
         estimate = self._estimate(arm)
-        amounts, charges, matches = reserve(arm, estimate.largest), [], []
+        amounts, charges, matches = arm.reservation(estimate.largest), [], []
         for quota, match in speaking:
             if quota.tools is None or quota.tools.take(subject):
                 read = quota.subject_reader(context.endpoint.path, subject)

@@ -141,9 +141,9 @@ def money_units(most: Decimal) -> tuple[int, int]:
     return units, unit
 
 
-def amount_shown(kind: int, units: int, unit: int) -> int | Decimal:
-    """An amount as people read it: money in the currency."""
-    return units if kind != COST else Decimal(units * unit) / BILLIONTH
+def amount_shown(kind: int, units: int, unit: int) -> int | str:
+    """An amount fit for JSON: money in the currency, as decimal text, never with an exponent."""
+    return units if kind != COST else format(Decimal(units * unit) / BILLIONTH, "f")
 
 
 def share(used: Sequence[int], most: Sequence[int]) -> float:
@@ -197,7 +197,7 @@ class QuotaState:
         quota = self.quota
         amounts = {
             KINDS[at]: {
-                name: _fit(amount_shown(at, value, quota.unit))
+                name: amount_shown(at, value, quota.unit)
                 for name, value in (
                     ("amount", self.most[at] - self.raised[at]),
                     ("raised", self.raised[at]),
@@ -219,11 +219,6 @@ class QuotaState:
             "share": round(self.share, 4),
             "usedUp": None if self.used_up is None else rfc3339(self.used_up),
         }
-
-
-def _fit(shown: int | Decimal) -> int | str:
-    """For JSON: money as decimal text, never with an exponent."""
-    return shown if isinstance(shown, int) else format(shown, "f")
 
 
 OnWarning = Callable[[QuotaState], object]

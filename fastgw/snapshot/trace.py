@@ -13,14 +13,15 @@ from typing import Any
 from fastgw.catalog.route import Arm, Route, Target, arm_for, arms_for
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import place
-from fastgw.config.rules import limits_of, policies_of
+from fastgw.config.rules import limits_of, policies_of, quotas_of
 from fastgw.config.schema.agents import AgentSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.errors import Fault
 from fastgw.policy.authorise import ApplyingPolicies, Policy, Rules, refused_by
-from fastgw.policy.limits import ApplyingLimits, CallSubject, applying, override_table
+from fastgw.policy.limits import ApplyingLimits, CallSubject, LimitRule, applying, applying_rules, override_table
 from fastgw.policy.match import ANONYMOUS, Claim, Principal
 from fastgw.policy.patterns import PROMPT
+from fastgw.policy.quotas import CALLS, KINDS, Amounts, Quota, amount_shown
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import DEFAULT_ENDPOINT, Learned, compile_snapshot, endpoints_of
 from fastgw.snapshot.missing import Compiled, leads_by, why_missing, why_uri_missing
@@ -79,6 +80,7 @@ class Trace:
     fixed: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
     validates: tuple[str, ...] = ()
+    quotas: tuple[Record, ...] = ()
     limits: tuple[Record, ...] = ()
 
 
@@ -179,7 +181,7 @@ class _Tracer:
         if arm is None:
             return "refused: no arm of the route takes these arguments"
         target = arm.target
-        return self._send(CallSubject(call.kind, call.name, target.server, target.tool), arguments, arm.weight)
+        return self._send(CallSubject(call.kind, call.name, target.server, target.tool), arguments, arm)
 
     def read(self) -> str:
         """The verdict on a resource."""
@@ -201,7 +203,7 @@ class _Tracer:
         if not found.seen:
             return "refused: the policies do not let this agent read it"
         subject = CallSubject("resource", uri, server, own, uris.known_as(server, own))
-        return self._send(subject, b"", readers[server].weight)
+        return self._send(subject, b"", readers[server])
 
     def _compiled(self, settings: Settings) -> tuple[Compiled, View]:
         """The endpoint for this agent alone, all that the compile had to say of it, and what the agent has."""
@@ -282,7 +284,7 @@ class _Tracer:
             "backup": server.backup,
         }
 
-    def _send(self, subject: CallSubject, arguments: bytes, weight: int) -> str:
+    def _send(self, subject: CallSubject, arguments: bytes, arm: Arm) -> str:
         """The verdict on what is allowed: sent, unless the server cannot be called at all."""
         found, target = self.found, self.found.goals[0]
         servers = [name for one in found.goals for name in (one["server"], *one["backup"])]
@@ -291,16 +293,41 @@ class _Tracer:
         if not target["instances"]:
             return f"refused: {target['server']} has no address: `command` is not active in this release"
         found.sent = True
+        found.quotas = tuple(
+            self._account(quota, subject, arm)
+            for quota, match in applying_rules(quotas_of(self.settings), self.principal, self.call.endpoint)
+            if (match is None or match.judge(arguments) is not False) and _speaks(quota, subject)
+        )
         found.limits = tuple(
-            {**self._counting(one, subject, arguments), "weight": weight, "shadow": one.limit.shadow}
+            {**self._counting(one, subject, arguments), "weight": arm.weight, "shadow": one.limit.shadow}
             for one in applying(limits_of(self.settings), self.principal, self.call.endpoint)
-            if one.counts(arguments) and (one.limit.tools is None or one.limit.tools.take(subject))
+            if one.counts(arguments) and _speaks(one.limit, subject)
         )
         return f"sent to {target['server']} as {target['name']}"
 
+    def _account(self, quota: Quota, subject: CallSubject, arm: Arm) -> Record:
+        period = quota.period
+        learned = tuple(KINDS[at] for at in quota.kinds if at != CALLS and arm.reserve[at - 1] is None)
+        return {
+            "name": quota.name,
+            "by": quota.by,
+            "subject": self._values(quota, subject),
+            "per": period.per or None,
+            "timezone": period.zone if period.per else None,
+            "rolling": period.rolling / 1000 or None,
+            "amounts": _amounts(quota, quota.amounts),
+            "reserves": _amounts(quota, quota.units(arm.reservation())),
+            "learned": learned,
+            "shadow": quota.shadow,
+        }
+
+    def _values(self, rule: LimitRule, subject: CallSubject) -> tuple[str | None, ...]:
+        """Of the rule's `by`: which bucket or account it is."""
+        found = rule.subject_reader(self.call.endpoint, subject)(self.principal)
+        return found if isinstance(found, tuple) else (found,)
+
     def _counting(self, one: ApplyingLimits, subject: CallSubject, arguments: bytes) -> Record:
         limit, table = one.limit, one.table_for(arguments)
-        bucket = limit.subject_reader(self.call.endpoint, subject)(self.principal)
         rate, at = None, None
         if limit.rate is not None:
             written = next(each for each in self.settings.limits if each.name == limit.name)
@@ -310,12 +337,21 @@ class _Tracer:
         return {
             "name": limit.name,
             "by": limit.by,
-            "bucket": bucket if isinstance(bucket, tuple) else (bucket,),
+            "bucket": self._values(limit, subject),
             "rate": rate,
             "burst": None if table.rate is None else table.rate.burst,
             "override": None if at is None else at + 1,
             "in_flight": limit.in_flight,
         }
+
+
+def _speaks(rule: LimitRule, subject: CallSubject) -> bool:
+    return rule.tools is None or rule.tools.take(subject)
+
+
+def _amounts(quota: Quota, amounts: Amounts) -> dict[str, int | str]:
+    """Those that the quota counts, by their kind."""
+    return {KINDS[at]: amount_shown(at, amounts[at], quota.unit) for at in quota.kinds}
 
 
 def _arms(route: Route, passed: Sequence[list[str]], judged: Sequence[list[str]]) -> Iterator[Record]:

@@ -312,10 +312,39 @@ def test_limits_that_count_it_are_named() -> None:
     assert "prod" in [one["name"] for one in settled.limits], "limits see arguments as they are sent"
 
 
+QUOTAS: list[dict[str, Any]] = [
+    {"name": "monthly", "by": ["claims.team", "claims.none"], "per": "month", "timezone": "Europe/Berlin", "cost": 250},
+    {"name": "others", "per": "day", "calls": 1, "match": {"agent": "else"}},
+    {"name": "exports", "per": "day", "calls": 1, "tools": ["export-*"]},
+    {"name": "prod", "by": "tool", "rolling": "24h", "calls": 9, "tokens": 80, "mode": "shadow",
+     "match": {"arguments": {"env": "prod"}}},
+    {"name": "large", "per": "hour", "tokens_in": 5, "cost": 90_000_000},
+]  # fmt: skip
+
+
+def test_quotas_that_count_it_are_named_and_what_it_reserves() -> None:
+    tools = {"x": {"reserve": {"tokens": 30}, "price": {"per_call": "0.000000025"}}}
+    found = told({"a": ["x"]}, "x", quotas=QUOTAS, tools=tools, arguments=b'{"env":"prod"}')
+    by_month = {"per": "month", "timezone": "Europe/Berlin", "rolling": None}
+    by_hour = {"per": "hour", "timezone": "UTC", "rolling": None}
+    rolling = {"per": None, "timezone": None, "rolling": 86400.0}
+    assert found.quotas == (
+        {"name": "monthly", "by": ("claims.team", "claims.none"), "subject": ("qa", None), **by_month,
+         "amounts": {"cost": "250"}, "reserves": {"cost": "0.000000025"}, "learned": ("cost",), "shadow": False},
+        {"name": "prod", "by": ("tool",), "subject": ("x",), **rolling,
+         "amounts": {"calls": 9, "tokens": 80}, "reserves": {"calls": 1, "tokens": 30}, "learned": (), "shadow": True},
+        {"name": "large", "by": (), "subject": (), **by_hour, "amounts": {"tokens_in": 5, "cost": "90000000"},
+         "reserves": {"tokens_in": 1, "cost": "0.00000003"}, "learned": ("tokens_in", "cost"), "shadow": False},
+    )  # fmt: skip
+    assert [one["name"] for one in told({"a": ["x"]}, "x", quotas=QUOTAS).quotas] == ["monthly", "large"]
+    unsure = told({"a": ["x"]}, "x", quotas=QUOTAS, arguments=b'{"env":["prod"]}')
+    assert "prod" in [one["name"] for one in unsure.quotas], "what cannot be judged counts"
+
+
 def test_a_call_that_is_not_sent_counts_nowhere() -> None:
-    assert told({"a": ["x"]}, "none", limits=LIMITS).limits == ()
-    assert told({"a": ["x"]}, "x", limits=LIMITS, policies=[]).limits == ()
-    assert told({"a": ["x"]}, "x", limits=LIMITS, a={"maintenance": "back at noon"}).limits == ()
+    for name, keys in (("none", {}), ("x", {"policies": []}), ("x", {"a": {"maintenance": "back at noon"}})):
+        found = told({"a": ["x"]}, name, limits=LIMITS, quotas=QUOTAS, **keys)
+        assert (found.quotas, found.limits) == ((), ())
 
 
 def test_the_override_that_holds_gives_the_figures() -> None:
@@ -451,11 +480,14 @@ servers:
     credential: {header: {X-Api-Key: "${env:SEKRET_KEY}"}}
     timeout: 9s
 tools:
-  go: {to: {server: a, tool: x, arguments: {q: query}}, attempt_timeout: 3s, weight: 5}
+  go: {to: {server: a, tool: x, arguments: {q: query}}, attempt_timeout: 3s, weight: 5, reserve: {cost: 0.01}}
   secret-*: {hidden: true}
 limits:
   - {name: calls, by: [agent, claims.team], rate: 100/minute, overrides: [{match: {agent: b*}, burst: 20}]}
   - {name: late, by: agent, tools: [x, go], rate: 9/hour, in_flight: 2, mode: shadow}
+quotas:
+  - {name: monthly, by: claims.team, per: month, calls: 5000, cost: 250.50}
+  - {name: new, rolling: 90m, tokens_in: 9, mode: shadow}
 """.replace("HASH", HASH)
 
 
@@ -484,6 +516,9 @@ def test_it_is_printed_for_people(file: Path, capsys: Said) -> None:
         "  instances: h.example:443, h2.example:99; credential: header",
         "  arguments renamed: q to query",
         "timeouts: total 9 s, max 600 s, attempt 3 s, idle 3 s",
+        "quotas that count it:",
+        "  monthly by claims.team qa: calls 5000, cost 250.5 per month (UTC); the call reserves calls 1, cost 0.01",
+        "  new: tokens in 9 in any 90m; the call reserves tokens in 1 or more, by recent calls (shadow: not enforced)",
         "limits that count it:",
         "  calls by agent bot, claims.team qa: 100/minute, at most 20 at once (override 1); the call counts 5",
         "  late by agent bot: 9/hour, at most 9 at once; the call counts 5; at most 2 in flight (shadow: not enforced)",
