@@ -100,7 +100,8 @@ def _merged(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         newer, older = (row, known) if row["share"] > known["share"] else (known, row)
         newer["inFlight"] += older["inFlight"]
         for kind, amount in newer["amounts"].items():
-            amount["held"] = _sum(amount["held"], older["amounts"][kind]["held"])
+            for name in ("held", "reserved"):
+                amount[name] = _sum(amount[name], older["amounts"].get(kind, amount | {name: 0})[name])
         found[key] = newer
     return sorted(found.values(), key=lambda row: -row["share"])[:MOST_ACCOUNTS_SHOWN]
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import ceil
-from time import monotonic, time
+from time import monotonic
 from typing import Annotated, Any
 
 import msgspec
@@ -154,7 +154,7 @@ class QuotaGate(AdmissionGate):
         self._counters.inc("fastgw_quota_refusals_total", quota.name, "enforce")
         if verdict.how == "deny":
             raise Fault(Kind.FULL, "A quota cannot be checked now", retry_after=SOON)
-        wait = max(SOON, ceil(verdict.free / 1000 - time()))
+        wait = max(SOON, ceil((verdict.free - self.accounts.now()) / 1000))
         at = rfc3339(verdict.free)
         data = {"quota": quota.name, "by": list(quota.by), "resetAt": at}
         raise Fault(Kind.OVER_QUOTA, f"Quota {quota.name} is used up until {at}", data=data, retry_after=wait)

@@ -5,18 +5,19 @@
 -- KEYS   1 epoch  2, 3 account and index of the first row  4, 5 of the second ...
 --        or, where a list is asked for: 2 index
 -- ARGV   1 one MessagePack array: version, worker, epoch to begin, rows, most members to list (0: none)
---          row      {period, amounts, warn, seq, told, need, ahead, raise, member, life}
+--          row      {period, amounts, warn, seq, told, need, ahead, raise, member, life, ended}
 --          period   {0, start of the slot before, of this, of the next, its end} or {1, width, length}; all in ms
 --          amounts  most of each kind; -1: not counted;  warn: share in thousandths, 0: never
 --          told     {slot, granted of each kind} ...: what this worker was granted in it so far, whatever is kept
---          life     of the account at the worker: it has a register for each
+--          life     of the account at the worker: it has a register for each;  ended: 1 where it will not be heard again
 --          raise    {} or {order, more of each kind}
 -- answer one MessagePack array: version, epoch, now, rows, members
 --          row      {status, slot, its end, when enough is free, warned, granted x5, used x5, raised x5}
 --          status   0 granted  1 not all that is needed  2 the boundaries do not hold `now`  3 an old question
 --
 -- An account is a hash of slots, named by their start: "used x5 raised x5 warned orders;worker seq granted x5;...".
--- A worker's register is replaced by one with a higher seq, so that saying it again changes nothing.
+-- A worker's register is replaced by one with a higher seq, so that saying it again changes nothing. There may be
+-- thousands: none but that of who asks is read. Each raise counts once, whichever of the slots has it.
 
 local VERSION, KINDS = 1, 5
 local EPOCH_TTL, KEPT = 86400000 * 400, 86400000 * 35 -- milliseconds
@@ -24,6 +25,7 @@ local ROOM = 10 -- times what is wanted ahead, and what is needed now, must be l
 local MOST = 2 ^ 53 - 1
 local MOST_MEMBERS = 100000
 local floor, min, max, match, gmatch = math.floor, math.min, math.max, string.match, string.gmatch
+local find, sub = string.find, string.sub
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + floor(time[2] / 1000)
@@ -39,23 +41,17 @@ if not epoch then
 end
 
 -- What is kept may have been written by a stranger.
-local function number(text) return min(MOST, tonumber(text) or 0) end
+local function number(digits) return min(MOST, tonumber(digits or 0)) end
+
+local HEAD = '^' .. string.rep('(%d+) ', 2 * KINDS + 1) .. '([%d,-]+)'
 
 local function read(text)
-  local slot = { used = {}, raised = {}, registers = {} }
-  local head, rest = match(text, '^([^;]*)(.*)$')
-  local words = {}
-  for word in gmatch(head, '%S+') do words[#words + 1] = word end
+  local words = { match(text, HEAD) }
+  local slot = { used = {}, raised = {}, warned = number(words[11]), orders = words[12] or '-' }
   for kind = 1, KINDS do
     slot.used[kind], slot.raised[kind] = number(words[kind]), number(words[kind + KINDS])
   end
-  slot.warned, slot.orders = number(words[11]), words[12] or '-'
-  for who, numbers in gmatch(rest, ';(%w+) ([%d ]+)') do
-    local register = {}
-    for word in gmatch(numbers, '%d+') do register[#register + 1] = number(word) end
-    for place = #register + 1, KINDS + 1 do register[place] = 0 end
-    slot.registers[who] = register
-  end
+  slot.registers = match(text, ';.*') or ''
   return slot
 end
 
@@ -66,14 +62,35 @@ local function digits(list)
 end
 
 local function written(slot)
-  local parts = { digits(slot.used) .. ' ' .. digits(slot.raised) .. string.format(' %d ', slot.warned) .. slot.orders }
-  for who, register in pairs(slot.registers) do parts[#parts + 1] = who .. ' ' .. digits(register) end
-  return table.concat(parts, ';')
+  return digits(slot.used) .. ' ' .. digits(slot.raised) .. string.format(' %.0f ', slot.warned) .. slot.orders .. slot.registers
+end
+
+-- The register of who asks, and where it stands; nil where it has none.
+local function register_of(slot)
+  local from, to = find(slot.registers, ';' .. worker .. ' ', 1, true)
+  if not from then return nil end
+  local numbers, register = match(slot.registers, '^[%d ]*', to + 1), {}
+  for word in gmatch(numbers, '%d+') do register[#register + 1] = number(word) end
+  for place = #register + 1, KINDS + 1 do register[place] = 0 end
+  return register, from, to + #numbers
+end
+
+local function keep_register(slot, register)
+  local _, from, to = register_of(slot)
+  local text = register and ';' .. worker .. ' ' .. digits(register) or ''
+  if from then
+    slot.registers = sub(slot.registers, 1, from - 1) .. text .. sub(slot.registers, to + 1)
+  else
+    slot.registers = slot.registers .. text
+  end
+  slot.dirty = true
 end
 
 local function slots_of(key)
   local slots, kept = {}, redis.call('HGETALL', key)
-  for at = 1, #kept, 2 do slots[tonumber(kept[at])] = read(kept[at + 1]) end
+  for at = 1, #kept, 2 do
+    if match(kept[at], '^%d+$') then slots[tonumber(kept[at])] = read(kept[at + 1]) end
+  end
   return slots
 end
 
@@ -82,16 +99,21 @@ local function slot_at(slots, start)
   return slots[start]
 end
 
-local function register(slot, seq, granted)
-  local kept = slot.registers[worker] or { 0, 0, 0, 0, 0, 0 }
-  if seq <= kept[1] then return false end
-  local new = { seq }
+local function tell(slot, seq, granted)
+  local kept, new = register_of(slot) or { 0, 0, 0, 0, 0, 0 }, { seq }
+  if seq <= kept[1] then return end
   for kind = 1, KINDS do
     slot.used[kind] = max(0, slot.used[kind] + granted[kind] - kept[kind + 1])
     new[kind + 1] = granted[kind]
   end
-  slot.registers[worker], slot.dirty = new, true
-  return true
+  keep_register(slot, new)
+end
+
+local function heeded(slots, order)
+  for _, slot in pairs(slots) do
+    if find(',' .. slot.orders .. ',', order, 1, true) then return true end
+  end
+  return false
 end
 
 -- Start and end of the slot that holds `now`, and from which start on slots count.
@@ -176,13 +198,16 @@ local function account(key, index, row)
   local start, ends, first = slot_now(period)
   if not start then return { 2, 0, now, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 } end
   local slots = slots_of(key)
-  local before = slots[start] and slots[start].registers[worker]
+  local before = slots[start] and register_of(slots[start])
   local stale = before and before[1] >= seq
   for _, told in ipairs(row[5]) do
-    register(slot_at(slots, told[1]), seq, { told[2], told[3], told[4], told[5], told[6] })
+    tell(slot_at(slots, told[1]), seq, { told[2], told[3], told[4], told[5], told[6] })
+  end
+  for _, slot in pairs(row[11] == 1 and slots or {}) do
+    if register_of(slot) then keep_register(slot, nil) end
   end
   local current = slot_at(slots, start)
-  if order[1] and not string.find(',' .. current.orders .. ',', string.format(',%.0f,', order[1]), 1, true) then
+  if order[1] and not heeded(slots, string.format(',%.0f,', order[1])) then
     current.orders, current.dirty = current.orders .. string.format(',%.0f', order[1]), true
     for kind = 1, KINDS do current.raised[kind] = current.raised[kind] + order[kind + 1] end
   end
@@ -202,13 +227,13 @@ local function account(key, index, row)
     end
   end
   if any then
-    local mine = current.registers[worker] or { seq, 0, 0, 0, 0, 0 }
+    local mine = register_of(current) or { seq, 0, 0, 0, 0, 0 }
     mine[1] = seq
     for kind = 1, KINDS do
       mine[kind + 1] = mine[kind + 1] + granted[kind]
       current.used[kind], used[kind] = current.used[kind] + granted[kind], used[kind] + granted[kind]
     end
-    current.registers[worker], current.dirty = mine, true
+    keep_register(current, mine)
   end
   local tells = 0
   if warn > 0 and not warned then

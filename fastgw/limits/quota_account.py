@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fastgw.policy.limits import Subject
-from fastgw.policy.quotas import NOTHING, Amounts, Quota
+from fastgw.policy.limits import Subject, shown
+from fastgw.policy.quotas import NOTHING, Amounts, Quota, QuotaState, forecast, share
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +30,7 @@ class QuotaAccount:
         taken: by all calls; before: of that, until `since`, for leases; over: of that, by calls that are over.
         refused: what was last refused, of each kind; until `refused_until`; free: when it would not be, Unix ms.
         used, raised: of all workers, as last heard; ends: of the slot, Unix ms.
+        ended: it was forgotten here, of which the ledger must still hear.
     """
 
     quota: Quota
@@ -54,6 +56,7 @@ class QuotaAccount:
     ends: int = 0
     in_flight: int = 0
     bounds: tuple[int, ...] = ()
+    ended: bool = False
 
     def suffices(self, amounts: Amounts, now: float) -> bool:
         """Whether the pool has these."""
@@ -64,6 +67,11 @@ class QuotaAccount:
             if pool[kind] < amounts[kind]:
                 return False
         return True
+
+    def exceeded_by(self, amounts: Amounts, workers: int = 1) -> bool:
+        """Whether, as far as was last heard, these are more than one worker's part of what is left."""
+        most, used, raised = self.quota.amounts, self.used, self.raised
+        return any((most[at] + raised[at] - used[at]) // max(1, workers) < amounts[at] for at in self.kinds)
 
     def take(self, amounts: Amounts, now: float) -> Reservation:
         """These are reserved for a call, whatever the pool has."""
@@ -109,3 +117,30 @@ class QuotaAccount:
 
 Reservation = tuple[QuotaAccount, Amounts, Register | None]
 """What a call has taken of one account, of which slot. No NamedTuple: making one costs as much as all the rest."""
+
+
+def added(some: Amounts, more: Amounts) -> Amounts:
+    """The sum of each kind."""
+    return five([a + b for a, b in zip(some, more, strict=True)])
+
+
+def five(values: Sequence[int]) -> Amounts:
+    """Amounts of so many values."""
+    a, b, c, d, e = values
+    return a, b, c, d, e
+
+
+def state_of(account: QuotaAccount, now: int) -> QuotaState:
+    """How an account stands at `now` (Unix ms), as far as was last heard."""
+    quota = account.quota
+    start = now - quota.period.rolling if quota.period.rolling else account.period(now)[2]
+    end = now + quota.period.rolling if quota.period.rolling else account.period(now)[3]
+    is_over = not quota.period.rolling and account.ends <= now
+    used, raised = (NOTHING, NOTHING) if is_over else (account.used, account.raised)
+    most = five([(a + b if a >= 0 else 0) for a, b in zip(quota.amounts, raised, strict=True)])
+    reserved = five([taken - over for taken, over in zip(account.taken, account.over, strict=True)])
+    ends = [at for kind in account.kinds if (at := forecast(used[kind], most[kind], start, end, now)) is not None]
+    return QuotaState(
+        quota, shown(account.subject), start, end, most, raised, used, five(account.pool), reserved,
+        account.in_flight, share(used, most), min(ends, default=None),
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from importlib.resources import files
@@ -20,6 +21,8 @@ QUOTA_DIGEST = sha1(QUOTA_SOURCE.encode(), usedforsecurity=False).hexdigest()
 GRANTED, SHORT, OUTSIDE, STALE = range(4)
 """`status` of an answer."""
 _FIELDS = 20
+_LATEST = 2 * 10**14
+"""Unix ms, some 6,000 years on: a store with a later one has no clock that a calendar can be asked about."""
 
 
 @dataclass(slots=True)
@@ -38,11 +41,12 @@ class AccountRow:
     ahead: Amounts = NOTHING
     order: tuple[int, ...] = ()
     life: str = ""
+    ended: int = 0
 
     def encoded(self) -> tuple[object, ...]:
         """As the script takes it."""
         numbers = self.period, self.amounts, self.warn, self.seq, self.told, self.need, self.ahead, self.order
-        return (*numbers, self.member, self.life)
+        return (*numbers, self.member, self.life, self.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,9 @@ class QuotaKeys:
         self.epoch = f"{self._start}:epoch"
 
     def account(self, quota: str, subject: Subject) -> str:
-        """The key of an account: of one length and one alphabet, whatever a claim holds."""
+        """The key of an account: of one length and one alphabet, whatever a claim holds. `quota`: its `kept_as`."""
         parts = subject if isinstance(subject, tuple) else (subject,)
-        return f"{self._start}:{sha256(msgspec.json.encode([quota, *parts])).hexdigest()[:32]}"
+        return f"{self._start}:{sha256(json.dumps([quota, *parts]).encode()).hexdigest()[:32]}"
 
     def index(self, quota: str) -> str:
         """Of the subjects that have an account of a quota."""
@@ -120,6 +124,8 @@ def decode_reply(answer: object, rows: int) -> LedgerReply:
         raise BadReply(str(wrong)) from None
     if version != QUOTA_VERSION or len(found) != rows or any(len(row) != _FIELDS or min(row) < 0 for row in found):
         raise BadReply(f"version {version}, {len(found)} rows")
+    if not 0 <= now < _LATEST:
+        raise BadReply(f"its clock says {now}")
     return LedgerReply(epoch, now, [answer_of(row) for row in found], members)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from itertools import count
 from typing import Protocol
 
-from fastgw.limits.batcher import DEADLINE, StoreAway
+from fastgw.limits.batcher import DEADLINE, MOST_GRACE, StoreAway
 from fastgw.limits.quota_script import (
     QUOTA_DIGEST,
     QUOTA_SOURCE,
@@ -20,8 +20,7 @@ from fastgw.limits.quota_script import (
 from fastgw.limits.script import BadReply
 
 GRACE = 0.05
-"""Seconds more in which an answer that is here already is read, where our own loop was late."""
-
+"""Seconds more in which an answer that is here already is read; up to `MOST_GRACE` more where our own loop was late."""
 
 CONNECT_WITHIN = 0.7
 """Seconds for the first answer on a new connection, with its greeting."""
@@ -54,14 +53,30 @@ class StoreLedger:
         argument = encode_question(rows, self._worker, f"{self._worker}-{next(self._numbers)}", most)
         script = QUOTA_DIGEST, QUOTA_SOURCE
         try:
-            async with asyncio.timeout(DEADLINE + GRACE if self._connected else CONNECT_WITHIN):
-                reply = decode_reply(await self._connection.run(script, keys, argument), len(rows))
+            seconds = DEADLINE if self._connected else CONNECT_WITHIN
+            reply = decode_reply(await _within(seconds, self._connection.run(script, keys, argument)), len(rows))
         except (TimeoutError, BadReply, StoreAway) as wrong:
             self._connected = False
             await self._connection.close()  # what it knows of servers may be wrong
             raise _away(wrong) from None
         self._connected = True
         return reply
+
+
+async def _within(seconds: float, asked: Awaitable[object]) -> object:
+    """The answer, if it comes in time; a loop that was late itself reads first what came meanwhile.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_at(due, lambda: limit.reschedule(loop.time() + GRACE + min(MOST_GRACE, loop.time() - due)))
+        try:
+            return await asked
+        finally:
+            timer.cancel()
 
 
 def _away(wrong: Exception) -> StoreAway:

@@ -127,6 +127,11 @@ class Quota(LimitRule):
         """Places in `KINDS` of what it counts."""
         return tuple(at for at, most in enumerate(self.amounts) if most >= 0)
 
+    @property
+    def kept_as(self) -> str:
+        """What its accounts are kept under: with another `by`, or another unit of money, they begin anew."""
+        return "\n".join((self.name, *self.by, *([str(self.unit)] if self.unit != 1 else ())))
+
     def units(self, amounts: Amounts) -> Amounts:
         """Amounts with money in billionths as this quota counts them, rounded up."""
         a, b, c, d, money = amounts

@@ -39,8 +39,14 @@ ACCOUNT = {
     "start": "2026-11-01T00:00:00Z",
     "end": "2026-12-01T00:00:00Z",
     "amounts": {
-        "calls": {"amount": 50000, "raised": 0, "used": 40000, "held": 7},
-        "cost": {"amount": "250.000000000", "raised": "50.000000000", "used": "99.123456789", "held": "0.500000000"},
+        "calls": {"amount": 50000, "raised": 0, "used": 40000, "held": 7, "reserved": 2},
+        "cost": {
+            "amount": "250.000000000",
+            "raised": "50.000000000",
+            "used": "99.123456789",
+            "held": "0.500000000",
+            "reserved": "0.25",
+        },
     },
     "inFlight": 2,
     "share": 0.8,
@@ -105,8 +111,9 @@ def test_how_accounts_stand_and_until_when_they_last(workers: Workers, capsys: S
 def test_what_workers_hold_is_added_up(workers: Workers, capsys: Said) -> None:
     assert main(["quota", "--admin", workers.url, "--json"]) == 0
     [account] = json.loads(capsys.readouterr().out)["quotas"]
-    assert account["amounts"]["calls"] == {"amount": 50000, "raised": 0, "used": 40000, "held": 14}
+    assert account["amounts"]["calls"] == {"amount": 50000, "raised": 0, "used": 40000, "held": 14, "reserved": 4}
     assert account["amounts"]["cost"]["held"] == "1.000000000"
+    assert account["amounts"]["cost"]["reserved"] == "0.50"
 
 
 def test_raising_reaches_the_workers_and_the_audit(workers: Workers, capsys: Said) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Self
 
+import redis
+
 from fastgw.config.schema.store import StorePlace
 from fastgw.limits.batcher import StoreAway
 from fastgw.limits.quota_accounts import QuotaAccounts, QuotaVerdict
 from fastgw.limits.quota_ledger import LocalLedger
-from fastgw.limits.quota_script import AccountRow, LedgerReply, QuotaKeys, QuotaLedger
+from fastgw.limits.quota_script import QUOTA_SOURCE, AccountRow, LedgerReply, QuotaKeys, QuotaLedger
 from fastgw.limits.quota_store import StoreLedger
 from fastgw.limits.redis_connection import RedisConnection
 from fastgw.policy.quotas import Amounts, Period, Quota, QuotaState
@@ -51,6 +53,26 @@ class WorkerView:
         return self.ledger.decide(self.name, rows, index, most)
 
 
+PLAYED = QUOTA_SOURCE.replace("local time = redis.call('TIME')\n", "").replace(
+    "time[1] * 1000 + floor(time[2] / 1000)", "tonumber(ARGV[2])"
+)
+"""The script with a clock set from outside, in its second argument: Unix ms."""
+assert "redis.call('TIME')" not in PLAYED
+
+
+class PlayedStore:
+    """A `quota_store.ScriptRunner`: the script on a real store, by a clock that a test sets."""
+
+    def __init__(self, client: redis.Redis, clock: HandClock) -> None:
+        self.client, self.clock = client, clock
+
+    async def close(self) -> None:
+        pass
+
+    async def run(self, _: tuple[str, str], keys: list[str], argument: bytes) -> object:
+        return self.client.eval(PLAYED, len(keys), *keys, argument, self.clock.now)
+
+
 class QuotaWorker:
     """One worker; it calls as the gate does."""
 
@@ -66,6 +88,11 @@ class QuotaWorker:
     @classmethod
     def of_store(cls, place: StorePlace, name: str, workers: int = 1) -> Self:
         return cls(StoreLedger(RedisConnection(place), KEYS, name), workers)
+
+    def time_went_on(self) -> None:
+        """Monotonic time, too, however little passed: what was leased or refused is so no longer."""
+        for account in self.accounts:
+            account.until = account.refused_until = 0.0
 
     def _count(self, *labels: str) -> None:
         self.counted[labels] += 1
