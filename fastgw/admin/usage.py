@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +58,8 @@ class OperatorUsage:
         except TimeoutError:
             words = f"no answer within {self._within:g} s: ask for less time, or fewer keys"
             return answer({"error": words}, 503)
+        except OSError as wrong:  # no room for its files, or for another process
+            return answer({"error": f"it cannot be asked now: {wrong}"}, 503)
         if status != 0:
             return answer({"error": text.decode("utf-8", "replace").strip()}, 409)
         headers = {"content-type": "application/json", "cache-control": "no-store"}
@@ -66,12 +70,15 @@ class OperatorUsage:
         order = msgspec.json.encode(Asked(str(self._folder), asked, self._aliases()))
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "fastgw.usage.answers")
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
-        try:
-            said, wrong = await process.communicate(order)
-        except asyncio.CancelledError:  # its time is over, or nobody waits for it any more
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.communicate()
-            raise
+        # Its files are ours to remove: killed, it would leave them.
+        with tempfile.TemporaryDirectory(prefix=f"fastgw-{os.getpid()}-", ignore_cleanup_errors=True) as spill:
+            around = {**os.environ, "TMPDIR": spill}
+            process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=around)
+            try:
+                said, wrong = await process.communicate(order)
+            except asyncio.CancelledError:  # its time is over, or nobody waits for it any more
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.communicate()
+                raise
         return process.returncode or 0, said or wrong

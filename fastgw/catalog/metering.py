@@ -15,6 +15,8 @@ import msgspec
 
 MOST_TOKENS = 10**9
 """Of one call: no model takes as many, so a server that says more says nothing."""
+MOST_COST = 10**18 - 1
+"""Of one call, in 10**-9 of the currency: what a column `Decimal(18, 9)` holds, in the archive and in ClickHouse."""
 _PER_BILLIONTH = 10**6
 """Units of a price in the smallest unit of a cost."""
 
@@ -37,10 +39,11 @@ class Price(NamedTuple):
     per_token_out: int = 0
 
     def cost(self, tokens_in: int, tokens_out: int) -> int:
-        """Of one call, in 10**-9 of the currency."""
+        """Of one call, in 10**-9 of the currency; `MOST_COST` where a server's word on tokens makes it more."""
         per_call, per_token_in, per_token_out = self
         exact = per_call + tokens_in * per_token_in + tokens_out * per_token_out
-        return (exact + _PER_BILLIONTH // 2) // _PER_BILLIONTH
+        found = (exact + _PER_BILLIONTH // 2) // _PER_BILLIONTH
+        return found if found <= MOST_COST else MOST_COST
 
 
 def price_of(per_call: Decimal, per_million_in: Decimal, per_million_out: Decimal) -> Price:

@@ -22,6 +22,8 @@ NOT_SET = "not-set-" * 8
 """Stands for variables that are not set: long enough for a secret."""
 BAR = 40
 """Letters of the longest bar of a chart."""
+WIDEST = 80
+"""Letters of a cell of a table: one long name would make every row as long."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -135,7 +137,8 @@ def _shown(args: argparse.Namespace, asked: Question, rows: Sequence[Row]) -> st
 def _cell(name: str, value: Any) -> str:
     if name == "error_rate" and value is not None:
         return f"{value * 100:.2f}%"
-    return "-" if value is None else line(text(name, value))
+    shown = "-" if value is None else line(text(name, value))
+    return shown if len(shown) <= WIDEST else f"{shown[: WIDEST - 1]}…"
 
 
 def _bars(asked: Question, rows: Sequence[Row]) -> Iterator[str]:
@@ -149,7 +152,9 @@ def _bars(asked: Question, rows: Sequence[Row]) -> Iterator[str]:
 def _put(text: str, path: Path | None) -> None:
     """To a file as it is; to a terminal without anything that would command it."""
     if path is None:
-        sys.stdout.write(plain(text) if sys.stdout.isatty() else text)
+        encoding = sys.stdout.encoding or "utf-8"  # a terminal may have fewer letters than names have
+        shown = plain(text) if sys.stdout.isatty() else text
+        sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         return
     try:
         path.write_text(text, encoding="utf-8", newline="")

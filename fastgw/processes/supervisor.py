@@ -51,6 +51,8 @@ OVER = 0.7
 """Seconds workers get on top of the drain before they are killed."""
 FLUSH_WITHIN = 1.2
 """Seconds controller and usage process get to write what they have; with `OVER` below the 2 s that are promised."""
+KILLED_WITHIN = 0.5
+"""Seconds a killed process gets to be gone: one whose disk does not answer is not before that does."""
 SAME_BURST = 0.5
 """Seconds in which a second signal is the echo of the first: a terminal and a parent both pass one on."""
 
@@ -319,8 +321,12 @@ class Supervisor:
         for one in those:
             if one.pid:
                 os.kill(one.pid, signal.SIGKILL)
-                os.waitpid(one.pid, 0)
-                one.pid = 0
+        until = time.monotonic() + KILLED_WITHIN
+        while any(one.pid for one in those) and time.monotonic() < until:
+            time.sleep(0.005)
+            self._reap()
+        for one in those:
+            one.pid = 0
 
 
 def _store(path: Path, folder: Path) -> Callable[[socket.socket], None]:

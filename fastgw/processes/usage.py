@@ -6,6 +6,7 @@ that works however badly the disk or the controller do. What it does may be kill
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -36,6 +37,8 @@ KEEP_EVERY = 2.0
 """Seconds between two looks at which spool files can be archived or deleted."""
 TELL_EVERY = 0.5
 """Seconds between two reports for the metrics."""
+LOCK = "lock"
+"""The file under `data/usage` that is locked by the usage process that works there."""
 FLUSH_FOR = 0.8
 """Seconds in which sinks get what they have not got yet, when told to stop."""
 
@@ -74,10 +77,8 @@ class UsageProcess:
         self._keeping.start()
         while True:
             self._tell()
-            if select.select([control], [], [], TELL_EVERY)[0]:
-                heard = control.recv(4096)
-                if not heard or b"stop\n" in heard:  # the supervisor is gone, or says so
-                    break
+            if _is_over(control):
+                break
         until = time.monotonic() + FLUSH_FOR
         for feed in self.feeds:
             feed.finish(until)
@@ -88,11 +89,15 @@ class UsageProcess:
     # -- the spool -------------------------------------------------------------------------------------------------
 
     def _keep_always(self) -> None:
+        last = ""
         while True:
             try:
                 self.tidy(time.time())
-            except Exception:  # whatever it is: the spool would fill the disk
-                log.exception("the usage events under data")
+                last = ""
+            except Exception as wrong:  # whatever it is: the spool would fill the disk
+                if str(wrong) != last:  # told once
+                    log.exception("the usage events under data")
+                last = str(wrong)
             time.sleep(KEEP_EVERY)
 
     def tidy(self, now: float) -> None:
@@ -128,11 +133,11 @@ class UsageProcess:
         try:
             if self._archive is None:
                 self._archive = open_archive(self.folder)
-            self._archive.convert(closed)
             day = datetime.fromtimestamp(now - self._keep, UTC).date()
             if day != self._forgotten:
                 self._archive.forget_before(day)
                 self._forgotten = day
+            self._archive.convert(closed)
         except Exception:  # whatever it is: it is tried again
             self._archive_errors += 1
             if self._archive_errors == 1:
@@ -170,6 +175,42 @@ def open_archive(folder: Path) -> Any:
     return import_module("fastgw.usage.archive").Archive(folder)
 
 
+def lock_alone(folder: Path, control: socket.socket) -> int:
+    """Wait until no usage process of another gateway works in `folder`, and keep it so: the descriptor to hold.
+
+    Two archives would each leave out what the other takes in. Whoever works there sees to the workers of both.
+    -1 where the supervisor says stop meanwhile, or is gone.
+    """
+    last = ""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as wrong:
+            is_taken = isinstance(wrong, BlockingIOError)
+            words = f"another gateway's usage process works in {folder}, for both" if is_taken else str(wrong)
+            if words != last:
+                log.warning("usage events wait: %s", words)
+            last = words
+        else:
+            return fd
+        if _is_over(control):
+            return -1
+
+
+def _is_over(control: socket.socket) -> bool:
+    """Whether, within `TELL_EVERY` seconds, the supervisor says stop, or is gone."""
+    if not select.select([control], [], [], TELL_EVERY)[0]:
+        return False
+    heard = control.recv(4096)
+    return not heard or b"stop\n" in heard
+
+
 def _nobody_writes(path: Path) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -202,4 +243,5 @@ def run(plan: Plan, link: str, control: socket.socket) -> None:
     """The whole life of a forked usage process; returns when it was told to stop."""
     child.raise_files()
     os.nice(GIVES_WAY)
-    UsageProcess(plan.usage, plan.data, status_file(link)).run(control)
+    if lock_alone(plan.data / "usage", control) >= 0:  # held until this process ends
+        UsageProcess(plan.usage, plan.data, status_file(link)).run(control)

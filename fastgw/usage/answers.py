@@ -33,7 +33,7 @@ MEMORY = "1GB"
 TRIES = 5
 """As often a question is asked where files are merged or deleted meanwhile; each time it sees other files."""
 NICE = 10
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """With one of these a spreadsheet takes a text for something to be computed: names of tools come from servers."""
 MOST = 100_000
 """Rows that the program answers with; the controller holds them in its memory."""
@@ -67,7 +67,7 @@ def answer(folder: Path, asked: Question, aliases: Mapping[str, str], to: Path |
         try:
             files = _sources(folder, asked)
             paths = [path for few in files.values() for path in few]
-            with tempfile.TemporaryDirectory(prefix="fastgw-usage-") as spill:
+            with tempfile.TemporaryDirectory(prefix=f"fastgw-{os.getpid()}-") as spill:
                 try:
                     return _ask(asked, files, values(asked, aliases), spill, to)
                 except duckdb.InvalidInputException:
@@ -79,9 +79,19 @@ def answer(folder: Path, asked: Question, aliases: Mapping[str, str], to: Path |
             raise CannotAnswer("it takes too much memory: ask about less time, or by fewer keys") from None
         except (duckdb.Error, OSError, ValueError) as failed:
             wrong = failed
-            if not isinstance(failed, FileNotFoundError) and all(path.exists() for path in paths):
+            if not isinstance(failed, FileNotFoundError) and not any(map(_is_gone, paths)):
                 break
-    raise CannotAnswer(f"{folder} cannot be read: {wrong}")
+    if (gone := next(filter(_is_gone, paths), None)) is not None:
+        raise CannotAnswer(f"{gone} is gone: put it back from a backup")
+    raise CannotAnswer(f"{folder} cannot be read: {str(wrong).partition(chr(10))[0]}")
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as wrong:
+        return isinstance(wrong, FileNotFoundError)
+    return False
 
 
 def _sources(folder: Path, asked: Question) -> dict[str, list[Path]]:
@@ -192,6 +202,18 @@ def _cell(name: str, value: Value) -> str:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else text(name, value)
 
 
+def bounded_answer(asked: Asked) -> list[Row]:
+    """At most `MOST` rows; no more are ever held.
+
+    Raises:
+        CannotAnswer: there are more, or see there.
+    """
+    rows = answer(Path(asked.folder), msgspec.structs.replace(asked.question, most=MOST + 1), asked.aliases)
+    if len(rows) > MOST:
+        raise CannotAnswer(f"more than {MOST:,} rows: ask for the top of them, or by fewer keys")
+    return rows
+
+
 def main() -> int:
     """Answer what stands on stdin; exit status 1, and words on stderr, where that cannot be done."""
     os.nice(NICE)
@@ -199,9 +221,7 @@ def main() -> int:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Asked)
     try:
-        rows = answer(Path(asked.folder), asked.question, asked.aliases)
-        if len(rows) > MOST:
-            raise CannotAnswer(f"more than {MOST:,} rows: ask for the top of them, or by fewer keys")
+        rows = bounded_answer(asked)
     except CannotAnswer as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 1

@@ -52,7 +52,7 @@ class Archive:
         clock: Unix seconds.
 
     Raises:
-        OSError: it cannot be read. msgspec.DecodeError: the manifest is none.
+        OSError: it cannot be read. BadManifest: what counts is not known, so that nothing may be changed.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -64,6 +64,8 @@ class Archive:
         self._spool: dict[str, None] = {}
         self._unnamed: dict[str, float] = {}
         """Files that do not count, and since when."""
+        self._unmergeable: set[str] = set()
+        """Files that could not be merged, for one of them is spoiled: what comes after them is."""
         self._is_unsure = True
         self._load()
 
@@ -117,6 +119,8 @@ class Archive:
         now = self._clock()
         there = {file.name for file in temp.parent.glob("*.parquet")} - named
         self._unnamed = {name: self._unnamed.get(name, now) for name in there}
+        if not manifest_path(self._folder).exists():  # there is one before there are files that it names
+            self._commit([])
         self._is_unsure = False
 
     def _commit(self, parquet: list[ParquetFile], fresh: Sequence[Path] = ()) -> None:
@@ -151,7 +155,12 @@ class Archive:
                 self._read(database, paths)
                 found = database.execute("SELECT DISTINCT day FROM batch ORDER BY day").fetchall()
                 chosen = "SELECT * EXCLUDE (day) FROM batch WHERE day = ?"
-                fresh = [self._write(database, day, chosen, day) for (day,) in found]
+                try:
+                    fresh.extend(self._write(database, day, chosen, day) for (day,) in found)
+                except (OSError, duckdb.Error):  # a disk that is full must not be made fuller by each attempt
+                    for file in fresh:
+                        parquet_path(self._folder, file.name).unlink(missing_ok=True)
+                    raise
         self._commit(self._parquet + fresh, paths)
         self.spoiled += lines - sum(file.rows for file in fresh)
 
@@ -180,13 +189,17 @@ class Archive:
 
     def _merge(self) -> None:
         """Make one file of some small ones of a day, where there are enough: one merge at a time is as many as come."""
-        chosen = _to_merge(self._parquet, datetime.fromtimestamp(self._clock() - DAY_ENDS_AFTER, UTC).date())
+        files = [file for file in self._parquet if file.name not in self._unmergeable]
+        chosen = _to_merge(files, datetime.fromtimestamp(self._clock() - DAY_ENDS_AFTER, UTC).date())
         if chosen:
             paths = [literal(parquet_path(self._folder, file.name)) for file in chosen]
-            with self._database() as database:
-                merged = self._write(
-                    database, chosen[0].day, "SELECT * FROM read_parquet(?, union_by_name = true)", paths
-                )
+            everything = "SELECT * FROM read_parquet(?, union_by_name = true)"
+            try:
+                with self._database() as database:
+                    merged = self._write(database, chosen[0].day, everything, paths)
+            except duckdb.Error:
+                self._unmergeable |= {file.name for file in chosen}
+                raise
             self._commit([*(file for file in self._parquet if file not in chosen), merged])
 
     @contextmanager

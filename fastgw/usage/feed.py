@@ -129,7 +129,11 @@ class SinkFeed:
     def _turn(self) -> bool:
         """Deliver one batch; whether there is more to do at once."""
         begun = time.time()
-        lines, moves = self._gather()
+        try:
+            lines, moves = self._gather()
+        except Exception as wrong:  # noqa: BLE001 - as in `_deliver`
+            self._failed(wrong)
+            return False
         if not lines and not moves:
             self._caught_up, self._behind = begun, False
             return False
@@ -194,7 +198,7 @@ class SinkFeed:
         self.errors += 1
         self._failures += 1
         if self._failures == 1:
-            known = isinstance(wrong, SinkDown)
+            known = isinstance(wrong, SinkDown | OSError)
             log.error("usage events wait for %s: %s", self.label, wrong, exc_info=None if known else wrong)
 
     def _pause(self) -> bool:
@@ -236,15 +240,15 @@ class SinkFeed:
     def _save(self) -> None:
         """Write down how far this feed is; files that are no more are forgotten."""
         self._saved = time.monotonic()
-        there = set(spool_files(self._spool))
-        known = {name: position for name, position in list(self.files.items()) if name in there}
-        self.files = known
-        told = {
-            "sink": self.label,
-            "offsets": {name: at.offset for name, at in known.items() if not at.done},
-            "done": [name for name, at in known.items() if at.done],
-        }
         try:
+            there = set(spool_files(self._spool))
+            known = {name: position for name, position in list(self.files.items()) if name in there}
+            self.files = known
+            told = {
+                "sink": self.label,
+                "offsets": {name: at.offset for name, at in known.items() if not at.done},
+                "done": [name for name, at in known.items() if at.done],
+            }
             self._position.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             hidden = self._position.with_suffix(".tmp")
             hidden.write_text(json.dumps(told))

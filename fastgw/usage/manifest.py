@@ -16,6 +16,10 @@ class ParquetFile(msgspec.Struct, frozen=True):
     bytes: int = 0
 
 
+class BadManifest(ValueError):
+    """What counts cannot be told: a reader would leave out events, a writer delete them. Words for an operator."""
+
+
 class Manifest(msgspec.Struct):
     """The Parquet files that count, and the names of the spool files whose events they contain."""
 
@@ -29,16 +33,22 @@ def manifest_path(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`, `data/usage`; an empty one where there is none.
+    """The manifest in `folder`, `data/usage`; an empty one where nothing has been archived.
 
     Raises:
         OSError: it cannot be read.
-        msgspec.DecodeError: it is no manifest.
+        BadManifest: it is none, or it is gone.
     """
+    path, archive = manifest_path(folder), parquet_path(folder, ".")
+    mend = f"put it back from a backup, or move {archive} away with it"
     try:
-        return msgspec.json.decode(manifest_path(folder).read_bytes(), type=Manifest)
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
+        if any(archive.glob("*.parquet")):
+            raise BadManifest(f"{path} is gone: {mend}") from None
         return Manifest()
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
+        raise BadManifest(f"{path} is damaged ({wrong}): {mend}") from None
 
 
 def parquet_path(folder: Path, name: str) -> Path:

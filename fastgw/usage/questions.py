@@ -58,7 +58,7 @@ class Question(msgspec.Struct, frozen=True):
     """What is asked: `metrics` of events from `begin` to before `end` (UTC, without a zone), for each value of `by`.
 
     `where`: (key, values that it may have; None: unknown). `top`: only so many, the greatest of the first metric.
-    `least`: only rows with so many calls.
+    `least`: only rows with so many calls. `most`: no more rows than that, whatever was typed.
     """
 
     by: tuple[str, ...]
@@ -68,6 +68,7 @@ class Question(msgspec.Struct, frozen=True):
     where: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
     top: int | None = None
     least: int = 1
+    most: int | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -141,7 +142,8 @@ def sql(asked: Question, events: str) -> str:
     outer += [f"{first} AS first_currency", f"{last} AS last_currency"]
     query += f" SELECT {', '.join(outer)} FROM {source} GROUP BY {', '.join(names) or '()'}"  # noqa: S608
     query += f" HAVING sum(calls) >= {asked.least:d}"
-    return f"{query} ORDER BY {_order(asked)}{f' LIMIT {asked.top:d}' if asked.top else ''}"
+    limits = [limit for limit in (asked.top, asked.most) if limit]
+    return f"{query} ORDER BY {_order(asked)}{f' LIMIT {min(limits):d}' if limits else ''}"
 
 
 def values(asked: Question, aliases: Mapping[str, str]) -> dict[str, object]:
@@ -159,7 +161,7 @@ def _metric(name: str) -> str:
         return "CAST(sum(errors) / nullif(sum(calls), 0) AS DECIMAL(9, 6))"
     if name in _PERCENTILES:
         # The nearest rank: the first bucket up to which there are so many.
-        first = f"min(bucket) FILTER (WHERE upto * 100 >= total * {_PERCENTILES[name]} AND bucket IS NOT NULL)"
+        first = f"min(bucket) FILTER (WHERE upto * 100 >= total * {_PERCENTILES[name]} AND timed > 0)"
         return f"CAST(pow({STEP}, {first} + 0.5) / 1000 AS DECIMAL(18, 3))"
     return f"sum({name})"
 
@@ -205,7 +207,7 @@ def _conditions(texts: Sequence[str]) -> tuple[tuple[str, tuple[str | None, ...]
     found: dict[str, list[str | None]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals:
+        if not equals or any("\ud800" <= letter <= "\udfff" for letter in value):  # bytes that are no UTF-8
             raise ValueError("where: must be key=value, such as team=payments; key=- where nothing is known")
         (name,) = _names("where", [key.replace(",", " ")], tuple(KEYS))
         found.setdefault(name, []).append(None if value == NOBODY else value)

@@ -29,6 +29,8 @@ MOST_SECONDS = 60.0
 """Size and age at which a file is closed and another begun."""
 RETRY_AFTER = 1.0
 """Seconds before a disk that has refused is tried again."""
+SILENCE = 5.0
+"""Seconds after which a disk that does not answer is told of."""
 
 SERIES: tuple[tuple[str, ...], ...] = (
     ("fastgw_usage_events_total",),
@@ -50,15 +52,16 @@ class SpoolWriter:
         self.lost = 0
         """Events that found no room."""
         self.errors = 0
-        """Times that the disk refused."""
+        """Times that the disk refused, or did not answer."""
         self._told = (0, 0, 0)
         self._folder = folder
         self._lines: list[bytes] = []
         # Bytes; each is counted by one thread alone: the loop's, the writer's.
         self._taken = self._gone = 0
         self._fd = -1
+        self._file = folder
         self._size = 0
-        self._begun = self._synced = self._again = 0.0
+        self._begun = self._synced = self._again = self._asked = 0.0
         self._is_unsynced = False
         self._number = 0
         self._closing = threading.Event()
@@ -76,6 +79,7 @@ class SpoolWriter:
 
     def counted(self) -> Iterator[tuple[tuple[str, ...], int]]:
         """What has been counted since the last time: metric with its labels, and how many."""
+        self._tell_of_silence()
         told, self._told = self._told, (self.written, self.lost, self.errors)
         return ((series, now - before) for series, now, before in zip(SERIES, self._told, told, strict=True))
 
@@ -83,7 +87,9 @@ class SpoolWriter:
         """Write what waits, within `seconds`; what is left then counts as lost."""
         self._closing.set()
         self._thread.join(seconds)
-        self.lost += len(self._lines)
+        if left := len(self._lines):
+            self.lost += left
+            log.error("%d usage events are lost: the disk has not taken them until the end", left)
 
     def _run(self) -> None:
         while not self._closing.wait(DELAY):
@@ -96,18 +102,29 @@ class SpoolWriter:
 
     def _try(self, work: Callable[[], None]) -> bool:
         """Whether the disk did it; an outage is logged once, and its end."""
+        self._asked = time.monotonic()
         try:
             work()
-        except OSError as wrong:
+        except Exception as wrong:  # noqa: BLE001 - memory may be short, too: the thread must not end
             self.errors += 1
             if not self._again:
-                log.error("usage events cannot be written, and wait: %s", wrong)
+                log.error("usage events cannot be written, and wait: %s: %s", type(wrong).__name__, wrong)
             self._again = time.monotonic() + RETRY_AFTER
             return False
+        finally:
+            self._asked = 0.0
         if self._again:
             log.warning("usage events are written again")
             self._again = 0.0
         return True
+
+    def _tell_of_silence(self) -> None:
+        """A disk that does not answer holds the thread, and raises nothing."""
+        asked = self._asked
+        if asked and not self._again and time.monotonic() - asked >= SILENCE:
+            self._again = asked
+            self.errors += 1
+            log.error("usage events wait: the disk has not answered for %g s", SILENCE)
 
     def _step(self) -> None:
         if self._lines:
@@ -120,11 +137,11 @@ class SpoolWriter:
         elif self._is_unsynced and now - self._synced >= SYNC_EVERY:
             self._synced, self._is_unsynced = now, False
             os.fsync(self._fd)
-            if not os.fstat(self._fd).st_nlink:  # somebody has made room
-                self._end_file()
 
     def _write(self) -> None:
         """Append one batch. Where the disk refuses in the middle, the file ends with the last whole line."""
+        if self._fd >= 0 and not self._file.exists():  # deleted, or moved away: nobody would read it
+            self._end_file()
         if self._fd < 0:
             self._begin_file()
         lines = self._lines[:MOST_AT_ONCE]  # the loop may append at any time: only ever take from the front
@@ -160,7 +177,7 @@ class SpoolWriter:
         fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            hidden.rename(self._folder / name)  # by this name it has never been unlocked
+            self._file = hidden.rename(self._folder / name)  # by this name it has never been unlocked
         except OSError:
             os.close(fd)
             hidden.unlink(missing_ok=True)

@@ -9,17 +9,21 @@ from pathlib import Path
 
 
 def spool_files(folder: Path) -> list[str]:
-    """Names of the files, in the order of their beginning; none where there is no folder."""
+    """Names of the files, in the order of their beginning; none where there is no folder.
+
+    Raises:
+        OSError: it cannot be read, so that nobody takes it for empty.
+    """
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(".jsonl") and name[0] != ".")  # noqa: PTH208 - thousands
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def begun_at(name: str) -> float:
     """Unix seconds at which the file of this name was begun; 0 where the name does not say."""
     digits = name.partition("-")[0]
-    return int(digits) / 1000 if digits.isdigit() else 0.0
+    return int(digits) / 1000 if digits.isdecimal() else 0.0
 
 
 @dataclass(frozen=True, slots=True)

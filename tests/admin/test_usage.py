@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from decimal import Decimal
@@ -17,6 +19,7 @@ import pytest
 
 from fastgw.admin.app import serve_admin
 from fastgw.admin.usage import OperatorUsage
+from fastgw.usage.questions import question
 from tests.admin.test_app import shown
 from tests.usage.events import line, spooled
 
@@ -76,6 +79,26 @@ def test_what_is_ended_leaves_no_process(tmp_path: Path) -> None:
     assert children.read_text(encoding="ascii").split() == []
 
 
+def test_a_question_that_is_given_up_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spooled(tmp_path / "usage", (line(number) for number in range(50_000)))
+    (spill := tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(spill))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    asked = question({"by": ["user", "tool"]}, datetime.date(2026, 10, 4))
+
+    async def main() -> None:
+        usage = OperatorUsage(tmp_path / "usage", dict, lambda: NOW)
+        asking = asyncio.create_task(usage._ask(asked))
+        while not list(spill.glob("*/*")):  # the folder of the program, in ours
+            assert not asking.done()
+            await asyncio.sleep(0.001)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    asyncio.run(main())
+    assert list(spill.iterdir()) == []
+
+
 @pytest.mark.parametrize("query", ["?by=toool", "?folder=/etc", "?month=2026-13", "?metric=", "?top=-1", "?where=x"])
 def test_what_cannot_be_asked(tmp_path: Path, query: str) -> None:
     ((status, text),) = ask(tmp_path, query)
@@ -94,6 +117,12 @@ def test_not_in_time(tmp_path: Path) -> None:
     ((status, text),) = ask(tmp_path, "", within=0.001)
     assert status == 503
     assert "within" in json.loads(text)["error"]
+
+
+def test_where_there_is_no_room_it_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    ((status, text),) = ask(tmp_path, "")
+    assert (status, "cannot be asked now" in json.loads(text)["error"]) == (503, True)
 
 
 def test_beyond_loopback_it_takes_the_token(tmp_path: Path) -> None:

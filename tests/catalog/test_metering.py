@@ -93,3 +93,10 @@ def test_costs_are_those_of_decimals() -> None:
         exact = prices[0] + prices[1] * used[0] / 10**6 + prices[2] * used[1] / 10**6
         expected = exact.quantize(Decimal("1e-9"), ROUND_HALF_UP)
         assert money(price_of(*prices).cost(*used)) == expected
+
+
+def test_a_server_that_lies_about_tokens_makes_no_cost_that_a_column_cannot_hold() -> None:
+    """`Decimal(18, 9)`: beyond it the archive would have none, and ClickHouse would refuse the whole batch."""
+    dearest = price_of(Decimal(999_999_999), Decimal(10**14), Decimal(10**14))
+    assert money(dearest.cost(MOST_TOKENS, MOST_TOKENS)) == Decimal("999999999.999999999")
+    assert money(price_of(Decimal(999_999_999), Decimal(0), Decimal(0)).cost(5, 5)) == 999_999_999

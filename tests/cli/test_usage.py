@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def test_to_files(folder: Path, capsys: Said) -> None:
     assert (folder / "it.parquet").read_bytes()[:4] == b"PAR1"
     assert typed(capsys, "-o", "none/it.csv")[0] == 1
     assert typed(capsys, "--format", "parquet", "-o", "none/it.parquet")[0] == 1
+
+
+def test_a_long_name_is_cut_and_a_terminal_of_few_letters_gets_what_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled(folder / "data" / "usage", [line(6, team="x" * 10_240), line(7, team="größe")], 3)
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["usage", "--by", "team", "--month", "2026-10", "--chart"]) == 0
+    out.seek(0)
+    lines = out.read().splitlines()
+    assert max(map(len, lines)) < 500
+    assert any(text.startswith("x" * 79 + "\\u2026 ") for text in lines)
+    assert any(text.startswith("gr\\xf6\\xdfe ") for text in lines)
 
 
 def test_nothing_there(folder: Path, capsys: Said) -> None:

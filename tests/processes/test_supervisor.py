@@ -176,7 +176,7 @@ def test_reload_applies_what_can_be_and_says_what_cannot(tmp_path: Path) -> None
         os.kill(gateway.pid, signal.SIGHUP)
         until(lambda: gateway.get()["word"] == "second")
         assert len(gateway.children()) == 4
-        assert "`workers` has changed" in gateway.log.read_text()
+        until(lambda: "`workers` has changed" in gateway.log.read_text())
 
 
 def test_a_bad_configuration_keeps_the_old_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from fastgw.config.schema.settings import SinkSettings, UsageSettings
 from fastgw.processes import usage
-from fastgw.processes.usage import UsageProcess, told_by_usage
+from fastgw.processes.usage import UsageProcess, lock_alone, told_by_usage
 from tests.e2e.ports import free_port
 
 FILE, PIPE = "file:events", "file:pipe"
@@ -93,6 +93,7 @@ def test_a_file_goes_when_it_is_archived_and_every_sink_has_it(tmp_path: Path, a
     until(lambda: (tmp_path / "events").exists() and (tmp_path / "events").read_text() == "a\nb\n")
     until(lambda: told_by_usage(running.link).get(("fastgw_usage_archive_errors_total",), 0) > 1)
     assert file.exists()
+    assert len(archive.forgotten) == 1, "which needs nothing of what is new"
     archive.fails = False
     until(lambda: not file.exists())
     assert archive.converted == [file]
@@ -168,3 +169,44 @@ def test_where_it_has_said_nothing_there_are_no_series(tmp_path: Path) -> None:
     assert found == {}
     usage.status_file(str(tmp_path / "link")).write_text("[[")
     assert told_by_usage(str(tmp_path / "link")) == {}
+
+
+def test_one_works_on_a_folder_and_another_waits_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(usage, "TELL_EVERY", 0.01)
+    ours, theirs = socket.socketpair()
+    (tmp_path / "usage").write_bytes(b"")  # a folder that cannot be had yet
+    first: list[int] = []
+    waiting = threading.Thread(target=lambda: first.append(lock_alone(tmp_path / "usage", theirs)))
+    waiting.start()
+    until(lambda: "usage events wait" in caplog.text)
+    (tmp_path / "usage").unlink()
+    waiting.join(10)
+    caplog.clear()
+    second: list[int] = []
+    waiting = threading.Thread(target=lambda: second.append(lock_alone(tmp_path / "usage", theirs)))
+    waiting.start()
+    until(lambda: "another gateway" in caplog.text)
+    ours.send(b"stop\n")
+    waiting.join(10)
+    assert second == [-1]
+    os.close(first[0])
+    os.close(lock_alone(tmp_path / "usage", theirs))
+    assert len(caplog.records) == 1, "told once"
+
+
+def test_what_goes_wrong_again_and_again_is_told_once(
+    tmp_path: Path, archive: FakeArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[float] = []
+
+    def breaks(self: UsageProcess, now: float) -> None:
+        looks.append(now)
+        raise OSError("read-only")
+
+    monkeypatch.setattr(UsageProcess, "tidy", breaks)
+    running = Running(tmp_path)
+    until(lambda: len(looks) > 2)
+    running.stop()
+    assert caplog.text.count("OSError: read-only") == 1

@@ -16,7 +16,7 @@ import pytest
 from fastgw.usage import archive as module
 from fastgw.usage.archive import LINGER, Archive
 from fastgw.usage.columns import LARGEST_LINE, literal, rows_of_lines
-from fastgw.usage.manifest import parquet_path, read_manifest
+from fastgw.usage.manifest import BadManifest, manifest_path, parquet_path, read_manifest
 
 NOON = 1_772_000_000.0  # 2026-02-25T06:13:20Z
 DAY = "2026-02-25"
@@ -275,3 +275,64 @@ def test_a_kill_at_any_step_that_touches_files_loses_and_doubles_nothing(folder:
     assert 20 < len(found) < 99
     for place in found:
         assert everything(place) == sorted(f"r{number}" for number in (0, 1, 2, 3, 10, 11, 12, 13))
+
+
+@pytest.mark.parametrize("text", [None, b"", b"\0\0", b"[]", b'{"parquet":[1]}', b"\xff", b"[" * 10_000])
+def test_without_a_manifest_nothing_is_changed_and_nobody_is_told_that_there_is_nothing(
+    folder: Path, text: bytes | None
+) -> None:
+    """Lost or spoiled: every file would be one that does not count, and be deleted."""
+    one = spool(folder, "1", event(0))
+    clock = Clock()
+    archive = Archive(folder, clock)
+    archive.convert([one])
+    one.unlink()
+    kept = manifest_path(folder).rename(folder / "kept")
+    if text is not None:
+        manifest_path(folder).write_bytes(text)
+    with pytest.raises(BadManifest, match=r"archive\.json"):
+        read_manifest(folder)
+    with pytest.raises(BadManifest):
+        Archive(folder, clock)
+    clock.now += 2 * LINGER
+    with pytest.raises(BadManifest):
+        Archive(folder, clock)
+    kept.rename(manifest_path(folder))
+    Archive(folder, clock).convert([spool(folder, "2", event(1))])
+    assert everything(folder) == names(2)
+
+
+def test_a_spoiled_file_keeps_no_other_from_being_merged(folder: Path) -> None:
+    clock = Clock()
+    archive = Archive(folder, clock)
+    for number in range(3):
+        archive.convert([spool(folder, f"{number}", event(number))])
+    lost = parquet_path(folder, read_manifest(folder).parquet[0].name)
+    lost.write_bytes(b"PAR1 no more PAR1")
+    clock.now += 86400
+    with pytest.raises(duckdb.Error, match=lost.name):
+        archive.convert([])
+    for number in range(10, 10 + module.MERGE_AT):
+        archive.convert([spool(folder, f"{number}", event(number, "2026-02-26"))])
+    assert [file.rows for file in read_manifest(folder).parquet] == [1, 1, 1, module.MERGE_AT]
+
+
+def test_a_disk_that_is_full_is_not_made_fuller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first day fits, the second does not."""
+    one = spool(folder, "1", event(0), event(1, "2026-02-26"))
+    archive = Archive(folder, Clock())
+    write = Archive._write
+
+    def full(self: Archive, database: Any, day: str, *more: Any) -> Any:
+        if day != DAY:
+            raise OSError("no space")
+        return write(self, database, day, *more)
+
+    with monkeypatch.context() as small:
+        small.setattr(Archive, "_write", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="no space"):
+                archive.convert([one])
+    assert list((folder / "archive").iterdir()) == []
+    archive.convert([one])
+    assert everything(folder) == names(2)

@@ -212,3 +212,21 @@ def test_batches_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
     stage.end(stage.feed(sink))
     assert sink.batches == [100, 100, 100]
     assert names(sink) == [str(number) for number in range(300)]
+
+
+def test_a_spool_that_cannot_be_read_for_a_while_is_not_taken_for_an_empty_one(stage: Stage) -> None:
+    stage.write(1, "a")
+    sink = Remembering()
+    made = stage.feed(sink)
+    until(lambda: names(sink) == ["a"])
+    spool = stage.folder / "spool"
+    spool.rename(stage.folder / "away")
+    spool.symlink_to(spool)  # root, too, cannot read that
+    until(lambda: made.errors >= 2)
+    made._save()
+    spool.unlink()
+    (stage.folder / "away").rename(spool)
+    stage.write(2, "b")
+    until(lambda: "b" in names(sink))
+    stage.end(made)
+    assert names(sink) == ["a", "b"]

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from fastgw.usage import answers
-from fastgw.usage.answers import CannotAnswer, Row, answer, as_csv, as_json
+from fastgw.usage.answers import Asked, CannotAnswer, Row, answer, as_csv, as_json, bounded_answer
 from fastgw.usage.archive import Archive
 from fastgw.usage.columns import LARGEST_LINE
 from fastgw.usage.questions import KEYS, METRICS, Question, question
@@ -58,6 +58,7 @@ def test_periods(parameters: Parameters, begin: str, end: str) -> None:
         ({"metric": ["price"]}, "there are calls, errors"),
         ({"where": ["team"]}, "key=value"),
         ({"where": ["1=1 OR team=x"]}, "there is no '1'"),
+        ({"where": ["team=\udcff"]}, "key=value"),
         ({"month": ["2026-13"]}, "a day as"),
         ({"month": ["2026-1"]}, "month must be"),
         ({"month": ["last", "this"]}, "twice"),
@@ -173,6 +174,14 @@ def test_without_a_key_it_is_one_row(tmp_path: Path) -> None:
     assert answer(tmp_path / "none", asked, {}) == []
 
 
+def test_percentiles_of_no_latency_are_unknown(tmp_path: Path) -> None:
+    spooled(tmp_path, [line(1, team="a", latencyMs=None), line(2, team="b", latencyMs=None), line(3, team="b")])
+    rows = ask(tmp_path, metric="calls,p50,p99")
+    assert rows[0][:2] == ("b", 2)
+    assert all(abs(Decimal(str(found)) - Decimal("342.118")) < 2 for found in rows[0][2:])
+    assert rows[1] == ("a", 1, None, None)
+
+
 def test_order_and_top(tmp_path: Path) -> None:
     spooled(
         tmp_path, [line(n, cost, team=team) for n, (team, cost) in enumerate((("a", "1"), ("b", "2"), ("c", "null")))]
@@ -180,6 +189,27 @@ def test_order_and_top(tmp_path: Path) -> None:
     assert [row[0] for row in ask(tmp_path, metric="cost")] == ["b", "a", "c"]
     assert [row[0] for row in ask(tmp_path, metric="cost", top="1")] == ["b"]
     assert ask(tmp_path, by="day", metric="cost") == [("2026-10-03", Decimal(3))]
+
+
+def test_the_program_holds_no_more_rows_than_it_may_answer_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def look(*asked: Any) -> list[Row]:
+        rows = answer(*asked)
+        held.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(answers, "MOST", 3)
+    monkeypatch.setattr(answers, "answer", look)
+    asked = Asked(str(tmp_path), question({"by": ["team"]}, TODAY), {})
+    spooled(tmp_path, [line(number, team=f"t{number}") for number in range(3)], 1)
+    assert len(bounded_answer(asked)) == 3
+    spooled(tmp_path, [line(number, team=f"t{number}") for number in range(3, 50)], 2)
+    with pytest.raises(CannotAnswer, match="more than 3 rows"):
+        bounded_answer(asked)
+    assert held == [3, 4]
 
 
 def test_of_rows_with_enough_calls_alone(tmp_path: Path) -> None:
@@ -259,6 +289,29 @@ def test_a_spoiled_file_is_named(tmp_path: Path) -> None:
         ask(tmp_path)
 
 
+def test_what_may_not_be_read_is_no_answer(tmp_path: Path) -> None:
+    """Somebody who may not look into the spool is not told that there was nothing."""
+    (tmp_path / "spool").symlink_to(tmp_path / "spool")  # root, too, cannot read that
+    with pytest.raises(CannotAnswer, match="spool"):
+        ask(tmp_path)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    Archive(tmp_path).convert([path := spooled(tmp_path, [line(1)])])
+    path.unlink()
+    (file,) = (tmp_path / "archive").glob("*.parquet")
+    file.unlink()
+    with pytest.raises(CannotAnswer, match=f"{file.name} is gone"):
+        ask(tmp_path)
+
+
+def test_a_manifest_that_is_gone_is_no_empty_one(tmp_path: Path) -> None:
+    Archive(tmp_path).convert([spooled(tmp_path, [line(1)])])
+    (tmp_path / "archive.json").unlink()
+    with pytest.raises(CannotAnswer, match=r"archive\.json is gone"):
+        ask(tmp_path)
+
+
 def test_duckdb_reaches_nothing_but_our_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spooled(tmp_path, [line(1)])
     monkeypatch.setattr(answers, "sql", lambda asked, events: "SELECT *, NULL, NULL FROM read_text('/etc/hostname')")
@@ -277,6 +330,7 @@ def test_texts() -> None:
         'team,calls,cost,p50\r\n"a""\n\x1b,Ö",1,0.000000001,1.500\r\n,0,12345678.10,\r\nx,2,,\r\n'
     )
     assert as_csv(("tool",), [("=cmd()",), ("a=b",)]) == "tool\r\n'=cmd()\r\na=b\r\n"
+    assert as_csv(("tool",), [("\uff1dcmd()",), ("\n=cmd()",)]) == "tool\r\n'\uff1dcmd()\r\n\"'\n=cmd()\"\r\n"
     assert as_json(columns, rows).isascii()
     assert '"cost": 0.000000001,' in as_json(columns, rows)
     assert json.loads(as_json(columns, rows))[0]["team"] == 'a"\n\x1b,Ö'

@@ -6,6 +6,8 @@ import fcntl
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,13 +128,100 @@ def test_a_disk_that_comes_back_is_written_to_and_what_found_no_room_is_counted(
     assert lines(blocked / "spool") == [*events(fit), b'{"more":1}']
 
 
-def test_what_cannot_be_written_at_the_end_counts_as_lost(tmp_path: Path) -> None:
+HANGING = """
+import logging, resource, sys, time
+from pathlib import Path
+from fastgw.usage import spool
+from fastgw.usage.spool_files import read_piece, spool_files
+from tests.usage.hung_disk import hanging
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+spool.DELAY = spool.SYNC_EVERY = 0.005
+spool.ROOM, spool.SILENCE = 4 * 2**20, 0.05
+folder, event, slowest = Path(sys.argv[1]), b"x" * 1000, 0.0
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def until(look):
+    end = time.monotonic() + 10
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+writer, stopped = spool.SpoolWriter(folder / "a"), spool.SpoolWriter(folder / "b")
+for one in (writer, stopped):
+    one.add(event)
+until(lambda: writer.written and stopped.written)
+try:
+    held = hanging()
+    held.__enter__()
+except OSError as wrong:
+    print("cannot:", wrong)
+    sys.exit(0)
+for one in (writer, stopped):
+    one.add(event)
+    until(lambda: one._asked and time.monotonic() - one._asked > spool.SILENCE)
+before, given = memory(), 100_000
+for number in range(given):
+    begun = time.monotonic()
+    writer.add(b"%01000d" % number)
+    slowest = max(slowest, time.monotonic() - begun)
+counted = dict(writer.counted())
+print("slowest", slowest)
+print("grown", memory() - before)
+print("waiting", len(writer._lines), "lost", counted["fastgw_usage_events_lost_total", "spool"])
+print("told", counted["fastgw_usage_write_errors_total",], dict(writer.counted())["fastgw_usage_write_errors_total",])
+stopped.add(event)
+begun = time.monotonic()
+stopped.close(0.1)
+print("closed", time.monotonic() - begun, stopped.lost)
+held.__exit__(None, None, None)
+until(lambda: writer.written + writer.lost == given + 2)
+writer.close(10)
+there = [line for name in spool_files(folder / "a") for line in read_piece(folder / "a" / name, 0, 2**30).lines]
+print("there", len(there), writer.written)
+"""
+"""A process of its own: what its kernel does to it cannot be undone."""
+
+
+def test_a_disk_that_does_not_answer_holds_nobody_and_what_finds_no_room_is_counted(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    said = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout
+    if said.startswith("cannot"):
+        pytest.skip(said)
+    found = {line.split()[0]: line.split()[1:] for line in said.splitlines()}
+    assert float(found["slowest"][0]) < 1
+    assert 4 * 2**20 < int(found["grown"][0]) < 8 * 2**20, "what has room"
+    waiting, lost = int(found["waiting"][0]), int(found["waiting"][2])
+    assert 4 * 2**20 - 1000 < 1000 * waiting <= 4 * 2**20
+    assert waiting + lost == 100_000
+    assert found["told"] == ["1", "0"]
+    assert said.count("the disk has not answered for 0.05 s") == 1
+    assert "usage events are written again" in said
+    assert float(found["closed"][0]) < 5
+    assert found["closed"][1] == "1"
+    assert found["there"] == [str(2 + waiting)] * 2, "all that had room"
+
+
+def test_whatever_goes_wrong_ends_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as memory:
+        memory.setattr("fastgw.usage.spool.os.write", short)
+        writer = SpoolWriter(tmp_path)
+        writer.add(b"{}")
+        until(lambda: writer.errors)
+    until(lambda: writer.written == 1)
+    writer.close(10)
+    assert lines(tmp_path) == [b"{}"]
+
+
+def test_what_cannot_be_written_at_the_end_counts_as_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "usage").write_bytes(b"")
     writer = SpoolWriter(tmp_path / "usage" / "spool")
     writer.add(b"{}")
     writer.add(b"{}")
     writer.close(10)
     assert (writer.written, writer.lost) == (0, 2)
+    assert "2 usage events are lost" in caplog.text
 
 
 def test_a_spool_that_was_deleted_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +239,21 @@ def test_a_spool_that_was_deleted_is_begun_anew(tmp_path: Path, monkeypatch: pyt
 
     until(comes_back)
     writer.close(10)
+
+
+@pytest.mark.parametrize("how", ["file deleted", "folder moved"])
+def test_events_are_not_written_where_nobody_reads_them(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "spool"
+    writer = SpoolWriter(folder)
+    writer.add(b"{}")
+    until(lambda: writer.written == 1)
+    if how == "folder moved":
+        folder.rename(tmp_path / "moved")
+    else:
+        (folder / spool_files(folder)[0]).unlink()
+    writer.add(b'{"after":1}')
+    writer.close(10)
+    assert lines(folder) == [b'{"after":1}']
 
 
 def test_a_killed_writer_leaves_a_closed_file_with_all_that_was_written(tmp_path: Path) -> None:

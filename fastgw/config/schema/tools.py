@@ -79,7 +79,7 @@ class Tokens(StrictModel):
 class PriceSettings(StrictModel):
     """What a call costs, in `usage.currency`."""
 
-    per_call: Money | None = None
+    per_call: Annotated[Money, Field(le=999_999_999)] | None = None  # an event's cost has nine digits before the point
     per_million_tokens_in: Money | None = None
     per_million_tokens_out: Money | None = None
 

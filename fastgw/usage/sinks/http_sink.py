@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
 
 from fastgw.config.schema.settings import SinkSettings
@@ -18,6 +22,8 @@ from fastgw.usage.sinks.sink import SinkDown
 
 TIMEOUT = 5.0
 """Seconds for connecting, and for each wait of an exchange."""
+ANSWER_WITHIN = 15.0
+"""Seconds for the whole of an answer: one that comes byte by byte would never be late."""
 MOST_EVENTS = 5_000
 PART = 256 * 1024
 """Bytes of lines in one request: what becomes of them stays under the 1 MiB that a usual proxy lets through."""
@@ -69,9 +75,7 @@ class Receiver:
         words = f"it answered {answer.status} {_one_line(text)}".rstrip()
         if answer.status in (400, 413, 422):
             raise (TooLarge if answer.status == 413 else Refused)(words)
-        asked = answer.getheader("Retry-After", "")
-        if asked.isdecimal():  # a date is not worth reading: whoever calls waits by itself
-            self._not_before = time.monotonic() + min(int(asked[:9]), LONGEST_WAIT)
+        self._not_before = time.monotonic() + _pause(answer.getheader("Retry-After", ""))
         raise SinkDown(words)
 
     def close(self) -> None:
@@ -90,8 +94,14 @@ class Receiver:
 
     def _ask(self, path: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         self._connection.request("POST", path, body, self._headers)
-        answer = self._connection.getresponse()
-        text = answer.read(MOST_OF_ANSWER)
+        late = threading.Timer(ANSWER_WITHIN, _break_off, (self._connection.sock,))
+        late.daemon = True
+        late.start()
+        try:
+            answer = self._connection.getresponse()
+            text = answer.read(MOST_OF_ANSWER)
+        finally:
+            late.cancel()
         if not answer.isclosed():  # more than anybody reads: nothing else may follow on this connection
             self.close()
         return answer, text
@@ -125,6 +135,21 @@ def credential(settings: SinkSettings) -> dict[str, str]:
         return {"Authorization": f"Bearer {settings.password}"}
     both = base64.b64encode(f"{settings.username}:{settings.password}".encode())
     return {"Authorization": f"Basic {both.decode()}"}
+
+
+def _break_off(connection: socket.socket) -> None:
+    """Under TLS too, whose own farewell another thread may not say."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _pause(asked: str) -> float:
+    """Seconds that a `Retry-After` asks for (RFC 9110, 10.2.3): so many, or until a date; 0 where it is neither."""
+    try:
+        seconds = int(asked[:9]) if asked.isdecimal() else parsedate_to_datetime(asked).timestamp() - time.time()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+    return min(max(0.0, seconds), LONGEST_WAIT)
 
 
 def _in_words(wrong: Exception) -> str:

@@ -6,6 +6,7 @@ The body of a record is the event's own line, so that money stays the decimal it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -17,7 +18,7 @@ import orjson
 from fastgw import __version__
 from fastgw.config.schema.settings import SinkSettings
 from fastgw.usage.sinks.http_sink import MOST_EVENTS, PART, WORDS, Receiver, credential
-from fastgw.usage.sinks.network import EventFields, NetworkSink, Part, ReadLine, log
+from fastgw.usage.sinks.network import TELL_EVERY, EventFields, NetworkSink, Part, ReadLine, log
 
 PORT = 4318
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,6 +51,7 @@ class OtlpSink(NetworkSink):
         place = urlsplit(settings.url)
         headers = {"Content-Type": "application/json", **credential(settings)}
         self._path = place.path.rstrip("/") + "/v1/logs"
+        self._warned = float("-inf")
         self._receiver = Receiver(place, PORT, headers, tls=place.scheme == "otlps")
 
     def send(self, part: Part) -> None:
@@ -62,7 +64,8 @@ class OtlpSink(NetworkSink):
             return  # a full success says nothing
         if rejected > 0:
             self.lose(min(rejected, len(part)), f"it rejected them: {words!r}")
-        elif words:
+        elif words and time.monotonic() - self._warned >= TELL_EVERY:
+            self._warned = time.monotonic()
             log.warning("%s took the usage events and warns: %r", self.label, words)
 
     def close(self) -> None:
@@ -94,10 +97,10 @@ def export_request(events: Part) -> bytes:
 
 def _log_record(event: ReadLine) -> dict[str, Any]:
     fields = event.fields
-    time = _nanoseconds(fields)
+    nanoseconds = _nanoseconds(fields)
     record = {
-        "timeUnixNano": time,
-        "observedTimeUnixNano": time,
+        "timeUnixNano": nanoseconds,
+        "observedTimeUnixNano": nanoseconds,
         **INFO,
         "eventName": "fastgw.usage",
         "body": {"stringValue": event.line.decode("utf-8", "replace")},

@@ -146,6 +146,15 @@ def test_what_is_refused_is_lost_and_the_rest_goes_on(receiver: HttpReceiver, ca
     assert len([record for record in caplog.records if "not like this" in record.getMessage()]) == 1
 
 
+def test_who_always_warns_does_not_fill_the_log(receiver: HttpReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    sink = sink_of(receiver)
+    receiver.answer(200, body='{"partialSuccess":{"errorMessage":"use gzip"}}', times=5)
+    for number in range(5):
+        sink.deliver([event(number)])
+    sink.close()
+    assert (caplog.text.count("use gzip"), sink.lost) == (1, 0)
+
+
 def test_a_partial_success_is_counted_and_not_sent_again(receiver: HttpReceiver) -> None:
     sink = sink_of(receiver)
     receiver.answer(200, body='{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}')
