@@ -66,6 +66,13 @@ class Kind(Enum):
     ABANDONED = -32600, 400, 400, 499, "cancelled", "The body broke off."
 
 
+ERROR_OUTCOMES = ("tool_error", "server_error", "unavailable", "timeout", "overloaded")
+"""Outcomes that are errors: the agent was in order and got no good answer. Refused calls, calls that were wrong
+(invalid, unknown) or given up by the agent (cancelled) are none.
+"""
+REFUSED_OUTCOMES = ("denied", "rate_limited", "over_quota")
+
+
 @dataclass(eq=False, repr=False)
 class Fault(Exception):
     """One failure on its way to whoever asked.

@@ -17,14 +17,13 @@ from aiohttp import web
 from fastgw.admin.config import OperatorConfig, ReloadOrder
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
+from fastgw.admin.metrics import OperatorMetrics
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
 from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
-from fastgw.admin.stats import as_hlog, as_json, made_of, windowed
+from fastgw.admin.stats import as_hlog, as_json, windowed
 from fastgw.admin.usage import OperatorUsage
 from fastgw.config.schema.settings import is_loopback
-from fastgw.telemetry.counters import Series
 from fastgw.telemetry.latencies import Latencies
-from fastgw.telemetry.metrics import quantiles
 
 __all__ = [
     "AdminData",
@@ -32,6 +31,7 @@ __all__ = [
     "OperatorConfig",
     "OperatorInstances",
     "OperatorLimits",
+    "OperatorMetrics",
     "OperatorQuotas",
     "OperatorUsage",
     "serve_admin",
@@ -43,10 +43,10 @@ STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give 
 
 @dataclass(frozen=True, slots=True)
 class AdminData:
-    """What the admin port shows, asked for each time: metrics, with these gauges too, as text, the rest as JSON."""
+    """What the admin port shows, asked for each time."""
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
-    metrics: Callable[[dict[Series, float]], str]
+    metrics: Handler
     instances: OperatorInstances
     catalogue: Callable[[], dict[str, Any]]
     limits: OperatorLimits
@@ -69,9 +69,8 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         report = await data.readiness()
         return answer(report, 200 if report["ready"] else 503)
 
-    async def metrics(_: web.Request) -> web.StreamResponse:
-        text = data.metrics(await made_of(data.latencies, quantiles))
-        return web.Response(body=text.encode(), headers={"content-type": "text/plain; version=0.0.4"})
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        return await data.metrics(request)
 
     async def backends(_: web.Request) -> web.StreamResponse:
         return answer(await data.instances.report())
@@ -88,7 +87,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
     return [
         ("GET", "/livez", page(lambda: web.Response(text="ok\n")), "200 while the controller runs"),
         ("GET", "/readyz", ready, "200 while agents are served, 503 with the reason otherwise"),
-        ("GET", "/metrics", metrics, "Prometheus text, all workers summed"),
+        ("GET", "/metrics", metrics, "for Prometheus, all workers summed"),
         ("GET", "/backends", backends, "what is known of each server and its instances"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, what was refused, and how quotas stand"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
+from fastgw.errors import REFUSED_OUTCOMES
 from fastgw.gateway.access import Access
 from fastgw.gateway.context import RequestContext
 from fastgw.protocol import names
@@ -15,6 +17,14 @@ _CALLS = frozenset((names.TOOLS_CALL, names.PROMPTS_GET, names.RESOURCES_READ, n
 """Methods whose requests get an event each."""
 _METHODS = _CALLS | frozenset((*names.LISTS, names.DISCOVER, names.INITIALIZE, names.PING, names.SET_LEVEL))
 """Methods that metrics name; all others are `other`, for agents write what they like."""
+
+
+_REFUSALS = frozenset((*REFUSED_OUTCOMES, "overloaded", "unknown", "invalid"))
+"""Outcomes that operators find among the refusals, where no server has said so."""
+_trace_of: Callable[[RequestContext], Any] | None = (
+    attrgetter("trace") if "trace" in RequestContext.__struct_fields__ else None
+)
+"""What is known of the trace that a request belongs to."""
 
 
 class Observer(Protocol):
@@ -34,12 +44,33 @@ class RequestMetrics:
         method = context.method
         if method not in _METHODS:
             method = "other" if method else "none"
-        counters = self._counters
-        counters.inc("fastgw_requests_total", context.endpoint.path, method, context.outcome)
+        counters, outcome = self._counters, context.outcome
+        # `counters.inc` written out: a function call less for each request.
+        counters.counts["fastgw_requests_total", context.endpoint.path, method, outcome, context.principal.agent] += 1
+        if context.error_code is not None and outcome in _REFUSALS and not context.sent and counters.room:
+            self._note(context, method)
         if method not in _CALLS:
             return
         server = context.attempts[-1].address.server if context.attempts else None
-        counters.call((context.tool, server, context.outcome), context.latency_us, context.overhead_us, context.sent)
+        counters.call((context.tool, server, outcome), context.latency_us, context.overhead_us, context.sent)
+        if _trace_of is not None and (trace := _trace_of(context)) is not None and trace.sampled:
+            counters.trace(trace.trace_id, context.latency_us, context.overhead_us, context.timestamp)
+
+    def _note(self, context: RequestContext, method: str) -> None:
+        """Note a refusal for operators. Of what an agent wrote only the name of a tool that exists is kept."""
+        tool, call = context.tool, context.call
+        if tool is None and call is not None and method == names.TOOLS_CALL:
+            for view in context.endpoint.views:
+                if call.name in view.grants:  # it is there, for others
+                    tool = call.name
+        self._counters.room -= 1
+        self._counters.noted_refusals.append(
+            (
+                context.timestamp, context.request_id, context.endpoint.path,
+                None if context.access is None else context.principal.agent, tool, method, context.outcome,
+                context.status, context.error_code, context.refused_by,
+            )
+        )  # fmt: skip
 
 
 class UsageEvents:

@@ -16,6 +16,7 @@ from fastgw import __version__
 from fastgw.catalog.elements import Notice
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import header_lines
+from fastgw.credentials.expiry import agent_keys, certificates
 from fastgw.processes.plan import Plan, plan_of
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.changes import changes, offered
@@ -172,6 +173,13 @@ class ControlPlane:
     def backends(self) -> dict[str, Any]:
         return {
             name: {**known, "sessions": self._sessions.count(name)} for name, known in self._catalogues.state().items()
+        }
+
+    def expiries(self) -> dict[tuple[str, ...], float]:
+        certificate, key = "fastgw_certificate_expiry_timestamp_seconds", "fastgw_agent_key_expiry_timestamp_seconds"
+        return {
+            **{(certificate, *labels): at for labels, at in certificates(self.servers).items()},
+            **{(key, *labels): at for labels, at in agent_keys(self._settings.agents).items()},
         }
 
     @property

@@ -30,6 +30,7 @@ from fastgw.processes.sockets import Sockets
 from fastgw.processes.usage import told_by_usage
 from fastgw.telemetry.alerts import Webhook
 from fastgw.telemetry.metrics import Sums
+from fastgw.telemetry.process import ProcessMeter, build
 from fastgw.upstream.call_context import BackgroundTasks
 
 log = logging.getLogger("fastgw")
@@ -118,6 +119,7 @@ class ControllerProcess:
         self._tasks.spawn(self._compile_when_changed(), "compiling")
         self._tasks.spawn(self._reloads.watch(), "watching the configuration")
         self._tasks.spawn(self._tell_when_ready(), "becoming ready")
+        self._tasks.spawn(ProcessMeter("controller", self._sums).watch(), "measuring the process")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self._readiness.waited_enough)
         asyncio.get_running_loop().call_later(ADOPT_WITHIN, self._all_adopted.set)
         await self._stop.wait()
@@ -132,9 +134,10 @@ class ControllerProcess:
             partial(ask, within=SHOWN_WITHIN), lambda: control_plane.servers, control_plane.backends,
             self._instances.told, self._instances.carry_out, audit,
         )  # fmt: skip
+        quotas = admin_app.OperatorQuotas(ask, lambda: self._reloads.plan.quotas, audit)
         return admin_app.AdminData(
             readiness=self._readiness.report,
-            metrics=lambda quantiles: self._sums.render({**self._gauges(), **quantiles}),
+            metrics=admin_app.OperatorMetrics(self._sums, self._gauges, quotas, self._tasks.spawn).handle,
             instances=instances,
             catalogue=control_plane.catalogue,
             limits=admin_app.OperatorLimits(ask, lambda: self._reloads.plan.limits, audit),
@@ -142,7 +145,7 @@ class ControllerProcess:
             config=admin_app.OperatorConfig(
                 self._config, self._order_reload, partial(self._reloads.diff, control_plane.diff), audit
             ),
-            quotas=admin_app.OperatorQuotas(ask, lambda: self._reloads.plan.quotas, audit),
+            quotas=quotas,
             usage=admin_app.OperatorUsage(
                 self._reloads.plan.data / "usage", lambda: self._reloads.plan.aliases, time.time
             ),
@@ -274,6 +277,7 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
+        found |= build() | self._control_plane.expiries()
         return found | self._instances.gauges() | told_by_usage(self._link)
 
 

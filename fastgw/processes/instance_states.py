@@ -48,12 +48,19 @@ class InstanceStates:
 
     def breaker(self, key: str, news: tuple[Any, ...], but: Any = None) -> None:
         """What became of a breaker in one worker becomes of it in all; an instance at which it opens is checked."""
-        self._breakers.pop(key, None)
+        self._count(key, before=self._breakers.pop(key, (CLOSED,))[0], now=news[0])
         if news[0] != CLOSED:
             self._breakers[key] = news
         self._broadcast("breaker", key, news, but=but)
         if news[0] == OPEN and but is not None:
             self._health.check_now(key)
+
+    def _count(self, key: str, before: str, now: str) -> None:
+        """What one worker after the other says of the same is one transition."""
+        for backend in self._control_plane.servers if before != now else ():
+            for one in backend.instances:
+                if one.key == key:
+                    self._sums.inc("fastgw_breaker_transitions_total", backend.name, place(one.url), now)
 
     def told(self, key: str) -> dict[str, Any]:
         """Health and drain of an instance; times in Unix seconds."""
@@ -83,6 +90,9 @@ class InstanceStates:
                 }
                 for name, value in ill.items():
                     found[name, *labels] = max(found.get((name, *labels), 0), int(value))
+                for to in BreakerState:  # from the start: of a counter that begins with 1 `increase` says nothing
+                    series = ("fastgw_breaker_transitions_total", *labels, to.value)
+                    found[series] = self._sums.counts.get(series, 0)
                 healthy = ("fastgw_instance_healthy", *labels)
                 found[healthy] = min(found.get(healthy, 1), int(key not in self._unhealthy))
         return found

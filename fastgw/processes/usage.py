@@ -25,6 +25,7 @@ from fastgw.config.schema.settings import UsageSettings
 from fastgw.processes import child
 from fastgw.processes.plan import Plan
 from fastgw.telemetry.counters import Series
+from fastgw.telemetry.process import resident_bytes
 from fastgw.usage.feed import SinkFeed, position_file
 from fastgw.usage.sinks import make_sink
 from fastgw.usage.spool_files import is_closed, spool_files
@@ -157,6 +158,8 @@ class UsageProcess:
         found: list[tuple[Series, float]] = [
             (("fastgw_usage_events_lost_total", "sink"), sum(feed.lost for feed in self.feeds)),
             (("fastgw_usage_spool_bytes",), self._size),
+            (("fastgw_process_cpu_seconds_total", "usage"), round(time.process_time(), 3)),
+            (("fastgw_process_resident_memory_bytes", "usage"), resident_bytes()),
             (("fastgw_usage_archive_errors_total",), self._archive_errors),
             (("fastgw_usage_archive_spoiled_total",), 0 if self._archive is None else self._archive.spoiled),
         ]

@@ -26,6 +26,7 @@ from fastgw.processes import child
 from fastgw.processes.ipc_client import IpcClient
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.process import ProcessMeter
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.usage.spool import SpoolWriter
 
@@ -51,9 +52,6 @@ CPU, with this 4.8).
 """
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of `mallopt`."""
-LAG_EVERY = 0.5
-LAG = 0.25
-"""Seconds that the loop may be late before the log says so."""
 
 
 class RunningWorker:
@@ -99,7 +97,7 @@ class RunningWorker:
         gc.set_threshold(50_000, 20, 50)  # a snapshot is much that lives long, and has no cycles
         self._tasks.spawn(self._client.run(), "link to the controller")
         self._tasks.spawn(self._client.report(), "reporting to the controller")
-        self._tasks.spawn(self._watch_lag(), "watching the loop")
+        self._tasks.spawn(ProcessMeter("worker", self._counters).watch(self._served.measure), "measuring the process")
         # What was loaded is listed at once where nothing was before: by then every other worker must have it.
         first: asyncio.Future[Any] = asyncio.gather(self._client.activated.wait(), self._served.prepare())
         await asyncio.wait([first, self._leave], return_when=asyncio.FIRST_COMPLETED)
@@ -147,15 +145,6 @@ class RunningWorker:
         self._served.flush()
         await asyncio.to_thread(self._spool.close, SPOOL_WITHIN)
         await self._client.close(0.5 - SPOOL_WITHIN)
-
-    async def _watch_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(LAG_EVERY)
-            late = loop.time() - before - LAG_EVERY
-            if late > LAG:
-                log.warning("the event loop was %.2f s late", late)
 
 
 def embedded(application: Any, address: tuple[str, int]) -> Server:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from fastgw.telemetry.histogram import Counts, add_counts, bucket_of
 
 K = TypeVar("K", bound=Hashable)
+
+MOST_REFUSALS_TOLD = 20
+"""Refused requests that one report names."""
 
 MOST_KEYS = 256
 """Keys that a `Top` remembers."""
@@ -19,9 +23,24 @@ Series = tuple[str, ...]
 """A metric's name and then its label values, in the order of `FAMILIES`."""
 CallSeries = tuple[str | None, str | None, str]
 """Tool as agents see it, server that answered or was tried last, outcome."""
+STAGES: Final = ("total", "upstream", "overhead")
+"""What is measured of a call: the whole, of it waiting for servers, and the rest."""
+BOUNDS: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
+"""Upper bounds of the buckets shown, in seconds: from what the gateway itself takes to what an agent waits for."""
 
 
-_zeros = partial(defaultdict[Any, int], int)
+class Exemplar(NamedTuple):
+    """One traced call of those in a bucket: its trace, what was measured in seconds, Unix seconds of its end."""
+
+    trace_id: str
+    seconds: float
+    timestamp: float
+
+
+_zeros: Callable[[], defaultdict[Any, Any]] = partial(defaultdict, int)
 """A dictionary that counts from 0 without a call of `get`."""
 
 
@@ -43,17 +62,23 @@ class Counters:
     """What one process counts. Every method is a few dictionary steps: they are on the path of a call."""
 
     def __init__(self) -> None:
-        self.counts: dict[Series, int] = _zeros()
+        self.counts: dict[Series, float] = _zeros()
         self.calls: dict[CallSeries, CallTimes] = {}
         self.times: dict[Series, Counts] = {}
         self.gauges: dict[Series, float] = {}
+        self.noted_refusals: list[tuple[object, ...]] = []
+        """The fields of a `NotedRefusal` each; for no more of them than `room`."""
+        self.room = MOST_REFUSALS_TOLD
+        self.exemplars: dict[tuple[str, int], Exemplar] = {}
+        """The last one by stage (of `STAGES`) and place in `BOUNDS` of the first bound that it does not exceed."""
         self._told: dict[Series, float] = {}
+        self._measured: Mapping[Series, float] = {}
 
     def inc(self, *series: str) -> None:
-        """Count one: `inc("fastgw_requests_total", endpoint, method, outcome)`."""
+        """Count one: `inc("fastgw_requests_total", endpoint, method, outcome, agent)`."""
         self.counts[series] += 1
 
-    def add(self, series: Series, count: int) -> None:
+    def add(self, series: Series, count: float) -> None:
         """Count `count` at once."""
         self.counts[series] += count
 
@@ -74,6 +99,12 @@ class Counters:
                 bucket = (shift << 10) + (value >> shift)
             counts[bucket] += 1
 
+    def trace(self, trace_id: str, total: int, overhead: int, begun: float) -> None:
+        """Remember a call of a sampled trace, beside `call`; it began at `begun`, Unix seconds."""
+        for stage, micros in zip(STAGES, (total, total - overhead, overhead), strict=True):
+            seconds = micros / 1e6
+            self.exemplars[stage, bisect_left(BOUNDS, seconds)] = Exemplar(trace_id, seconds, begun + total / 1e6)
+
     def record(self, seconds: float, *series: str) -> None:
         """Record a duration: `record(0.012, "fastgw_store_seconds")`; a negative one (a clock step) is nought."""
         bucket = bucket_of(max(0, int(seconds * 1e6)))
@@ -83,13 +114,22 @@ class Counters:
         """Say what a value is now; the sum over workers is shown."""
         self.gauges[series] = value
 
+    def measured(self, found: Mapping[Series, float]) -> None:
+        """Say what values are now, in place of all that were said in this way before."""
+        for series in self._measured.keys() - found.keys():
+            self.gauges.pop(series, None)
+        self.gauges.update(found)
+        self._measured = found
+
     def take(self) -> Counters | None:
         """What was counted since the last call, and what all values are now; None where nothing is new."""
         if not (self.counts or self.calls or self.times) and self.gauges == self._told:
             return None
         taken = copy(self)
         taken.gauges = self._told = self.gauges.copy()
+        taken._told = taken._measured = {}  # is not sent along
         self.counts, self.calls, self.times = _zeros(), {}, {}
+        self.noted_refusals, self.room, self.exemplars = [], MOST_REFUSALS_TOLD, {}
         return taken
 
 

@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import quote, unquote
 
+from fastgw.telemetry.counters import STAGES
 from fastgw.telemetry.histogram import LONGEST, highest
-from fastgw.telemetry.latencies import PERCENTS, STAGES, Latencies, Percentiles
+from fastgw.telemetry.latencies import PERCENTS, Latencies, Percentiles
 
 DIGITS = 3
 HEAD = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n'

@@ -10,15 +10,15 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import nlargest
 from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
 import msgspec
 
-from fastgw.telemetry.counters import CallSeries, CallTimes
-from fastgw.telemetry.histogram import LONGEST, bucket_of, highest
+from fastgw.telemetry.counters import STAGES, CallSeries, CallTimes
+from fastgw.telemetry.histogram import LONGEST, Counts, add_counts, bucket_of, highest
 
-STAGES: Final = ("total", "upstream", "overhead")
 PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 WINDOWS: Final = ("1m", "1h", "start")
 
@@ -186,11 +186,29 @@ class Latencies:
     def percentiles(self, window: str) -> list[Percentiles]:
         """Of each series that was called within `window` (of `WINDOWS`) its stages; the most called first."""
         rows = self._since_start() if window == "start" else _rows(self._recent[window].slices(self._clock()))
-        found = [
-            Percentiles(*series, stage, sum(counts), *_at_percents(buckets, counts))
-            for series, stage, buckets, counts in self._named(rows)
-        ]
+        found = [_percentiles(series, stage, buckets, counts) for series, stage, buckets, counts in self._named(rows)]
         return sorted(found, key=lambda row: -row.count)
+
+    def busiest(self, window: str, most: int) -> list[Percentiles]:
+        """The same of those `most` alone that were called most; all others together are `other`, by outcome."""
+        rows = {row: (buckets, counts) for row, buckets, counts in _rows(self._recent[window].slices(self._clock()))}
+        calls = {row // 3: sum(counts) for row, (_, counts) in rows.items()}
+        shown = {number for number in nlargest(most, calls, key=calls.__getitem__) if self._names[number][:2] != OTHER}
+        rest: dict[tuple[str, int], Counts] = {}
+        found = []
+        for row, (buckets, counts) in rows.items():
+            series, stage = self._names[row // 3], row % 3
+            if row // 3 in shown:
+                found.append(_percentiles(series, STAGES[stage], buckets, counts))
+            else:
+                merged = rest.setdefault((series[2], stage), {})
+                add_counts(merged, dict(zip(buckets, counts, strict=True)))
+        for (outcome, stage), merged in rest.items():
+            buckets = sorted(merged)
+            found.append(
+                _percentiles((*OTHER, outcome), STAGES[stage], buckets, [merged[bucket] for bucket in buckets])
+            )
+        return found
 
     def intervals(self, window: str) -> Iterator[tuple[float, float, Iterator[Histograms]]]:
         """The histograms of `window`, one slice after the other: how many seconds ago it began and ended, then each."""
@@ -208,6 +226,10 @@ class Latencies:
 
     def _named(self, rows: Iterator[Row]) -> Iterator[Histograms]:
         return ((self._names[row // 3], STAGES[row % 3], buckets, counts) for row, buckets, counts in rows)
+
+
+def _percentiles(series: CallSeries, stage: str, buckets: list[int], counts: list[int]) -> Percentiles:
+    return Percentiles(*series, stage, sum(counts), *_at_percents(buckets, counts))
 
 
 def _at_percents(buckets: list[int], counts: list[int]) -> list[float]:

@@ -1,46 +1,51 @@
-"""The sums over all workers, and their text for Prometheus: a dead worker's counts stay and its gauges go.
+"""The metrics, and the sums over all workers: a dead worker's counts stay and its gauges go.
 
 The names are documented in docs/metrics.md; a test compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import groupby
-from typing import Final, NamedTuple
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
 
-from fastgw.telemetry.counters import Counters, Series
-from fastgw.telemetry.histogram import Counts, add_counts, at_most, seconds_in
+from fastgw.telemetry.busiest import BusiestRows, RecentAgents
+from fastgw.telemetry.counters import Counters, Exemplar, Series
+from fastgw.telemetry.exposition import Family, Readings
+from fastgw.telemetry.histogram import add_counts
 from fastgw.telemetry.latencies import PERCENTS, Latencies
-
-
-class Family(NamedTuple):
-    """One metric: its kind (`counter`, `gauge`, `histogram`), what it says, its label names."""
-
-    kind: str
-    help: str
-    labels: tuple[str, ...] = ()
-
+from fastgw.telemetry.refusals import RecentRefusals
 
 FAMILIES: Final[dict[str, Family]] = {
     "fastgw_requests_total": Family("counter", "Requests of agents.", ("endpoint", "method", "outcome")),
+    "fastgw_agent_requests_total": Family("counter", "Requests of the busiest agents.", ("agent", "outcome")),
+    "fastgw_tool_calls_total": Family("counter", "Calls of the busiest tools.", ("tool", "server", "outcome")),
     "fastgw_upstream_requests_total": Family("counter", "Requests sent to servers.", ("server", "outcome")),
     "fastgw_request_seconds": Family("histogram", "Whole time of a call."),
     "fastgw_upstream_seconds": Family("histogram", "Time of a call spent waiting for servers."),
     "fastgw_overhead_seconds": Family("histogram", "Time of a call not spent waiting for servers."),
     "fastgw_call_quantile_seconds": Family(
-        "gauge", "Percentiles of the last minute.", ("tool", "server", "outcome", "stage", "quantile")
+        "summary", "Percentiles of the last minute.", ("tool", "server", "outcome", "stage", "quantile")
     ),
     "fastgw_attempts_failed_total": Family("counter", "Attempts at servers that failed.", ("server", "failure")),
     "fastgw_failovers_total": Family("counter", "Calls that another instance or server answered.", ("server", "to")),
+    "fastgw_retries_total": Family("counter", "Calls that were sent once more.", ("server",)),
+    "fastgw_retry_budget": Family("gauge", "Calls that might be sent once more now.", ("server",)),
     "fastgw_retries_refused_total": Family("counter", "Repeats for which the retry budget had no room.", ("server",)),
     "fastgw_instance_healthy": Family("gauge", "Whether checks find an instance in order.", ("server", "instance")),
     "fastgw_breaker_open": Family("gauge", "Whether an instance's breaker is open.", ("server", "instance")),
+    "fastgw_breaker_transitions_total": Family(
+        "counter", "Times that an instance's breaker went into a state.", ("server", "instance", "to")
+    ),
     "fastgw_instance_drained": Family("gauge", "Whether an operator wants no calls there.", ("server", "instance")),
     "fastgw_health_checks_total": Family("counter", "Checks of instances by their outcome.", ("server", "outcome")),
     "fastgw_bulkhead_in_flight": Family("gauge", "Calls that have a place at a server.", ("server",)),
     "fastgw_bulkhead_waiting": Family("gauge", "Calls that wait for a place at a server.", ("server",)),
     "fastgw_bulkhead_refusals_total": Family("counter", "Calls that a full server's queue refused.", ("server",)),
+    "fastgw_upstream_in_flight": Family("gauge", "Calls that a server is working on.", ("server",)),
+    "fastgw_pool_connections": Family("gauge", "Connections to a server, by state.", ("server", "state")),
+    "fastgw_pool_max_connections": Family("gauge", "Connections to a server that there may be.", ("server",)),
+    "fastgw_pool_waiting": Family("gauge", "Calls that wait for a connection to a server.", ("server",)),
     "fastgw_in_flight": Family("gauge", "Requests being served now."),
     "fastgw_cache_total": Family("counter", "Calls of tools whose results are kept.", ("outcome",)),
     "fastgw_cache_bytes": Family("gauge", "Bytes of results that workers keep."),
@@ -50,6 +55,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_limit_held": Family("gauge", "Tokens that workers hold in advance.", ("limit",)),
     "fastgw_quota_refusals_total": Family("counter", "Refusals by a quota, shadow ones too.", ("quota", "mode")),
     "fastgw_quota_warnings_total": Family("counter", "Accounts of a quota that reached its warn_at.", ("quota",)),
+    "fastgw_quota_remaining_ratio": Family(
+        "gauge", "What is left of the fullest accounts of each quota.", ("quota", "subject")
+    ),
     "fastgw_quota_store_errors_total": Family("counter", "Questions about quotas without an answer.", ("kind",)),
     "fastgw_quota_journal_errors_total": Family("counter", "Writes to the journal of quotas that failed."),
     "fastgw_store_up": Family("gauge", "Workers for which the shared store is in use."),
@@ -66,6 +74,10 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_sink_errors_total": Family("counter", "Deliveries that a sink did not take.", ("sink",)),
     "fastgw_usage_restarts_total": Family("counter", "Usage processes that ended and were started again."),
     "fastgw_alerts_total": Family("counter", "Alerts for the webhook, by what became of them.", ("outcome",)),
+    "fastgw_event_loop_lag_seconds": Family("histogram", "How late a process's event loop is.", ("process",)),
+    "fastgw_gc_pause_seconds": Family("histogram", "Time of one garbage collection.", ("process",)),
+    "fastgw_process_cpu_seconds_total": Family("counter", "CPU time of processes.", ("process",)),
+    "fastgw_process_resident_memory_bytes": Family("gauge", "Resident memory of processes.", ("process",)),
     "fastgw_worker_restarts_total": Family("counter", "Workers that ended and were started again."),
     "fastgw_controller_restarts_total": Family("counter", "Controllers that ended and were started again."),
     "fastgw_workers": Family("gauge", "Connected workers by state.", ("state",)),
@@ -74,43 +86,91 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_reloads_total": Family("counter", "Reloads of the configuration, by outcome.", ("outcome",)),
     "fastgw_config_last_reload_successful": Family("gauge", "Whether the newest reading of the configuration applies."),
     "fastgw_config_last_reload_success_timestamp_seconds": Family("gauge", "When a reading last applied."),
+    "fastgw_certificate_expiry_timestamp_seconds": Family(
+        "gauge", "When the first certificate in a file expires.", ("server", "kind")
+    ),
+    "fastgw_agent_key_expiry_timestamp_seconds": Family("gauge", "When an agent's key expires.", ("agent",)),
+    "fastgw_build_info": Family("info", "Which fastgw this is.", ("version", "python", "revisions")),
     "fastgw_sessions_ended": Family("gauge", "Ended agent sessions that are remembered."),
     "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
     "fastgw_server_prompts": Family("gauge", "Prompts in the last catalogue of a server.", ("server",)),
     "fastgw_server_resources": Family("gauge", "Resources in the last catalogue of a server.", ("server",)),
     "fastgw_server_templates": Family("gauge", "Resource templates in the last catalogue of a server.", ("server",)),
 }
-BOUNDS: Final = (
-    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
-)
-"""Upper bounds of the buckets shown, in seconds: from what the gateway itself takes to what an agent waits for."""
 MOST_SHOWN = 200
-"""Tools, servers and outcomes whose percentiles are shown: those of the last minute that were called most."""
+"""Tools, servers and outcomes whose percentiles are shown: those of the last minute that were called most. As many
+pairs of tool and server have rows of `fastgw_tool_calls_total`.
+"""
+MOST_AGENTS = 100
+"""Agents that have rows of `fastgw_agent_requests_total`."""
+CALLS: Final = ("tools/call", "prompts/get", "resources/read", "completion/complete")
+"""Methods whose requests are calls."""
+_REQUESTS: Final = "fastgw_requests_total"
+_FROM_NOUGHT: Final[tuple[Series, ...]] = (
+    ("fastgw_usage_events_lost_total", "spool"),
+    ("fastgw_usage_events_lost_total", "sink"),
+    ("fastgw_reloads_total", "applied"),
+    ("fastgw_reloads_total", "refused"),
+)
+"""Counters with labels that are there from the start: of one that begins with 1 `increase` says nothing."""
+_HISTOGRAMS: Final = {
+    "total": "fastgw_request_seconds",
+    "upstream": "fastgw_upstream_seconds",
+    "overhead": "fastgw_overhead_seconds",
+}
+"""By stage."""
 
 
 class Sums(Counters):
-    """What all workers have counted, and the controller itself."""
+    """What all workers have counted, and the controller itself. `clock` gives seconds that never go back.
 
-    def __init__(self) -> None:
+    Attributes:
+        agents: who has called most of late.
+        refusals: what was refused of late.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self.latencies = Latencies()
+        self.counts.update(dict.fromkeys(_FROM_NOUGHT, 0))
+        self.latencies = Latencies(clock)
+        self.agents = RecentAgents(clock)
+        self.refusals = RecentRefusals()
+        self._agent_rows = BusiestRows(1, MOST_AGENTS, clock)
+        self._tool_rows = BusiestRows(2, MOST_SHOWN, clock)
+        self._seen: dict[tuple[str, int], Exemplar] = {}
         self._of_workers: dict[int, dict[Series, float]] = {}
 
     def merge(self, worker: int, delta: Counters) -> None:
         """Add what worker number `worker` counted."""
         for series, count in delta.counts.items():
-            self.add(series, count)
-        for (_, server, outcome), times in delta.calls.items():
+            if series[0] == _REQUESTS:
+                self._add_requests(series, int(count))
+            else:
+                self.add(series, count)
+        for (tool, server, outcome), times in delta.calls.items():
+            self._tool_rows.add((tool or "", server or ""), outcome, sum(times.total.values()))
             if times.sent:
                 self.add(("fastgw_upstream_requests_total", server or "", outcome), times.sent)
-            for stage, counts in (("request", times.total), ("upstream", times.upstream), ("overhead", times.overhead)):
-                add_counts(self.times.setdefault((f"fastgw_{stage}_seconds",), {}), counts)
+            for stage, counts in (("total", times.total), ("upstream", times.upstream), ("overhead", times.overhead)):
+                add_counts(self.times.setdefault((_HISTOGRAMS[stage],), {}), counts)
         for series, counts in delta.times.items():
             add_counts(self.times.setdefault(series, {}), counts)
         if delta.calls:
             self.latencies.merge(delta.calls)
+        self.refusals.merge(delta.noted_refusals)
+        self._seen |= {(_HISTOGRAMS[stage], at): one for (stage, at), one in delta.exemplars.items()}
         self._of_workers[worker] = delta.gauges
+        self._agent_rows.turn()
+        self._tool_rows.turn()
+
+    def _add_requests(self, series: Series, count: int) -> None:
+        """Requests by endpoint, method, outcome and agent: any number of agents must not become as many series."""
+        self.add(series[:4], count)
+        for agent in series[4:]:
+            _, _, method, outcome = series[:4]
+            self._agent_rows.add((agent,), outcome, count)
+            if method in CALLS:
+                self.agents.add(agent, outcome, count)
 
     def forget(self, worker: int) -> None:
         """The worker has gone: what it had in hand is no more, what it counted stays."""
@@ -120,42 +180,26 @@ class Sums(Counters):
         """Set a counter to what somebody else has summed."""
         self.counts[series] = value
 
-    def render(self, now: Mapping[Series, float]) -> str:
-        """The text, Prometheus exposition format 0.0.4; `now` holds gauges that only the asker knows."""
+    def read(self, now: Mapping[Series, float]) -> Readings:
+        """All values; `now` holds those that only the asker knows."""
         values: dict[Series, float] = {**self.counts, **now}
-        for told in self._of_workers.values():
+        for told in (self.gauges, *self._of_workers.values()):
             for series, value in told.items():
                 values[series] = values.get(series, 0) + value
-        rows = {name: list(found) for name, found in groupby(sorted(values), lambda series: series[0])}
-        text = ""
-        for name, family in FAMILIES.items():
-            text += f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
-            if family.kind == "histogram":
-                text += _histogram(name, self.times.get((name,), {}))
-            for series in rows.get(name, () if family.labels or family.kind == "histogram" else [(name,)]):
-                text += f"{name}{_labels(family.labels, series[1:])} {values.get(series, 0)}\n"
-        return text
+        for name, rows in (
+            ("fastgw_agent_requests_total", self._agent_rows),
+            ("fastgw_tool_calls_total", self._tool_rows),
+        ):
+            values |= {(name, *labels, outcome): count for labels, outcome, count in rows}
+        times = {series: counts.copy() for series, counts in self.times.items()}
+        return Readings(values, times, self._seen.copy())
 
 
 def quantiles(latencies: Latencies) -> dict[Series, float]:
-    """The percentiles of the last minute as gauges; takes a while where many tools are called."""
+    """The percentiles of the last minute; takes a while where many tools are called."""
     name = "fastgw_call_quantile_seconds"
     return {
         (name, row.tool or "", row.server or "", row.outcome, row.stage, f"{percent / 100:g}"): value / 1000
-        for row in latencies.percentiles("1m")[: MOST_SHOWN * 3]
+        for row in latencies.busiest("1m", MOST_SHOWN)
         for percent, value in zip(PERCENTS, row.times, strict=True)
     }
-
-
-def _histogram(name: str, counts: Counts) -> str:
-    bounds = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
-    calls = sum(counts.values())
-    rows = zip(bounds, (*at_most(counts, BOUNDS), calls), strict=True)
-    text = "".join(f'{name}_bucket{{le="{bound}"}} {count}\n' for bound, count in rows)
-    return f"{text}{name}_sum {seconds_in(counts):.6f}\n{name}_count {calls}\n"
-
-
-def _labels(names: tuple[str, ...], values: Series) -> str:
-    safe = [value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for value in values]
-    pairs = ",".join(f'{name}="{value}"' for name, value in zip(names, safe, strict=True))
-    return f"{{{pairs}}}" if pairs else ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -68,6 +69,7 @@ class UpstreamCaller:
 
     def __init__(self, controller: ControllerPort, instances: Instances, spawn: Spawn, counters: Counters) -> None:
         self._controller = controller
+        self._counters = counters
         self.instances = instances
         self.bulkheads = Bulkheads(counters)
         self.verdicts = Verdicts(controller, instances, counters)
@@ -94,6 +96,22 @@ class UpstreamCaller:
     def known_sessions(self) -> list[tuple[str, str, UpstreamSession]]:
         """Sessions this worker knows, (instance key, identity, session): for a controller that has been restarted."""
         return [(one.address.key, *known) for one in self.instances for known in one.sessions.items()]
+
+    def measure(self) -> None:
+        """Set gauges of each server: connections, calls at it, and how many of them might be sent once more."""
+        found: defaultdict[tuple[str, ...], float] = defaultdict(int)
+        calls: Counter[str] = Counter()
+        for one in self.instances:
+            server, (used, idle, most, waiting) = one.address.server, one.http.usage()
+            calls[server] += one.calls
+            found["fastgw_upstream_in_flight", server] += one.in_flight
+            found["fastgw_pool_connections", server, "in_use"] += used
+            found["fastgw_pool_connections", server, "idle"] += idle
+            found["fastgw_pool_max_connections", server] += most
+            found["fastgw_pool_waiting", server] += waiting
+        for server, count in calls.items():
+            found["fastgw_retry_budget", server] = self.verdicts.budgets[server].left(count)
+        self._counters.measured(found)
 
     async def call(self, attempt: Attempt, instance: Instance, principal: Principal) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what

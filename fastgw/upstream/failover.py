@@ -45,9 +45,16 @@ class RetryBudget:
         self._left = 0.0
         self._seen = 0
 
+    def left(self, calls: int) -> int:
+        """How many more repeats there would be room for after so many calls."""
+        return max(int(self._saved(calls)), LEAST_AT_ONCE - self.running)
+
+    def _saved(self, calls: int) -> float:
+        return min(MOST_SAVED, self._left + max(0, calls - self._seen) * BUDGET)
+
     def take(self, calls: int) -> bool:
         """Whether there is room for one more repeat after so many calls; give it back to `running`."""
-        self._left = min(MOST_SAVED, self._left + max(0, calls - self._seen) * BUDGET)
+        self._left = self._saved(calls)
         self._seen = calls
         if self._left < 1.0 and self.running >= LEAST_AT_ONCE:
             return False

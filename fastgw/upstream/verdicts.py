@@ -105,6 +105,7 @@ class Verdicts:
         """Whether a call of this server that was sent may be sent once more; give it back to its `budget`."""
         calls = sum(one.calls for one in self._instances if one.address.server == server)
         if self.budgets[server].take(calls):
+            self._counters.inc("fastgw_retries_total", server)
             return True
         self._counters.inc("fastgw_retries_refused_total", server)
         return False

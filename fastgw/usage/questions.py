@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from fastgw.errors import ERROR_OUTCOMES
+
 KEYS = {
     "team": "team",
     "project": "project",
@@ -29,13 +31,9 @@ KEYS = {
 TIMES = {"day": "CAST(timestamp AS DATE)", "hour": "date_trunc('hour', timestamp)"}
 """What is grouped by instead, as it is much quicker; the few groups then are formatted."""
 
-ERRORS = ("tool_error", "server_error", "unavailable", "timeout", "overloaded")
-"""Outcomes that are errors: the agent was in order and got no good answer. Refused calls (denied, rate_limited,
-over_quota), calls that were wrong (invalid, unknown) or given up by the agent (cancelled) are none.
-"""
 _PARTS = {
     "calls": "count(*)",
-    "errors": f"count(*) FILTER (WHERE outcome IN {ERRORS})",
+    "errors": f"count(*) FILTER (WHERE outcome IN {ERROR_OUTCOMES})",
     "tokens_in": "sum(tokens_in)",
     "tokens_out": "sum(tokens_out)",
     "cost": "sum(cost)",

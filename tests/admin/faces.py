@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from fastgw.admin.config import OperatorConfig
 from fastgw.admin.instances import OperatorInstances
-from fastgw.admin.orders import AuditLog
+from fastgw.admin.metrics import OperatorMetrics
+from fastgw.admin.orders import AuditLog, Handler
 from fastgw.admin.quotas import OperatorQuotas
 from fastgw.admin.usage import OperatorUsage
+from fastgw.telemetry.metrics import Sums
 
 
 def no_config() -> OperatorConfig:
@@ -32,6 +35,11 @@ async def ask_nobody(verb: str, args: tuple[Any, ...]) -> list[Any]:
 def no_quotas() -> OperatorQuotas:
     """Of a configuration without quotas."""
     return OperatorQuotas(ask_nobody, list, AuditLog(Path("nowhere")))
+
+
+def no_metrics() -> Handler:
+    """Of a gateway that has counted nothing."""
+    return OperatorMetrics(Sums(), dict, no_quotas(), lambda work, _: asyncio.ensure_future(work)).handle
 
 
 def no_instances() -> OperatorInstances:

@@ -15,7 +15,7 @@ from fastgw.admin.limits import OperatorLimits
 from fastgw.admin.orders import AuditLog
 from fastgw.admin.status import Readiness
 from fastgw.telemetry.latencies import Latencies
-from tests.admin.faces import ask_nobody, no_config, no_instances, no_quotas, no_usage
+from tests.admin.faces import ask_nobody, no_config, no_instances, no_metrics, no_quotas, no_usage
 
 
 def shown(readiness: Readiness | None = None) -> AdminData:
@@ -23,7 +23,7 @@ def shown(readiness: Readiness | None = None) -> AdminData:
     found = readiness if readiness is not None else Readiness(list, lambda: 0, lambda: True)
     limits = OperatorLimits(ask_nobody, tuple, AuditLog(Path("nowhere")))
     return AdminData(
-        found.report, lambda _: "", no_instances(), dict, limits, Latencies(), no_config(), no_quotas(), no_usage()
+        found.report, no_metrics(), no_instances(), dict, limits, Latencies(), no_config(), no_quotas(), no_usage()
     )
 
 

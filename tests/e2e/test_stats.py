@@ -107,7 +107,7 @@ def shown(gateway: Gateway, folder: Path, capsys: Any) -> None:
     assert found is not None
     assert float(found[1]) >= HELD * 0.99
     assert re.search(r'^fastgw_upstream_seconds_bucket{le="5e-05"} 0$', text, re.M)
-    assert re.search(r'^fastgw_upstream_seconds_bucket{le="300"} 40$', text, re.M)
+    assert re.search(r'^fastgw_upstream_seconds_bucket{le="300.0"} 40$', text, re.M)
     assert main(["stats", "--admin", gateway.admin, "--window", "start"]) == 0
     table = capsys.readouterr().out.splitlines()[1:]
     assert table[1].split()[:5] == ["slow", "stage", "ok", "total", "40"]

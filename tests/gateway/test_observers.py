@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 
 from fastgw.gateway.access import Access
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import modern
-from fastgw.gateway.observers import event
+from fastgw.gateway.observers import RequestMetrics, event
 from fastgw.policy.limits import BucketCharge, Limit, LimitVerdict
 from fastgw.policy.match import Principal
+from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Endpoint, Snapshot, View
+from fastgw.telemetry.counters import MOST_REFUSALS_TOLD, STAGES, Counters
+from fastgw.telemetry.refusals import NotedRefusal, RecentRefusals
 from fastgw.usage.event import agent_fields
-from tests.gateway.fakes import MODERN, MODERN_BUY, FakeAgent, bought, staged
+from tests.gateway.fakes import BUY, META, MODERN, MODERN_BUY, FakeAgent, bought, request, staged
 from tests.upstream.fakes import FakeAnswer, run
 
 FIELDS = [
@@ -89,6 +93,81 @@ def test_an_event_counts_the_bytes_of_a_refusal_whenever_it_is_made(
             assert (agent.status, event["bytesOut"]) == (400, len(agent.body))
 
     run(story())
+
+
+def test_a_request_is_counted_with_its_agent_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, lambda sent: FakeAnswer(body=bought(sent))) as stage:
+            await stage.ask(FakeAgent(MODERN_BUY), MODERN)
+            stage.gateway.flush()
+            counters = stage.gateway.caller._counters
+            assert counters.counts["fastgw_requests_total", "/mcp", "tools/call", "ok", "anonymous"] == 1
+            assert list(counters.calls) == [("buy", "shop", "ok")]
+            assert counters.noted_refusals == []
+
+    run(story())
+
+
+def test_a_refusal_is_noted_without_what_the_agent_wrote_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(monkeypatch, bought) as stage:
+            hostile = "<script>alert(1)</script>"
+            asked = [
+                (request("tools/call", {**BUY, "name": hostile, "_meta": META}), {**MODERN, "mcp-name": hostile}),
+                (request(hostile, {"_meta": META}), {**MODERN, "mcp-method": hostile}),
+                (MODERN_BUY, {**MODERN, "mcp-name": "sell"}),
+                (MODERN_BUY, {**MODERN, "host": "evil.example"}),
+            ]  # fmt: skip
+            for _ in range(MOST_REFUSALS_TOLD):
+                for body, fields in asked:
+                    await stage.ask(FakeAgent(body), fields)
+            stage.gateway.flush()
+            delta = stage.gateway.caller._counters.take()
+            assert delta is not None
+            refusals = RecentRefusals()
+            refusals.merge(delta.noted_refusals)
+            found = [(one.agent, one.tool, one.method, one.outcome) for one in refusals]
+            assert len(found) == MOST_REFUSALS_TOLD
+            assert set(found) == {
+                ("anonymous", None, "tools/call", "unknown"), ("anonymous", None, "other", "invalid"),
+                ("anonymous", None, "tools/call", "invalid"), (None, None, "none", "invalid"),
+            }  # fmt: skip
+            assert "script" not in str(delta.noted_refusals)
+            assert stage.gateway.caller._counters.room == MOST_REFUSALS_TOLD
+
+    run(story())
+
+
+def test_of_a_tool_that_others_have_the_name_is_noted() -> None:
+    counters = Counters()
+    endpoint = replace(ENDPOINT, views=(View(), View({"drop": None})))  # type: ignore[dict-item]
+    for name in ("drop", "nothing"):
+        context = RequestContext("req_1", SNAPSHOT, endpoint, modern.DIALECT, {}, frozenset(), 0.0)
+        context.method, context.outcome, context.status, context.error_code = "tools/call", "unknown", 404, -32602
+        context.call = Call(b"1", "tools/call", "2026-07-28", name)
+        RequestMetrics(counters).observe(context)
+    assert [NotedRefusal(*one).tool for one in counters.noted_refusals] == ["drop", None]  # type: ignore[arg-type]
+
+
+def test_a_sampled_call_leaves_an_exemplar_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters()
+    for sampled in (False, True):
+        monkeypatch.setattr("fastgw.gateway.observers._trace_of", lambda _, is_in=sampled: Traced("ab" * 16, is_in))
+        context = RequestContext("req_1", SNAPSHOT, ENDPOINT, modern.DIALECT, {}, frozenset(), 0.0, timestamp=100.0)
+        context.method, context.outcome, context.latency_us, context.overhead_us = "tools/call", "ok", 20_000, 300
+        RequestMetrics(counters).observe(context)
+        assert len(counters.exemplars) == 3 * sampled
+    found = {stage: one for (stage, _), one in counters.exemplars.items()}
+    assert {one.trace_id for one in found.values()} == {"ab" * 16}
+    assert [found[stage].seconds for stage in STAGES] == pytest.approx([0.02, 0.0197, 0.0003])
+    assert found["total"].timestamp == pytest.approx(100.02)
+
+
+class Traced(NamedTuple):
+    """As much of a trace as an exemplar needs."""
+
+    trace_id: str
+    sampled: bool
 
 
 def test_an_observer_that_fails_costs_no_other_request_its_event(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,16 @@ def test_a_breaker_that_opens_in_one_worker_opens_in_the_others_and_has_the_inst
     assert (stage.gauge("fastgw_breaker_open"), stage.checked) == (0, [KEY])
 
 
+def test_each_change_of_a_breaker_is_counted_once_whoever_tells_of_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    half_open = tuple(BreakerNews("half-open", 1e9, 1, "reset", 62.0))
+    for news in (OPEN, OPEN, half_open, OPEN, half_open, CLOSED, CLOSED, OPEN):
+        stage.states.breaker(KEY, news, but="worker")
+    stage.states.breaker("gone|http://b/mcp", OPEN, but="worker")
+    found = {series[-1]: count for series, count in stage.states.gauges().items() if "transitions" in series[0]}
+    assert found == {"open": 3, "half-open": 2, "closed": 1}
+
+
 def test_a_drain_outlives_the_controller_and_close_ends_it(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.states.carry_out("drain", stage.server, KEY, "me")

@@ -51,6 +51,9 @@ class Trivial:
 
     def flush(self) -> None: ...
 
+    def measure(self) -> None:
+        """Has nothing to measure."""
+
     def expire(self) -> None:
         """Its calls are cut off."""
 
@@ -183,6 +186,9 @@ class FakeControlPlane:
 
     def backends(self) -> dict[str, Any]:
         return {"one": {"tools": 3}}
+
+    def expiries(self) -> dict[tuple[str, ...], float]:
+        return {}
 
     def catalogue(self) -> dict[str, Any]:
         return {"tools": []}

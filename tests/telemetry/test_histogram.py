@@ -7,9 +7,8 @@ import random
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.counters import BOUNDS, Counters
 from fastgw.telemetry.histogram import LONGEST, Counts, add_counts, at_most, bucket_of, highest, seconds_in
-from fastgw.telemetry.metrics import BOUNDS
 
 
 def test_buckets_have_no_gaps() -> None:

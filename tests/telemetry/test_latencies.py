@@ -203,29 +203,31 @@ def test_more_values_than_fit_are_other(monkeypatch: pytest.MonkeyPatch) -> None
 COST = f"""
 import sys, random, pathlib
 from fastgw.telemetry.counters import Counters
-from fastgw.telemetry.latencies import Latencies
+from fastgw.telemetry.metrics import Sums, quantiles
 
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 dice, before, clock = random.Random(1), resident(), [0.0]
-workers, kept = [Counters() for _ in range(4)], Latencies(lambda: clock[0])
+workers, sums = [Counters() for _ in range(4)], Sums(lambda: clock[0])
+kept = sums.latencies
 for calls in range(2):  # untold: as much as four workers ever hold, were the controller away
     for number in range({PAIRS}):
         total = dice.lognormvariate(-3, 1.5)
         series = (f"tool-{{number % 1000}}-of-some-length", f"server-{{number // 1000}}", "ok")
         workers[number % 4].call(series, int(total * 1e6), int(total * 1e6 / dice.uniform(5, 50)), 1)
 for counters in workers:
-    kept.merge(counters.take().calls)
+    sums.merge(1, counters.take())
     clock[0] += 15
 kept.settle()
+assert len(quantiles(kept)) == 201 * 3 * 6
 assert len(kept.percentiles("start")) == {PAIRS} * 3
 print(resident() - before)
 """
 
 
 def test_fifty_thousand_pairs_cost_less_than_200_megabytes() -> None:
-    """What four workers have not told yet, and the controller's three windows: 111 MB where it was measured."""
+    """What four workers have not told yet, the controller's three windows, and what it shows of them."""
     gc.collect()
     done = subprocess.run([sys.executable, "-c", COST], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200e6
@@ -246,6 +248,25 @@ def test_quantiles_are_gauges_of_the_last_minute() -> None:
     assert found[name, "", "", "refused", "overhead", "1"] == pytest.approx(0.05, rel=0.001)
     clock.now += 100
     assert quantiles(kept) == {}
+
+
+def test_beyond_the_most_called_all_others_are_one_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastgw.telemetry.metrics.MOST_SHOWN", 2)
+    kept, raw = Latencies(Clock()), []
+    for number in range(20):
+        for repeat in range(1 + (number in (3, 4))):
+            micros = 1000 * (number + 1) + repeat
+            if number not in (3, 4):
+                raw.append(micros)
+            kept.merge(called((f"tool-{number}", "docs", "ok"), seconds=micros / 1e6))
+    kept.merge(called(("other", "other", "ok"), seconds=0.5))
+    kept.settle()
+    found = {series[1:]: value for series, value in quantiles(kept).items()}
+    assert {series[:2] for series in found} == {("tool-3", "docs"), ("tool-4", "docs"), ("other", "other")}
+    assert found["tool-3", "docs", "ok", "total", "0.5"] == pytest.approx(0.004, rel=0.002)
+    rest = {series[-1]: value for series, value in found.items() if series[:4] == ("other", "other", "ok", "total")}
+    assert rest["0.5"] == pytest.approx(exact(sorted([*raw, 500_000]), 50) / 1e6, rel=0.001)
+    assert rest["1"] == pytest.approx(0.5, rel=0.001)
 
 
 def logged(kept: Latencies, file: Path, window: str = "start") -> str:

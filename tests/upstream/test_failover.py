@@ -423,7 +423,10 @@ def test_repeats_are_a_fifth_of_the_calls_and_three_at_once_at_least() -> None:
     assert sum(budget.take(100) for _ in range(100)) == 20
     budget.running = LEAST_AT_ONCE
     assert not budget.take(104)
+    assert (budget.left(104), budget.left(105), budget.left(10**6)) == (0, 1, 1000)
     assert budget.take(105)
+    budget.running = 0
+    assert budget.left(105) == LEAST_AT_ONCE
 
 
 def test_an_outage_is_not_multiplied() -> None:

@@ -613,11 +613,15 @@ def test_a_full_pool_is_busy_and_the_next_in_the_queue_is_served(loop: str) -> N
                 first = group.create_task(post(transport))
                 while not server.peers:
                     await asyncio.sleep(0.001)
+                assert transport.usage() == (1, 0, 1, 0)
                 waiting = group.create_task(post(transport))
+                while transport.usage() != (1, 0, 1, 1):
+                    await asyncio.sleep(0.001)
                 assert told(await fault_of(post(transport, deadlines=Deadlines(0.05, 5, 5, 5)))) == BUSY
                 go.set()
             assert (first.result().body, waiting.result().body) == (b"x", b"x")
             assert slots(transport) == 0
+            assert transport.usage() == (0, 1, 1, 0)
 
     go = asyncio.Event()
     run(loop, work())

@@ -207,6 +207,12 @@ class HttpPool:
         await answer.until_woken()
         return answer
 
+    def usage(self) -> tuple[int, int, int, int]:
+        """Connections in use, kept for the next request, and at most; requests that wait for one."""
+        connector = self._connector
+        idle, waiting = (sum(map(len, lists.values())) for lists in (connector._conns, connector._waiters))
+        return len(connector._acquired), idle, connector._limit, waiting
+
     async def close(self) -> None:
         """Close every connection; exchanges under way are LOST."""
         for protocol in list(self._connector._acquired):
