@@ -7,8 +7,10 @@ the least of the other.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,10 +31,12 @@ from fastgw.gateway import observers, pipeline, relay
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect
 from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.tracing import RequestSpans, follow
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
 from fastgw.protocol import envelope, headers, names, quick, results, sse
 from fastgw.snapshot.model import Address, Backend
 from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.spans import MOST_TOGETHER, SpanSender
 from fastgw.upstream import balancer
 from fastgw.upstream.balancer import Wish
 from fastgw.upstream.instances import Instance
@@ -203,6 +207,54 @@ def test_histograms(benchmark: BenchmarkFixture, played: Played) -> None:
 
 def test_usage_event(benchmark: BenchmarkFixture, played: Played) -> None:
     measure(benchmark, lambda: observers.event(played.context, played.context.access).encode())
+
+
+def _traced(played: Played, sample: int, parent: bytes = b"") -> RequestContext:
+    """The call, where this part of 2**64 traces is recorded and the agent says that it is in this one."""
+    context = played.context
+    context.snapshot = replace(context.snapshot, sample=sample)
+    if parent:
+        context.headers[b"traceparent"] = parent
+    return context
+
+
+def test_trace_not_recorded(benchmark: BenchmarkFixture, played: Played) -> None:
+    """All that a call pays for `traces`, where neither its agent nor chance wants it recorded."""
+    context, made = _traced(played, 0), RequestSpans()
+    call = context.call
+    assert call is not None
+
+    def work() -> None:
+        follow(context, call)
+        made.observe(context)
+
+    measure(benchmark, work)
+    assert not made.waiting
+
+
+def test_trace_recorded(benchmark: BenchmarkFixture, played: Played) -> None:
+    """All that a worker does for a recorded call with one attempt: its trace found and handed on, two spans made and
+    sent to the usage process.
+    """
+    context, made = _traced(played, 0, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), RequestSpans()
+    call, (attempt,) = context.call, context.attempts
+    assert call is not None
+    with TemporaryDirectory(prefix="bench-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as usage:
+        usage.bind(path := f"{folder}/spans")
+        sender = SpanSender(path)
+
+        def work() -> None:
+            attempt.span_id, call.meta = "", {}
+            follow(context, call)
+            attempt.carry(call.trace)
+            made.observe(context)
+            if len(made.waiting) == MOST_TOGETHER:  # as many as one datagram takes
+                made.hand_over()
+                usage.recv(1 << 18)
+
+        made.write = sender.send
+        measure(benchmark, work)
+        sender.close()
 
 
 def test_accounting(benchmark: BenchmarkFixture) -> None:

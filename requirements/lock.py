@@ -15,7 +15,7 @@ SOURCES = {  # in this order: a later list keeps the versions of the earlier one
     "uv": ["requirements/uv.in"],
     "run": ["pyproject.toml"],
     "demo": ["pyproject.toml", BUILD, "--extra", "demo", "-c", "requirements/run.txt"],
-    "dev": ["pyproject.toml", BUILD, "--extra", "demo", "--extra", "dev", "-c", "requirements/demo.txt"],
+    "dev": ["pyproject.toml", BUILD, "--extra=demo", "--extra=otel", "--extra=dev", "-c", "requirements/demo.txt"],
     "legacy-client": ["requirements/legacy-client.in"],
     "node": ["requirements/node.in"],
     "servers": ["requirements/servers.in"],

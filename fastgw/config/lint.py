@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fastgw.config.addresses import ANY
 from fastgw.config.checks import matches
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
-from fastgw.config.rules import match_of, tools_of
+from fastgw.config.rules import can_export, match_of, tools_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigProblem, Path, YamlEntry
@@ -21,7 +21,7 @@ from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 
 def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """Those of the remarks without which nobody would come far, in the order of their places."""
-    findings = (*_listen(settings, root), *_agents(settings), *_urls(settings), *_secrets(settings))
+    findings = (*_listen(settings, root), *_agents(settings), *_urls(settings), *_secrets(settings), *_traces(settings))
     return sorted(set(placed(findings, root)))
 
 
@@ -84,6 +84,11 @@ def _unpriced(settings: Settings) -> Iterator[Finding]:
         if not priced:
             place = next(at for at, one in enumerate(settings.quotas) if one.name == name)
             yield ("quotas", place, "cost"), "no tool has a price: every call counts as free", None
+
+
+def _traces(settings: Settings) -> Iterator[Finding]:
+    if settings.traces is not None and not can_export():
+        yield ("traces",), "no span is sent: its packages are missing. pip install 'fastgw[otel]'", None
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
+from importlib.util import find_spec
 
 from fastgw.config.schema.rules import LimitSettings, MatchSettings, OverrideSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.settings import Settings
@@ -17,6 +19,8 @@ from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, of_kind
 from fastgw.policy.quotas import Period, Quota, money_units
 from fastgw.policy.uris import UriRules
 
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+"""What spans are sent with: of OpenTelemetry's SDK, and no dependency of ours."""
 FAILED_CREDENTIALS = "failed-credentials"
 """By this name the limit of wrong credentials is counted and logged."""
 
@@ -67,6 +71,21 @@ def failed_credentials_of(settings: Settings) -> BucketRate | None:
     """How many wrong credentials an address may show; None where that is not limited."""
     rate = settings.failed_credentials
     return None if rate is None else rate_of(rate, None)
+
+
+def sampling_of(settings: Settings) -> int | None:
+    """Of 2**64 traces that begin here, how many are recorded; None where spans go nowhere, or cannot."""
+    traces = settings.traces
+    return None if traces is None or not can_export() else int(traces.sample * 2**64)
+
+
+@cache
+def can_export() -> bool:
+    """Whether the packages for `traces` are installed."""
+    try:
+        return find_spec(EXPORTER) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def rate_of(rate: RateSetting, burst: int | None) -> BucketRate:

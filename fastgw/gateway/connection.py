@@ -238,6 +238,8 @@ class AgentConnection(ResponseWriter):
         found = [(b"x-request-id", context.request_id.encode()), *context.cors]
         if context.verdict is not None:
             found += rate_limit_headers(context.verdict)
+        if context.steps is not None:
+            found.append(context.steps.header())
         if self._life.draining:
             found.append((b"connection", b"close"))
         return found

@@ -1,4 +1,4 @@
-"""One request: what each step of the pipeline has found out, and its deadlines."""
+"""One request: what each step of the pipeline has found out, how long it took, and its deadlines."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fastgw.limits.quota_account import Reservation
 from fastgw.policy.limits import LimitVerdict
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol.call import Call
+from fastgw.protocol.trace_context import TraceContext
 from fastgw.snapshot.model import Endpoint, Grant, Snapshot, View
 from fastgw.upstream.call_context import Attempt
 
@@ -44,6 +45,36 @@ class WatchedConnection(Protocol):
 
     def watch(self, left: Callable[[], None]) -> None:
         """Call `left` once if the agent goes away before its answer is complete."""
+
+
+class StepTimes:
+    """When each step of a request began; the one before ended then. Made only where the endpoint has `server_timing`:
+    everywhere else no clock is read for it.
+
+    Args:
+        started: CLOCK_MONOTONIC seconds when the request arrived, which is when *accept* began.
+    """
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, started: float) -> None:
+        self._begun = [("accept", started)]
+
+    def begin(self, step: str) -> None:
+        """This step begins now."""
+        self._begun.append((step, monotonic()))
+
+    def header(self) -> tuple[bytes, bytes]:
+        """`Server-Timing` (W3C) with the steps until now, in milliseconds to the microsecond.
+
+        What comes after the head of an answer it cannot know: the rest of *relay*, and *settle*.
+        """
+        ends = [begun for _, begun in self._begun[1:]] + [monotonic()]
+        entries = [
+            f"{step};dur={max(0.0, end - begun) * 1000:.3f}"
+            for (step, begun), end in zip(self._begun, ends, strict=True)
+        ]
+        return b"server-timing", ", ".join(entries).encode("ascii")
 
 
 class RequestContext(msgspec.Struct, eq=False):
@@ -74,6 +105,8 @@ class RequestContext(msgspec.Struct, eq=False):
         held: bytes of its body that count against the worker's budget.
         body_due: CLOCK_MONOTONIC seconds by which its body must be here; 0 while none is awaited.
         cors: headers that let a browser hand its answer to the page that asked; empty for everybody else.
+        trace: what it is part of; None where neither the agent nor we have begun a trace.
+        steps: how long they took, where its endpoint wants that said.
         watched: the connection whose end withdraws it; looked at once it takes longer than most do.
         outcome: how it ended, in the words of usage events; *cancelled* until something better is known.
     """
@@ -128,6 +161,13 @@ class RequestContext(msgspec.Struct, eq=False):
     too_slow: bool = False
     cors: Sequence[tuple[bytes, bytes]] = ()
     watched: WatchedConnection | None = None
+    trace: TraceContext | None = None
+    steps: StepTimes | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The agent's, or our own where its trace begins here: 32 hex digits."""
+        return None if self.trace is None else self.trace.trace_id
 
     @property
     def times_sent(self) -> int:

@@ -24,14 +24,16 @@ from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.quota_gate import QuotaGate
 from fastgw.gateway.refusals import RefusalLog
 from fastgw.gateway.result_cache import ResultCache
+from fastgw.gateway.tracing import RequestSpans, follow
 from fastgw.limits.quota_accounts import QuotaAccounts
 from fastgw.limits.quota_ledger import LocalLedger
 from fastgw.limits.quota_script import QuotaKeys
 from fastgw.policy.match import ANONYMOUS
-from fastgw.protocol import headers, rounds
+from fastgw.protocol import headers, rounds, trace_context
 from fastgw.protocol.sealing import Sealer
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.spans import SpanRecord
 from fastgw.upstream.attempts import UpstreamCaller
 from fastgw.upstream.breaker import BreakerNews
 from fastgw.upstream.call_context import BackgroundTasks
@@ -49,6 +51,7 @@ OBSERVED_WITHIN = 0.05
 _MARKED = 4096
 """Bytes of arguments by which a call is known again."""
 _NONE: frozenset[bytes] = frozenset()
+_HEADER, _MEMBER = trace_context.PARENT_HEADER, trace_context.PARENT
 _NOWHERE = Endpoint("", {}, (View(),), {ANONYMOUS.agent: 0}, False, 0.0, (), "")
 
 
@@ -95,7 +98,7 @@ class Gateway:
         self.gates: list[AdmissionGate] = [self._availability, limiter]
         """What a call passes, in order, before it goes to its server; and back when it is over."""
         self._settled_gates = [one for one in reversed(self.gates) if type(one).settle is not AdmissionGate.settle]
-        self._usage_events = UsageEvents()
+        self._usage_events, self._spans = UsageEvents(), RequestSpans()
         self.observers: list[Observer] = [RequestMetrics(counters), self._usage_events]
         """What observes every request that is over, in order."""
         self._finished: list[RequestContext] = []
@@ -124,6 +127,15 @@ class Gateway:
     def write_event(self, write: Callable[[bytes], object]) -> None:
         self._usage_events.write = write
 
+    @property
+    def write_spans(self) -> Callable[[list[SpanRecord]], object]:
+        """Takes the spans of what is recorded; a worker gives what sends them."""
+        return self._spans.write
+
+    @write_spans.setter
+    def write_spans(self, write: Callable[[list[SpanRecord]], object]) -> None:
+        self._spans.write = write
+
     # -- snapshots ----------------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> None:
@@ -142,6 +154,8 @@ class Gateway:
         self.gates = [self._availability, *([self.quotas] if snapshot.quotas else []), self.limiter]
         if snapshot.quotas and self.quotas not in self._settled_gates:
             self._settled_gates.append(self.quotas)
+        if snapshot.sample is not None and self._spans not in self.observers:
+            self.observers.append(self._spans)
         self.caller.bulkheads.load(snapshot.backends)
         self._instances.load(snapshot, previous.longest if previous is not None else None)
 
@@ -230,10 +244,12 @@ class Gateway:
             context.held = 0
 
     def track(self, context: RequestContext) -> None:
-        """The call runs: it can be cancelled by its session, and a drain waits for it."""
+        """The call runs: it can be cancelled by its session, a drain waits for it, and it is part of a trace."""
         self._running.add(context)
         call = context.call
         assert call is not None
+        if context.snapshot.sample is not None or _HEADER in context.headers or _MEMBER in call.meta:
+            follow(context, call)
         if "arguments" in call.params:
             # Bytes have the same hash in all workers, which are forked from one process.
             context.fingerprint = hash((context.principal.agent, call.name, call.params["arguments"][:_MARKED]))
@@ -292,6 +308,8 @@ class Gateway:
                     observer.observe(context)
                 except Exception:  # one request must not cost the others what is written down of them
                     log.exception("%s could not be observed", context.request_id)
+        if self._spans.waiting:
+            self._spans.hand_over()
 
     # -- sessions and cancels -----------------------------------------------------------------------------------
 

@@ -107,6 +107,7 @@ def event(context: RequestContext, access: Access) -> str:
     millis = THOUSANDTHS[int((context.timestamp - seconds) * 1000)]
     took, over = context.latency_us, context.overhead_us
     tokens_in, tokens_out, cost = context.tokens_in, context.tokens_out, context.cost
+    trace_id = "null" if context.trace is None else f'"{context.trace.trace_id}"'
     return (
         f'{{"schema":1,"requestId":"{context.request_id}","timestamp":"{to_the_second(seconds)}{millis}Z",'
         f"{access.event},{fields},"
@@ -116,5 +117,5 @@ def event(context: RequestContext, access: Access) -> str:
         f'"tokensOut":{"null" if tokens_out is None else tokens_out},'
         f'"cost":{"null" if cost is None else amount(cost)},"currency":"{context.snapshot.currency}",'
         f'"rateLimitRemaining":{left},'
-        f'"protocolVersion":"{context.dialect.version}","traceId":null}}'
+        f'"protocolVersion":"{context.dialect.version}","traceId":{trace_id}}}'
     )

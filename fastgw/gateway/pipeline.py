@@ -36,18 +36,19 @@ from fastgw.gateway.connection import (
     Send,
     tightest,
 )
-from fastgw.gateway.context import RequestContext
+from fastgw.gateway.context import RequestContext, StepTimes
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, refusal_headers
 from fastgw.gateway.entry_points import MESSAGES, EntryPoint
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import answer_again, relay
 from fastgw.gateway.result_cache import Flight, KeptResult, key_of
 from fastgw.policy import authorise as policies
-from fastgw.protocol import headers, names
+from fastgw.protocol import headers, names, trace_context
 from fastgw.upstream.attempts import Reply
 
 log = logging.getLogger("fastgw")
 
+_PARENT = trace_context.PARENT_HEADER
 UNANSWERED = (RequestKind.NOTHING, RequestKind.CANCEL)
 Scope = Mapping[str, Any]
 
@@ -110,6 +111,9 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     if endpoint is None:
         raise entry_points.no_endpoint(path)
     context.endpoint = endpoint
+    if endpoint.server_timing:
+        context.steps = StepTimes(context.started)
+        context.steps.begin("identify")
     return entry_point
 
 
@@ -142,6 +146,8 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
         Fault: BODY_TOO_LARGE, BODY_TOO_SLOW, ABANDONED; FULL where the bodies of other requests leave no room for
             this one.
     """
+    if context.steps is not None:
+        context.steps.begin("read")
     limit = context.snapshot.max_body
     declared = context.headers.get(b"content-length")
     length = int(declared) if declared is not None and declared.isdigit() else None
@@ -157,6 +163,8 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
     finally:
         context.body_due = 0.0
     context.timestamp = time.time()
+    if context.steps is not None:
+        context.steps.begin("recognise")
     return body
 
 
@@ -164,6 +172,7 @@ async def answer_batch(
     gateway: Gateway, context: RequestContext, found: list[ParsedRequest], agent: AgentConnection
 ) -> None:
     """Every message of a batch goes the whole path by itself; the answers leave as one array."""
+    context.steps = None  # each message takes its own
     replies: list[BatchResponse] = []
     work = []
     room = Budget(context.snapshot.max_reply)
@@ -246,6 +255,8 @@ def resolve(gateway: Gateway, context: RequestContext, found: ParsedRequest) -> 
     Raises:
         Fault: UNKNOWN_NAME, UNKNOWN_RESOURCE, UNKNOWN_METHOD, BAD_PARAMS.
     """
+    if context.steps is not None:
+        context.steps.begin("resolve")
     call = found.call
     if found.kind is not RequestKind.CALL:
         return offers.ANSWERS[found.kind](gateway, context, found)
@@ -267,6 +278,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments; BAD_PARAMS where
             they, or a `requestState`, are not what they must be.
     """
+    if context.steps is not None:
+        context.steps.begin("authorise")
     grant, call = context.grant, context.call
     assert grant is not None and call is not None
     arguments = call.params.get("arguments", b"{}")
@@ -298,6 +311,8 @@ async def answer_by_cache(gateway: Gateway, context: RequestContext, arm: Arm, r
     Raises:
         Fault: TIMEOUT where an equal call takes too long.
     """
+    if context.steps is not None:
+        context.steps.begin("cache")
     assert context.call is not None
     key = key_of(context.endpoint.path, context.principal, context.call, arm)
     if key is None:
@@ -325,6 +340,8 @@ async def admit(gateway: Gateway, context: RequestContext) -> None:
         Fault: FULL where this worker carries all it can, or cannot check a limit that must hold; NO_SERVER while the
             server is under maintenance; RATE_LIMITED.
     """
+    if context.steps is not None:
+        context.steps.begin("admit")
     for gate in gateway.gates:
         waiting = gate.admit(context)
         if waiting is not None:
@@ -337,6 +354,8 @@ def forward(gateway: Gateway, context: RequestContext, arm: Arm) -> Awaitable[Re
     Raises:
         Fault: NO_SERVER, TIMEOUT, LOST, INTERNAL, and what the server's refusals are mapped to.
     """
+    if context.steps is not None:
+        context.steps.begin("forward")
     assert context.call is not None
     backends = context.snapshot.backends
     return gateway.caller.forward(context.call, context.principal, arm, backends, context.attempts)
@@ -349,6 +368,8 @@ def settle(gateway: Gateway, context: RequestContext) -> None:
 
 async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent: AgentConnection) -> None:
     """Answer a request that was refused before it became a call."""
+    if _PARENT in context.headers:
+        context.trace = trace_context.read({}, context.headers, context.twice)
     context.refuse(fault)
     gateway.refusal_log.note(fault.kind, context)
     try:

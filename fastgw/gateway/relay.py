@@ -44,6 +44,8 @@ async def relay(context: RequestContext, upstream: Reply, response: ResponseWrit
             asks for input where that cannot be handed on; UNKNOWN_RESOURCE where a server does not know what was to be
             read.
     """
+    if context.steps is not None:
+        context.steps.begin("relay")
     call = context.call
     assert call is not None
     if type(upstream) is QuickResult:
@@ -156,7 +158,8 @@ async def _next(context: RequestContext, upstream: UpstreamReply | StreamedReply
     try:
         return await upstream.next()
     finally:
-        attempt.waited += time.monotonic() - began
+        ended = context.attempts[-1].ended = time.monotonic()  # another one may have answered instead
+        attempt.waited += ended - began
 
 
 def _complete(context: RequestContext, call: Call, result: Result) -> None:

@@ -278,7 +278,9 @@ class ControllerProcess:
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
         found |= build() | self._control_plane.expiries()
-        return found | self._instances.gauges() | told_by_usage(self._link)
+        told, counted = told_by_usage(self._link), self._sums.counts
+        told = {series: value + counted.get(series, 0) for series, value in told.items()}  # workers lose spans, too
+        return found | self._instances.gauges() | told
 
 
 def run(parts: Factories, plan: Plan, keys: tuple[bytes, ...], places: Sockets, control: socket.socket) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings, QuotaSettings
     from fastgw.snapshot.model import Backend, Snapshot
     from fastgw.telemetry.counters import Counters
+    from fastgw.telemetry.spans import SpanRecord
     from fastgw.upstream.call_context import BackgroundTasks
     from fastgw.upstream.controller import ControllerPort, UpstreamSession
     from fastgw.upstream.health import HealthChecks
@@ -33,6 +34,7 @@ class Plan:
         secrets: of the configuration, first seals; empty: one is kept under `data`.
         usage: how long events are kept, and where they go.
         webhook: where alerts go; a secret.
+        traces: where spans go.
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
         files: what was opened to read it.
@@ -47,6 +49,7 @@ class Plan:
     secrets: tuple[str, ...] = ()
     usage: UsageSettings = field(default_factory=UsageSettings)
     webhook: str | None = field(default=None, repr=False)
+    traces: str | None = field(default=None, repr=False)
     log_level: str = "info"
     log_form: str = "text"
     store: StorePlace = field(default_factory=StorePlace)
@@ -123,7 +126,8 @@ class GatewayPort(Protocol):
     `instance_status` takes `Address.era` and `Address.version`; `ended`: the id is not to be taken for `seconds`; both
     may come before a first `load`. `prepare` ends within a second or so: what is not there by then is done without.
     `slots` takes the fingerprints of calls being carried, `quarantined` those to refuse (`quarantine.py`).
-    `write_event` is called with each usage event, encoded, without a line break; it never waits.
+    `write_event` is called with each usage event, encoded, without a line break, `write_spans` with some
+    `telemetry.spans.SpanRecord` of what is recorded; neither waits.
     `breaker` takes a `BreakerNews`, `breakers` gives those of instances whose breaker is not closed.
     `measure` sets the gauges that are sampled; it is called about once a second.
     `operate` answers `report`, `quotas`, `instances`, or `reset` and `raise` with one as text.
@@ -131,6 +135,7 @@ class GatewayPort(Protocol):
 
     slots: memoryview
     write_event: Callable[[bytes], object]
+    write_spans: Callable[[list[SpanRecord]], object]
 
     @property
     def in_flight(self) -> int: ...
@@ -223,6 +228,7 @@ def plan_of(settings: Any) -> Plan:
         secrets=settings.secret,
         usage=settings.usage,
         webhook=settings.alerts.webhook if settings.alerts is not None else None,
+        traces=settings.traces.url if settings.traces is not None else None,
         log_level=settings.log.level,
         log_form=settings.log.format,
         store=settings.store.place(settings.worker_count),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastgw.config.addresses import authority
 from fastgw.processes.plan import Plan
+from fastgw.telemetry.spans import spans_socket
 
 
 class PortTaken(OSError):
@@ -24,6 +25,7 @@ class Sockets:
         store: path of the socket of the store that the supervisor runs; None where it runs none.
         holder: bound to `address`, never listening: keeps the port ours while no worker is up.
         admin, ipc_server: listening; handed to whoever is the controller.
+        spans: datagrams of workers for whoever is the usage process.
     """
 
     address: tuple[str, int]
@@ -32,6 +34,7 @@ class Sockets:
     holder: socket.socket
     admin: socket.socket
     ipc_server: socket.socket
+    spans: socket.socket
     store: str | None = None
 
     @classmethod
@@ -53,8 +56,10 @@ class Sockets:
         ipc_server.bind(link)
         Path(link).chmod(0o600)
         ipc_server.listen(256)
+        spans = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        spans.bind(spans_socket(link))
         store = str(folder / "store") if plan.store.kind == "embedded" else None
-        return cls(address, admin.getsockname()[:2], link, holder, admin, ipc_server, store)
+        return cls(address, admin.getsockname()[:2], link, holder, admin, ipc_server, spans, store)
 
 
 def _bound(key: str, address: tuple[str, int], shared: int) -> socket.socket:

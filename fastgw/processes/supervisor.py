@@ -104,7 +104,7 @@ class Supervisor:
         self._store = []
         if places.store is not None:
             self._store.append(ChildProcess("store", _store(Path(places.store), self._store_folder)))
-        self._usage = ChildProcess("usage", lambda own: usage.run(self._plan, places.link, own))
+        self._usage = ChildProcess("usage", lambda own: usage.run(self._plan, places, own))
         spool = plan.data / "usage" / "spool"
         addresses = (places.address, places.link, spool)
         store = StoreAccess(plan.store, places.store, plan.workers, data=plan.data)
@@ -217,7 +217,8 @@ class Supervisor:
         except Exception as wrong:  # noqa: BLE001 - it has changed once more: the controller says what is wrong with it
             log.debug("the configuration is not applied: %s", wrong)
             return
-        if (plan.usage.keep, plan.usage.sinks) != (self._plan.usage.keep, self._plan.usage.sinks):
+        of_usage = [(one.usage.keep, one.usage.sinks, one.traces) for one in (plan, self._plan)]
+        if of_usage[0] != of_usage[1]:
             self._usage.send("stop")
         self._plan = plan
 

@@ -1,4 +1,5 @@
-"""The usage process: feeds sinks from the spool, turns closed spool files into the archive, deletes what is done.
+"""The usage process: feeds sinks from the spool, turns closed spool files into the archive, deletes what is done; sends
+spans, where `traces` says so.
 
 It writes how it is into a file beside the controller's socket, which the controller reads when metrics are asked for:
 that works however badly the disk or the controller do. What it does may be killed at any point and done again.
@@ -10,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import platform
 import select
 import socket
 import threading
@@ -21,9 +23,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastgw.config.rules import can_export
 from fastgw.config.schema.settings import UsageSettings
 from fastgw.processes import child
 from fastgw.processes.plan import Plan
+from fastgw.processes.sockets import Sockets
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.process import resident_bytes
 from fastgw.usage.feed import SinkFeed, position_file
@@ -70,6 +74,8 @@ class UsageProcess:
         make = partial(make_sink, base=base)
         self.feeds = [SinkFeed(sink, make, self.folder, from_now=not is_first) for sink in sinks.values()]
         self._keeping = threading.Thread(target=self._keep_always, name="usage keeper", daemon=True)
+        self.spans: list[Any] = []
+        """What exports spans (`telemetry.span_export.SpanExport`), if anything does, once it is there."""
 
     def run(self, control: socket.socket) -> None:
         """Work until the supervisor says stop, and then for `FLUSH_FOR` at most."""
@@ -83,6 +89,9 @@ class UsageProcess:
         until = time.monotonic() + FLUSH_FOR
         for feed in self.feeds:
             feed.finish(until)
+        for one in self.spans:
+            one.finish()
+            one.join(until)
         for feed in self.feeds:
             feed.join(until + 0.1)
         self._tell()
@@ -167,6 +176,8 @@ class UsageProcess:
             same = [feed for feed in self.feeds if feed.label == label]  # two streams of one Redis, say
             found.append((("fastgw_usage_sink_lag_seconds", label), round(max(feed.lag for feed in same), 3)))
             found.append((("fastgw_usage_sink_errors_total", label), sum(feed.errors for feed in same)))
+        for one in self.spans:
+            found.extend(one.counts())
         hidden = self._told.with_suffix(".tmp")
         with suppress(OSError):
             hidden.write_text(json.dumps(found))
@@ -242,9 +253,36 @@ def told_by_usage(link: str) -> dict[Series, float]:
     return {tuple(series): value for series, value in found}
 
 
-def run(plan: Plan, link: str, control: socket.socket) -> None:
+def run(plan: Plan, places: Sockets, control: socket.socket) -> None:
     """The whole life of a forked usage process; returns when it was told to stop."""
     child.raise_files()
     os.nice(GIVES_WAY)
+    spans: list[Any] = []
+    threading.Thread(target=_export_spans, args=(plan, places.spans, spans), name="span export", daemon=True).start()
     if lock_alone(plan.data / "usage", control) >= 0:  # held until this process ends
-        UsageProcess(plan.usage, plan.data, status_file(link)).run(control)
+        process = UsageProcess(plan.usage, plan.data, status_file(places.link))
+        process.spans = spans
+        process.run(control)
+
+
+def _export_spans(plan: Plan, workers: socket.socket, spans: list[Any]) -> None:
+    """Beside everything else: its packages take a while to load."""
+    found = span_export(plan, workers)
+    if found is not None:
+        found.start()
+        spans.append(found)
+
+
+def span_export(plan: Plan, workers: socket.socket) -> Any:
+    """What exports the spans that `workers` send; None where that is not wanted, or not possible."""
+    if plan.traces is None:
+        return None
+    if not can_export():
+        log.error("no span is sent: the packages for `traces` are missing. pip install 'fastgw[otel]'")
+        return None
+    try:
+        exports = import_module("fastgw.telemetry.span_export").SpanExport
+        return exports(plan.traces, plan.usage.gateway or platform.node(), workers)
+    except Exception:  # of usage events nothing may be lost for that
+        log.exception("spans cannot be exported")
+        return None

@@ -14,6 +14,7 @@ import os
 import socket
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastgw.processes.ipc_client import IpcClient
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.process import ProcessMeter
+from fastgw.telemetry.spans import SpanSender, spans_socket
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.usage.spool import SpoolWriter
 
@@ -71,7 +73,9 @@ class RunningWorker:
         self._served.slots = slots
         self._spool = SpoolWriter(spool)
         self._served.write_event = self._spool.add
-        self._client.usage_counts = self._spool.counted
+        spans = SpanSender(spans_socket(path))
+        self._served.write_spans = spans.send
+        self._client.usage_counts = lambda: chain(self._spool.counted(), spans.counted())
         self._client.attach(self._served)
         self._leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 

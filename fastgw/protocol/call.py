@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from fastgw.protocol.trace_context import TraceContext
+
 
 class Call(msgspec.Struct):
     """A request of an agent.
@@ -24,6 +26,7 @@ class Call(msgspec.Struct):
         request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
         instance: key of the instance that gave that state; None where any will do.
         session: id inside the gateway of the agent's session, None for an agent without one.
+        trace: what it is part of; then `meta` has neither `traceparent` nor `tracestate`.
     """
 
     id: bytes
@@ -42,3 +45,4 @@ class Call(msgspec.Struct):
     offered: bytes = b"{}"
     request_state: bytes | None = None
     instance: str | None = None
+    trace: TraceContext | None = None

@@ -10,7 +10,7 @@ from fastgw.catalog.elements import Notice
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.addresses import hosts, origins
 from fastgw.config.instance_urls import instance_key
-from fastgw.config.rules import failed_credentials_of, limits_of, quotas_of
+from fastgw.config.rules import failed_credentials_of, limits_of, quotas_of, sampling_of
 from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
@@ -82,6 +82,7 @@ def compile_snapshot(
         limits=limits_of(settings),
         quotas=quotas_of(settings),
         failed_credentials=failed_credentials_of(settings),
+        sample=sampling_of(settings),
     )
     return snapshot, tuple(notices)
 
@@ -120,6 +121,7 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
         ),
         origins=None if settings.origins is None else frozenset(settings.origins),
         guides=guides,
+        server_timing=settings.server_timing,
     )
     return endpoint, [*builder.notices, *(notice for section in tools for notice in section.notices)]
 

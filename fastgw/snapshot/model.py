@@ -199,6 +199,7 @@ class Endpoint:
             servers they have something of. None where only the operator says something.
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
         origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
+        server_timing: answers say how long each step took.
     """
 
     path: str
@@ -214,6 +215,7 @@ class Endpoint:
     completes: frozenset[str] = frozenset()
     origins: frozenset[str] | None = None
     guides: tuple[str, ...] = ()
+    server_timing: bool = False
 
     def view_for(self, principal: Principal) -> View | None:
         """What this agent has here; None where its credential is no way in.
@@ -254,6 +256,7 @@ class Snapshot:
         body_deadline: seconds an agent has to send its body.
         longest: seconds after which every call that took this snapshot is over.
         failed_credentials: wrong credentials that one address may show; None: any number.
+        sample: of 2**64 traces that begin here, how many are recorded; None: nothing is recorded.
     """
 
     generation: int
@@ -276,6 +279,7 @@ class Snapshot:
     limits: tuple[Limit, ...] = ()
     quotas: tuple[Quota, ...] = ()
     failed_credentials: BucketRate | None = None
+    sample: int | None = None
     server_info: bytes = field(init=False)
 
     def __post_init__(self) -> None:

@@ -73,6 +73,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_sink_lag_seconds": Family("gauge", "For how long events have been waiting for a sink.", ("sink",)),
     "fastgw_usage_sink_errors_total": Family("counter", "Deliveries that a sink did not take.", ("sink",)),
     "fastgw_usage_restarts_total": Family("counter", "Usage processes that ended and were started again."),
+    "fastgw_spans_total": Family("counter", "Spans of recorded requests, by what became of them.", ("outcome",)),
     "fastgw_alerts_total": Family("counter", "Alerts for the webhook, by what became of them.", ("outcome",)),
     "fastgw_event_loop_lag_seconds": Family("histogram", "How late a process's event loop is.", ("process",)),
     "fastgw_gc_pause_seconds": Family("histogram", "Time of one garbage collection.", ("process",)),

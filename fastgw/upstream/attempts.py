@@ -357,7 +357,7 @@ class ForwardedCall(msgspec.Struct, eq=False):
                 caller.verdicts.begin_trial(attempt, instance)
             instance.in_flight += 1
             instance.calls += 1
-            began, reply = time.monotonic(), None
+            attempt.started, reply = time.monotonic(), None
             try:
                 reply = await caller.call(attempt, instance, self.principal)
             except Fault as fault:
@@ -365,13 +365,13 @@ class ForwardedCall(msgspec.Struct, eq=False):
                 self.note(attempt, instance, fault)
                 continue
             finally:
-                ended = time.monotonic()
-                attempt.waited += ended - began
+                ended = attempt.ended = time.monotonic()
+                attempt.waited += ended - attempt.started
                 if reply is None or self.repeats:
                     self._let_go(attempt, instance, reply)
             if type(reply) is UpstreamReply and reply.streams:
                 return StreamedReply(self, attempt, instance, reply)
-            _measure(attempt, instance, ended - began, ended)
+            _measure(attempt, instance, ended - attempt.started, ended)
             if type(reply) is QuickResult and arm.tool_error is None and len(attempts) == 1:
                 if attempt.trial or instance.breaker.failures:
                     caller.verdicts.answered(attempt, instance)
@@ -528,6 +528,7 @@ class StreamedReply:
         self._reply.close()
 
     async def _elsewhere(self) -> Message:
+        self._attempt.ended = time.monotonic()
         before = len(self._forwarded.attempts)
         reply = await self._forwarded.go_on()
         for attempt in self._forwarded.attempts[before:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from random import getrandbits
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +13,9 @@ import msgspec
 from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
 from fastgw.protocol.call import Call
+from fastgw.protocol.envelope import quote
 from fastgw.protocol.names import Era
+from fastgw.protocol.trace_context import TraceContext
 from fastgw.snapshot.model import Address, Backend
 from fastgw.upstream.classify import ReplyKind
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
@@ -26,6 +29,11 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 """`BackgroundTasks.spawn`: runs work beside the caller and logs its failure under the name."""
 
 ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)  # for messages nobody waits for
+
+
+def new_span_id() -> str:
+    """16 hex digits, not all of them 0."""
+    return f"{getrandbits(64) or 1:016x}"
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -44,6 +52,8 @@ class Attempt(msgspec.Struct, eq=False):
         trial: it is the one call that an open breaker lets through.
         row: failures of its instance that its answer made forgotten: they count again where that turns out unsound.
         leave: gives its place at the server back, where places are counted; `queued`: seconds it waited for that.
+        started, ended: CLOCK_MONOTONIC seconds; an answer in several messages ends with the last that was asked for.
+        span_id: its span, 16 hex digits; empty where the call is not recorded, and before it is sent.
     """
 
     call: Call
@@ -66,9 +76,22 @@ class Attempt(msgspec.Struct, eq=False):
     row: int = 0
     leave: Callable[[], None] | None = None
     queued: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    span_id: str = ""
 
     def remaining_deadlines(self) -> Deadlines:
         return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)
+
+    def carry(self, trace: TraceContext) -> bytes:
+        """Have the server hear, in `_meta` and in the header lines given back, what trace the call is part of: below a
+        span of this attempt where the call is recorded, else below the agent's own.
+        """
+        if trace.span_id and not self.span_id:
+            self.span_id = new_span_id()
+        found = trace.members(self.span_id or trace.parent_id)
+        self.call.meta = {**self.call.meta, **{name: quote(text) for name, text in found.items()}}
+        return "".join([f"{name}: {text}\r\n" for name, text in found.items()]).encode("ascii")
 
     def first_time(self, what: ReplyKind) -> bool:
         """Whether this has not been mended yet; it now counts as mended."""

@@ -32,10 +32,24 @@ def with_environment(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]
 
 def test_check_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("traces: {url: http://h/}\n", encoding="utf-8")
+    file.write_text("policies: [{name: p, allow: x, mode: shadow}]\n", encoding="utf-8")
     assert main(["check", "--config", str(file)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{file}: ok\nnote: {file}:1:1: traces is not active")
+    assert said.startswith(f"{file}: ok\nnote: {file}:1:38: policies.mode is not active")
+
+
+def test_check_says_what_traces_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(f"{AGENTS}traces: {{url: http://h/}}\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: ok\n"
+    monkeypatch.setattr("fastgw.config.lint.can_export", lambda: False)
+    assert main(["check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"note: {file}:2:1: no span is sent: its packages are missing. pip install 'fastgw[otel]'\n"
+    )
 
 
 def test_check_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastgw.config.schema.settings import SinkSettings, UsageSettings
+from fastgw.config.rules import sampling_of
+from fastgw.config.schema.settings import Settings, SinkSettings, TraceSettings, UsageSettings
 from fastgw.processes import usage
+from fastgw.processes.plan import plan_of
 from fastgw.processes.usage import UsageProcess, lock_alone, told_by_usage
 from tests.e2e.ports import free_port
 
@@ -210,3 +213,19 @@ def test_what_goes_wrong_again_and_again_is_told_once(
     until(lambda: len(looks) > 2)
     running.stop()
     assert caplog.text.count("OSError: read-only") == 1
+
+
+def test_without_the_packages_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers would be told of spans that nobody ever sees."""
+    settings = Settings(traces=TraceSettings(url="http://h", sample=Decimal("0.5")))
+    plan = plan_of(settings)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        assert sampling_of(settings) == 2**63
+        assert sampling_of(Settings()) is None
+        assert usage.span_export(plan_of(Settings()), ours) is None
+        assert usage.span_export(plan, ours) is not None
+        monkeypatch.setattr("fastgw.config.rules.can_export", lambda: False)
+        monkeypatch.setattr(usage, "can_export", lambda: False)
+        assert sampling_of(settings) is None
+        assert usage.span_export(plan, ours) is None

@@ -100,6 +100,8 @@ class EndpointSettings(StrictModel):
     origins: Many[Annotated[str, AfterValidator(origin)]] | None = None
     """Pages that may ask, as browsers say it in `Origin`: exactly these. None: of `public_url` and this machine."""
     refusals: Literal["error", "result"] = "error"
+    server_timing: bool = False
+    """Whether answers say how long each step took, in `Server-Timing`."""
     timeout: Duration | None = None
     max_timeout: Duration | None = None
     attempt_timeout: Duration | None = None
@@ -193,7 +195,7 @@ class LogSettings(StrictModel):
 
 
 class TraceSettings(StrictModel):
-    """Where spans go (OTLP), and for which part of the calls."""
+    """Where spans go (OTLP over HTTP), and for which part of the traces that begin here."""
 
     url: HttpUrl
     sample: Annotated[Decimal, Field(ge=0, le=1)] = Decimal(1)

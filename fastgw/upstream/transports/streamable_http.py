@@ -40,6 +40,8 @@ class StreamableHttp:
         """
         call, target, credential = attempt.call, attempt.target, attempt.credential
         upstream_id, era = b"%d" % next(self._numbers), attempt.era
+        if call.trace is not None:
+            credential += attempt.carry(call.trace)
         if era is Era.MODERN:
             headers, body = modern.request(call, target, upstream_id, credential, self._ours)
         else:
