@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +21,7 @@ from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.metrics import OperatorMetrics
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
 from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
-from fastgw.admin.stats import as_hlog, as_json, windowed
+from fastgw.admin.stats import as_hlog, as_json, as_rows, windowed
 from fastgw.admin.usage import OperatorUsage
 from fastgw.config.schema.settings import is_loopback
 from fastgw.telemetry.latencies import Latencies
@@ -54,6 +55,7 @@ class AdminData:
     config: OperatorConfig
     quotas: OperatorQuotas
     usage: OperatorUsage
+    anomalies: Callable[[], dict[str, Any]] = lambda: {"anomalies": []}
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -92,8 +94,11 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
         ("GET", "/limits", limits, "the fullest buckets, what was refused, and how quotas stand"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
+        ("GET", "/stats/tools", windowed(data.latencies, partial(as_rows, subject="tool")), "the last minute by tool"),
+        ("GET", "/stats/servers", windowed(data.latencies, partial(as_rows, subject="server")), "the same by server"),
         ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
         ("GET", "/usage", data.usage.handle, "what was called and what it cost: ?by=team&month=2026-10&metric=cost"),
+        ("GET", "/anomalies", page(lambda: answer(data.anomalies())), "what is unusual: errors, paces, times"),
         ("GET", "/config", page(lambda: answer(data.config.report())), "which configuration is in force, since when"),
         ("GET", "/config/diff", diff, "what a reload would change"),
         ("POST", "/reload", ordering(token, ReloadOrder, data.config.order), "read the configuration again"),

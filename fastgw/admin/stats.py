@@ -1,6 +1,6 @@
-"""`/stats` and `/stats.hlog` on the admin port: percentiles, and the histograms they are taken from.
+"""`/stats`, `/stats/tools`, `/stats/servers` and `/stats.hlog` on the admin port: percentiles, and histograms.
 
-Both are made in a thread: with tens of thousands of tools they take seconds, in which the controller goes on.
+All are made in a thread: with tens of thousands of tools they take seconds, in which the controller goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from fastgw.admin.call_rows import Subject, call_rows
 from fastgw.admin.orders import Handler, answer
 from fastgw.telemetry import hlog
 from fastgw.telemetry.latencies import WINDOWS, Latencies
@@ -29,6 +30,12 @@ def as_json(latencies: Latencies, window: str | None) -> web.Response:
     """Percentiles of one window or of all."""
     windows = {name: latencies.percentiles(name) for name in ((window,) if window else WINDOWS)}
     return web.Response(body=msgspec.json.encode({"windows": windows}) + b"\n", content_type="application/json")
+
+
+def as_rows(latencies: Latencies, window: str | None, subject: Subject) -> web.Response:
+    """What was called in one window, or in the last minute, by tool or by server."""
+    body = msgspec.json.encode(call_rows(latencies, window or "1m", subject))
+    return web.Response(body=body + b"\n", content_type="application/json")
 
 
 def as_hlog(latencies: Latencies, window: str | None) -> web.Response:

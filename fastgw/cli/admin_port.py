@@ -56,6 +56,11 @@ def ask(args: argparse.Namespace, path: str, wanted: dict[str, Any] | None = Non
         ConfigError: the configuration cannot be read.
         CommandFailed: there is no such address, the token cannot be sent, nobody answers, or the gateway says no.
     """
+    return ask_at(admin_place(args), path, wanted, within)
+
+
+def admin_place(args: argparse.Namespace) -> tuple[str, str]:
+    """The address of the admin port and the token it is shown, empty for none. Raises ConfigError, CommandFailed."""
     token = os.environ.get(TOKEN_ENV, "")
     if args.admin:
         url = args.admin if "://" in args.admin else f"http://{args.admin}"
@@ -69,8 +74,14 @@ def ask(args: argparse.Namespace, path: str, wanted: dict[str, Any] | None = Non
     if re.search(r"[\x00-\x1f\x7f]", token):  # the text of the error that would follow has it whole
         words = "the admin token cannot be sent: there is a line break or another control character in it"
         raise CommandFailed(USAGE, words)
+    return url.rstrip("/"), token
+
+
+def ask_at(place: tuple[str, str], path: str, wanted: dict[str, Any] | None = None, within: float = WITHIN) -> str:
+    """As `ask`, at a place that is known, as `admin_place` gives it. Raises CommandFailed."""
+    url, token = place
     body = None if wanted is None else json.dumps(wanted).encode()
-    with Place(url.rstrip("/") + path, token, within).asked(body, {"Accept": "application/json"}) as answer:
+    with Place(url + path, token, within).asked(body, {"Accept": "application/json"}) as answer:
         text = answer.read(LARGEST)
     found = decoded(text)
     if answer.status != 200:

@@ -26,6 +26,7 @@ COMMANDS = {
     "limits": "see who is near a limit; make buckets full",
     "quota": "see how much of a period's budget is used, and until when it lasts; raise an account",
     "stats": "see how long calls take: percentiles by tool, server and outcome",
+    "top": "watch tools, servers and agents live: calls, errors, percentiles, health",
     "usage": "ask what was called, how often it failed and what it cost, by team, tool and more; charge-back pages",
     "tools": "list what an MCP endpoint offers",
     "call": "call a tool",

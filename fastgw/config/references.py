@@ -20,6 +20,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("servers", "*", "credential", "oauth", "client_secret"),
     ("identity", "*", "introspection", "client_secret"),
     ("usage", "sinks", "password"),
+    ("alerts", "secret"),
 )
 """Keys whose value must come by reference; lists on the way are left out, `*` is any name."""
 

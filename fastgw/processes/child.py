@@ -1,6 +1,6 @@
 """A forked process's first steps: it dies with the supervisor, leaves signals to it, and hears it on a pipe.
 
-Lines on it: `drain SECONDS` · `reload` · `stop` · `restarts WORKERS CONTROLLERS STORES USAGE` ·
+Lines on it: `drain SECONDS` · `reload` · `stop` · `log LEVEL FORM` · `restarts WORKERS CONTROLLERS STORES USAGE` ·
 `quarantine FINGERPRINTS`. Its end means that the supervisor is gone. The controller answers: `ready` once agents are
 served, `reloaded applied` and `reloaded refused`.
 """

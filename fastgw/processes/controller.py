@@ -21,6 +21,7 @@ import uvloop
 
 from fastgw.admin.status import Readiness
 from fastgw.processes import child
+from fastgw.processes.anomaly_reports import AnomalyReports
 from fastgw.processes.instance_states import InstanceStates
 from fastgw.processes.ipc_server import IpcServer, WorkerPeer
 from fastgw.processes.kept import EndedSessions, KeptDrains
@@ -28,6 +29,7 @@ from fastgw.processes.plan import ControlPlanePort, Factories, Plan
 from fastgw.processes.reloads import Reloads
 from fastgw.processes.sockets import Sockets
 from fastgw.processes.usage import told_by_usage
+from fastgw.telemetry import logs
 from fastgw.telemetry.alerts import Webhook
 from fastgw.telemetry.metrics import Sums
 from fastgw.telemetry.process import ProcessMeter, build
@@ -70,7 +72,8 @@ class ControllerProcess:
         self._levels: dict[str, str] = {}
         self._sums = Sums()
         self._alerts = Webhook(plan.usage.gateway or platform.node(), self._sums, self._tasks.spawn)
-        self._alerts.url = plan.webhook
+        self._alerts.aim(plan.webhook, plan.webhook_keys)
+        self._anomalies = AnomalyReports(plan.data / "usage", self._sums, self._alerts.send)
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._generation = 0
@@ -118,6 +121,7 @@ class ControllerProcess:
         self._control_plane.begin(self._changed.set, server.freshen, partial(server.broadcast, "instance_status"))
         self._tasks.spawn(self._compile_when_changed(), "compiling")
         self._tasks.spawn(self._reloads.watch(), "watching the configuration")
+        self._tasks.spawn(self._anomalies.watch(), "telling of anomalies")
         self._tasks.spawn(self._tell_when_ready(), "becoming ready")
         self._tasks.spawn(ProcessMeter("controller", self._sums).watch(), "measuring the process")
         asyncio.get_running_loop().call_later(SETTLE_WITHIN, self._readiness.waited_enough)
@@ -149,6 +153,7 @@ class ControllerProcess:
             usage=admin_app.OperatorUsage(
                 self._reloads.plan.data / "usage", lambda: self._reloads.plan.aliases, time.time
             ),
+            anomalies=self._anomalies.report,
         )
 
     async def _tell_when_ready(self) -> None:
@@ -209,7 +214,9 @@ class ControllerProcess:
         if not await self._compile():
             self._control_plane.reload(self._reloads.plan.settings)
             raise ValueError("no snapshot can be made of it: the log says why")
-        self._alerts.url = plan.webhook
+        self._alerts.aim(plan.webhook, plan.webhook_keys)
+        if plan.log != self._reloads.plan.log:
+            logs.change(*plan.log)
         self._instances.tell(self._ipc_server.broadcast)
 
     def _told(self, applied: bool) -> None:  # noqa: FBT001 - the only argument

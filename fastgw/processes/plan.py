@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastgw.config.files import ConfigFiles
-from fastgw.config.schema.settings import UsageSettings
+from fastgw.config.schema.settings import UsageSettings, signing_key
 from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class Plan:
         drain: seconds that calls in flight have at the end.
         secrets: of the configuration, first seals; empty: one is kept under `data`.
         usage: how long events are kept, and where they go.
-        webhook: where alerts go; a secret.
+        webhook: where alerts go; a secret. `webhook_keys`: each signs them.
         traces: where spans go.
+        log: its level and format.
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
         files: what was opened to read it.
@@ -49,9 +50,9 @@ class Plan:
     secrets: tuple[str, ...] = ()
     usage: UsageSettings = field(default_factory=UsageSettings)
     webhook: str | None = field(default=None, repr=False)
+    webhook_keys: tuple[bytes, ...] = field(default=(), repr=False)
     traces: str | None = field(default=None, repr=False)
-    log_level: str = "info"
-    log_form: str = "text"
+    log: tuple[str, str] = ("info", "text")
     store: StorePlace = field(default_factory=StorePlace)
     settings: Any = None
     files: ConfigFiles = field(default_factory=ConfigFiles, compare=False)
@@ -228,9 +229,9 @@ def plan_of(settings: Any) -> Plan:
         secrets=settings.secret,
         usage=settings.usage,
         webhook=settings.alerts.webhook if settings.alerts is not None else None,
+        webhook_keys=tuple(map(signing_key, settings.alerts.secret)) if settings.alerts is not None else (),
         traces=settings.traces.url if settings.traces is not None else None,
-        log_level=settings.log.level,
-        log_form=settings.log.format,
+        log=(settings.log.level, settings.log.format),
         store=settings.store.place(settings.worker_count),
         settings=settings,
     )

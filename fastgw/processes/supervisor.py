@@ -178,7 +178,7 @@ class Supervisor:
                 held.close()
             os.close(self._wake[0])
             os.close(self._wake[1])
-            logs.configure(one.role, self._plan.log_level, self._plan.log_form, logs.NonBlockingHandler())
+            logs.configure(one.role, *self._plan.log, logs.NonBlockingHandler())
             one.work(theirs)
             status = 0
         except BaseException:  # noqa: BLE001 - whatever it was, the child ends here
@@ -220,6 +220,10 @@ class Supervisor:
         of_usage = [(one.usage.keep, one.usage.sinks, one.traces) for one in (plan, self._plan)]
         if of_usage[0] != of_usage[1]:
             self._usage.send("stop")
+        if plan.log != self._plan.log:
+            logs.change(*plan.log)
+            for one in (self._usage, *self._workers):  # the controller knows
+                one.send("log {} {}".format(*plan.log))
         self._plan = plan
 
     def _reap(self) -> None:
@@ -352,7 +356,7 @@ def launch(parts: Factories) -> int:
         Exception: whatever `parts.read` raises for a bad configuration.
     """
     plan = parts.read(ConfigFiles())
-    logs.configure("supervisor", plan.log_level, plan.log_form)
+    logs.configure("supervisor", *plan.log)
     plan.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix=f"fastgw-{os.getpid()}-"))
     try:

@@ -1,5 +1,5 @@
-"""The usage process: feeds sinks from the spool, turns closed spool files into the archive, deletes what is done; sends
-spans, where `traces` says so.
+"""The usage process: feeds sinks from the spool, turns closed spool files into the archive, deletes what is done, looks
+for what is unusual; sends spans, where `traces` says so.
 
 It writes how it is into a file beside the controller's socket, which the controller reads when metrics are asked for:
 that works however badly the disk or the controller do. What it does may be killed at any point and done again.
@@ -28,6 +28,7 @@ from fastgw.config.schema.settings import UsageSettings
 from fastgw.processes import child
 from fastgw.processes.plan import Plan
 from fastgw.processes.sockets import Sockets
+from fastgw.telemetry import logs
 from fastgw.telemetry.counters import Series
 from fastgw.telemetry.process import resident_bytes
 from fastgw.usage.feed import SinkFeed, position_file
@@ -44,6 +45,9 @@ TELL_EVERY = 0.5
 """Seconds between two reports for the metrics."""
 LOCK = "lock"
 """The file under `data/usage` that is locked by the usage process that works there."""
+LOOK_EVERY = 60.0
+SHARE = 20
+"""Seconds between two looks for what is unusual, at least; and so many times as long as one takes."""
 FLUSH_FOR = 0.8
 """Seconds in which sinks get what they have not got yet, when told to stop."""
 
@@ -67,6 +71,9 @@ class UsageProcess:
         self._archive: Any = None
         self._archive_errors = 0
         self._forgotten: date | None = None
+        self._finder: Any = None
+        self._look_at = 0.0
+        self._blind = False
         positions = self.folder / "positions"
         is_first = not positions.exists()
         sinks = {sink.url: sink for sink in settings.sinks}
@@ -82,10 +89,9 @@ class UsageProcess:
         for feed in self.feeds:
             feed.start()
         self._keeping.start()
-        while True:
+        self._tell()
+        while not _is_over(control):
             self._tell()
-            if _is_over(control):
-                break
         until = time.monotonic() + FLUSH_FOR
         for feed in self.feeds:
             feed.finish(until)
@@ -108,6 +114,10 @@ class UsageProcess:
                 if str(wrong) != last:  # told once
                     log.exception("the usage events under data")
                 last = str(wrong)
+            begun = time.monotonic()
+            if begun >= self._look_at:
+                self._look_for_anomalies()
+                self._look_at = begun + max(LOOK_EVERY, SHARE * (time.monotonic() - begun))
             time.sleep(KEEP_EVERY)
 
     def tidy(self, now: float) -> None:
@@ -153,6 +163,18 @@ class UsageProcess:
             if self._archive_errors == 1:
                 log.exception("usage events cannot be archived")
 
+    def _look_for_anomalies(self) -> None:
+        """In the thread that archives, so that no file goes while it is read."""
+        try:
+            if self._finder is None:
+                self._finder = open_finder(self.folder, self._keep)
+            self._finder.look()
+            self._blind = False
+        except Exception as wrong:  # noqa: BLE001 - whatever it is: it is tried again
+            if not self._blind:
+                log.error("anomalies cannot be looked for: %r", wrong)
+            self._blind = True
+
     def _forget_others(self, positions: Path, urls: set[str]) -> None:
         """A sink that is named again later begins anew."""
         kept = {position_file(self.folder, url) for url in urls}
@@ -189,6 +211,11 @@ def open_archive(folder: Path) -> Any:
     return import_module("fastgw.usage.archive").Archive(folder)
 
 
+def open_finder(folder: Path, keep: float) -> Any:
+    """What looks for anomalies in `data/usage`; it needs DuckDB as well."""
+    return import_module("fastgw.usage.hourly").AnomalyFinder(folder, keep)
+
+
 def lock_alone(folder: Path, control: socket.socket) -> int:
     """Wait until no usage process of another gateway works in `folder`, and keep it so: the descriptor to hold.
 
@@ -218,11 +245,15 @@ def lock_alone(folder: Path, control: socket.socket) -> int:
 
 
 def _is_over(control: socket.socket) -> bool:
-    """Whether, within `TELL_EVERY` seconds, the supervisor says stop, or is gone."""
+    """Whether the supervisor says stop within `TELL_EVERY` seconds, or is gone; the log is changed where it says so."""
     if not select.select([control], [], [], TELL_EVERY)[0]:
         return False
-    heard = control.recv(4096)
-    return not heard or b"stop\n" in heard
+    heard = control.recv(4096)  # whole lines: they are short, and sent whole
+    lines = [line.split() for line in heard.decode().splitlines()]
+    for words in lines:
+        if words[:1] == ["log"]:
+            logs.change(*words[1:])
+    return not heard or ["stop"] in lines
 
 
 def _nobody_writes(path: Path) -> bool:

@@ -26,6 +26,7 @@ from granian.server.embed import Server
 from fastgw.processes import child
 from fastgw.processes.ipc_client import IpcClient
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
+from fastgw.telemetry import logs
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.process import ProcessMeter
 from fastgw.telemetry.spans import SpanSender, spans_socket
@@ -89,6 +90,8 @@ class RunningWorker:
                 self._leave.set_result(float(seconds))
             case ["quarantine", *fingerprints]:
                 self._served.quarantined(frozenset(map(int, fingerprints)))
+            case ["log", level, form]:
+                logs.change(level, form)
             case ["stop"]:
                 os._exit(0)
 

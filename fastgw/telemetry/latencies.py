@@ -229,10 +229,10 @@ class Latencies:
 
 
 def _percentiles(series: CallSeries, stage: str, buckets: list[int], counts: list[int]) -> Percentiles:
-    return Percentiles(*series, stage, sum(counts), *_at_percents(buckets, counts))
+    return Percentiles(*series, stage, sum(counts), *at_percents(buckets, counts))
 
 
-def _at_percents(buckets: list[int], counts: list[int]) -> list[float]:
+def at_percents(buckets: list[int], counts: list[int]) -> list[float]:
     """Milliseconds at `PERCENTS`, by the rank that HdrHistogram takes."""
     sums = list(accumulate(counts))
     ranks = (max(1, int(percent * sums[-1] / 100 + 0.5)) for percent in PERCENTS)

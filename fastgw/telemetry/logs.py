@@ -25,7 +25,7 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, role: str, form: str) -> None:
         super().__init__()
-        self._role, self._form = role, form
+        self._role, self.form = role, form
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end. A message may carry what a server said: nobody writes a second line, nor orders a
@@ -38,7 +38,7 @@ class LineFormatter(logging.Formatter):
             "process": self._role,
             "message": _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text),
         }
-        if self._form == "json":
+        if self.form == "json":
             return json.dumps(fields, ensure_ascii=False)
         return "{time} {level} {process}: {message}".format(**fields)
 
@@ -83,3 +83,12 @@ def configure(role: str, level: str = "info", form: str = "text", handler: loggi
     handler.setFormatter(LineFormatter(role, form))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False
+
+
+def change(level: str, form: str) -> None:
+    """Go on with another level and form, as `configure` takes them."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for handler in root.handlers:
+        if isinstance(handler.formatter, LineFormatter):
+            handler.formatter.form = form

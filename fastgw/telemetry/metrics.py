@@ -75,6 +75,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_usage_restarts_total": Family("counter", "Usage processes that ended and were started again."),
     "fastgw_spans_total": Family("counter", "Spans of recorded requests, by what became of them.", ("outcome",)),
     "fastgw_alerts_total": Family("counter", "Alerts for the webhook, by what became of them.", ("outcome",)),
+    "fastgw_anomalies_total": Family("counter", "What was found to be unusual in an hour of usage.", ("kind",)),
     "fastgw_event_loop_lag_seconds": Family("histogram", "How late a process's event loop is.", ("process",)),
     "fastgw_gc_pause_seconds": Family("histogram", "Time of one garbage collection.", ("process",)),
     "fastgw_process_cpu_seconds_total": Family("counter", "CPU time of processes.", ("process",)),

@@ -132,7 +132,7 @@ def _ask(
         duck.execute("SET enable_progress_bar = false")
         duck.execute("SET enable_external_access = false")
         duck.execute("SET lock_configuration = true")
-        duck.execute(f"CREATE TEMP TABLE answer AS {sql(asked, f'({_events(files)})')}", {**parameters, **given})
+        duck.execute(f"CREATE TEMP TABLE answer AS {sql(asked, f'({events_of(files)})')}", {**parameters, **given})
         rows = duck.execute("SELECT * FROM answer").fetchall()
         _one_currency(rows)
         if to is not None:
@@ -141,7 +141,7 @@ def _ask(
     return [row[:-2] for row in rows]
 
 
-def _events(files: Iterable[str]) -> str:
+def events_of(files: Iterable[str]) -> str:
     """A query for all events of the parameters `parquet` and `lines`, as far as there are these."""
     of = {"parquet": "SELECT * FROM read_parquet($parquet, union_by_name = true)", "lines": rows_of_lines("$lines")}
     none = ", ".join(f'CAST(NULL AS {one.type}) AS "{one.name}"' for one in COLUMNS)

@@ -151,7 +151,7 @@ class Archive:
         lines = sum(map(_lines, paths))
         fresh: list[ParquetFile] = []
         if lines:
-            with self._database() as database:
+            with working_database(self._folder) as database:
                 self._read(database, paths)
                 found = database.execute("SELECT DISTINCT day FROM batch ORDER BY day").fetchall()
                 chosen = "SELECT * EXCLUDE (day) FROM batch WHERE day = ?"
@@ -195,25 +195,26 @@ class Archive:
             paths = [literal(parquet_path(self._folder, file.name)) for file in chosen]
             everything = "SELECT * FROM read_parquet(?, union_by_name = true)"
             try:
-                with self._database() as database:
+                with working_database(self._folder) as database:
                     merged = self._write(database, chosen[0].day, everything, paths)
             except duckdb.Error:
                 self._unmergeable |= {file.name for file in chosen}
                 raise
             self._commit([*(file for file in self._parquet if file not in chosen), merged])
 
-    @contextmanager
-    def _database(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A database for one piece of work: it gives its memory back."""
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 1,
-            "memory_limit": MEMORY,
-            "temp_directory": str(parquet_path(self._folder, "temp")),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        with duckdb.connect(":memory:", config=settings) as database:
-            yield database
+
+@contextmanager
+def working_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database for one piece of work on `folder`, `data/usage`: it gives its memory back."""
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 1,
+        "memory_limit": MEMORY,
+        "temp_directory": str(parquet_path(folder, "temp")),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    with duckdb.connect(":memory:", config=settings) as database:
+        yield database
 
 
 def _to_merge(files: list[ParquetFile], over: date) -> list[ParquetFile]:

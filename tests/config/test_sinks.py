@@ -1,11 +1,11 @@
-"""Where usage events go: what a URL of a sink must be, said when the configuration is read and not when events wait."""
+"""Where usage events and alerts go: what must be written, said when it is read and not when something waits."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from fastgw.config.schema.settings import SinkSettings
+from fastgw.config.schema.settings import AlertSettings, SinkSettings, signing_key
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,14 @@ def test_taken(url: str) -> None:
 def test_refused(url: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         SinkSettings(url=url)
+
+
+def test_secrets_of_alerts() -> None:
+    taken = AlertSettings(webhook="https://h/x", secret=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "sixteen letters."))
+    assert [len(signing_key(one)) for one in taken.secret] == [24, 16]
+    assert AlertSettings(webhook="https://h/x").secret == ()
+    for secret in ("fifteen letters", "whsec_MfKQ9r8GKYqrTwjUPD8I"):
+        with pytest.raises(ValidationError, match="at least 16"):
+            AlertSettings(webhook="https://h/x", secret=secret)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="must be base64"):
+        AlertSettings(webhook="https://h/x", secret="whsec_not base64 at all")  # type: ignore[arg-type]

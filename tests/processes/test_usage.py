@@ -72,6 +72,9 @@ class Running:
         hidden.write_text(text)
         return hidden.rename(file)  # never seen empty
 
+    def tell(self, text: bytes) -> None:
+        self._ours.send(text)
+
     def stop(self) -> None:
         self._ours.send(b"drain 1\nstop\n")
         self.thread.join(10)
@@ -167,6 +170,20 @@ def test_two_sinks_at_one_host_are_one_series(tmp_path: Path, archive: FakeArchi
     running.stop()
 
 
+def test_it_hears_that_the_log_is_another(
+    tmp_path: Path, archive: FakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, ...]] = []
+    monkeypatch.setattr(usage.logs, "change", lambda *words: heard.append(words))
+    running = Running(tmp_path, FILE)
+    running.tell(b"log debug json\nlog wa")
+    until(lambda: heard == [("debug", "json")])
+    running.tell(b"rning text\n")
+    until(lambda: len(heard) == 2)
+    running.stop()
+    assert heard[1] == ("warning", "text")
+
+
 def test_where_it_has_said_nothing_there_are_no_series(tmp_path: Path) -> None:
     found: dict[tuple[str, ...], Any] = told_by_usage(str(tmp_path / "link"))
     assert found == {}
@@ -229,3 +246,26 @@ def test_without_the_packages_nothing_is_recorded(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(usage, "can_export", lambda: False)
         assert sampling_of(settings) is None
         assert usage.span_export(plan, ours) is None
+
+
+def test_anomalies_that_cannot_be_looked_for_cost_nothing_else(
+    tmp_path: Path, archive: FakeArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Finder:
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            if self.looks < 3:
+                raise OSError("no space")
+
+    finder = Finder()
+    monkeypatch.setattr(usage, "open_finder", lambda *_: finder)
+    monkeypatch.setattr(usage, "LOOK_EVERY", 0.0)
+    running = Running(tmp_path, FILE)
+    file = running.write(1, "a\n")
+    until(lambda: not file.exists() and finder.looks > 4)
+    running.stop()
+    assert [one for one in caplog.messages if "anomalies" in one] == [
+        "anomalies cannot be looked for: OSError('no space')"
+    ]

@@ -34,6 +34,25 @@ def test_json_says_time_level_and_process() -> None:
     assert said["time"].endswith("Z")
 
 
+def test_level_and_form_change_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, root = io.StringIO(), logging.getLogger()
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    logs.configure("worker-2", "error", "text", logging.StreamHandler(said))
+    log = logging.getLogger("fastgw")
+    log.info("unheard")
+    logs.change("info", "json")
+    log.info("heard")
+    logs.change("warning", "text")
+    log.info("unheard")
+    log.warning("heard")
+    first, second = said.getvalue().splitlines()
+    assert (json.loads(first)["message"], json.loads(first)["process"]) == ("heard", "worker-2")
+    assert second.endswith("warning worker-2: heard")
+    log.manager._clear_cache()  # type: ignore[attr-defined] # what is heard is remembered
+
+
 def test_a_reader_that_stops_delays_nobody_and_hears_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """stderr is a pipe that nobody reads until far more has been logged than it and the queue hold."""
     reading, writing = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from decimal import Decimal
@@ -181,10 +182,35 @@ class TlsSettings(StrictModel):
     client_ca: str | None = None
 
 
+def _signing(value: str) -> str:
+    if len(signing_key(value)) < SHORTEST_KEY:
+        raise ValueError(f"must be at least {SHORTEST_KEY} characters, or bytes in base64 after whsec_")
+    return value
+
+
+SHORTEST_KEY = 16
+"""Bytes of a key that signs alerts."""
+
+
+def signing_key(secret: str) -> bytes:
+    """The key that a secret of `alerts` stands for: Standard Webhooks' form, or the text itself.
+
+    Raises:
+        ValueError: what follows `whsec_` is no base64.
+    """
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        raise ValueError("must be base64 after whsec_, such as made by: openssl rand -base64 32") from None
+
+
 class AlertSettings(StrictModel):
-    """Where warnings for operators are sent."""
+    """Where warnings for operators are sent, and by which secrets they are signed."""
 
     webhook: HttpUrl = Field(repr=False)
+    secret: Many[Annotated[Secret, AfterValidator(_signing)]] = Field(default=(), repr=False)
 
 
 class LogSettings(StrictModel):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from fastgw.usage.sinks.sink import SinkDown
 
 PATIENCE = 1.0
@@ -74,16 +76,61 @@ def _write_some(fd: int, rest: memoryview) -> int:
                 raise SinkDown("its reader takes nothing") from None
 
 
+class ShownCall(msgspec.Struct, rename="camel"):
+    """What a line on a terminal says of an event."""
+
+    timestamp: str
+    agent_id: str
+    method: str
+    tool: str | None
+    mcp_server: str | None
+    outcome: str
+    error_code: int | None
+    latency_ms: float
+    request_id: str
+    trace_id: str | None = None
+
+    def line(self) -> bytes:
+        """Time (UTC), agent, what was asked for, server, how it ended, milliseconds, request id."""
+        words = [
+            self.timestamp[11:],
+            self.agent_id,
+            self.tool or self.method,
+            f"-> {self.mcp_server or '-'}",
+            self.outcome,
+        ]
+        words += [] if self.error_code is None else [str(self.error_code)]
+        words += [f"{self.latency_ms:.1f} ms", self.request_id]
+        words += [] if self.trace_id is None else [self.trace_id]
+        # Names come from servers and identity providers: none of them may order the terminal about.
+        shown = (word if word.isprintable() else word.encode("unicode_escape").decode() for word in words)
+        return "  ".join(shown).encode("utf-8", "backslashreplace")
+
+
+def for_people(line: bytes) -> bytes:
+    """An event as a short line; what is none of ours stays as it is, in ASCII."""
+    try:
+        return _decode_shown(line).line()
+    except ValueError:
+        return ascii(line).encode()
+
+
+_decode_shown = msgspec.json.Decoder(ShownCall).decode
+
+
 class StdoutSink:
-    """The gateway's stdout: nothing else is written there."""
+    """The gateway's stdout: nothing else is written there. On a terminal each call is a short line."""
 
     def __init__(self, fd: int = 1) -> None:
         self.lost = 0
         self._fd = fd
         self._lines = _Lines()
+        self._is_terminal = os.isatty(fd)
 
     def deliver(self, lines: Sequence[bytes]) -> None:
         """Write them. Raises SinkDown."""
+        if self._is_terminal:
+            lines = list(map(for_people, lines))
         try:
             self._lines.write(self._fd, lines)
         except OSError as wrong:

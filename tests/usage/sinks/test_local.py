@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+import tty
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fastgw.usage.sinks import SinkDown, make_sink
 from fastgw.usage.sinks import local as module
 from fastgw.usage.sinks.local import FileSink, StdoutSink
 from fastgw.usage.sinks.sink import label_of
+from tests.usage.events import line
 
 LINES = [b'{"schema":1,"n":%d}' % number for number in range(3)]
 TEXT = b"".join(line + b"\n" for line in LINES)
@@ -120,3 +122,33 @@ def test_a_label_carries_no_secret() -> None:
     assert labels("redis://user:hush@h:6379/stream") == "redis://h:6379"
     assert labels("https://h/path/hush?key=hush") == "https://h"
     assert (labels("stdout"), labels("file:/x/y")) == ("stdout", "file:/x/y")
+
+
+def shown(*events: bytes) -> str:
+    """What a terminal gets of these events."""
+    reader, terminal = os.openpty()
+    try:
+        tty.setraw(terminal)
+        StdoutSink(terminal).deliver(events)
+        return os.read(reader, 1 << 16).decode()
+    finally:
+        os.close(reader)
+        os.close(terminal)
+
+
+def test_on_a_terminal_each_call_is_a_short_line() -> None:
+    done = line(1, mcpServer="docs", tool="search", traceId="ab" * 16).encode()
+    refused = line(
+        2, mcpServer=None, tool=None, method="resources/read", outcome="rate_limited", errorCode=-31029
+    ).encode()
+    assert shown(done, refused).splitlines() == [
+        f"14:32:01.445Z  deploy-bot  search  -> docs  ok  342.1 ms  req_000001  {'ab' * 16}",
+        "14:32:01.445Z  deploy-bot  resources/read  -> -  rate_limited  -31029  342.1 ms  req_000002",
+    ]
+
+
+def test_no_name_commands_the_terminal_and_what_is_no_event_is_shown_in_ascii() -> None:
+    hostile = line(1, agentId="a\x1b[2J\nb\u202e", tool="\x9b1m é").encode()
+    text = shown(hostile, b'{"schema":1} \x1b]0;x\x07 \xc2\x9b1m')
+    assert text.splitlines()[0].startswith("14:32:01.445Z  a\\x1b[2J\\nb\\u202e  \\x9b1m \\xe9  -> ")
+    assert text.replace("\n", "").isprintable() and text.count("\n") == 2
