@@ -19,7 +19,7 @@ BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecod
 PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
 WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian answer' --rounds 3 --seconds 1 --warm 0.3 --drift 3
 
-.PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients
+.PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients screenshot
 .PHONY: lock clean
 .PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
 
@@ -78,6 +78,9 @@ conformance: dev-env ## the protocol's conformance suite: two workers, alone and
 
 soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)
+
+screenshot: dev-env ## docs/status-page.png anew; needs Debian's chromium
+	FASTGW_SCREENSHOTS=docs $(PYTEST) -q tests/admin/test_page.py -k picture
 
 clients: dev-env node-env clients-env ## ten public clients list, call and are refused: what docs/clients.md says
 	FASTGW_PUBLIC_CLIENTS=$(CURDIR)/.venv $(PYTEST) -rA -m clients tests/e2e/public_clients

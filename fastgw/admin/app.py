@@ -1,50 +1,52 @@
-"""The admin port: another port and another process than agents use, so that overload there never hides it.
-
-Loopback without a token checks `Host`: a web page whose name points at 127.0.0.1 (DNS rebinding) is refused.
+"""The admin port: another port and another process than agents use, so that overload there never hides it. Who may ask
+is in `access.py`.
 """
 
 from __future__ import annotations
 
-import hmac
-import re
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
+from fastgw.admin.access import AdminAccess, wants_page
 from fastgw.admin.config import OperatorConfig, ReloadOrder
+from fastgw.admin.history import CallHistory
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.metrics import OperatorMetrics
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
+from fastgw.admin.page import PageData, StatusPage
 from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
-from fastgw.admin.stats import as_hlog, as_json, as_rows, windowed
+from fastgw.admin.stats import agents_report, as_hlog, as_json, as_rows, windowed
+from fastgw.admin.tiles import TileData
 from fastgw.admin.usage import OperatorUsage
-from fastgw.config.schema.settings import is_loopback
+from fastgw.telemetry.busiest import RecentAgents
 from fastgw.telemetry.latencies import Latencies
 
 __all__ = [
     "AdminData",
     "AuditLog",
+    "CallHistory",
     "OperatorConfig",
     "OperatorInstances",
     "OperatorLimits",
     "OperatorMetrics",
     "OperatorQuotas",
     "OperatorUsage",
+    "PageData",
+    "TileData",
     "serve_admin",
 ]
 """What the controller takes, which imports this module late."""
 
-STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
-
 
 @dataclass(frozen=True, slots=True)
 class AdminData:
-    """What the admin port shows, asked for each time."""
+    """What the admin port shows, asked for each time. Without `page` there is no status page."""
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Handler
@@ -56,6 +58,8 @@ class AdminData:
     quotas: OperatorQuotas
     usage: OperatorUsage
     anomalies: Callable[[], dict[str, Any]] = lambda: {"anomalies": []}
+    agents: RecentAgents = field(default_factory=RecentAgents)
+    page: PageData | None = None
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -96,6 +100,7 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
         ("GET", "/stats/tools", windowed(data.latencies, partial(as_rows, subject="tool")), "the last minute by tool"),
         ("GET", "/stats/servers", windowed(data.latencies, partial(as_rows, subject="server")), "the same by server"),
+        ("GET", "/agents", page(lambda: answer(agents_report(data.agents))), "agents that call most"),
         ("GET", "/stats.hlog", windowed(data.latencies, as_hlog), "the same as HdrHistogram's log"),
         ("GET", "/usage", data.usage.handle, "what was called and what it cost: ?by=team&month=2026-10&metric=cost"),
         ("GET", "/anomalies", page(lambda: answer(data.anomalies())), "what is unusual: errors, paces, times"),
@@ -115,15 +120,23 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
 
 async def serve_admin(listener: socket.socket, data: AdminData, token: str | None) -> web.AppRunner:
     """Serve on a listening socket until the runner's `cleanup`; without a token to loopback, which may not order."""
-    guard = _token_guard(token) if token is not None else _host_guard
-    app = web.Application(middlewares=[guard], client_max_size=MOST)
-    routes = _routes(data, token)
+    access = AdminAccess(token, listener.getsockname()[1])
+    app = web.Application(middlewares=[access.guard], client_max_size=MOST)
+    page = StatusPage(data.page) if data.page is not None else None
+    routes = _routes(data, token) + (page.routes() if page is not None else [])
     lines = "".join(f"{verb:4} {path:17} {words}\n" for verb, path, _, words in routes)
 
-    async def index(_: web.Request) -> web.StreamResponse:
+    async def index(request: web.Request) -> web.StreamResponse:
+        if page is not None and wants_page(request):
+            return page.index()
         return web.Response(text=f"fastgw\n\n{lines}")
 
     app.router.add_get("/", index)
+    if page is not None:
+        app.router.add_get("/page/files/{name}", page.file)
+        app.router.add_get("/session", access.session)
+        app.router.add_post("/login", access.login)
+        app.router.add_post("/logout", access.logout)
     for verb, path, handler, _ in routes:
         # HEAD goes with GET, as everywhere.
         app.router.add_get(path, handler) if verb == "GET" else app.router.add_route(verb, path, handler)
@@ -131,25 +144,3 @@ async def serve_admin(listener: socket.socket, data: AdminData, token: str | Non
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner
-
-
-@web.middleware
-async def _host_guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or not is_loopback(re.sub(r"(:\d*)?$", ":0", hosts[0], count=1)):
-        return web.Response(status=421, text=STRANGE)
-    return await handler(request)
-
-
-def _token_guard(token: str) -> Any:
-    wanted = f"Bearer {token}".encode()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        # Balancers ask these two without a credential, and learn nothing by them.
-        if request.path in ("/livez", "/readyz") or hmac.compare_digest(shown, wanted):
-            return await handler(request)
-        return web.Response(status=401, text="A token is needed.\n", headers={"www-authenticate": "Bearer"})
-
-    return guard

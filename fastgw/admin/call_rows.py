@@ -9,11 +9,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from fastgw.errors import ERROR_OUTCOMES
-from fastgw.telemetry.histogram import Counts, add_counts
-from fastgw.telemetry.latencies import PERCENTS, Latencies, at_percents
+from fastgw.admin.paces import SHOWN_PERCENTS, Tally
+from fastgw.telemetry.latencies import Latencies, at_percents
 
-SHOWN: Final = tuple(map(PERCENTS.index, (50.0, 95.0, 99.0)))
 MOST: Final = 1000
 """Rows of an answer: those with the most calls."""
 LENGTHS: Final = {"1m": 60.0, "1h": 3600.0}
@@ -45,49 +43,34 @@ class CallRows(msgspec.Struct):
     rows: list[CallRow]
 
 
-class CallTally:
-    """What is added up for a row."""
-
-    def __init__(self) -> None:
-        self.calls = self.errors = 0
-        self.times: Counts = {}
-        self.servers: dict[str, None] = {}
-
-    def count(self, outcome: str, calls: int) -> None:
-        """So many calls ended so."""
-        self.calls += calls
-        self.errors += calls * (outcome in ERROR_OUTCOMES)
-
-    def row(self, name: str | None) -> CallRow:
-        """All of it."""
-        row = CallRow(name, self.calls, self.errors, servers=list(self.servers))
-        if buckets := sorted(self.times):
-            found = at_percents(buckets, [self.times[bucket] for bucket in buckets])
-            row.p50, row.p95, row.p99 = (found[place] for place in SHOWN)
-        return row
-
-
 def call_rows(latencies: Latencies, window: str, subject: Subject) -> CallRows:
     """The calls of a window by `subject`; those without one count in the total alone."""
-    tallies: dict[str, CallTally] = {}
-    total = CallTally()
+    tallies, servers = dict[str, Tally](), dict[str, dict[str, None]]()
+    total = Tally()
     uptime = next(latencies.intervals("start"))[0]
     seconds = min(LENGTHS.get(window, uptime), uptime)
     timed = "upstream" if subject == "server" else "total"
     for begun, _, rows in latencies.intervals(window):
         seconds = max(seconds, begun)
         for (tool, server, outcome), stage, buckets, counts in rows:
-            taken = dict(zip(buckets, counts, strict=True))
             name = tool if subject == "tool" else server
-            tally = CallTally() if name is None else tallies.setdefault(name, CallTally())
+            tally = Tally() if name is None else tallies.setdefault(name, Tally())
             if stage == "total":
                 total.count(outcome, sum(counts))
                 tally.count(outcome, sum(counts))
-                add_counts(total.times, taken)
+                total.time(buckets, counts)
             if stage == timed:
-                add_counts(tally.times, taken)
-            if subject == "tool" and server is not None:
-                tally.servers[server] = None
-    found = [tally.row(name) for name, tally in tallies.items()]
+                tally.time(buckets, counts)
+            if subject == "tool" and tool is not None and server is not None:
+                servers.setdefault(tool, {})[server] = None
+    found = [_row(name, tally, [*servers.get(name, ())]) for name, tally in tallies.items()]
     found.sort(key=lambda row: (-row.calls, row.name or ""))
-    return CallRows(seconds, total.row(None), found[:MOST])
+    return CallRows(seconds, _row(None, total, []), found[:MOST])
+
+
+def _row(name: str | None, tally: Tally, servers: list[str]) -> CallRow:
+    row = CallRow(name, tally.calls, tally.errors, servers=servers)
+    if buckets := sorted(tally.counts):
+        counts = [tally.counts[bucket] for bucket in buckets]
+        row.p50, row.p95, row.p99 = at_percents(buckets, counts, SHOWN_PERCENTS)
+    return row

@@ -21,6 +21,8 @@ log = logging.getLogger("fastgw")
 
 T = TypeVar("T", bound=msgspec.Struct)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+STILL_ALLOWED = web.RequestKey("still_allowed", Callable[[], bool])  # type: ignore[arg-type, var-annotated]
+"""Of a request that a browser's session lets in: whether the session is there still."""
 MOST = 65_536
 """Bytes of an order."""
 
@@ -58,9 +60,10 @@ def ordering(token: str | None, form: type[T], carry_out: Callable[[T, str], Awa
         try:
             if token is None:
                 raise web.HTTPForbidden(text="Orders need an admin token: admin: {listen: ..., token: ...}")
-            # Whom the audit names: the address, and which token it showed.
-            who = f"{request.remote} token:{hashlib.sha256(token.encode()).hexdigest()[:8]}"
-            return answer(await carry_out(await _order(request, form), who))
+            # Whom the audit names: the address, which token it showed, and whether by the page.
+            page = " page" if STILL_ALLOWED in request else ""
+            who = f"{request.remote} token:{hashlib.sha256(token.encode()).hexdigest()[:8]}{page}"
+            return answer(await carry_out(await order_of(request, form), who))
         except web.HTTPException as wrong:
             return answer({"error": wrong.text}, wrong.status)
         except OSError as wrong:
@@ -75,7 +78,7 @@ def answer(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(body, indent=1).encode() + b"\n", status=status, headers=headers)
 
 
-async def _order(request: web.Request, form: type[T]) -> T:
+async def order_of(request: web.Request, form: type[T]) -> T:
     """What is ordered; web.HTTPException where it comes from a page of elsewhere, or is no order."""
     own = [f"{scheme}://{request.headers.get('Host', '').lower()}" for scheme in ("http", "https")]
     if any(origin.lower() not in own for origin in request.headers.getall("Origin", [])):

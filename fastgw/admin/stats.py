@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -15,9 +15,13 @@ from aiohttp import web
 from fastgw.admin.call_rows import Subject, call_rows
 from fastgw.admin.orders import Handler, answer
 from fastgw.telemetry import hlog
+from fastgw.telemetry.busiest import RecentAgents, Window
 from fastgw.telemetry.latencies import WINDOWS, Latencies
 
 T = TypeVar("T")
+
+MOST_AGENTS = 200
+WINDOWS_OF_AGENTS: Final[tuple[Window, ...]] = ("1m", "1h")
 
 
 async def made_of(latencies: Latencies, make: Callable[..., T], *args: Any) -> T:
@@ -36,6 +40,11 @@ def as_rows(latencies: Latencies, window: str | None, subject: Subject) -> web.R
     """What was called in one window, or in the last minute, by tool or by server."""
     body = msgspec.json.encode(call_rows(latencies, window or "1m", subject))
     return web.Response(body=body + b"\n", content_type="application/json")
+
+
+def agents_report(agents: RecentAgents) -> dict[str, Any]:
+    """The agents that called most in the last minute and hour."""
+    return {"windows": {name: msgspec.to_builtins(agents.top(name, MOST_AGENTS)) for name in WINDOWS_OF_AGENTS}}
 
 
 def as_hlog(latencies: Latencies, window: str | None) -> web.Response:

@@ -10,7 +10,7 @@ import datetime
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,23 +47,26 @@ class OperatorUsage:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """200 with a list of objects; 400, 409 or 503 with words under `error`."""
-        parameters = {name: request.query.getall(name) for name in request.query}
+        status, found = await self.answered({name: request.query.getall(name) for name in request.query})
+        if isinstance(found, str):
+            return answer({"error": found}, status)
+        headers = {"content-type": "application/json", "cache-control": "no-store"}
+        return web.Response(body=found, headers=headers)
+
+    async def answered(self, parameters: Mapping[str, Sequence[str]]) -> tuple[int, bytes | str]:
+        """200 and a list of objects, as JSON; or 400, 409 or 503 and words."""
         try:
             asked = question(parameters, datetime.datetime.fromtimestamp(self._now(), datetime.UTC).date())
         except ValueError as wrong:
-            return answer({"error": str(wrong)}, 400)
+            return 400, str(wrong)
         try:
             async with asyncio.timeout(self._within), self._turns:
                 status, text = await self._ask(asked)
         except TimeoutError:
-            words = f"no answer within {self._within:g} s: ask for less time, or fewer keys"
-            return answer({"error": words}, 503)
+            return 503, f"no answer within {self._within:g} s: ask for less time, or fewer keys"
         except OSError as wrong:  # no room for its files, or for another process
-            return answer({"error": f"it cannot be asked now: {wrong}"}, 503)
-        if status != 0:
-            return answer({"error": text.decode("utf-8", "replace").strip()}, 409)
-        headers = {"content-type": "application/json", "cache-control": "no-store"}
-        return web.Response(body=text, headers=headers)
+            return 503, f"it cannot be asked now: {wrong}"
+        return (200, text) if status == 0 else (409, text.decode("utf-8", "replace").strip())
 
     async def _ask(self, asked: Question) -> tuple[int, bytes]:
         """Exit status of the program, and what it says, or says is wrong."""

@@ -191,7 +191,7 @@ def _welcome(listen: str, admin: str, keys: dict[str, str], folder: Path, pids: 
     shown = "\n".join(f"  {name:<12} {key}   may use: {', '.join(RIGHTS[name])}" for name, key in keys.items())
     return f"""
 endpoint       {endpoint}
-admin          http://{admin}   /readyz /metrics /backends /catalogue
+admin          http://{admin}   the status page; /readyz /metrics /backends /catalogue
 servers        {", ".join(f"{name} ({revisions})" for name, revisions in SERVERS.items())}
 processes      {", ".join(f"{name} {pid}" for name, pid in pids.items())}
 configuration  {folder / "fastgw.yaml"}

@@ -56,6 +56,8 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
     for name, server in settings.servers.items():
         for at, instance in enumerate(server.url):
             instance.note(entry_at(root, ("servers", name, "url", at, "url")).written)
+    scalars = [one for _, one in root.walk() if isinstance(one.content, str)]
+    settings.note({str(one.content): one.written for one in scalars if "${" in one.written.replace("$${", "")})
     return ReadConfig(settings, root)
 
 

@@ -8,6 +8,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -18,10 +19,12 @@ from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import header_lines
 from fastgw.credentials.expiry import agent_keys, certificates
 from fastgw.processes.plan import Plan, plan_of
+from fastgw.snapshot.access import who_sees
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.changes import changes, offered
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
 from fastgw.snapshot.model import Backend, Snapshot
+from fastgw.snapshot.trace import TracedCall, trace
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
 from fastgw.upstream.discovery.poll import CatalogueFetcher
@@ -185,6 +188,14 @@ class ControlPlane:
     @property
     def servers(self) -> list[Backend]:
         return self._catalogues.backends
+
+    async def who_sees(self, find: str, most: int) -> dict[str, Any]:
+        endpoints = self._snapshot.endpoints if self._snapshot is not None else {}
+        return await asyncio.to_thread(who_sees, endpoints, find.lower(), most)
+
+    async def explain(self, call: TracedCall) -> dict[str, Any]:
+        catalogues = self._catalogues.catalogues()
+        return asdict(await asyncio.to_thread(trace, self._settings, catalogues, call, lambda _, arguments: arguments))
 
     def catalogue(self) -> dict[str, Any]:
         endpoints = self._snapshot.endpoints if self._snapshot is not None else {}

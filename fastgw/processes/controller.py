@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from fastgw.admin.status import Readiness
+from fastgw.config.effective import shown_settings
 from fastgw.processes import child
 from fastgw.processes.anomaly_reports import AnomalyReports
 from fastgw.processes.instance_states import InstanceStates
@@ -138,22 +139,48 @@ class ControllerProcess:
             partial(ask, within=SHOWN_WITHIN), lambda: control_plane.servers, control_plane.backends,
             self._instances.told, self._instances.carry_out, audit,
         )  # fmt: skip
+        limits = admin_app.OperatorLimits(ask, lambda: self._reloads.plan.limits, audit)
         quotas = admin_app.OperatorQuotas(ask, lambda: self._reloads.plan.quotas, audit)
+        usage = admin_app.OperatorUsage(
+            self._reloads.plan.data / "usage", lambda: self._reloads.plan.aliases, time.time
+        )
+        history = admin_app.CallHistory(self._sums)
+        self._tasks.spawn(history.run(), "history of calls")
+        page = admin_app.PageData(
+            tiles=admin_app.TileData(
+                gateway=self._reloads.plan.usage.gateway or platform.node(),
+                readiness=self._readiness.report,
+                config=self._config,
+                latencies=self._sums.latencies,
+                history=history,
+                instances=instances,
+                limits=limits,
+                quotas=quotas,
+                usage=usage,
+                agents=self._sums.agents,
+                refusals=self._sums.refusals,
+                anomalies=self._anomalies.report,
+            ),
+            settings=lambda: shown_settings(self._reloads.plan.settings),
+            who_sees=control_plane.who_sees,
+            explain=control_plane.explain,
+            spawn=self._tasks.spawn,
+        )
         return admin_app.AdminData(
             readiness=self._readiness.report,
             metrics=admin_app.OperatorMetrics(self._sums, self._gauges, quotas, self._tasks.spawn).handle,
             instances=instances,
             catalogue=control_plane.catalogue,
-            limits=admin_app.OperatorLimits(ask, lambda: self._reloads.plan.limits, audit),
+            limits=limits,
             latencies=self._sums.latencies,
             config=admin_app.OperatorConfig(
                 self._config, self._order_reload, partial(self._reloads.diff, control_plane.diff), audit
             ),
             quotas=quotas,
-            usage=admin_app.OperatorUsage(
-                self._reloads.plan.data / "usage", lambda: self._reloads.plan.aliases, time.time
-            ),
+            usage=usage,
             anomalies=self._anomalies.report,
+            agents=self._sums.agents,
+            page=page,
         )
 
     async def _tell_when_ready(self) -> None:

@@ -14,6 +14,7 @@ from fastgw.config.schema.store import StorePlace
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings, QuotaSettings
     from fastgw.snapshot.model import Backend, Snapshot
+    from fastgw.snapshot.trace import TracedCall
     from fastgw.telemetry.counters import Counters
     from fastgw.telemetry.spans import SpanRecord
     from fastgw.upstream.call_context import BackgroundTasks
@@ -170,6 +171,7 @@ class ControlPlanePort(Protocol):
     that alone is another.
     `expiries` are gauges for the metrics: when certificates and keys expire.
     `servers` are those whose instances are asked; `health` asks them, and says how they are.
+    `who_sees` answers as `snapshot.access.who_sees`, `explain` as `snapshot.trace.Trace`, which raises the same.
     `initialized`: every server has answered or failed once. `close` ends upstream sessions that are ours, within a
     second.
     """
@@ -196,6 +198,8 @@ class ControlPlanePort(Protocol):
     def backends(self) -> dict[str, Any]: ...
     def expiries(self) -> dict[tuple[str, ...], float]: ...
     def catalogue(self) -> dict[str, Any]: ...
+    async def who_sees(self, find: str, most: int) -> dict[str, Any]: ...
+    async def explain(self, call: TracedCall) -> dict[str, Any]: ...
     async def close(self) -> None: ...
 
 

@@ -79,7 +79,7 @@ def _places(uris: Uris, which: str) -> dict[str, list[str]]:
 
 def _access(path: str, before: Endpoint | None, after: Endpoint | None) -> Iterator[dict[str, Any]]:
     """One row for all agents who saw the same before and see the same afterwards."""
-    places = [_agents(endpoint) if endpoint is not None else {} for endpoint in (before, after)]
+    places = [agents_of(endpoint) if endpoint is not None else {} for endpoint in (before, after)]
     groups: dict[tuple[int | None, int | None], list[str]] = {}
     for agent in sorted({*places[0], *places[1]}):
         groups.setdefault((places[0].get(agent), places[1].get(agent)), []).append(agent)
@@ -89,7 +89,7 @@ def _access(path: str, before: Endpoint | None, after: Endpoint | None) -> Itera
             yield {"endpoint": path, "agents": agents, "gains": sorted(sees - seen), "loses": sorted(seen - sees)}
 
 
-def _agents(endpoint: Endpoint) -> dict[str, int]:
+def agents_of(endpoint: Endpoint) -> dict[str, int]:
     """Who may come in, and the view of each: whoever shows no credential has one only where none is needed."""
     nobody = ANONYMOUS.agent
     return {agent: view for agent, view in endpoint.view_of.items() if agent != nobody or endpoint.anonymous}

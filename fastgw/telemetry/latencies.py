@@ -9,7 +9,7 @@ import time
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import accumulate, groupby
 from typing import Final, NamedTuple
@@ -98,6 +98,23 @@ def _rows(slices: Iterable[Slice]) -> Iterator[Row]:
     for row, keys in groupby(sorted(merged), lambda key: key // _BUCKETS):
         of_row = list(keys)
         yield row, [key % _BUCKETS for key in of_row], [merged[key] for key in of_row]
+
+
+def _rows_of(one: Slice, only: Iterable[int] | None = None) -> Iterator[Row]:
+    """The histograms of one slice, whose cells stand in order; `only` of these rows."""
+    cells = memoryview(zlib.decompress(one.cells)).cast("Q")
+    for row in _rows_in(cells) if only is None else only:
+        begin, end = (bisect_left(cells, number * _BUCKETS << _COUNT_BITS) for number in (row, row + 1))
+        if part := cells[begin:end].tolist():
+            yield row, [(cell >> _COUNT_BITS) % _BUCKETS for cell in part], [cell & _COUNT for cell in part]
+
+
+def _rows_in(cells: Sequence[int]) -> Iterator[int]:
+    end = 0
+    while end < len(cells):
+        row = (cells[end] >> _COUNT_BITS) // _BUCKETS
+        yield row
+        end = bisect_left(cells, (row + 1) * _BUCKETS << _COUNT_BITS, end)
 
 
 class Percentiles(msgspec.Struct):
@@ -210,14 +227,23 @@ class Latencies:
             )
         return found
 
-    def intervals(self, window: str) -> Iterator[tuple[float, float, Iterator[Histograms]]]:
-        """The histograms of `window`, one slice after the other: how many seconds ago it began and ended, then each."""
+    def intervals(
+        self, window: str, wanted: Callable[[CallSeries], bool] | None = None
+    ) -> Iterator[tuple[float, float, Iterator[Histograms]]]:
+        """The histograms of `window`, one slice after the other: how many seconds ago it began and ended, then each.
+
+        With `wanted`, which is for `1m` and `1h`, only those of the series for which it is true, quickly.
+        """
         now = self._clock()
         if window == "start":
             yield now - self._started, 0.0, self._named(self._since_start())
             return
+        only: list[int] | None = None
+        if wanted is not None:
+            numbers = [number for number, series in enumerate(list(self._names)) if wanted(series)]
+            only = [3 * number + stage for number in numbers for stage in range(3)]
         for one in self._recent[window].slices(now):
-            yield now - one.begun, now - one.ended, self._named(_rows([one]))
+            yield now - one.begun, now - one.ended, self._named(_rows_of(one, only))
 
     def _since_start(self) -> Iterator[Row]:
         for row, cells in enumerate(list(self._all)):
@@ -232,8 +258,10 @@ def _percentiles(series: CallSeries, stage: str, buckets: list[int], counts: lis
     return Percentiles(*series, stage, sum(counts), *at_percents(buckets, counts))
 
 
-def at_percents(buckets: list[int], counts: list[int]) -> list[float]:
-    """Milliseconds at `PERCENTS`, by the rank that HdrHistogram takes."""
+def at_percents(buckets: list[int], counts: list[int], percents: Sequence[float] = PERCENTS) -> list[float]:
+    """Milliseconds at each of `percents`, by the rank that HdrHistogram takes, of a histogram that is not empty:
+    its buckets, rising, and the count of each.
+    """
     sums = list(accumulate(counts))
-    ranks = (max(1, int(percent * sums[-1] / 100 + 0.5)) for percent in PERCENTS)
+    ranks = (max(1, int(percent * sums[-1] / 100 + 0.5)) for percent in percents)
     return [highest(buckets[bisect_left(sums, rank)]) / 1000 for rank in ranks]

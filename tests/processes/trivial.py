@@ -193,6 +193,12 @@ class FakeControlPlane:
     def catalogue(self) -> dict[str, Any]:
         return {"tools": []}
 
+    async def who_sees(self, find: str, most: int) -> dict[str, Any]:
+        return {"found": 0, "rows": []}
+
+    async def explain(self, call: Any) -> dict[str, Any]:
+        return {}
+
     async def close(self) -> None:
         pass
 

@@ -10,7 +10,15 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from fastgw.config.instance_urls import DEFAULT_PORTS
 from fastgw.config.schema.agents import AgentSettings, IssuerSettings
@@ -285,6 +293,16 @@ class Settings(StrictModel):
     alerts: AlertSettings | None = None
     log: LogSettings = LogSettings()
     traces: TraceSettings | None = None
+    _references: dict[str, str] = PrivateAttr(default={})
+
+    @property
+    def references(self) -> dict[str, str]:
+        """What came by reference, to how it stands in the file: `${env:NAME}`. Its keys are secrets."""
+        return self._references
+
+    def note(self, references: dict[str, str]) -> None:
+        """Remember what came by reference."""
+        self._references.update(references)
 
     @property
     def worker_count(self) -> int:

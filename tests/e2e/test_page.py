@@ -1,0 +1,196 @@
+"""The status page of a real gateway: what it says is what the test has counted, and what its buttons do happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.browser import browsing, needs_chromium, seen
+from tests.e2e.gateway import KEY, LOOK_EVERY, running_beside, until
+from tests.e2e.http import exchange, modern
+from tests.e2e.operated import TOKEN, Operated, served
+from tests.e2e.ports import free_port
+from tests.e2e.servers import Call, Server, Toolbox, serving
+
+pytestmark = needs_chromium
+
+SEEN_WITHIN = 3.0
+"""Seconds in which a server that has gone is shown as down."""
+HEALTH = {"interval": "300ms", "timeout": "300ms", "unhealthy_after": 2, "healthy_after": 1}
+ROWS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.replaceAll('\\n', ' | ').trim()))"
+
+
+class Pair:
+    """A server of two instances, each of which can be killed and started again."""
+
+    def __init__(self) -> None:
+        self.ports = [free_port(), free_port()]
+        self.asked: Counter[int] = Counter()
+        self._running: dict[int, AsyncExitStack] = {}
+
+    async def start(self, number: int) -> None:
+        async def echo(call: Call) -> None:
+            self.asked[number] += 1
+            await call.text("ok")
+
+        async def fail(call: Call) -> None:
+            await call.result(b'{"content":[{"type":"text","text":"no"}],"isError":true}')
+
+        stack = self._running[number] = AsyncExitStack()
+        await stack.enter_async_context(serving(Toolbox("modern", {"echo": echo, "fail": fail}), self.ports[number]))
+
+    async def kill(self, number: int) -> None:
+        await self._running.pop(number).aclose()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Pair]:
+        await self.start(0)
+        await self.start(1)
+        try:
+            yield self
+        finally:
+            for number in list(self._running):
+                await self.kill(number)
+
+
+async def call(url: str, tool: str, times: int) -> None:
+    for _ in range(times):
+        await exchange(url, modern("tools/call", {"name": tool, "arguments": {}}, key=KEY))
+
+
+async def cells(page: Any, table: str) -> list[list[str]]:
+    found: list[list[str]] = await page.eval_on_selector_all(f"#{table} tbody tr", ROWS)
+    return found
+
+
+async def says(page: Any, table: str, *wanted: str, within: float = 10.0) -> list[str]:
+    """The row of a table that says all this, as soon as there is one."""
+    end = time.monotonic() + within
+    while True:
+        rows = await cells(page, table)
+        for row in rows:
+            if all(any(word in cell for cell in row) for word in wanted):
+                return row
+        assert time.monotonic() < end, rows
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def tile(page: Any, name: str) -> str:
+    found: str = await page.locator(f"#tiles > div:has(dt:text-is('{name}')) dd span").inner_text()
+    return found
+
+
+def test_it_says_what_was_counted_and_its_buttons_work(tmp_path: Path) -> None:
+    async def steps() -> None:
+        async with Pair().running() as pair, browsing() as browser:
+            urls = [f"http://127.0.0.1:{port}/mcp" for port in pair.ports]
+            stage = Operated(tmp_path, {"pair": Server(pair.ports[0])})
+            text = stage.text(
+                servers={"pair": {"url": urls}},
+                health=HEALTH,
+                tools={"echo": {"price": {"per_call": 0.25}}},
+                limits=[{"name": "few", "by": ["agent"], "tools": ["fail"], "rate": "4/day", "burst": 4}],
+                quotas=[{"name": "spend", "by": ["agent"], "per": "month", "cost": 10}],
+            )
+            async with served(stage, text):
+                await until(lambda: stage.lets_in(KEY))
+                await call(stage.url, "echo", 30)
+                await call(stage.url, "fail", 7)
+                await until(lambda: written(stage, 37))
+                async with browser.page(stage.admin) as page:
+                    await page.fill("#token", TOKEN)
+                    await page.click("#login button")
+                    await agrees(page, stage)
+                    await dies_and_comes_back(page, pair)
+                    await drains(page, pair, stage)
+                    await tells_more(page)
+
+    asyncio.run(steps())
+
+
+async def written(stage: Operated, calls: int) -> bool:
+    """Whether so many usage events can be asked about."""
+    return bool((await stage.order("GET", "/usage?metric=calls")).json() == [{"calls": calls}])
+
+
+async def agrees(page: Any, stage: Operated) -> None:
+    """Tiles and tables with the test's own counts, `/stats` and `/limits`."""
+    await says(page, "tools", "echo", "30")
+    await says(page, "tools", "fail", "4 (57 %)", "3")
+    await seen(page, "document.querySelector('#tiles dd').innerText.startsWith('37')")
+    assert [await tile(page, name) for name in ("Calls", "Errors", "Refused")] == ["37", "4", "3"]
+    rows = (await stage.order("GET", "/stats?window=1m")).json()["windows"]["1m"]
+    (echo,) = [row for row in rows if (row["tool"], row["stage"]) == ("echo", "total")]
+    shown = await says(page, "tools", "echo")
+    assert abs(float(shown[5]) - echo["p50"]) <= 0.05 + echo["p50"] / 100
+    await says(page, "full", "limit few", "of agent-0", "0 of 4 calls are left")
+    quota = await says(page, "full", "quota spend", "of agent-0", "75 %")
+    assert quota[2].startswith("7.50 of 10.00 of cost used")
+    await says(page, "cost", "no team", "37", "7.50")
+
+
+async def dies_and_comes_back(page: Any, pair: Pair) -> None:
+    place = f"127.0.0.1:{pair.ports[1]}"
+    await says(page, "servers", place, "In order")
+    begun = time.monotonic()
+    await pair.kill(1)
+    await says(page, "servers", place, "Down", "connect")
+    assert time.monotonic() - begun < SEEN_WITHIN
+    assert await tile(page, "Instances") == "1 of 2"
+    await pair.start(1)
+    await says(page, "servers", place, "In order")
+    await seen(page, "document.title.startsWith('fastgw')")
+
+
+async def drains(page: Any, pair: Pair, stage: Operated) -> None:
+    place = f"127.0.0.1:{pair.ports[0]}"
+    page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    await page.click(f"button[aria-label='Drain pair at {place}']")
+    await says(page, "servers", place, "Drained", "page")
+    before = pair.asked.copy()
+    await call(stage.url, "echo", 6)
+    assert pair.asked - before == {1: 6}
+    page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    await page.click(f"button[aria-label='Undrain pair at {place}']")
+    await says(page, "servers", place, "In order")
+    orders = [json.loads(line) for line in (stage.folder / "data" / "audit.jsonl").read_text().splitlines()]
+    assert [one["do"] for one in orders] == ["drain", "close"]
+
+
+async def tells_more(page: Any) -> None:
+    await page.click("#effective summary")
+    await seen(page, "document.getElementById('settings').innerText.includes('interval: 0.3')")
+    settings = await page.inner_text("#settings")
+    assert TOKEN not in settings
+    assert "a secret for tests" not in settings
+    await page.click("#access summary")
+    assert await says(page, "catalogue", "echo") == ["echo | tool", "/mcp", "pair/echo", "agent-0"]
+    told = await page.evaluate("fetch('explain?agent=agent-0&tool=echo').then(one => one.json())")
+    assert told["verdict"] == "sent to pair as echo"
+    assert [one["name"] for one in told["limits"]] == []
+
+
+def test_a_restart_is_said_and_survived(tmp_path: Path) -> None:
+    async def steps() -> None:
+        async with Pair().running() as pair, browsing() as browser:
+            servers = {"pair": {"url": f"http://127.0.0.1:{pair.ports[0]}/mcp"}}
+            # That the connection was refused is what a browser says of its own accord.
+            running = running_beside({"servers": servers}, tmp_path)
+            async with running as gateway, browser.page(gateway.admin, "ERR_") as page:
+                await seen(page, "document.getElementById('ready').innerText.includes('Serving')")
+                assert not await page.is_visible("#banner")
+                assert await asyncio.to_thread(gateway.stop) == 0
+                await seen(page, "document.getElementById('banner').innerText.startsWith('Stale')")
+                gateway.start_again()
+                await asyncio.to_thread(gateway.wait_until_ready)
+                await seen(page, "document.getElementById('banner').hidden")
+                await call(gateway.url, "echo", 3)
+                await says(page, "tools", "echo", "3")
+
+    asyncio.run(steps())
