@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastgw.errors import REFUSED_OUTCOMES
 from fastgw.gateway.access import Access
@@ -21,10 +20,6 @@ _METHODS = _CALLS | frozenset((*names.LISTS, names.DISCOVER, names.INITIALIZE, n
 
 _REFUSALS = frozenset((*REFUSED_OUTCOMES, "overloaded", "unknown", "invalid"))
 """Outcomes that operators find among the refusals, where no server has said so."""
-_trace_of: Callable[[RequestContext], Any] | None = (
-    attrgetter("trace") if "trace" in RequestContext.__struct_fields__ else None
-)
-"""What is known of the trace that a request belongs to."""
 
 
 class Observer(Protocol):
@@ -53,7 +48,8 @@ class RequestMetrics:
             return
         server = context.attempts[-1].address.server if context.attempts else None
         counters.call((context.tool, server, outcome), context.latency_us, context.overhead_us, context.sent)
-        if _trace_of is not None and (trace := _trace_of(context)) is not None and trace.sampled:
+        trace = context.trace
+        if trace is not None and trace.sampled:
             counters.trace(trace.trace_id, context.latency_us, context.overhead_us, context.timestamp)
 
     def _note(self, context: RequestContext, method: str) -> None:

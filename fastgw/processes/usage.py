@@ -52,6 +52,25 @@ FLUSH_FOR = 0.8
 """Seconds in which sinks get what they have not got yet, when told to stop."""
 
 
+class Orders:
+    """What the supervisor says, in lines: `log LEVEL FORM`, which is obeyed here, and `stop`."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control, self._rest = control, b""
+
+    def end(self) -> bool:
+        """Whether the supervisor says stop within `TELL_EVERY` seconds, or is gone."""
+        if not select.select([self._control], [], [], TELL_EVERY)[0]:
+            return False
+        heard = self._control.recv(4096)
+        *lines, self._rest = (self._rest + heard).split(b"\n")
+        orders = [line.decode().split() for line in lines]
+        for words in orders:
+            if words[:1] == ["log"]:
+                logs.change(*words[1:])
+        return not heard or ["stop"] in orders
+
+
 class UsageProcess:
     """The feeds and the spool at work.
 
@@ -84,13 +103,13 @@ class UsageProcess:
         self.spans: list[Any] = []
         """What exports spans (`telemetry.span_export.SpanExport`), if anything does, once it is there."""
 
-    def run(self, control: socket.socket) -> None:
+    def run(self, orders: Orders) -> None:
         """Work until the supervisor says stop, and then for `FLUSH_FOR` at most."""
         for feed in self.feeds:
             feed.start()
         self._keeping.start()
         self._tell()
-        while not _is_over(control):
+        while not orders.end():
             self._tell()
         until = time.monotonic() + FLUSH_FOR
         for feed in self.feeds:
@@ -216,7 +235,7 @@ def open_finder(folder: Path, keep: float) -> Any:
     return import_module("fastgw.usage.hourly").AnomalyFinder(folder, keep)
 
 
-def lock_alone(folder: Path, control: socket.socket) -> int:
+def lock_alone(folder: Path, orders: Orders) -> int:
     """Wait until no usage process of another gateway works in `folder`, and keep it so: the descriptor to hold.
 
     Two archives would each leave out what the other takes in. Whoever works there sees to the workers of both.
@@ -240,20 +259,8 @@ def lock_alone(folder: Path, control: socket.socket) -> int:
             last = words
         else:
             return fd
-        if _is_over(control):
+        if orders.end():
             return -1
-
-
-def _is_over(control: socket.socket) -> bool:
-    """Whether the supervisor says stop within `TELL_EVERY` seconds, or is gone; the log is changed where it says so."""
-    if not select.select([control], [], [], TELL_EVERY)[0]:
-        return False
-    heard = control.recv(4096)  # whole lines: they are short, and sent whole
-    lines = [line.split() for line in heard.decode().splitlines()]
-    for words in lines:
-        if words[:1] == ["log"]:
-            logs.change(*words[1:])
-    return not heard or ["stop"] in lines
 
 
 def _nobody_writes(path: Path) -> bool:
@@ -290,10 +297,11 @@ def run(plan: Plan, places: Sockets, control: socket.socket) -> None:
     os.nice(GIVES_WAY)
     spans: list[Any] = []
     threading.Thread(target=_export_spans, args=(plan, places.spans, spans), name="span export", daemon=True).start()
-    if lock_alone(plan.data / "usage", control) >= 0:  # held until this process ends
+    orders = Orders(control)
+    if lock_alone(plan.data / "usage", orders) >= 0:  # held until this process ends
         process = UsageProcess(plan.usage, plan.data, status_file(places.link))
         process.spans = spans
-        process.run(control)
+        process.run(orders)
 
 
 def _export_spans(plan: Plan, workers: socket.socket, spans: list[Any]) -> None:

@@ -30,7 +30,8 @@ from fastgw.config.instance_urls import instance_key
 from fastgw.config.schema.rules import QuotaSettings
 from fastgw.snapshot.model import Address, Backend
 from fastgw.snapshot.trace import NoSuch, TracedCall
-from fastgw.telemetry.counters import Counters
+from fastgw.telemetry.counters import CallSeries, CallTimes, Counters
+from fastgw.telemetry.histogram import add_counts, bucket_of
 from fastgw.telemetry.metrics import Sums
 from fastgw.upstream.call_context import BackgroundTasks
 from tests.admin.faces import no_config
@@ -58,6 +59,15 @@ class RefusalRow(msgspec.Struct, rename="camel"):
     error_code: int | None
     refused_by: str | None
     reason: str
+
+
+def took(told: Counters, series: CallSeries, seconds: float, overhead: float = 0.0002) -> None:
+    """Have a worker tell of one call: how long an agent waited, and how much of that was not for its server."""
+    times = told.calls.setdefault(series, CallTimes())
+    micros, over = round(seconds * 1e6), round(overhead * 1e6)
+    for counts, value in ((times.total, micros), (times.upstream, micros - over), (times.overhead, over)):
+        add_counts(counts, {bucket_of(max(0, value)): 1})
+    times.sent += 1
 
 
 @dataclass
@@ -92,7 +102,7 @@ class World:
         told = Counters()
         for _ in range(times):
             told.inc("fastgw_requests_total", "/mcp", "tools/call", outcome)
-            told.call((tool, server, outcome), seconds, 0.0002, 1)
+            took(told, (tool, server, outcome), seconds)
         self.sums.merge(1, told)
 
     def live_through_an_hour(self, now: float) -> None:
@@ -106,7 +116,7 @@ class World:
             for _ in range(round(30 + 20 * math.sin(number / 30) + 3 * dice.random())):
                 outcome = "unavailable" if dice.random() < 0.01 * slow else "ok"
                 told.inc("fastgw_requests_total", "/mcp", "tools/call", outcome)
-                told.call(("t", "s", outcome), slow * dice.lognormvariate(-4.2, 0.8), 0.0002, 1)
+                took(told, ("t", "s", outcome), slow * dice.lognormvariate(-4.2, 0.8))
             for _ in range(6):
                 sums.merge(1, told)
             self.history.add(now - (MOST_POINTS - number) * STEP)

@@ -45,7 +45,7 @@ def test_they_are_added_up_over_outcomes_servers_and_slices() -> None:
         tool, server = dice.choice(("search", "fetch", None)), dice.choice(("docs", "web", None))
         outcome = dice.choice(("ok", "ok", "tool_error", "denied"))
         seconds = dice.lognormvariate(-3, 1)
-        counters.call((tool, server, outcome), seconds, seconds / 4, 1)
+        counters.call((tool, server, outcome), int(seconds * 1e6), int(seconds * 1e6) // 4, 1)
         for key in {tool, "all"}:
             waited[key].append(seconds)
             errors[key] += outcome in ERROR_OUTCOMES
@@ -74,7 +74,7 @@ def test_of_thousands_of_tools_the_busiest_are_told(monkeypatch: pytest.MonkeyPa
     kept, counters = Latencies(), Counters()
     for number in range(MOST + 10):
         for _ in range(1 + (number >= MOST)):
-            counters.call((f"tool-{number}", "s", "ok"), 0.01, 0.001, 1)
+            counters.call((f"tool-{number}", "s", "ok"), 10_000, 1_000, 1)
     merged(kept, counters)
     told = json.loads(as_rows(kept, None, "tool").body)  # type: ignore[arg-type]
     assert (len(told["rows"]), told["total"]["calls"]) == (MOST, MOST + 20)

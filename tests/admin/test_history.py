@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastgw.admin.history import MOST_POINTS, STEP, CallHistory
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.metrics import Sums
+from tests.admin.page_world import took
 
 
 def counted(sums: Sums, outcome: str, seconds: float, times: int, method: str = "tools/call") -> None:
@@ -12,7 +13,7 @@ def counted(sums: Sums, outcome: str, seconds: float, times: int, method: str = 
     for _ in range(times):
         told.inc("fastgw_requests_total", "/mcp", method, outcome)
         if method == "tools/call":
-            told.call(("t", "s", outcome), seconds, 0.0001, 1)
+            took(told, ("t", "s", outcome), seconds)
     sums.merge(1, told)
 
 

@@ -8,12 +8,13 @@ from fastgw.admin.paces import RecentPaces, last_hour, times_of
 from fastgw.telemetry.counters import CallSeries, CallTimes, Counters
 from fastgw.telemetry.histogram import bucket_of
 from fastgw.telemetry.latencies import Latencies
+from tests.admin.page_world import took
 
 
 def told(latencies: Latencies, series: CallSeries, *millis: float, waiting: float = 0.001) -> None:
     counters = Counters()
     for one in millis:
-        counters.call(series, one / 1000, waiting, 1)
+        took(counters, series, one / 1000, waiting)
     latencies.merge(counters.calls)
     latencies.settle()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from fastgw.gateway.observers import RequestMetrics, event
 from fastgw.policy.limits import BucketCharge, Limit, LimitVerdict
 from fastgw.policy.match import Principal
 from fastgw.protocol.call import Call
+from fastgw.protocol.trace_context import TraceContext
 from fastgw.snapshot.model import Endpoint, Snapshot, View
 from fastgw.telemetry.counters import MOST_REFUSALS_TOLD, STAGES, Counters
 from fastgw.telemetry.refusals import NotedRefusal, RecentRefusals
@@ -149,25 +150,18 @@ def test_of_a_tool_that_others_have_the_name_is_noted() -> None:
     assert [NotedRefusal(*one).tool for one in counters.noted_refusals] == ["drop", None]  # type: ignore[arg-type]
 
 
-def test_a_sampled_call_leaves_an_exemplar_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampled_call_leaves_an_exemplar_and_no_other_does() -> None:
     counters = Counters()
     for sampled in (False, True):
-        monkeypatch.setattr("fastgw.gateway.observers._trace_of", lambda _, is_in=sampled: Traced("ab" * 16, is_in))
         context = RequestContext("req_1", SNAPSHOT, ENDPOINT, modern.DIALECT, {}, frozenset(), 0.0, timestamp=100.0)
         context.method, context.outcome, context.latency_us, context.overhead_us = "tools/call", "ok", 20_000, 300
+        context.trace = TraceContext("ab" * 16, flags="01" if sampled else "00")
         RequestMetrics(counters).observe(context)
         assert len(counters.exemplars) == 3 * sampled
     found = {stage: one for (stage, _), one in counters.exemplars.items()}
     assert {one.trace_id for one in found.values()} == {"ab" * 16}
     assert [found[stage].seconds for stage in STAGES] == pytest.approx([0.02, 0.0197, 0.0003])
     assert found["total"].timestamp == pytest.approx(100.02)
-
-
-class Traced(NamedTuple):
-    """As much of a trace as an exemplar needs."""
-
-    trace_id: str
-    sampled: bool
 
 
 def test_an_observer_that_fails_costs_no_other_request_its_event(monkeypatch: pytest.MonkeyPatch) -> None:

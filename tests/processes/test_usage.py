@@ -19,7 +19,7 @@ from fastgw.config.rules import sampling_of
 from fastgw.config.schema.settings import Settings, SinkSettings, TraceSettings, UsageSettings
 from fastgw.processes import usage
 from fastgw.processes.plan import plan_of
-from fastgw.processes.usage import UsageProcess, lock_alone, told_by_usage
+from fastgw.processes.usage import Orders, UsageProcess, lock_alone, told_by_usage
 from tests.e2e.ports import free_port
 
 FILE, PIPE = "file:events", "file:pipe"
@@ -63,7 +63,7 @@ class Running:
         settings = UsageSettings(sinks=tuple(SinkSettings(url=url) for url in urls), keep=f"{keep:g}s")  # type: ignore[arg-type]
         self.process = UsageProcess(settings, folder, usage.status_file(self.link))
         self._ours, self._theirs = socket.socketpair()
-        self.thread = threading.Thread(target=self.process.run, args=(self._theirs,), daemon=True)
+        self.thread = threading.Thread(target=self.process.run, args=(Orders(self._theirs),), daemon=True)
         self.thread.start()
 
     def write(self, number: int, text: str) -> Path:
@@ -198,21 +198,21 @@ def test_one_works_on_a_folder_and_another_waits_until_it_has_ended(
     ours, theirs = socket.socketpair()
     (tmp_path / "usage").write_bytes(b"")  # a folder that cannot be had yet
     first: list[int] = []
-    waiting = threading.Thread(target=lambda: first.append(lock_alone(tmp_path / "usage", theirs)))
+    waiting = threading.Thread(target=lambda: first.append(lock_alone(tmp_path / "usage", Orders(theirs))))
     waiting.start()
     until(lambda: "usage events wait" in caplog.text)
     (tmp_path / "usage").unlink()
     waiting.join(10)
     caplog.clear()
     second: list[int] = []
-    waiting = threading.Thread(target=lambda: second.append(lock_alone(tmp_path / "usage", theirs)))
+    waiting = threading.Thread(target=lambda: second.append(lock_alone(tmp_path / "usage", Orders(theirs))))
     waiting.start()
     until(lambda: "another gateway" in caplog.text)
     ours.send(b"stop\n")
     waiting.join(10)
     assert second == [-1]
     os.close(first[0])
-    os.close(lock_alone(tmp_path / "usage", theirs))
+    os.close(lock_alone(tmp_path / "usage", Orders(theirs)))
     assert len(caplog.records) == 1, "told once"
 
 

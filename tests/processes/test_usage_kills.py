@@ -33,7 +33,7 @@ time.time = lambda: now() + random.choice((0, 86400, -86400))
 folder, control = Path(sys.argv[1]), socket.socketpair()
 locked = usage.lock_alone(folder / "usage", control[0])
 settings = UsageSettings(sinks=(SinkSettings(url="file:sink"),))
-usage.UsageProcess(settings, folder, folder / "told").run(control[0])
+usage.UsageProcess(settings, folder, folder / "told").run(usage.Orders(control[0]))
 """
 """With a clock that jumps by a day whenever it is read."""
 ALL = Question((), ("calls",), datetime.datetime(2020, 1, 1), datetime.datetime(2030, 1, 1))  # noqa: DTZ001 - UTC

@@ -73,7 +73,7 @@ export class Sections {
     this.servers.show(items);
     const all = Object.values(state.states ?? {}).reduce((sum, one) => sum + one, 0);
     const shown = Object.keys(state.servers).length;
-    const notes = all > shown ? [`${count(all - shown)} more are in order: all are on /backends.`] : [];
+    const notes = all > shown ? [`${count(all - shown)} more are on /backends.`] : [];
     if (!this.orders && all) notes.push("Draining from here needs an admin token: admin: {listen: ..., token: ...}");
     setText(byId("servers-note"), notes.join(" "));
   }
@@ -157,7 +157,7 @@ export class Sections {
     const cells = [
       element("th", { scope: "row", class: "when" }, instant(one.timestamp)),
       element("td", {}, one.agent ? plain(one.agent) : "unknown"),
-      element("td", {}, one.tool ? plain(one.tool) : plain(one.method)),
+      element("td", {}, one.tool ? plain(one.tool) : one.method === "none" ? "–" : plain(one.method)),
       element("td", { class: "why" }, plain(one.reason), unsaid),
     ];
     const canExplain = one.agent && one.tool;
