@@ -140,6 +140,7 @@ def state_of(account: QuotaAccount, now: int) -> QuotaState:
     most = five([(a + b if a >= 0 else 0) for a, b in zip(quota.amounts, raised, strict=True)])
     reserved = five([taken - over for taken, over in zip(account.taken, account.over, strict=True)])
     ends = [at for kind in account.kinds if (at := forecast(used[kind], most[kind], start, end, now)) is not None]
+    reserved = five([taken - over for taken, over in zip(account.taken, account.over, strict=True)])
     return QuotaState(
         quota, shown(account.subject), start, end, most, raised, used, five(account.pool), reserved,
         account.in_flight, share(used, most), min(ends, default=None),

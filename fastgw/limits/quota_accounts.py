@@ -48,8 +48,8 @@ SWEEP = 1000
 _MOST_TOLD = 2**53 - 1
 """Units of one kind: what is more, the store cannot count."""
 
-Order = tuple[QuotaAccount, tuple[int, ...]]
-"""Of an operator: its number, and what it adds of each kind."""
+Order = tuple[QuotaAccount, tuple[int, ...], int]
+"""Of an operator: its number, and what it adds of each kind; Unix ms to which it may be carried out."""
 
 
 @dataclass(slots=True)
@@ -263,26 +263,26 @@ class QuotaAccounts:
             if not isinstance(wrong, StoreAway):
                 log.exception("a question about quotas failed")
                 wrong = StoreAway("defect", repr(wrong))
-            self._orders.extendleft(reversed(orders.items()))
+            self._orders.extendleft(reversed(orders.values()))
             self._lost(waiting, wrong)
             return
         outside = {account for account, answer in answers.items() if answer.status == OUTSIDE}
-        self._orders.extend((account, order) for account, order in orders.items() if account in outside)
+        self._orders.extend(order for account, order in orders.items() if account in outside)
         for account in {one for question in waiting for one in self._decide(question, outside)}:
             if account.give_back():  # part of what was lacking: others can use it
                 self._dirty[account] = None
 
-    def _next_orders(self) -> dict[QuotaAccount, tuple[int, ...]]:
+    def _next_orders(self) -> dict[QuotaAccount, Order]:
         """One of each account: two rows about one would say the same and contradict each other."""
-        orders: dict[QuotaAccount, tuple[int, ...]] = {}
+        orders: dict[QuotaAccount, Order] = {}
         for _ in range(len(self._orders)):
-            account, order = self._orders.popleft()
-            if orders.setdefault(account, order) is not order:
-                self._orders.append((account, order))
+            order = self._orders.popleft()
+            if self.now() < order[2] and orders.setdefault(order[0], order) is not order:
+                self._orders.append(order)
         return orders
 
     async def _question(
-        self, needs: dict[QuotaAccount, list[int]], orders: dict[QuotaAccount, tuple[int, ...]]
+        self, needs: dict[QuotaAccount, list[int]], orders: dict[QuotaAccount, Order]
     ) -> dict[QuotaAccount, AccountAnswer]:
         """Ask about these accounts, and go by the answers.
 
@@ -294,7 +294,7 @@ class QuotaAccounts:
             try:
                 rows = [self._row(account, need, sent) for account, need in needs.items()]
                 for row, account in zip(rows, needs, strict=True):
-                    row.order = orders.get(account, ())
+                    row.order = orders[account][1] if account in orders else ()
                 reply = await self._ledger.ask(rows)
             except BaseException:
                 self._untold(needs, at)
@@ -491,9 +491,8 @@ class QuotaAccounts:
     # -- now and then, operators -------------------------------------------------------------------------------------
 
     def heartbeat(self) -> bool:
-        """Twice a second: what lies idle goes back, and the ledger is asked whether it is still what it was.
-
-        Returns whether accounts were forgotten: whoever keeps some finds them anew.
+        """Twice a second: what lies idle goes back, and the ledger is asked whether it is still what it was. Whether
+        accounts were forgotten: whoever keeps some finds them anew.
         """
         now = monotonic()
         for account in list(self._lent):
@@ -526,7 +525,9 @@ class QuotaAccounts:
 
     def raise_by(self, quota: Quota, subject: Subject, number: int, amounts: Amounts) -> None:
         """An operator adds to an account for the rest of the period; each number is heeded once, whoever repeats it."""
-        self._orders.append((self.find(quota, subject), (number, *amounts)))
+        account, now = self.find(quota, subject), self.now()
+        ends = now + quota.period.rolling if quota.period.rolling else account.period(now)[3]
+        self._orders.append((account, (number, *amounts), ends))
         self._send()
 
     async def states(self, quotas: Sequence[Quota], most: int) -> list[QuotaState]:

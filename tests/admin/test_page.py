@@ -112,15 +112,22 @@ def test_every_part_shows_what_was_counted(stage: Stage, tmp_path: Path) -> None
 
 def test_servers_and_the_buttons_that_drain_them(stage: Stage, tmp_path: Path) -> None:
     world = busy_world(tmp_path)
+    breaker = {"state": "open", "since": 1.0, "until": 1e12, "why": "five failures in a row", "failures": 5}
+    world.told["deployment|http://10.0.4.12:9001/mcp"]["breaker"] = breaker
+    world.told["openai|http://10.0.7.40:9101/mcp"] = {"breaker": breaker}
 
     async def main() -> None:
         async with stage.opened(world, TOKEN) as page:
             await page.wait_for_selector("#servers tbody tr")
+            openai = page.locator("#servers tr", has_text="10.0.7.40").locator("td").first
+            shown = await openai.inner_text()
+            assert "Breaker open" in shown
+            assert "five failures in a row" in shown
             deployment, good, bad = (await rows(page, "servers"))[:3]
             assert deployment[:2] == ["deployment", "1 of 2 in order"], "trouble comes first"
             assert good[0] == "10.0.4.11:9001"
             assert good[1].endswith("In order")
-            assert bad[1].endswith("Down | cannot connect: connection refused")
+            assert bad[1].endswith("Down | cannot connect: connection refused; breaker open")
             page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
             await page.click("button[aria-label='Drain data at 10.0.5.20:9002']")
             await page.wait_for_selector("button[aria-label='Undrain data at 10.0.5.20:9002']")

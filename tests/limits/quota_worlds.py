@@ -99,6 +99,8 @@ class QuotaWorker:
 
     async def reserve(self, quota: Quota, amounts: Amounts = CALL, who: str = "bot") -> QuotaVerdict:
         charges = [(self.accounts.find(quota, who), amounts)]
+        if taken := self.accounts.take(charges):
+            return QuotaVerdict(tuple(taken))
         return self.accounts.admit(charges) or await self.accounts.ask(charges)
 
     async def call(self, quota: Quota, amounts: Amounts = CALL, used: Amounts = CALL) -> bool:

@@ -262,6 +262,30 @@ def test_an_operators_order_counts_once_whoever_repeats_it_and_when(period: Peri
     asyncio.run(story())
 
 
+def test_an_operators_order_is_for_the_period_in_which_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is away until that is over."""
+    monkeypatch.setattr(quota_accounts, "LOOK_AGAIN", 0.0)
+
+    async def story() -> None:
+        clock, quota = HandClock(), calls(5, period=Period("hour"), on_failure="deny")
+        view = WorkerView(local(clock), "w")
+        worker = QuotaWorker(view, 1, clock)
+        assert await worker.call(quota)
+        await worker.rest()
+        view.down = True
+        worker.accounts.raise_by(quota, "bot", 7, (2, 0, 0, 0, 0))
+        await worker.rest()
+        clock.now += 3_600_000
+        view.down = False
+        await found_again(worker)
+        await worker.rest()
+        (state,) = await worker.accounts.states([quota], 10)
+        assert state.raised[0] == 0
+        await worker.close()
+
+    asyncio.run(story())
+
+
 def test_local_spends_no_more_than_its_part_however_long_the_store_is_away() -> None:
     """Of a rolling window, and of two accounts of which one refuses."""
 

@@ -168,7 +168,9 @@ export class Sections {
 
 function state(one) {
   const [kind, mark, word] = STATES[one.state] ?? ["warn", "▲", one.state];
-  const words = one.words ? element("small", {}, plain(one.words)) : null;
+  const unsaid = one.breaker !== "closed" && !["open", "trying"].includes(one.state) ? `breaker ${one.breaker}` : "";
+  const said = [plain(one.words), unsaid].filter(Boolean).join("; ");
+  const words = said ? element("small", {}, said) : null;
   return element("td", {}, element("span", { class: `state ${kind}` }, element("span", { class: "mark", "aria-hidden": "true" }, mark), word), words);
 }
 
