@@ -16,7 +16,7 @@ from fastgw.cli.main import main
 from fastgw.protocol.envelope import members
 from tests.e2e.aside import Aside, aside
 from tests.e2e.asking import ERAS, Agent, agent, listed
-from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside
+from tests.e2e.gateway import KEY, Gateway, fingerprint, running_beside, until
 from tests.e2e.http import Asked, exchange, legacy, modern, open_session
 from tests.e2e.pairs import PAIRS, Pair
 from tests.e2e.servers import Call, Got, Toolbox, serving
@@ -66,7 +66,12 @@ async def behind(folder: Path, box: Toolbox) -> AsyncIterator[str]:
     async with serving(box) as server:
         more = {"servers": {"box": {"url": server.url}}, "tools": TOOLS, "policies": POLICIES, "agents": agents}
         async with running_beside(more, folder) as gateway:
-            await listed(gateway, "find")
+
+            async def fetched() -> bool:  # it is listed before that, for the configuration names it
+                tools = await Agent(gateway.url, KEY).tools()
+                return "properties" in tools[0]["inputSchema"]
+
+            await until(fetched)
             yield gateway.url
 
 
