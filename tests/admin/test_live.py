@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aiohttp import ClientSession, web
@@ -24,6 +25,7 @@ from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.latencies import Latencies
 from fastgw.upstream.call_context import BackgroundTasks
 from tests.admin.page_world import AgentRow, World, refusal, took
+from tests.e2e import http
 from tests.e2e.http import Stream, streaming
 
 FASTER = 20
@@ -48,7 +50,8 @@ class HastyLoop(asyncio.SelectorEventLoop):
 
 
 def hasty(main: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=HastyLoop) as runner:
+    patience = patch("tests.e2e.http.PATIENCE", http.PATIENCE * FASTER)  # in the loop's seconds
+    with patience, asyncio.Runner(loop_factory=HastyLoop) as runner:
         runner.run(main)
 
 

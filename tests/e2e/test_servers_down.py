@@ -115,6 +115,7 @@ def test_a_silent_and_a_dead_server_delay_neither_the_start_nor_the_list(tmp_pat
             async with started(more, tmp_path) as gateway:
                 assert await readied(gateway) < READY_WITHIN
                 begun = time.monotonic()
+                await lists(gateway, ["fine"])
                 for _ in range(ENOUGH):
                     assert await listed(gateway) == ["fine"]
                     assert await answered(gateway, "fine")
