@@ -15,8 +15,11 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import jwt
 import pytest
 import uvloop
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 from pytest_benchmark.fixture import BenchmarkFixture
 from redis import Redis
 
@@ -27,14 +30,17 @@ from bench.counts import GUARDED
 from bench.decisions import OWN
 from bench.decisions import Scene as Limited
 from bench.faked import CALL, TEXT, TOOL, Question, Scene
+from fastgw.config.schema.settings import Settings
 from fastgw.gateway import observers, pipeline, relay
 from fastgw.gateway.context import RequestContext
 from fastgw.gateway.dialects import dialect
 from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.token_agents import TokenAgents
 from fastgw.gateway.tracing import RequestSpans, follow
 from fastgw.limits.script import DIGEST, ENFORCE, SOURCE, ScriptRequest, ScriptRow, StoreKeys, encode
 from fastgw.protocol import envelope, headers, names, quick, results, sse
-from fastgw.snapshot.model import Address, Backend
+from fastgw.snapshot.compiler import Learned, compile_snapshot
+from fastgw.snapshot.model import Address, Backend, Snapshot
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.spans import MOST_TOGETHER, SpanSender
 from fastgw.upstream import balancer
@@ -94,6 +100,21 @@ class Played:
         self.context = context
 
 
+def token_scene(policies: int) -> tuple[TokenAgents, bytes, Snapshot]:
+    """A worker's tokens, one that is good, and a snapshot with so many policies."""
+    issuer, key = "https://login.example.com/", rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    rules = [{"name": f"p{at}", "match": {"claims": {"team": f"team-{at}"}}, "allow": ["*"]} for at in range(policies)]
+    identity = {"login": {"issuer": issuer, "claims": {"team": "team", "project": "a.project"}}}
+    settings = Settings.model_validate({"identity": identity, "policies": rules})
+    jwk = {**RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "a"}
+    tokens = TokenAgents(faked.FakeController(), Counters())
+    tokens.learn({issuer: json.dumps({"keys": [jwk]}).encode()})
+    claims = {"iss": issuer, "sub": "a" * 36, "aud": "http://127.0.0.1:8080/mcp", "exp": int(time.time()) + 3600}
+    claims |= {"scope": "a b", "team": "nobody", "a": {"project": "checkout"}, "jti": "b" * 36}
+    shown = jwt.encode(claims, key, "RS256", {"kid": "a"}).encode()
+    return tokens, shown, compile_snapshot(settings, Learned(), 1)[0]
+
+
 @pytest.fixture
 def played() -> Played:
     """The usual call."""
@@ -122,6 +143,31 @@ def test_mirror(benchmark: BenchmarkFixture) -> None:
     sent = {b"mcp-param-service": b"checkout", b"mcp-param-version": b"1.2.3"}
     assert headers.check(wanted, arguments, sent) is None
     measure(benchmark, lambda: (headers.lines(wanted, arguments), headers.check(wanted, arguments, sent)))
+
+
+def test_identify(benchmark: BenchmarkFixture, played: Played) -> None:
+    """By a key or a token that is remembered: the same."""
+    played.gateway.known_agents.clear()
+    assert pipeline.identify(played.gateway, played.context) is None
+    assert pipeline.identify(played.gateway, played.context) is None
+    measure(benchmark, lambda: pipeline.identify(played.gateway, played.context))
+
+
+def test_first_token(benchmark: BenchmarkFixture) -> None:
+    """A token by RS256, seen for the first time, of a class that is known, with a thousand policies by claims."""
+    tokens, shown, snapshot = token_scene(1000)
+    endpoint, now = snapshot.endpoints["/mcp"], time.time()
+
+    def work() -> object:
+        tokens.forget()
+        try:
+            tokens.identify(shown, snapshot, endpoint, now).send(None)
+        except StopIteration as found:
+            return endpoint.view_for(found.value[0])
+        raise AssertionError
+
+    assert work() is not None
+    measure(benchmark, work)
 
 
 def test_resolve(benchmark: BenchmarkFixture, played: Played) -> None:

@@ -36,6 +36,7 @@ class Kind(Enum):
 
     UNAUTHENTICATED = -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED
     WRONG_CREDENTIAL = -32600, 401, 401, 401, "denied", CREDENTIAL_WANTED  # noqa: PIE796 - they are numbered
+    INSUFFICIENT_SCOPE = -32600, 403, 403, 403, "denied", "The access token lacks a scope."
     SESSION_UNKNOWN = -32600, 404, 404, 404, "invalid", "Session not found; initialize again."
     BAD_ORIGIN = -32600, 403, 403, 403, "invalid", "This Origin is not allowed."
     BAD_HOST = -32600, 421, 421, 421, "invalid", "This Host is not served here."

@@ -11,6 +11,7 @@ from fastgw.snapshot.model import KeyEntry
 PREFIX = "fgw_"
 """So that scanners for leaked secrets know one."""
 
+_PREFIX = PREFIX.encode()
 _AUTHORIZATION, _API_KEY = b"authorization", b"x-api-key"
 _BOTH = frozenset((_AUTHORIZATION, _API_KEY))
 
@@ -48,6 +49,15 @@ def authenticate(
     if entry.expires is not None and now >= entry.expires:
         raise _wrong(f"{entry.principal.credential} has expired")
     return entry
+
+
+def shown_token(headers: Mapping[bytes, bytes], twice: Set[bytes], keys: Mapping[str, KeyEntry]) -> bytes | None:
+    """What may be an access token: the only credential, a Bearer one (RFC 6750, section 2.1), none of these keys."""
+    scheme, _, token = headers.get(_AUTHORIZATION, b"").strip().partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token or _API_KEY in headers or not _BOTH.isdisjoint(twice):
+        return None
+    return None if token.startswith(_PREFIX) or hashlib.sha256(token).hexdigest() in keys else token
 
 
 def _authorized(value: bytes) -> bytes:

@@ -98,6 +98,7 @@ class Arm:
         reserve: tokens, tokens in, tokens out and billionths of the currency that a call reserves in quotas; None: as
             many as its dearest of late. See `reservation`.
         meters: of the servers whose answers are measured; none where nobody asks what they use or cost.
+        scopes: that an access token must have for it.
     """
 
     match: Match | None
@@ -113,6 +114,7 @@ class Arm:
     cache: float = 0.0
     meters: tuple[Meter, ...] = ()
     reserve: tuple[int | None, int | None, int | None, int | None] = (None, None, None, None)
+    scopes: tuple[str, ...] = ()
 
     @property
     def target(self) -> Target:

@@ -7,13 +7,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from fastgw.auth.tokens import TokenRefused, judge, principal_of, said_by
 from fastgw.catalog.route import Arm
 from fastgw.catalog.validation import prepare_arguments
 from fastgw.cli import terminal
@@ -23,10 +25,13 @@ from fastgw.cli.check import kept
 from fastgw.cli.client import json_object
 from fastgw.cli.terminal import CommandFailed
 from fastgw.config.reader import read_settings
+from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigError
 from fastgw.errors import Fault, Kind
-from fastgw.policy.match import Claim
+from fastgw.policy.match import Claim, Principal
 from fastgw.protocol.envelope import NotAMessage, NotJson
+from fastgw.snapshot.compiler import endpoints_of
+from fastgw.snapshot.issuers import canonical, issuer_of
 from fastgw.snapshot.trace import NoSuch, Record, Trace, TracedCall, trace
 from fastgw.upstream.modern import renamed
 
@@ -45,6 +50,8 @@ def add_parser(subparsers: Any) -> None:
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")
     who.add_argument("--claims", metavar="A=1,B=2", type=_claims, help="any agent with these claims")
+    words = "whoever shows the access token in this file, - for standard input; its signature is not verified"
+    who.add_argument("--token", metavar="FILE", type=Path, help=words)
     parser.add_argument("--agent-name", metavar="NAME", help=f"what that agent is called ({_UNNAMED})")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tool", metavar="NAME", help="a tool, as agents see it")
@@ -82,12 +89,14 @@ def run(args: argparse.Namespace) -> int:
     """Explain; exit status 0 where the call would be sent, 1 where it would be refused, 2 where it cannot be told."""
     kind = "tool" if args.tool is not None else "prompt" if args.prompt is not None else "resource"
     name = args.agent if args.agent is not None else args.agent_name or _UNNAMED
-    if args.agent is not None and args.agent_name is not None:
+    if args.claims is None and args.agent_name is not None:
         terminal.say("fastgw explain: --agent-name goes with --claims")
         return terminal.USAGE
     call = TracedCall(kind, getattr(args, kind), name, args.claims, args.endpoint, args.arguments)
     try:
         settings = read_settings(args.config, os.environ)
+        if args.token is not None:
+            call = shown(settings, call, args.token)
         found = trace(settings, kept(settings), call, sendable)
     except (ConfigError, NoSuch) as wrong:
         print(wrong, file=sys.stderr)
@@ -98,6 +107,33 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(terminal.plain("\n".join(_lines(found, now))))
     return 0 if found.sent else terminal.FAILED
+
+
+def shown(settings: Settings, call: TracedCall, file: Path) -> TracedCall:
+    """The call, as whoever shows the access token in a file makes it. Raises NoSuch where that names nobody."""
+    try:
+        token = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).strip()
+    except OSError as wrong:
+        raise NoSuch(f"{file} cannot be read: {wrong.strerror}") from None
+    claims = said_by(token.removeprefix(b"Bearer ").strip())
+    if claims is None:
+        raise NoSuch("this is no JWT: its issuer alone could say whose it is; --claims asks for an agent like it")
+    issuers = [issuer for name, one in settings.identity.items() if (issuer := issuer_of(name, one))]
+    issuer = next((one for one in issuers if one.url == claims.get("iss")), None)
+    if issuer is None:
+        known = ", ".join(one.url for one in issuers) or "none"
+        raise NoSuch(f"the token's issuer is {claims.get('iss')!r}; the configuration has {known}")
+    endpoint, refusal = endpoints_of(settings).get(call.endpoint), ""
+    principal = Principal(f"{issuer.name}:{_UNNAMED}")
+    try:
+        principal = principal_of(issuer, claims)
+        if endpoint is not None and endpoint.auth is not None and issuer.name not in endpoint.auth:
+            raise TokenRefused(f"its issuer is no way in here, these are: {', '.join(endpoint.auth)}")
+        judge(claims, issuer, [canonical(f"{url}{call.endpoint}") for url in settings.public_url], time.time())
+    except TokenRefused as wrong:
+        refusal = f"refused: the access token is not taken: {wrong}"
+    scopes = principal.scopes or frozenset()
+    return replace(call, agent=principal.agent, claims=principal.claims, scopes=scopes, refusal=refusal)
 
 
 def taking(config: Path, found: Trace) -> list[str] | None:
@@ -183,6 +219,8 @@ def _targets(found: Trace) -> Iterator[str]:
     for words, names in (("fixed arguments", found.fixed), ("default arguments", found.defaults)):
         if names:
             yield f"{words}: {', '.join(names)}"
+    if found.scopes:
+        yield f"scopes of an access token: {', '.join(found.scopes)}"
     if found.goals:
         yield f"validated: {', '.join(found.validates) or 'nothing'}"
 

@@ -81,6 +81,10 @@ def _names(settings: Settings) -> Iterator[Finding]:
     for name in settings.identity:
         if name in ("keys", "none"):
             yield ("identity", name), f'the name "{name}" is taken: it is a word of auth', None
+    issuers: dict[str, str] = {}
+    for name, one in settings.identity.items():
+        if one.issuer is not None and issuers.setdefault(one.issuer, name) != name:
+            yield ("identity", name, "issuer"), f'"{issuers[one.issuer]}" has this issuer already', None
     for kind in ("policies", "limits", "quotas"):
         seen: set[str] = set()
         for place, rule in enumerate(getattr(settings, kind) or ()):

@@ -36,9 +36,6 @@ def _says(pattern: str) -> Callable[[YamlEntry], bool]:
     return lambda entry: isinstance(entry.content, str) and re.match(pattern, entry.content) is not None
 
 
-_OTHER_WAY_IN = _says(r"(?!(keys|none)\Z)")
-
-
 class InactiveRow(NamedTuple):
     """One kind of inactive key: its path without positions in lists, `*` for any name."""
 
@@ -48,15 +45,14 @@ class InactiveRow(NamedTuple):
 
 
 RESTRICTING = (
-    InactiveRow("identity", "agents come in by API key only"),
+    InactiveRow("identity.*.certificate", "nobody comes in by certificate"),
+    InactiveRow("identity.*.header", "nobody comes in by a proxy's header"),
     InactiveRow("tls", "agents would be served plain HTTP"),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
     InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
     InactiveRow("servers.*.credential.oauth", "no token is fetched, so the server refuses calls"),
     InactiveRow("servers.*.credential.match", "one credential is sent for all agents"),
     InactiveRow("servers.*.credential", "one credential is sent for all agents", _several),
-    InactiveRow("endpoints.*.auth", "agents come in by API key only", _OTHER_WAY_IN),
-    InactiveRow("tools.*.scopes", "no scope is asked for"),
 )
 HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),

@@ -7,7 +7,7 @@ from math import inf
 
 import msgspec
 
-from fastgw.auth.keys import authenticate
+from fastgw.auth.keys import authenticate, shown_token
 from fastgw.catalog.route import Arm
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.quota_charges import QuotaCharges
@@ -46,20 +46,36 @@ Key = tuple[str, bytes]
 class KnownAgents(dict[Key, Access]):
     """Those that one worker remembers, of the newest snapshot."""
 
-    def find(self, snapshot: Snapshot, endpoint: Endpoint, key: Key, shown: Fields, now: float) -> Access:
-        """Who sends these headers at `now` (Unix seconds). Raises Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
+    def find(self, snapshot: Snapshot, endpoint: Endpoint, key: Key, shown: Fields, now: float) -> Access | None:
+        """Who sends these headers at `now` (Unix seconds); None where what they show may be an access token.
+
+        Raises:
+            Fault: UNAUTHENTICATED, WRONG_CREDENTIAL.
+        """
         found, twice = shown
         principal, expires = ANONYMOUS, inf
         if not endpoint.anonymous:
+            if endpoint.issuers and shown_token(found, twice, snapshot.keys) is not None:
+                return None
             entry = authenticate(found, twice, snapshot.keys, now)
             principal, expires = entry.principal, inf if entry.expires is None else entry.expires
         view = endpoint.view_for(principal)
         if view is None:  # a credential of ours, but of a kind that this endpoint does not take
             raise Fault(Kind.UNAUTHENTICATED, headers=((b"www-authenticate", b"Bearer"),))
-        event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels, snapshot.user_key)
-        access = Access(principal, view, expires, event)
+        access = access_of(snapshot, endpoint, (principal, view), expires)
         if endpoint.anonymous or not (twice or b"x-api-key" in found):
-            if len(self) >= MOST:
-                self.clear()
-            self[key] = access
+            self.remember(key, access)
         return access
+
+    def remember(self, key: Key, access: Access) -> None:
+        """Let it in by its hash from now on, until it expires or another snapshot comes."""
+        if len(self) >= MOST:
+            self.clear()
+        self[key] = access
+
+
+def access_of(snapshot: Snapshot, endpoint: Endpoint, who: tuple[Principal, View], expires: float) -> Access:
+    """What an agent has at an endpoint where it has this view."""
+    principal, view = who
+    event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels, snapshot.user_key)
+    return Access(principal, view, expires, event)

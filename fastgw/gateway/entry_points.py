@@ -26,6 +26,7 @@ _MODERN = names.MODERN_VERSION.encode()
 _TOOLS, _INVOKE = "tools/", "/invoke"
 _LOGIN = ("/.well-known/oauth-", "/.well-known/openid-configuration", "/register", "/authorize", "/token")
 """Where clients whose key was refused go next: they show their user the answer."""
+_LOGIN_ELSEWHERE = "There is no login here: /.well-known/oauth-protected-resource/<endpoint> says where it is."
 _NO_LOGIN = "There is no login here: fastgw takes a key, Authorization: Bearer <key>. If one was sent, it is wrong."
 
 
@@ -76,6 +77,8 @@ class MessageEntryPoint:
 
 
 MESSAGES = MessageEntryPoint()
+METADATA = MessageEntryPoint()
+"""Where clients of OAuth read about an endpoint; `protected_resource` answers, whoever asks."""
 EntryPoint = MessageEntryPoint | rest.InvokeEntryPoint | rest.ToolsEntryPoint
 """One way into an endpoint: which HTTP methods it takes, whether it brings a body, what that becomes."""
 
@@ -117,10 +120,11 @@ def _entry_point(path: str, own: str, scope: Mapping[str, Any]) -> EntryPoint | 
     return None
 
 
-def no_endpoint(path: str) -> Fault:
+def no_endpoint(path: str, endpoints: Mapping[str, Endpoint]) -> Fault:
     """The refusal of a path that leads nowhere."""
     login = path.startswith(_LOGIN) or path.endswith("/.well-known/openid-configuration")
-    return Fault(Kind.NO_ENDPOINT, _NO_LOGIN if login else "")
+    elsewhere = any(endpoint.issuers for endpoint in endpoints.values())
+    return Fault(Kind.NO_ENDPOINT, (_LOGIN_ELSEWHERE if elsewhere else _NO_LOGIN) if login else "")
 
 
 def _speaks_sessions(context: RequestContext) -> bool:

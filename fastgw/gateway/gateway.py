@@ -24,6 +24,7 @@ from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.quota_gate import QuotaGate
 from fastgw.gateway.refusals import RefusalLog
 from fastgw.gateway.result_cache import ResultCache
+from fastgw.gateway.token_agents import TokenAgents
 from fastgw.gateway.tracing import RequestSpans, follow
 from fastgw.limits.quota_accounts import QuotaAccounts
 from fastgw.limits.quota_ledger import LocalLedger
@@ -107,7 +108,7 @@ class Gateway:
         self._numbers = count(1)
         self._sweep = DeadlineSweep()
         self._loop = asyncio.get_running_loop()
-        self.known_agents = KnownAgents()
+        self.known_agents, self.token_agents = KnownAgents(), TokenAgents(controller, counters)
         self.agent_sessions = AgentSessions()
         self.descriptions = Descriptions()
         self.cursors: Sealer
@@ -171,6 +172,11 @@ class Gateway:
             self._newest = self._newest.freshened(until)
             self.known_agents.clear()
 
+    def issuer_keys(self, documents: dict[str, bytes]) -> None:
+        """The keys of all issuers; see `plan.GatewayPort`. What a key that is gone has signed counts no more."""
+        if self.token_agents.learn(documents):
+            self.known_agents.clear()
+
     def quarantined(self, fingerprints: frozenset[int]) -> None:
         """Calls of these fingerprints are refused from now on; see `processes/quarantine.py`."""
         self._availability.quarantined = fingerprints
@@ -194,6 +200,8 @@ class Gateway:
     def listed(self, context: RequestContext) -> View:
         """The view that lists are answered from: of the newest snapshot that *every* worker serves calls from."""
         listed = self._listed
+        if listed is not None and listed.generation == context.snapshot.generation and context.view is not None:
+            return context.view
         endpoint = listed.endpoints.get(context.endpoint.path) if listed is not None else None
         view = endpoint.view_for(context.principal) if endpoint is not None else None
         view = view or context.endpoint.view_for(context.principal)
@@ -217,6 +225,18 @@ class Gateway:
         context.task = asyncio.current_task(self._loop)
         self._sweep.add(context)
         return context
+
+    def renew(self, context: RequestContext) -> None:
+        """Let a request of which nothing is known yet go by the newest snapshot. Raises a Fault, NO_ENDPOINT."""
+        assert self._newest is not None
+        endpoint = self._newest.endpoints.get(context.endpoint.path)
+        if endpoint is None:
+            raise Fault(Kind.NO_ENDPOINT)
+        context.snapshot, context.endpoint = self._newest, endpoint
+
+    def is_newest(self, snapshot: Snapshot) -> bool:
+        """Whether nothing has been loaded since."""
+        return self._newest is not None and self._newest.generation == snapshot.generation
 
     def batch_context(self, whole: RequestContext, found: ParsedRequest) -> RequestContext:
         """The context of one message of a batch."""

@@ -22,10 +22,12 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from fastgw.auth.keys import shown_token
 from fastgw.catalog.route import Arm, arm_for
 from fastgw.catalog.validation import prepare_arguments
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import cors, entry_points, offers
+from fastgw.gateway import cors, entry_points, offers, protected_resource
+from fastgw.gateway.access import Key, access_of
 from fastgw.gateway.admission import MOST_IN_FLIGHT
 from fastgw.gateway.connection import (
     AgentConnection,
@@ -38,7 +40,7 @@ from fastgw.gateway.connection import (
 )
 from fastgw.gateway.context import RequestContext, StepTimes
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, refusal_headers
-from fastgw.gateway.entry_points import MESSAGES, EntryPoint
+from fastgw.gateway.entry_points import MESSAGES, METADATA, EntryPoint
 from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.relay import answer_again, relay
 from fastgw.gateway.result_cache import Flight, KeptResult, key_of
@@ -59,10 +61,14 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
     agent = AgentConnection(context, receive, send, gateway.life, gateway.tasks)
     try:
         entry_point, verb = accept(context, scope), scope["method"]
-        if verb == "OPTIONS" and cors.is_preflight(context):
-            await agent.answer(204, cors.preflight_headers(context, entry_point.verbs(context)), b"")
+        if (verb == "OPTIONS" or entry_point is METADATA) and (
+            open_to_all := answer_anybody(context, entry_point, verb)
+        ):
+            await agent.answer(*open_to_all)
             return
-        identify(gateway, context)
+        unknown = identify(gateway, context)
+        if unknown is not None:
+            await unknown
         if verb != entry_point.verb and ends_session(context, entry_point, verb):
             await gateway.end_session(context)
             await agent.answer(200, [], b"")
@@ -70,11 +76,8 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         body = await read(gateway, context, agent) if entry_point.brings_body(context) else b""
         found = entry_point.recognise(context, body, gateway.agent_sessions)
         del body  # what its call needs of it was copied: megabytes must not stay while that waits
-        if isinstance(found, list):
-            await answer_batch(gateway, context, found, agent)
-        elif found.kind in UNANSWERED:
-            gateway.handle_notification(found)
-            await agent.answer(202, [], b"")
+        if isinstance(found, list) or found.kind in UNANSWERED:
+            await answer_batch(gateway, context, found if isinstance(found, list) else [found], agent)
         else:
             if found.kind is RequestKind.CALL and found.dialect.leaving_cancels:
                 context.watched = agent
@@ -103,13 +106,15 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     if endpoint is None or b"%" in (scope.get("raw_path") or b""):
         endpoint, entry_point = entry_points.find(snapshot.endpoints, scope)
         context.dialect = entry_point.dialect
+        if endpoint is None and (endpoint := protected_resource.described(snapshot.endpoints, path)) is not None:
+            entry_point, context.cors = METADATA, protected_resource.ANY_PAGE
     host, hosts = found.get(b"host", b""), snapshot.hosts
     if b"host" in context.twice or not host or (hosts and host not in hosts and host.lower() not in hosts):
         raise Fault(Kind.BAD_HOST)
-    if b"origin" in found:
+    if b"origin" in found and entry_point is not METADATA:
         context.cors = cors.check_origin(context, endpoint)
     if endpoint is None:
-        raise entry_points.no_endpoint(path)
+        raise entry_points.no_endpoint(path, snapshot.endpoints)
     context.endpoint = endpoint
     if endpoint.server_timing:
         context.steps = StepTimes(context.started)
@@ -117,15 +122,56 @@ def accept(context: RequestContext, scope: Scope) -> EntryPoint:
     return entry_point
 
 
-def identify(gateway: Gateway, context: RequestContext) -> None:
-    """Find out who calls. Raises a Fault: UNAUTHENTICATED, WRONG_CREDENTIAL."""
+def answer_anybody(context: RequestContext, entry_point: EntryPoint, verb: str) -> protected_resource.Answer | None:
+    """What is answered whoever asks: metadata of OAuth, and browsers' preflights."""
+    if entry_point is METADATA:
+        return protected_resource.answer(context, verb)
+    if cors.is_preflight(context):
+        return 204, cors.preflight_headers(context, entry_point.verbs(context)), b""
+    return None
+
+
+def identify(gateway: Gateway, context: RequestContext) -> Awaitable[None] | None:
+    """Find out who calls; of an access token that is seen for the first time it may take a while.
+
+    Raises:
+        Fault: UNAUTHENTICATED, WRONG_CREDENTIAL.
+    """
     endpoint, fields = context.endpoint, context.headers
     key = endpoint.path, b"" if endpoint.anonymous else sha256(fields.get(b"authorization", b"")).digest()
     access = gateway.known_agents.get(key)
     if access is None or access.expires <= context.timestamp or context.twice or b"x-api-key" in fields:
         access = gateway.known_agents.find(context.snapshot, endpoint, key, (fields, context.twice), context.timestamp)
+        if access is None:
+            return identify_by_token(gateway, context, key)
     context.access = access
     context.principal, context.view = access.principal, access.view
+    return None
+
+
+async def identify_by_token(gateway: Gateway, context: RequestContext, key: Key) -> None:
+    """Find out who shows an access token, and remember it.
+
+    Raises:
+        Fault: UNAUTHENTICATED, WRONG_CREDENTIAL; FULL where that cannot be found out now; NO_ENDPOINT where the
+            endpoint is gone meanwhile.
+    """
+    snapshot, now = context.snapshot, context.timestamp
+    token = shown_token(context.headers, context.twice, snapshot.keys)
+    assert token is not None
+    principal, expires = await gateway.token_agents.identify(token, snapshot, context.endpoint, now)
+    view = context.endpoint.view_for(principal)
+    if view is None:
+        # Nothing but the endpoint has been taken from the snapshot yet: the next one has this agent's class.
+        await gateway.token_agents.meet(context.endpoint.path, principal)
+        gateway.renew(context)
+        view = context.endpoint.view_for(principal)
+        if view is None:
+            raise Fault(Kind.FULL, "The configuration is changing", retry_after=1)
+    access = access_of(context.snapshot, context.endpoint, (principal, view), expires)
+    if gateway.is_newest(context.snapshot):  # what has changed meanwhile must not be remembered as it was
+        gateway.known_agents.remember(key, access)
+    context.access, context.principal, context.view = access, principal, view
 
 
 def ends_session(context: RequestContext, entry_point: EntryPoint, verb: str) -> bool:
@@ -171,7 +217,9 @@ async def read(gateway: Gateway, context: RequestContext, agent: AgentConnection
 async def answer_batch(
     gateway: Gateway, context: RequestContext, found: list[ParsedRequest], agent: AgentConnection
 ) -> None:
-    """Every message of a batch goes the whole path by itself; the answers leave as one array."""
+    """Every message of a batch goes the whole path by itself; the answers leave as one array. One notification is
+    acknowledged as a batch of nothing else.
+    """
     context.steps = None  # each message takes its own
     replies: list[BatchResponse] = []
     work = []
@@ -276,7 +324,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
 
     Raises:
         Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments; BAD_PARAMS where
-            they, or a `requestState`, are not what they must be.
+            they, or a `requestState`, are not what they must be; INSUFFICIENT_SCOPE where all that is missing is a
+            scope.
     """
     if context.steps is not None:
         context.steps.begin("authorise")
@@ -299,6 +348,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
             raise Fault(Kind.ARGUMENTS_DENIED)
     if arm is None:
         raise offers.unknown(call.method, call.name or "")
+    if arm.scopes and not (context.principal.scopes is None or context.principal.scopes.issuperset(arm.scopes)):
+        raise protected_resource.insufficient_scope(context, arm.scopes)
     if call.request_state is not None:
         gateway.resume(context, [target.server for target in arm.targets])
     return arm
@@ -370,7 +421,7 @@ async def refuse(gateway: Gateway, context: RequestContext, fault: Fault, agent:
     """Answer a request that was refused before it became a call."""
     if _PARENT in context.headers:
         context.trace = trace_context.read({}, context.headers, context.twice)
-    context.refuse(fault)
+    context.refuse(protected_resource.with_challenge(context, fault))
     gateway.refusal_log.note(fault.kind, context)
     try:
         if agent.started:

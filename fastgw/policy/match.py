@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 
-from fastgw.policy.patterns import NO_PATTERNS, Patterns
+from fastgw.policy.patterns import NO_PATTERNS, Patterns, is_wild
 from fastgw.protocol.envelope import NotAMessage, NotJson, members, string
 
 Claim = str | tuple[str, ...]
@@ -21,12 +21,15 @@ Claim = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls; `credential` is `key:` and the first 8 hex digits of the key's SHA-256, None if anonymous."""
+    """Who calls; `credential` is `key:` and the first 8 hex digits of the key's SHA-256, or the issuer's name, None if
+    anonymous. `scopes` are those of an access token; None of whoever needs none.
+    """
 
     agent: str
     claims: dict[str, Claim] = field(default_factory=dict, hash=False)
     credential: str | None = None
     user: str | None = None
+    scopes: frozenset[str] | None = None
 
 
 ANONYMOUS = Principal("anonymous")
@@ -169,20 +172,38 @@ def _or(patterns: Patterns) -> str:
     return " or ".join(patterns.texts)
 
 
-AgentTraits = tuple[tuple[bool, ...], tuple[Claim | None, ...]]
+AgentTraits = tuple[tuple[bool, ...], tuple[object, ...]]
 
 
 class Traits:
     """What the given matches can see of an agent: those with equal traits get equal answers from every match, so that
     one of ten thousand is asked for all.
+
+    Of a claim that is the values that some match names, and which of its patterns with `*` or `?` fit: a claim with a
+    value of its own for each person does not make a class of each. None of these is as good as no such claim.
     """
 
     def __init__(self, matches: Iterable[Match]) -> None:
         every = [one for match in matches for one in (match, match.unless) if one is not None]
         self._agents: tuple[Patterns, ...] = tuple(dict.fromkeys(match.agent for match in every if match.agent))
-        self._claims = tuple(dict.fromkeys(claim for match in every for claim, _ in match.claims))
+        texts: dict[str, dict[str, None]] = {}
+        for claim, patterns in (pair for match in every for pair in match.claims):
+            texts.setdefault(claim, {}).update(dict.fromkeys(patterns.texts))
+        self._claims = tuple(
+            (claim, frozenset(some), tuple(Patterns([text]) for text in some if is_wild(text)))
+            for claim, some in texts.items()
+        )
 
     def of(self, principal: Principal) -> AgentTraits:
         """The agent's traits; agents with equal ones are equal to every match."""
         fits = tuple([patterns.fits(principal.agent) for patterns in self._agents])
-        return fits, tuple([principal.claims.get(claim) for claim in self._claims])
+        return fits, tuple([_seen(principal.claims.get(claim), named, wild) for claim, named, wild in self._claims])
+
+
+def _seen(value: Claim | None, named: frozenset[str], wild: tuple[Patterns, ...]) -> object:
+    if value is None:
+        return None
+    texts = (value,) if isinstance(value, str) else value
+    exact = frozenset(text for text in texts if text in named)
+    fitting = tuple([at for at, pattern in enumerate(wild) if pattern.fit_any(texts)])
+    return (exact, fitting) if exact or fitting else None

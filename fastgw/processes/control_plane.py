@@ -18,7 +18,9 @@ from fastgw.catalog.elements import Notice
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import header_lines
 from fastgw.credentials.expiry import agent_keys, certificates
+from fastgw.policy.match import Principal
 from fastgw.processes.plan import Plan, plan_of
+from fastgw.processes.token_issuers import TokenIssuers
 from fastgw.snapshot.access import who_sees
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.changes import changes, offered
@@ -62,12 +64,14 @@ class ControlPlane:
         self._catalogues: CatalogueFetcher = CatalogueFetcher(clients, self._sessions, plan.data, changed, fresh)
         self._catalogues.on_era = self._era_found
         self.health = HealthChecks(clients, self._sessions, self._catalogues.status)
+        self.token_issuers = TokenIssuers(plan.data, tasks)
         self.questions: dict[str, Callable[..., Any]] = {
             "open_session": self._sessions.open,
             "keep_session": self._sessions.keep,
             "end_session": self._sessions.end,
             "doubt_era": self._catalogues.doubt,
             "refresh": self._catalogues.refresh,
+            **self.token_issuers.questions,
         }
         # What is kept of the catalogues is known from here on: names do not depend on who is up.
         self.reload(plan.settings)
@@ -84,11 +88,19 @@ class ControlPlane:
             version=__version__,
             gateway=platform.node(),
         )
+        self._cache.strangers = self.token_issuers.strangers()
         with no_collections():
             snapshot, notices = compile_snapshot(self._settings, learned, generation, self._cache)
         _log_new(notices, set(self._notices))
         self._snapshot, self._notices = snapshot, notices
         return snapshot
+
+    def meet(self, path: str, principal: Principal) -> bool:
+        """Whether a compile is needed for one who is known by claims alone, since its class is new at this endpoint."""
+        if self._snapshot is None:
+            return True
+        endpoint = self._snapshot.endpoints.get(path)
+        return endpoint is not None and self.token_issuers.meet(endpoint, principal)
 
     def reload(self, settings: Settings) -> None:
         """Go by these settings from now on.
@@ -108,6 +120,7 @@ class ControlPlane:
             if backend.instances
         )
         self.health.watch(_health_policies(settings, self.servers))
+        self.token_issuers.watch(settings)
         self._era_found()
 
     def _servable(self, settings: Settings) -> Settings:
@@ -139,6 +152,7 @@ class ControlPlane:
     ) -> None:
         self._changed, self._fresh, self._learned = changed, fresh, learned
         self._tasks.spawn(self._sessions.run(), "upstream sessions")
+        self.token_issuers.keys.begin()
         changed()
 
     def instance_statuses(self) -> dict[str, tuple[str, str]]:

@@ -21,6 +21,7 @@ import uvloop
 
 from fastgw.admin.status import Readiness
 from fastgw.config.effective import shown_settings
+from fastgw.policy.match import Principal
 from fastgw.processes import child
 from fastgw.processes.anomaly_reports import AnomalyReports
 from fastgw.processes.instance_states import InstanceStates
@@ -56,6 +57,8 @@ SHOWN_WITHIN = 0.5
 """Seconds that workers have to say how instances are: one that is stopped must not hide what the others know."""
 READY_LOOK_EVERY = 0.02
 """Seconds between two looks at whether the gateway is ready, at the start."""
+MEET_TRIES = 2
+"""Compiles for a new class of agents, at most: a controller that has just begun has made none before."""
 MOST_LEVELS = 50_000
 """Sessions whose log level is remembered; beyond it the oldest go back to the default."""
 
@@ -80,6 +83,7 @@ class ControllerProcess:
         self._generation = 0
         self._busy = False
         self._compiling = asyncio.Lock()
+        self._meeting = asyncio.Lock()
         self._reload_succeeded_at = time.time()
         self._link = ""
         self._adopted: set[int] = set()
@@ -91,6 +95,7 @@ class ControllerProcess:
             "open_session": self._open_session,
             "keep_session": self._keep_session,
             "end_session": self._end_session,
+            "meet": self._meet,
             "suspect_session": lambda _, key, session: self._ipc_server.announce("suspects", [(key, session)]),
             "set_level": self._set_level,
             "breaker": lambda worker, key, news: self._instances.breaker(key, news, but=worker),
@@ -105,6 +110,9 @@ class ControllerProcess:
         )
         drains = KeptDrains(plan.data / "drains.json")
         self._instances = InstanceStates(self._control_plane, drains, self._sums, self._ipc_server.broadcast)
+        issuers = self._control_plane.token_issuers
+        issuers.count = self._sums.inc
+        issuers.keys.on_change = partial(self._ipc_server.broadcast, "issuer_keys")
         self._readiness = Readiness(
             self._states,
             lambda: self._ipc_server.generation,
@@ -266,6 +274,7 @@ class ControllerProcess:
         send = worker.channel.send
         send("ended", self._ended.live(time.time()))
         send("levels", list(self._levels.items()))
+        send("issuer_keys", self._control_plane.token_issuers.keys.documents())
         for key, (era, version) in self._control_plane.instance_statuses().items():
             send("instance_status", key, era, version)
         self._instances.tell(send)
@@ -279,6 +288,15 @@ class ControllerProcess:
         for _turn in range(2):  # suspect twice: whoever was handed that session goes back too
             await self._ipc_server.announce("suspects", [((instance, identity), instead.id)])
         return found
+
+    async def _meet(self, _: WorkerPeer, path: str, principal: Principal) -> None:
+        self._control_plane.meet(path, principal)  # many come at once, and one compile is for all of them
+        async with self._meeting:
+            for _try in range(MEET_TRIES):
+                async with self._compiling:  # what has been compiled may still be on its way to the workers
+                    new = self._control_plane.meet(path, principal)
+                if not new or not await self._compile():
+                    return
 
     async def _end_session(self, _: WorkerPeer, session: str, seconds: float) -> None:
         self._ended.add(session, seconds, time.time())
@@ -311,7 +329,7 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
-        found |= build() | self._control_plane.expiries()
+        found |= build() | self._control_plane.expiries() | self._control_plane.token_issuers.keys.gauges()
         told, counted = told_by_usage(self._link), self._sums.counts
         told = {series: value + counted.get(series, 0) for series, value in told.items()}  # workers lose spans, too
         return found | self._instances.gauges() | told

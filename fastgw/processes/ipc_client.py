@@ -15,6 +15,7 @@ from typing import Any
 
 from fastgw.catalog.uris import Uris
 from fastgw.errors import Fault, Kind
+from fastgw.policy.match import Principal
 from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
 from fastgw.snapshot.codec import Part, SnapshotDecoder
@@ -86,6 +87,7 @@ class IpcClient:
             "activate": self._activate,
             "fresh": served.freshened,
             "instance_status": served.instance_status,
+            "issuer_keys": served.issuer_keys,
             "instance_health": lambda key, healthy, drained: served.instance_health(
                 key, healthy=healthy, drained=drained
             ),
@@ -121,6 +123,15 @@ class IpcClient:
 
     async def refresh(self, server: str, tool: str) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         return tuple(await self._ask("refresh", server, tool))
+
+    async def look_for_key(self, issuer: str, kid: str | None) -> None:
+        await self._ask("look_for_key", issuer, kid)
+
+    async def introspect(self, issuer: str, token: bytes) -> bytes:
+        return bytes(await self._ask("introspect", issuer, token))
+
+    async def meet(self, path: str, principal: Principal) -> None:
+        await self._ask("meet", path, principal)
 
     async def end_session(self, session: str, seconds: float) -> None:
         """With the controller away for long it is known here, and announced when one is back."""

@@ -13,6 +13,8 @@ from fastgw.config.schema.store import StorePlace
 
 if TYPE_CHECKING:
     from fastgw.config.schema.rules import LimitSettings, QuotaSettings
+    from fastgw.policy.match import Principal
+    from fastgw.processes.token_issuers import TokenIssuers
     from fastgw.snapshot.model import Backend, Snapshot
     from fastgw.snapshot.trace import TracedCall
     from fastgw.telemetry.counters import Counters
@@ -130,6 +132,7 @@ class GatewayPort(Protocol):
     `slots` takes the fingerprints of calls being carried, `quarantined` those to refuse (`quarantine.py`).
     `write_event` is called with each usage event, encoded, without a line break, `write_spans` with some
     `telemetry.spans.SpanRecord` of what is recorded; neither waits.
+    `issuer_keys` takes the key sets of all issuers by their URL, empty where none are known; before a `load`, too.
     `breaker` takes a `BreakerNews`, `breakers` gives those of instances whose breaker is not closed.
     `measure` sets the gauges that are sampled; it is called about once a second.
     `operate` answers `report`, `quotas`, `instances`, or `reset` and `raise` with one as text.
@@ -146,6 +149,7 @@ class GatewayPort(Protocol):
     def activate(self, generation: int) -> None: ...
     def freshened(self, until: dict[str, float]) -> None: ...
     def instance_status(self, key: str, era: str, version: str) -> None: ...
+    def issuer_keys(self, documents: dict[str, bytes]) -> None: ...
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None: ...
     def breaker(self, key: str, news: Any) -> None: ...
     def breakers(self) -> list[tuple[str, Any]]: ...
@@ -165,7 +169,8 @@ class ControlPlanePort(Protocol):
     """What the controller decides by (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests).
 
     `questions` that workers may ask are those of `upstream.controller.ControllerPort`: `open_session`, `keep_session`,
-    `end_session`, `doubt_era`, `refresh`; each raises `Fault` as said there. Where `compile` raises, whatever it
+    `end_session`, `doubt_era`, `refresh`, `look_for_key`, `introspect`; each raises `Fault` as said there. `meet` takes
+    one who is known by claims alone: whether a compile is needed for its class. Where `compile` raises, whatever it
     is, the snapshot before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would
     give something else, `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever
     that alone is another.
@@ -182,6 +187,9 @@ class ControlPlanePort(Protocol):
     def servers(self) -> Sequence[Backend]: ...
     @property
     def health(self) -> HealthChecks: ...
+    @property
+    def token_issuers(self) -> TokenIssuers: ...
+    def meet(self, path: str, principal: Principal) -> bool: ...
     def compile(self, generation: int) -> Snapshot: ...
     def begin(
         self,

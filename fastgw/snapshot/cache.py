@@ -23,6 +23,7 @@ from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, is_wild, of_kind
+from fastgw.snapshot.issuers import issuer_of
 
 T = TypeVar("T")
 Place = Hashable
@@ -48,6 +49,9 @@ class CompileCache:
             name: Principal(name, agent.claims) for name, agent in settings.agents.items() if not agent.disabled
         }
         """Every agent that may come in, by name; which key it showed is added per key."""
+        self.issuers = {name: issuer for name, one in settings.identity.items() if (issuer := issuer_of(name, one))}
+        self.strangers: Mapping[str, Sequence[Principal]] = {}
+        """Of the agents that are known by claims alone and have come so far, by endpoint, one of each class."""
         self.missing: list[Notice] | None = None
         """Where a list stands here, compiles take down what each endpoint does not have, and why."""
         self._kept: dict[Place, tuple[tuple[object, ...], Any]] = {}

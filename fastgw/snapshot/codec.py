@@ -59,6 +59,16 @@ class ViewLayout:
     lists: dict[str, tuple[tuple[bytes, ...], int]]
 
 
+class EndpointLayout(NamedTuple):
+    """An endpoint by its parts: hashes of its URIs, of its views, and of its `traits` where it has some. A thousand
+    patterns among those take tens of milliseconds to compile: not at each change of a list.
+    """
+
+    uris: bytes
+    views: list[bytes]
+    traits: bytes | None
+
+
 class _Made(NamedTuple):
     """What some objects have become: one part, or one for each view or dialect; and of what else these name parts."""
 
@@ -82,7 +92,7 @@ class EncodedSnapshot:
         layout = self._layout(snapshot) if isinstance(snapshot, Snapshot) else (snapshot, {})
         self._before = {}
         self.root = pickle.dumps(layout, pickle.HIGHEST_PROTOCOL)
-        """What is sent each time: the snapshot less its parts, and by endpoint the hashes of its URIs and its views."""
+        """What is sent each time: the snapshot less its parts, and by endpoint the hashes of these."""
 
     def lacked(self, known: Collection[bytes]) -> Iterator[Part]:
         """The parts that those lack who have the ones with the hashes `known`."""
@@ -101,16 +111,18 @@ class EncodedSnapshot:
     def _inner(self, cut: Sequence[Sequence[object]]) -> dict[_Ids, _Made]:
         return {ids: self._made[ids] for ids in (tuple(map(id, some)) for some in cut)}
 
-    def _layout(self, snapshot: Snapshot) -> tuple[Snapshot, dict[str, tuple[bytes, list[bytes]]]]:
+    def _layout(self, snapshot: Snapshot) -> tuple[Snapshot, dict[str, EndpointLayout]]:
         hashes, bare = {}, {}
         for path, endpoint in snapshot.endpoints.items():
             views = endpoint.views
             [(uris, _)] = self._add((endpoint.uris,), lambda found: _pickled(found[0]))
             tools = self._add_sections([view.tool_sections or (view.grants,) for view in views])
             prompts = self._add_sections([view.prompt_sections or (view.prompts,) for view in views])
-            hashes[path] = uris, list(map(self._add_view, views, tools, prompts))
+            traits = [self._add((one,), lambda found: _pickled(found[0]))[0][0] for one in (endpoint.traits,) if one]
+            laid = list(map(self._add_view, views, tools, prompts))
+            hashes[path] = EndpointLayout(uris, laid, traits[0] if traits else None)
             # Which routes there are is for operators to see, and they ask the controller.
-            bare[path] = replace(endpoint, routes={}, views=(View(),) * len(views), uris=Uris())
+            bare[path] = replace(endpoint, routes={}, views=(View(),) * len(views), uris=Uris(), traits=None)
         return replace(snapshot, endpoints=bare), hashes
 
     def _add_sections(self, views: Sequence[Sequence[dict[str, Grant]]]) -> Iterator[tuple[bytes, ...]]:
@@ -235,9 +247,9 @@ class SnapshotDecoder:
         snapshot, hashes = pickle.loads(root)
         if isinstance(snapshot, Snapshot):
             endpoints = dict(snapshot.endpoints)
-            for path, (uris, views) in hashes.items():
-                found = tuple([self.parts[view] for view in views])
-                endpoints[path] = replace(endpoints[path], uris=self.parts[uris], views=found)
+            for path, (uris, views, key) in hashes.items():
+                found, traits = tuple([self.parts[view] for view in views]), key and self.parts[key]
+                endpoints[path] = replace(endpoints[path], uris=self.parts[uris], views=found, traits=traits)
             snapshot = replace(snapshot, endpoints=endpoints)
         return snapshot, [self.parts.pop(key, None) for key in gone]
 

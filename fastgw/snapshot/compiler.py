@@ -83,6 +83,7 @@ def compile_snapshot(
         quotas=quotas_of(settings),
         failed_credentials=failed_credentials_of(settings),
         sample=sampling_of(settings),
+        issuers=cache.issuers,
     )
     return snapshot, tuple(notices)
 
@@ -101,15 +102,16 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
         names.RESOURCES_LIST: resources,
         names.TEMPLATES_LIST: templates,
     }
-    settings, agents = builder.endpoint, builder.cache.agents
+    settings, cache, ways = builder.endpoint, builder.cache, builder.endpoint.auth
     # Where API keys are no way in, their agents have no view: they are strangers here.
-    known = agents if settings.auth is None or not {"keys", "none"}.isdisjoint(settings.auth) else ()
-    view_of, views, guides = views_of(builder, sections, (ANONYMOUS.agent, *known))
+    known = cache.agents.values() if ways is None or not {"keys", "none"}.isdisjoint(ways) else ()
+    issuers = tuple(name for name in cache.issuers if ways is None or name in ways)
+    made = views_of(builder, sections, (ANONYMOUS, *known), cache.strangers.get(builder.path, ()) if issuers else ())
     endpoint = Endpoint(
         path=builder.path,
         routes=joined(section.routes for section in tools),
-        view_of=view_of,
-        views=views,
+        view_of=made.view_of,
+        views=made.views,
         anonymous=settings.auth == ("none",),
         fresh_until=fresh_until(builder.servers, fresh),
         servers=builder.servers,
@@ -120,8 +122,12 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
             server for server in builder.servers if "completions" in builder.catalogues.offer[server].declares
         ),
         origins=None if settings.origins is None else frozenset(settings.origins),
-        guides=guides,
         server_timing=settings.server_timing,
+        guides=made.guides,
+        resources=tuple(f"{url}{builder.path}" for url in cache.settings.public_url),
+        issuers=issuers,
+        traits=made.traits if issuers else None,
+        view_of_class=made.view_of_class if issuers else {},
     )
     return endpoint, [*builder.notices, *(notice for section in tools for notice in section.notices)]
 

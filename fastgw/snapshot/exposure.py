@@ -185,6 +185,7 @@ class ToolExposure(Exposure):
             cache=self._trusted("cache", name, arm, READ_ONLY) or 0.0,
             meters=tuple(self._meters(name, arm)),
             reserve=_reserve(first(given, "reserve", None)),
+            scopes=self._scopes(name, arm),
         )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
         if len(name) > COMFORTABLE:
@@ -201,6 +202,12 @@ class ToolExposure(Exposure):
             definition = self._definition(to.server, to.tool)
             found.append(trusted(key, places.exact(*place), places.chain(*place), definition, hints))
         return None if None in found else min(found)
+
+    def _scopes(self, name: str, arm: Arm) -> tuple[str, ...]:
+        """What is asked for by any target, in the order of the file: a call may end up at each."""
+        places = self.builder.catalogues.places
+        chains = [places.chain(name, f"{to.server}/{to.tool}") for to in arm.targets]
+        return tuple(dict.fromkeys(scope for chain in chains for scope in first(chain, "scopes", ())))
 
     def _meters(self, name: str, arm: Arm) -> Iterator[Meter]:
         """Of the targets and their backups, as far as there is anything to measure."""

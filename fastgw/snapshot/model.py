@@ -15,9 +15,10 @@ from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Decision
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
-from fastgw.policy.match import Principal
+from fastgw.policy.match import AgentTraits, Principal, Traits
 from fastgw.policy.quotas import Quota
 from fastgw.policy.uris import ANY_URI, UriRules
+from fastgw.snapshot.issuers import Issuer
 
 PAGE = 1000
 """Items on one page. The order of lists is the configuration's: first the entries of `tools:` that have a `to` or
@@ -200,6 +201,10 @@ class Endpoint:
         readers: for each server that declares resources, the arm that its reads take: deadlines, and no target yet.
         origins: allowed `Origin` values in lower case where this endpoint has its own; None: those of the snapshot.
         server_timing: answers say how long each step took.
+        resources: its URLs as agents type them, one for each `public_url`.
+        issuers: names of those whose access tokens are a way in.
+        view_of_class: for whoever is known by claims alone, by what policies and routes see of these (`traits`): index
+            in `views`. A class that nobody of has come yet is missing.
     """
 
     path: str
@@ -216,19 +221,29 @@ class Endpoint:
     origins: frozenset[str] | None = None
     guides: tuple[str, ...] = ()
     server_timing: bool = False
+    resources: tuple[str, ...] = ()
+    issuers: tuple[str, ...] = ()
+    traits: Traits | None = None
+    view_of_class: dict[AgentTraits, int] = field(default_factory=dict)
 
     def view_for(self, principal: Principal) -> View | None:
-        """What this agent has here; None where its credential is no way in.
+        """What this agent has here; None where its credential is no way in, or its class is not known yet.
 
-        Every agent of the configuration has its view from the compile on. Whoever is known by claims alone will be put
-        in a class when it first comes: ask here, not `view_of`.
+        Every agent of the configuration has its view from the compile on, whoever is known by claims alone from when
+        the first of its class comes: ask here, not `view_of`.
         """
-        place = self.view_of.get(principal.agent)
+        place = self._place(principal)
         return None if place is None else self.views[place]
+
+    def _place(self, principal: Principal) -> int | None:
+        if principal.scopes is None or self.traits is None:
+            return self.view_of.get(principal.agent)
+        return self.view_of_class.get(self.traits.of(principal)) if principal.credential in self.issuers else None
 
     def guide(self, principal: Principal) -> str:
         """`instructions` for an agent that has a view; empty for none."""
-        return self.guides[self.view_of[principal.agent]] if self.guides else self.instructions
+        place = self._place(principal) if self.guides else None
+        return self.instructions if place is None else self.guides[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +272,7 @@ class Snapshot:
         longest: seconds after which every call that took this snapshot is over.
         failed_credentials: wrong credentials that one address may show; None: any number.
         sample: of 2**64 traces that begin here, how many are recorded; None: nothing is recorded.
+        issuers: by name.
     """
 
     generation: int
@@ -280,6 +296,7 @@ class Snapshot:
     quotas: tuple[Quota, ...] = ()
     failed_credentials: BucketRate | None = None
     sample: int | None = None
+    issuers: dict[str, Issuer] = field(default_factory=dict)
     server_info: bytes = field(init=False)
 
     def __post_init__(self) -> None:

@@ -48,6 +48,8 @@ class TracedCall:
         name: as agents see it; of a resource its URI.
         claims: of an agent that stands in no configuration; None: the one of that name in it.
         arguments: JSON text; empty for a call without.
+        scopes: of an access token; None: of an agent that needs none.
+        refusal: why its credential is not taken; empty where it is, or is not looked at.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class TracedCall:
     claims: Mapping[str, Claim] | None = None
     endpoint: str = DEFAULT_ENDPOINT
     arguments: bytes = b""
+    scopes: frozenset[str] | None = None
+    refusal: str = ""
 
 
 @dataclass(slots=True)
@@ -81,6 +85,7 @@ class Trace:
     defaults: tuple[str, ...] = ()
     validates: tuple[str, ...] = ()
     quotas: tuple[Record, ...] = ()
+    scopes: tuple[str, ...] = ()
     limits: tuple[Record, ...] = ()
 
 
@@ -109,7 +114,7 @@ def _who(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> 
     if auth == ("none",):
         return ANONYMOUS, ""
     if call.claims is not None:
-        return Principal(call.agent, dict(call.claims)), ""
+        return Principal(call.agent, dict(call.claims)), call.refusal
     if call.agent == ANONYMOUS.agent:
         return ANONYMOUS, "refused: this endpoint lets nobody in without a credential"
     if call.agent not in settings.agents:
@@ -180,6 +185,9 @@ class _Tracer:
             return f"refused: the policy {policy} does not allow these arguments"
         if arm is None:
             return "refused: no arm of the route takes these arguments"
+        found.scopes = arm.scopes
+        if call.scopes is not None and (lacked := [one for one in arm.scopes if one not in call.scopes]):
+            return f"refused: the access token lacks {', '.join(lacked)}"
         target = arm.target
         return self._send(CallSubject(call.kind, call.name, target.server, target.tool), arguments, arm)
 

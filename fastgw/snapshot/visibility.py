@@ -13,10 +13,10 @@ from fastgw.catalog.elements import Notice
 from fastgw.catalog.route import Arm, Route, arms_for
 from fastgw.catalog.tools import joined_instructions
 from fastgw.policy.authorise import FREE, ApplyingPolicies, Decision, Rules, ToolPolicies
-from fastgw.policy.match import ANONYMOUS, AgentTraits, Traits
+from fastgw.policy.match import AgentTraits, Principal, Traits
 from fastgw.policy.uris import UriRules
 from fastgw.protocol import names
-from fastgw.snapshot.cache import CompileCache, EndpointBuilder
+from fastgw.snapshot.cache import EndpointBuilder
 from fastgw.snapshot.curation import ShownTool
 from fastgw.snapshot.model import PAGE, Grant, ListEntry, Listing, Page, View, encoded, fingerprint
 
@@ -195,16 +195,29 @@ PageKey = tuple[int, bool, tuple[ListEntry, ...]]
 """Whatever makes a page: number of its first item, whether more follow, its items."""
 
 
+class EndpointViews(NamedTuple):
+    """`Endpoint.views`, `guides`, `view_of`, and, where `traits` are given, `view_of_class`."""
+
+    views: tuple[View, ...]
+    guides: tuple[str, ...]
+    view_of: dict[str, int]
+    traits: Traits
+    view_of_class: dict[AgentTraits, int]
+
+
 def views_of(
-    builder: EndpointBuilder, sections: EndpointSections, agents: Sequence[str]
-) -> tuple[dict[str, int], tuple[View, ...], tuple[str, ...]]:
-    """`Endpoint.view_of`, `views` and `guides`; views of the last compile that are still the same are taken over."""
+    builder: EndpointBuilder, sections: EndpointSections, agents: Sequence[Principal], strangers: Sequence[Principal]
+) -> EndpointViews:
+    """The views of these agents, and of the classes of those known by claims alone; views of the last compile that are
+    still the same are taken over.
+    """
     cache, path, entries = builder.cache, builder.path, sections[names.TOOLS_LIST][0]
     assert isinstance(entries, ToolSection)
-    classes = cache.kept(("classes", path), (entries,), lambda: _agent_classes(cache, path, entries))
+    classes = cache.kept(("classes", path), (entries,), lambda: AgentClasses(cache.rules, path, entries))
+    class_of = {one.agent: classes.of(one) for one in agents}
     keys: dict[AgentClass, ViewKey] = {
         one: (one.uri_rules, tuple([tuple([part.visible_to(one) for part in every]) for every in sections.values()]))
-        for one in dict.fromkeys(classes[agent] for agent in agents)
+        for one in dict.fromkeys([*class_of.values(), *map(classes.of, strangers)])
     }
     before: Mapping[ViewKey, View] = cache.last(("views", path)) or {}
     listings = [listing for view in before.values() for listing in view.lists.values()]
@@ -213,7 +226,13 @@ def views_of(
     cache.kept(("views", path), (views,), lambda: views)
     place_of_key = {key: place for place, key in enumerate(views)}
     place_of = {one: place_of_key[key] for one, key in keys.items()}
-    return {agent: place_of[classes[agent]] for agent in agents}, tuple(views.values()), _guides(builder, tuple(views))
+    return EndpointViews(
+        tuple(views.values()),
+        _guides(builder, tuple(views)),
+        {agent: place_of[one] for agent, one in class_of.items()},
+        classes.traits,
+        {traits: place_of[one] for traits, one in classes.by_traits.items() if one in place_of},
+    )
 
 
 def _view(key: ViewKey, methods: Sequence[str], pages: dict[PageKey, Page]) -> View:
@@ -260,18 +279,27 @@ def joined(sections: Iterable[Mapping[str, T]]) -> dict[str, T]:
     return found
 
 
-def _agent_classes(cache: CompileCache, path: str, entries: ToolSection) -> dict[str, AgentClass]:
-    """The class of every agent, by its name; agents of one class have one object."""
-    rules, routes = cache.rules, entries.telling_apart
-    policies = [policy.match for policy in rules.policies or () if policy.match and not policy.shadow]
-    traits = Traits([*policies, *(arm.match for route in routes for arm in route.arms if arm.match)])
-    by_traits: dict[AgentTraits, AgentClass] = {}
-    found = {}
-    for principal in (ANONYMOUS, *cache.agents.values()):
-        own = traits.of(principal)
-        if own not in by_traits:
-            applying = rules.applying(principal, path)
-            arms = {route.name: arms_for(route.arms, principal, path) for route in routes}
-            by_traits[own] = AgentClass(applying, rules.uri_rules(applying), arms)
-        found[principal.agent] = by_traits[own]
-    return found
+class AgentClasses:
+    """The classes of agents at one endpoint, as they come; agents of one class have one object."""
+
+    def __init__(self, rules: Rules, path: str, entries: ToolSection) -> None:
+        self._rules, self._path, self._routes = rules, path, entries.telling_apart
+        policies = [policy.match for policy in rules.policies or () if policy.match and not policy.shadow]
+        arms = [arm.match for route in self._routes for arm in route.arms if arm.match]
+        self.traits = Traits([*policies, *arms])
+        self.by_traits: dict[AgentTraits, AgentClass] = {}
+        self._known: dict[int, tuple[Principal, AgentClass]] = {}
+
+    def of(self, principal: Principal) -> AgentClass:
+        """Its class; each compile asks for the same ones, and gives the same objects."""
+        known = self._known.get(id(principal))
+        if known is not None:
+            return known[1]
+        own = self.traits.of(principal)
+        if own not in self.by_traits:
+            applying = self._rules.applying(principal, self._path)
+            arms = {route.name: arms_for(route.arms, principal, self._path) for route in self._routes}
+            self.by_traits[own] = AgentClass(applying, self._rules.uri_rules(applying), arms)
+        found = self.by_traits[own]
+        self._known[id(principal)] = principal, found
+        return found

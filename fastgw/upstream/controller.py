@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from fastgw.policy.match import Principal
     from fastgw.upstream.breaker import BreakerNews
 
 
@@ -59,6 +60,19 @@ class ControllerPort(Protocol):
 
     async def set_level(self, session: str, level: str) -> None:
         """An agent's session wants log messages from `level` on: every worker knows when this returns."""
+
+    async def look_for_key(self, issuer: str, kid: str | None) -> None:
+        """An access token names a key that is not known here: the issuer's are, as far as it has them, on return."""
+
+    async def introspect(self, issuer: str, token: bytes) -> bytes:
+        """What an issuer says of an opaque token (RFC 7662, section 2.2; a JSON object), with `known_until`, in Unix
+        seconds, until when that counts.
+        """
+
+    async def meet(self, path: str, principal: Principal) -> None:
+        """One has come to this endpoint who is known by claims alone, the first of its class: the class is in the
+        newest snapshot, and every worker has that, on return.
+        """
 
     def cancel(self, session: str, request: bytes) -> None:
         """Cancel the call with this JSON-RPC id (its JSON text) of this agent's session, whichever worker has it."""

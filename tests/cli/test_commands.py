@@ -134,9 +134,13 @@ def test_check_refuses_what_would_fail_open(
 ) -> None:
     with_environment(monkeypatch, ENVIRON)
     assert main(["check", "--config", str(CONTRACT)]) == 1
-    assert re.search(r"^\S+:27:1: identity is not active", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        r"^\S+:58:7: servers.customer-data.credential.oauth is not active", capsys.readouterr().out, re.MULTILINE
+    )
     assert main(["check", "--config", str(CONTRACT), "--allow-inactive"]) == 0
-    assert re.search(r"^note: \S+:27:1: identity is not active", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        r"^note: \S+:58:7: servers.customer-data.credential.oauth is not active", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 def test_a_new_key_opens_what_its_entry_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from tests.e2e.ports import free_port
 from tests.processes.gateway_process import until
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITED = "workers: 1\ntools:\n  few: {scopes: [x]}\npolicies:\n- {name: p, allow: x, mode: shadow}\n"
+LIMITED = "workers: 1\nservers:\n  few: {command: [x]}\npolicies:\n- {name: p, allow: x, mode: shadow}\n"
 AGENT = {"a": {"key": f"sha256:{'0' * 64}"}}
 WITHIN = 20
 ADDRESSES = re.compile(r"agents: (\S+)  operators: (\S+)")
@@ -33,13 +33,13 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def test_a_scope_that_would_not_hold_stops_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_that_would_not_hold_stops_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path, LIMITED)
     assert main(["run", "--config", str(file)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert [line for line in lines if line.startswith(f"{file}:3:9: tools.few.scopes is not active")]
+    assert [line for line in lines if line.startswith(f"{file}:3:9: servers.few.command is not active")]
     assert [line for line in lines if line.startswith(f"note: {file}:5:29: policies.mode is not active")]
     assert lines[-1] == f"{file}: not safe to run as it is; --allow-inactive runs it without these settings"
     assert not (tmp_path / "data").exists(), "nothing was begun"

@@ -79,8 +79,6 @@ def test_limits_quotas_and_the_rest() -> None:
 def test_what_is_inactive_is_told() -> None:
     notices = inactive(READING.root)
     assert [notice.key for notice in notices if notice.restricts] == [
-        "identity",
         "servers.customer-data.credential.oauth",
-        "tools.deploy-*.scopes",
     ]
     assert [notice.key for notice in notices if not notice.restricts] == []

@@ -24,20 +24,15 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
 @pytest.mark.parametrize(
     ("text", "line", "column", "key"),
     [
-        ("identity: {login: {issuer: https://i/}}\n", 1, 1, "identity"),
+        ("identity: {a: {certificate: {ca: c}}}\n", 1, 16, "identity.a.certificate"),
+        ("identity: {a: {header: {name: X-Agent, from: 10.0.0.0/8}}}\n", 1, 16, "identity.a.header"),
         ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
-        ("tools:\n  a: {scopes: [x]}\n", 2, 7, "tools.a.scopes"),
     ],
 )
 def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str) -> None:
     assert notices(tmp_path, text) == [(line, column, key, True)]
-
-
-def test_other_ways_in_restrict(tmp_path: Path) -> None:
-    text = "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n"
-    assert [found[2] for found in notices(tmp_path, text)] == ["identity", "endpoints./mcp.auth"]
 
 
 def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
@@ -53,6 +48,8 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
         "store: auto\nusage: {sinks: [stdout, 'file:u', 'otlp://h', {url: 'https://h/x'}]}\nlimits: []\nidentity: {}\n",
         f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
         f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
+        "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n",
+        "tools:\n  a: {scopes: [x]}\n",
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
         "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",
         "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: enforce}]\n",

@@ -49,13 +49,18 @@ class Place:
 
 
 @contextmanager
-def shared(folder: Path, boxes: dict[str, Toolbox], more: dict[str, Any] | None = None) -> Iterator[Place]:
+def shared(
+    folder: Path,
+    boxes: dict[str, Toolbox],
+    more: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Place]:
     """Toolboxes on a thread of their own, and a gateway before them that two agents may use."""
     handlers = {name: box.handle for name, box in boxes.items()}
     agents = {"tester": {"key": fingerprint(KEY)}, "other": {"key": fingerprint(OTHER_KEY)}}
     with beside(handlers) as urls:
         settings = {"servers": {name: {"url": url} for name, url in urls.items()}, "agents": agents, **(more or {})}
-        with running(settings, folder) as gateway:
+        with running(settings, folder, environment) as gateway:
             asyncio.run(until(lambda: all_listed(gateway, {tool for box in boxes.values() for tool in box.tools})))
             yield Place(gateway, boxes, gateway.children())
 

@@ -54,9 +54,7 @@ EVENT = json.loads("""{
 }""")
 """A usage event as it is promised."""
 RESTRICTING = {
-    "27:1: identity": "agents come in by API key only",
     "58:7: servers.customer-data.credential.oauth": "no token is fetched, so the server refuses calls",
-    "92:16: tools.deploy-*.scopes": "no scope is asked for",
 }
 """Line, column and key of what is not active, and what does not happen."""
 UNPRICED = [
@@ -307,11 +305,15 @@ async def reads(who: Agent, expected: set[str]) -> None:
 
 
 def test_strangers_and_other_ways_in(stage: Scene) -> None:
+    public = stage.gateway.root.replace("127.0.0.1", "localhost")
+
     async def story() -> None:
         for key in ("fgw_contract_nobody", "eyJhbGciOiJSUzI1NiJ9.e30.x"):
             for path in ("/mcp", "/mcp/ops"):
                 reply = await Agent(stage.gateway.root + path, key).ask("tools/list")
-                assert (reply.status, reply.header("www-authenticate")) == (401, 'Bearer error="invalid_token"')
+                login = f"{public}/.well-known/oauth-protected-resource{path}"
+                challenge = f'Bearer error="invalid_token", resource_metadata="{login}"'
+                assert (reply.status, reply.header("www-authenticate")) == (401, challenge)
         for path in ("/", "/mcp/other"):
             assert (await Agent(stage.gateway.root + path, ENGINEERING).ask("tools/list")).status == 404
 

@@ -125,7 +125,7 @@ BROKEN = [
     ('{"workres": 2}', r"fastgw\.yaml:1:2: unknown key \"workres\" \(did you mean \"workers\"\?\)"),
     ("listen: [\n  1,", r"fastgw\.yaml:\d+:\d+: "),
     ("agents:\n  a:\n    key: 5\n", r"fastgw\.yaml:3:10: "),
-    ("identity: {login: {issuer: https://i/}}\n", r"fastgw\.yaml:1:1: identity is not active"),
+    ("servers: {a: {command: [x]}}\n", r"fastgw\.yaml:1:15: servers\.a\.command is not active"),
 ]
 """A file that cannot be used, or must not be run, and what the log says of it."""
 

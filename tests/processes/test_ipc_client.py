@@ -85,6 +85,8 @@ class Served:
     def breakers(self) -> list[Any]:
         return []
 
+    def issuer_keys(self, documents: dict[str, bytes]) -> None: ...
+
     def instance_health(self, key: str, *, healthy: bool, drained: bool) -> None:
         self.health[key] = healthy, drained
 

@@ -19,6 +19,7 @@ from fastgw.config.schema.settings import SinkSettings, UsageSettings
 from fastgw.errors import Fault, Kind
 from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
+from fastgw.processes.token_issuers import TokenIssuers
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import ControllerPort, UpstreamSession
@@ -70,6 +71,9 @@ class Trivial:
         pass
 
     def instance_status(self, key: str, era: str, version: str) -> None:
+        """Not looked at."""
+
+    def issuer_keys(self, documents: dict[str, bytes]) -> None:
         """Not looked at."""
 
     def suspected(self, key: tuple[str, str], session: str) -> None:
@@ -151,7 +155,11 @@ class FakeControlPlane:
         self.word = plan.settings["word"]
         self.servers: list[Any] = []
         self.health: Any = SimpleNamespace()
+        self.token_issuers = TokenIssuers(plan.data, BackgroundTasks())
         self.questions = {"open_session": self.open_session, "end_session": lambda session: None}
+
+    def meet(self, path: str, principal: Any) -> bool:
+        return False
 
     def compile(self, generation: int) -> Any:
         if self.word == "broken":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
-from ipaddress import ip_network
-from typing import Annotated, Literal
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from fastgw.config.schema.units import Flag, Many, Secret, StrictModel, needs, short, some, text_of
+from fastgw.config.schema.servers import http_url
+from fastgw.config.schema.units import Duration, Flag, Many, Secret, StrictModel, needs, short, some, text_of
 from fastgw.policy.match import Claim
 
 
@@ -74,14 +76,6 @@ def claim_path(value: object) -> object:
 ClaimPath = Annotated[tuple[str, ...], BeforeValidator(claim_path, json_schema_input_type=str | list[str])]
 
 
-class Introspection(StrictModel):
-    """Where opaque tokens are asked about (RFC 7662)."""
-
-    url: str
-    client_id: str
-    client_secret: Secret = Field(repr=False)
-
-
 class Certificate(StrictModel):
     """Agents known by their TLS certificate."""
 
@@ -104,19 +98,52 @@ class TrustedHeader(StrictModel):
     from_: Annotated[Many[Annotated[str, AfterValidator(_network)]], AfterValidator(some)] = Field(alias="from")
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures that need no shared secret (RFC 7518, section 3.1; RFC 8037)."""
+
+
+def secure(value: str) -> str:
+    """An `https` URL with a host; `http` only where that is this machine. ValueError for anything else."""
+    parts = urlsplit(http_url(value))
+    if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
+        raise ValueError("must be https: http is for this machine only (localhost, 127.0.0.1, [::1])")
+    return value
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host, an IPv6 one without brackets, is a loopback address or `localhost`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+SecureUrl = Annotated[str, AfterValidator(secure)]
+
+
+class IntrospectionSettings(StrictModel):
+    """Where opaque tokens are asked about (RFC 7662)."""
+
+    url: SecureUrl
+    client_id: str
+    client_secret: Secret = Field(repr=False)
+
+
 class IssuerSettings(StrictModel):
     """One source of agents beside API keys: access tokens, certificates or a trusted header."""
 
-    issuer: str | None = None
+    issuer: SecureUrl | None = None
     certificate: Certificate | None = None
     header: TrustedHeader | None = None
     audience: Many[str] = ()
-    jwks_url: str | None = None
+    jwks_url: SecureUrl | None = None
+    stale_keys: Duration = 86400.0
+    """How long keys are used that the issuer gave and, since it is away, has not confirmed."""
     agent_id: ClaimPath = ("sub",)
     user_id: ClaimPath | None = None
     claims: dict[str, ClaimPath] = {}
     set: dict[str, ClaimValue] = {}
-    algorithms: Many[str] = ()
-    introspection: Introspection | None = None
+    algorithms: Annotated[Many[Algorithm], AfterValidator(some)] = get_args(Algorithm)
+    introspection: IntrospectionSettings | None = None
 
     _needs = needs("needs exactly one of issuer, certificate, header", "issuer", "certificate", "header", most=1)

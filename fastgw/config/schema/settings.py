@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from fastgw.config.instance_urls import DEFAULT_PORTS
-from fastgw.config.schema.agents import AgentSettings, IssuerSettings
+from fastgw.config.schema.agents import AgentSettings, IssuerSettings, is_this_machine
 from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.servers import BreakerSettings, HealthSettings, HttpUrl, ServerSettings, http_url
 from fastgw.config.schema.store import StoreSettings
@@ -57,11 +57,7 @@ HostPort = Annotated[str, AfterValidator(address)]
 
 def is_loopback(listen: str) -> bool:
     """Whether a `host:port` can be reached from this machine only."""
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    return is_this_machine(listen.rpartition(":")[0].strip("[]"))
 
 
 def public(value: str) -> str:

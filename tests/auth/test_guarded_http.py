@@ -1,0 +1,138 @@
+"""What is fetched from where: nothing inside the network that the configuration does not name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from fastgw.auth import guarded_http
+from fastgw.auth.guarded_http import FetchFailed, PublicResolver, fetch, is_public, origin_of
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def serving(handler: Handler, story: Callable[[str], Awaitable[Any]]) -> Any:
+    """What the story comes to, with a server at the URL that it is given."""
+
+    async def run() -> Any:
+        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        try:
+            return await story(f"http://127.0.0.1:{port}/")
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(run())
+
+
+async def hello(_: web.Request) -> web.Response:
+    return web.Response(body=b"{}", headers={"cache-control": 'public, Max-Age = "120", x'})
+
+
+def test_what_the_configuration_names_is_fetched() -> None:
+    async def story(url: str) -> Any:
+        return await fetch(f"{url}jwks", frozenset((origin_of(url),)))
+
+    assert serving(hello, story) == (b"{}", 120.0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://login.example.com/jwks", "http://127.0.0.1:9/", "https://127.0.0.1:9/", "https://[::1]:9/",
+        "https://10.1.2.3/",
+        "https://192.168.1.1/", "https://172.16.0.1/", "https://169.254.169.254/latest/meta-data", "https://0.0.0.0/",
+        "https://100.64.0.1/", "https://[fe80::1%25lo]/", "https://[fd00::1]/", "https://[::ffff:127.0.0.1]/",
+        "https://[64:ff9b::7f00:1]/", "https://[2002:7f00:1::]/", "https://224.0.0.1/", "https://localhost:9/",
+        "https://2130706433:9/", "https://0x7f.1:9/", "https://127.1:9/", "file:///etc/passwd", "gopher://127.0.0.1/",
+        "", "jwks",
+        "https://", "https://[::1", "https://127.0.0.1:99999/",
+    ],
+)  # fmt: skip
+def test_no_other_place_inside_is(url: str) -> None:
+    with pytest.raises(FetchFailed) as failed:
+        asyncio.run(fetch(url, frozenset(("http://127.0.0.1:8080", "https://login.example.com:443"))))
+    assert "status" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "place", ["https://127.0.0.1:9/x", "http://127.0.0.1:9/x", "//127.0.0.1:9/x", "https://localhost:9/"]
+)
+def test_nor_by_a_redirect(place: str) -> None:
+    async def away(request: web.Request) -> web.Response:
+        assert request.path == "/"
+        return web.Response(status=302, headers={"location": place})
+
+    async def story(url: str) -> None:
+        with pytest.raises(FetchFailed, match=r"inside|only https"):
+            await fetch(url, frozenset((origin_of(url),)))
+
+    serving(away, story)
+
+
+def test_a_redirect_that_stays_is_followed_a_few_times() -> None:
+    async def on(request: web.Request) -> web.Response:
+        count = int(request.query.get("n", "0"))
+        if count == 3:
+            return web.Response(body=b"here")
+        return web.Response(status=307, headers={"location": f"/x?n={count + 1}"})
+
+    async def story(url: str) -> Any:
+        named = frozenset((origin_of(url),))
+        with pytest.raises(FetchFailed, match="too many"):
+            await fetch(f"{url}?n=-1", named)
+        return await fetch(url, named)
+
+    assert serving(on, story) == (b"here", None)
+
+
+def test_how_much_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def large(request: web.Request) -> web.StreamResponse:
+        if request.path == "/never":
+            await asyncio.Event().wait()
+        if request.path == "/refused":
+            return web.Response(status=404)
+        response = web.StreamResponse()
+        response.enable_compression()
+        await response.prepare(request)
+        for _ in range(40):
+            await response.write(bytes(guarded_http.LARGEST // 20))
+        return response
+
+    async def story(url: str) -> None:
+        named = frozenset((origin_of(url),))
+        for path, words in (("bomb", "more than"), ("refused", "status 404"), ("never?token=x", "TimeoutError")):
+            with pytest.raises(FetchFailed, match=words) as failed:
+                await fetch(url + path, named)
+            assert "token" not in str(failed.value)
+
+    monkeypatch.setattr(guarded_http, "WITHIN", guarded_http.ClientTimeout(total=0.5))
+    serving(large, story)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_addresses_of_the_internet(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+def test_a_name_with_an_address_inside_is_refused_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Names:
+        async def resolve(self, host: str, *_: Any) -> list[dict[str, str]]:
+            return [{"host": one} for one in {"mixed": ["8.8.8.8", "10.0.0.1"], "out": ["8.8.8.8"]}[host]]
+
+    async def story() -> None:
+        resolver = PublicResolver()
+        monkeypatch.setattr(resolver, "_resolver", Names())
+        assert [one["host"] for one in await resolver.resolve("out")] == ["8.8.8.8"]
+        with pytest.raises(FetchFailed, match="inside"):
+            await resolver.resolve("mixed")
+
+    asyncio.run(story())
