@@ -75,6 +75,8 @@ load-ui: load-env ## the same with Locust's web page, until Ctrl-C
 
 conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
 	$(DEV) -m tests.conformance --all
+	$(DEV) -m tests.conformance.outbound --scenario auth/client-credentials-basic
+	$(DEV) -m tests.conformance.outbound --scenario auth/client-credentials-jwt
 
 soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)

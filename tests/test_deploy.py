@@ -26,7 +26,7 @@ TARGETS = {"job", "instance", "exported_instance"}
 """Labels that Prometheus adds; the last is our `instance`."""
 OUTCOMES = {kind.outcome for kind in Kind} | {"ok", "tool_error", "input_required"}
 WORDS = {
-    "outcome": OUTCOMES | {"applied", "refused", "admitted", "hit", "shared", "miss"},
+    "outcome": OUTCOMES | {"applied", "refused", "admitted", "hit", "shared", "miss", "failed"},
     "stage": set(STAGES),
     "to": {state.value for state in BreakerState},
     "state": {"active", "warming", "draining", "in_use", "idle"},

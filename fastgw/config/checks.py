@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.rules import FAILED_CREDENTIALS, rate_of, tools_of
 from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings, QuotaSettings
-from fastgw.config.schema.servers import ServerTlsSettings
+from fastgw.config.schema.servers import ServerSettings, ServerTlsSettings
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.config.schema.tools import ArmSettings, TargetSettings
 from fastgw.config.schema.units import RateSetting
@@ -34,7 +34,7 @@ def crosscheck(settings: Settings, root: YamlEntry) -> Iterator[ConfigProblem]:
 
 
 def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
-    """Every `match` and `except` of policies, routes and limits, with its place."""
+    """Every `match` and `except` of policies, routes, limits and credentials, with its place."""
     for place, policy in enumerate(settings.policies or ()):
         yield from _matches(("policies", place), policy)
     for name, tool in settings.tools.items():
@@ -44,6 +44,10 @@ def matches(settings: Settings) -> Iterator[tuple[Path, MatchSettings]]:
         yield from _matches(("limits", place), limit)
     for place, quota in enumerate(settings.quotas):
         yield from _matches(("quotas", place), quota)
+    for name, server in settings.servers.items():
+        for place, credential in enumerate(server.credential):
+            if credential.match is not None:
+                yield ("servers", name, "credential", place, "match"), credential.match
 
 
 def _matches(
@@ -129,6 +133,7 @@ def _servers(settings: Settings) -> Iterator[Finding]:
             yield ("servers", name, "url"), f"the shares are {float(sum(shares)):.0%} of the calls, not 100%", None
         yield from _bulkhead(settings, name)
         yield from _headers(settings, name)
+        yield from _credentials(name, server)
         if server.tls:
             yield from _tls_files(("servers", name, "tls"), server.tls)
 
@@ -146,13 +151,34 @@ def _bulkhead(settings: Settings, name: str) -> Iterator[Finding]:
 def _headers(settings: Settings, name: str) -> Iterator[Finding]:
     server = settings.servers[name]
     plain = {header.lower(): header for header in server.headers}
-    for place, credential in enumerate(server.credential):
+    own = set(plain)
+    for credential in server.credential:
         for header in map(str.lower, credential.header or ["authorization"]):
+            own.add(header)
             if header in plain:
                 yield ("servers", name, "headers", plain[header]), "the credential sends this header already", None
+    for place, header in enumerate(server.forward_headers):
+        if header.lower() in own:
+            where: Path = ("servers", name, "forward_headers", place)
+            yield where, "fastgw sends this header itself: `headers` or the credential has it", None
+
+
+def _credentials(name: str, server: ServerSettings) -> Iterator[Finding]:
+    several = len(server.credential) > 1 or any(one.match is not None for one in server.credential)
+    if server.shared_session and several:
+        message = "one session for all agents has one credential: take shared_session out, or match and the others"
+        yield ("servers", name, "shared_session"), message, None
+    for place, credential in enumerate(server.credential):
+        path: Path = ("servers", name, "credential", place)
         if credential.match is None and place + 1 < len(server.credential):
-            last: Path = ("servers", name, "credential", place)
-            yield last, "without match this credential is always taken; those after it never", None
+            yield path, "without match this credential is always taken; those after it never", None
+        if credential.match is not None and credential.match.arguments:
+            message = "a credential is chosen by who calls, not by arguments: give the tool a `route`"
+            yield (*path, "match", "arguments"), message, None
+        oauth = credential.oauth
+        if server.shared_session and oauth is not None and oauth.grant == "token_exchange":
+            message = "one session for all agents has no room for their users: take shared_session out"
+            yield ("servers", name, "shared_session"), message, None
 
 
 def _tls_files(path: Path, tls: ServerTlsSettings) -> Iterator[Finding]:

@@ -28,10 +28,6 @@ def _written(entry: YamlEntry) -> bool:
     return entry.content not in ([], {})
 
 
-def _several(entry: YamlEntry) -> bool:
-    return isinstance(entry.content, list) and len(entry.content) > 1
-
-
 def _says(pattern: str) -> Callable[[YamlEntry], bool]:
     return lambda entry: isinstance(entry.content, str) and re.match(pattern, entry.content) is not None
 
@@ -50,9 +46,11 @@ RESTRICTING = (
     InactiveRow("tls", "agents would be served plain HTTP"),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
     InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
-    InactiveRow("servers.*.credential.oauth", "no token is fetched, so the server refuses calls"),
-    InactiveRow("servers.*.credential.match", "one credential is sent for all agents"),
-    InactiveRow("servers.*.credential", "one credential is sent for all agents", _several),
+    InactiveRow(
+        "servers.*.credential.oauth.grant",
+        "no token is fetched this way",
+        _says("id_jag|authorization_code"),
+    ),
 )
 HARMLESS = (
     InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),

@@ -27,7 +27,13 @@ def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
 
 def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
-    findings = (*_nobody(settings), *_servers(settings), *_targets(settings), *_unpriced(settings))
+    findings = (
+        *_nobody(settings),
+        *_servers(settings),
+        *_token_urls(settings),
+        *_targets(settings),
+        *_unpriced(settings),
+    )
     return sorted({*at_start(settings, root), *placed(findings, root)})
 
 
@@ -60,6 +66,15 @@ def _urls(settings: Settings) -> Iterator[Finding]:
                 yield where, old, None
             elif not path:
                 yield where, "has no path: the usual path is /mcp; a / at the end says that none is meant", None
+
+
+def _token_urls(settings: Settings) -> Iterator[Finding]:
+    for name, server in settings.servers.items():
+        for place, credential in enumerate(server.credential):
+            parts = urlsplit((credential.oauth.token_url if credential.oauth else None) or "https:")
+            if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+                where = ("servers", name, "credential", place, "oauth", "token_url")
+                yield where, "is http: the client's secret and the tokens travel where others can read them", None
 
 
 def _targets(settings: Settings) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ SECRETS: tuple[tuple[str, ...], ...] = (
     ("servers", "*", "credential", "basic", "password"),
     ("servers", "*", "credential", "header", "*"),
     ("servers", "*", "credential", "oauth", "client_secret"),
+    ("servers", "*", "credential", "oauth", "private_key"),
     ("identity", "*", "introspection", "client_secret"),
     ("usage", "sinks", "password"),
     ("alerts", "secret"),

@@ -27,16 +27,21 @@ class Access(msgspec.Struct, frozen=True, eq=False):
     Args:
         expires: Unix seconds until which its credential is good.
         event: what its usage events say of it.
+        subject: whose the access token is that it comes by, issuer and `sub`; empty for who comes by anything else. The
+            token itself is in the request alone.
         charges: by name of a tool: an arm of its route, and the buckets that its calls by that arm count in.
         quotas: by name of a tool or prompt: what its calls reserve of quotas.
+        credentials: by server that has several: tag of that for this agent, None where there is none.
     """
 
     principal: Principal
     view: View
     expires: float
     event: str
+    subject: str = ""
     charges: dict[str, tuple[Arm, Sequence[BucketCharge]]] = {}
     quotas: dict[str, QuotaCharges] = {}
+    credentials: dict[str, str | None] = {}
 
 
 Key = tuple[str, bytes]
@@ -74,8 +79,10 @@ class KnownAgents(dict[Key, Access]):
         self[key] = access
 
 
-def access_of(snapshot: Snapshot, endpoint: Endpoint, who: tuple[Principal, View], expires: float) -> Access:
-    """What an agent has at an endpoint where it has this view."""
+def access_of(
+    snapshot: Snapshot, endpoint: Endpoint, who: tuple[Principal, View], expires: float, subject: str = ""
+) -> Access:
+    """What an agent has at an endpoint where it has this view; `subject` as in `Access`."""
     principal, view = who
     event = agent_fields(snapshot.gateway, endpoint.path, principal, snapshot.labels, snapshot.user_key)
-    return Access(principal, view, expires, event)
+    return Access(principal, view, expires, event, subject)

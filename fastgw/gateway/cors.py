@@ -59,7 +59,12 @@ def is_preflight(context: RequestContext) -> bool:
 def preflight_headers(context: RequestContext, verbs: Iterable[str]) -> Fields:
     """The headers of the answer to a preflight, beside those of every answer."""
     asked = context.headers.get(_ASKED_HEADERS, b"").decode("latin-1").lower().split(",")[:_MOST_ASKED]
-    more = [name for name in map(str.strip, asked) if name not in _USUAL and _MORE.fullmatch(name)]
+    named = context.snapshot.forwarded
+    more = [
+        name
+        for name in map(str.strip, asked)
+        if name not in _USUAL and (_MORE.fullmatch(name) or name.encode("latin-1") in named)
+    ]
     return [
         (b"access-control-allow-methods", ", ".join(verbs).encode()),
         (b"access-control-allow-headers", ", ".join(dict.fromkeys((*_USUAL, *more))).encode()),

@@ -216,7 +216,7 @@ class Gateway:
         assert snapshot is not None
         found, twice = dict(lines), _NONE
         if len(found) != len(lines):
-            found, twice = headers.index(lines)
+            found, twice = headers.index(lines, snapshot.forwarded)
         number = next(self._numbers)
         name = f"req_{self._boot}{number:06x}"
         now = time.monotonic()

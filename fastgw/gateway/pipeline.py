@@ -26,7 +26,7 @@ from fastgw.auth.keys import shown_token
 from fastgw.catalog.route import Arm, arm_for
 from fastgw.catalog.validation import prepare_arguments
 from fastgw.errors import Fault, Kind
-from fastgw.gateway import cors, entry_points, offers, protected_resource
+from fastgw.gateway import cors, entry_points, offers, personal, protected_resource
 from fastgw.gateway.access import Key, access_of
 from fastgw.gateway.admission import MOST_IN_FLIGHT
 from fastgw.gateway.connection import (
@@ -159,7 +159,8 @@ async def identify_by_token(gateway: Gateway, context: RequestContext, key: Key)
     snapshot, now = context.snapshot, context.timestamp
     token = shown_token(context.headers, context.twice, snapshot.keys)
     assert token is not None
-    principal, expires = await gateway.token_agents.identify(token, snapshot, context.endpoint, now)
+    known = await gateway.token_agents.identify(token, snapshot, context.endpoint, now)
+    principal = known.principal
     view = context.endpoint.view_for(principal)
     if view is None:
         # Nothing but the endpoint has been taken from the snapshot yet: the next one has this agent's class.
@@ -168,7 +169,7 @@ async def identify_by_token(gateway: Gateway, context: RequestContext, key: Key)
         view = context.endpoint.view_for(principal)
         if view is None:
             raise Fault(Kind.FULL, "The configuration is changing", retry_after=1)
-    access = access_of(context.snapshot, context.endpoint, (principal, view), expires)
+    access = access_of(context.snapshot, context.endpoint, (principal, view), known.until, known.subject)
     if gateway.is_newest(context.snapshot):  # what has changed meanwhile must not be remembered as it was
         gateway.known_agents.remember(key, access)
     context.access, context.principal, context.view = access, principal, view
@@ -325,7 +326,7 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
     Raises:
         Fault: HEADER_MISMATCH, ARGUMENTS_DENIED, UNKNOWN_NAME where no arm fits these arguments; BAD_PARAMS where
             they, or a `requestState`, are not what they must be; INSUFFICIENT_SCOPE where all that is missing is a
-            scope.
+            scope; INVALID_REQUEST where a header that its server is to get cannot be handed on.
     """
     if context.steps is not None:
         context.steps.begin("authorise")
@@ -352,6 +353,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         raise protected_resource.insufficient_scope(context, arm.scopes)
     if call.request_state is not None:
         gateway.resume(context, [target.server for target in arm.targets])
+    if context.snapshot.personal:
+        call.sent_as = personal.sent_as(context, arm)
     return arm
 
 

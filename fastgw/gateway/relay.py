@@ -20,9 +20,9 @@ from fastgw.protocol.envelope import Message, NotAMessage, NotJson
 from fastgw.protocol.quick import QuickResult
 from fastgw.protocol.results import Result
 from fastgw.protocol.sealing import NONCE, Sealer
-from fastgw.upstream.attempts import FinalReply, Reply, StreamedReply
+from fastgw.upstream.attempts import Reply, StreamedReply
 from fastgw.upstream.classify import agent_lacks, not_offered
-from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.reply import FinalReply, UpstreamReply
 from fastgw.upstream.transports import lost
 
 _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))

@@ -41,6 +41,7 @@ class ResultKey(NamedTuple):
         targets: where such calls go, in order.
         checks: what the result was held to.
         passed: headers that its server may read (`Call.passed`).
+        sent_as: what else servers are shown of who asks: (server, `SentAs.alike`).
         arguments: JSON text, as they are sent.
     """
 
@@ -51,6 +52,7 @@ class ResultKey(NamedTuple):
     targets: tuple[Target, ...]
     checks: Checks | None
     passed: tuple[tuple[bytes, bytes], ...]
+    sent_as: tuple[tuple[str, bytes], ...]
     arguments: bytes
 
 
@@ -62,7 +64,10 @@ def key_of(endpoint: str, principal: Principal, call: Call, arm: Arm) -> ResultK
     if len(call.params) != (arguments is not None):
         return None
     name = call.name or ""
-    return ResultKey(endpoint, principal, name, arm.cache, arm.targets, arm.checks, call.passed, arguments or b"{}")
+    sent_as = tuple([(server, one.alike) for server, one in call.sent_as.items()]) if call.sent_as else ()
+    return ResultKey(
+        endpoint, principal, name, arm.cache, arm.targets, arm.checks, call.passed, sent_as, arguments or b"{}"
+    )
 
 
 class KeptResult(NamedTuple):
@@ -126,7 +131,8 @@ class KeptResults:
 
 
 def _weight(key: ResultKey, result: KeptResult) -> int:
-    return OVERHEAD + len(key.arguments) + sum([len(value) for _, value in key.passed]) + result.size
+    shown = sum([len(value) for _, value in (*key.passed, *key.sent_as)])
+    return OVERHEAD + len(key.arguments) + shown + result.size
 
 
 class Flight:

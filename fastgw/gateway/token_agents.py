@@ -27,12 +27,15 @@ _INVALID = ((b"www-authenticate", b'Bearer error="invalid_token"'),)
 
 
 class VerifiedToken(NamedTuple):
-    """Who showed a token, until when (Unix seconds), and what of the configuration that was found by."""
+    """Who showed a token, until when (Unix seconds), and what of the configuration that was found by. `subject` says
+    whose it is, whatever claim names the agent: issuer and `sub`, or where it has none the hash of the token.
+    """
 
     principal: Principal
     until: float
     issuer: Issuer
     resources: tuple[str, ...]
+    subject: str
 
     def holds(self, snapshot: Snapshot, endpoint: Endpoint, now: float) -> bool:
         """Whether it would be found again: a snapshot may have come since, with another list of a server, or without
@@ -64,10 +67,8 @@ class TokenAgents:
         """Verify every token anew."""
         self._verified.clear()
 
-    async def identify(
-        self, token: bytes, snapshot: Snapshot, endpoint: Endpoint, now: float
-    ) -> tuple[Principal, float]:
-        """Who shows this token at an endpoint, and the Unix seconds until which it is good.
+    async def identify(self, token: bytes, snapshot: Snapshot, endpoint: Endpoint, now: float) -> VerifiedToken:
+        """Who shows this token at an endpoint.
 
         Whoever is known by `gateway.known_agents` is not asked about here; those are forgotten with each snapshot.
 
@@ -84,7 +85,7 @@ class TokenAgents:
                 if len(self._verified) >= MOST:
                     self.forget()
                 self._verified[key] = known
-            return known.principal, known.until
+            return known
         except TokenRefused as refused:
             self._counters.inc("fastgw_tokens_refused_total", str(refused))
             kind = Kind.UNAUTHENTICATED if refused.stale else Kind.WRONG_CREDENTIAL
@@ -99,7 +100,9 @@ class TokenAgents:
             found, claims = await self._introspected(token, issuers)
             until = judge({"iss": found.url, **claims}, found, audiences, now)
             until = min(until, float(claims["known_until"]))
-            return VerifiedToken(principal_of(found, claims), until, found, endpoint.resources)
+            return VerifiedToken(
+                principal_of(found, claims), until, found, endpoint.resources, _subject(found, claims, token)
+            )
         issuer = next((one for one in issuers if one.url == read.issuer), None)
         if issuer is None:
             raise TokenRefused("it is of no issuer that is taken here")
@@ -109,7 +112,9 @@ class TokenAgents:
             await self._asked(self._controller.look_for_key(issuer.url, read.kid))
             claims = verified_claims(read, issuer, self._keys.get(issuer.url, _NO_KEYS))
         until = judge(claims, issuer, audiences, now)
-        return VerifiedToken(principal_of(issuer, claims), until, issuer, endpoint.resources)
+        return VerifiedToken(
+            principal_of(issuer, claims), until, issuer, endpoint.resources, _subject(issuer, claims, token)
+        )
 
     async def _introspected(self, token: bytes, issuers: list[Issuer]) -> tuple[Issuer, dict[str, Any]]:
         """The first issuer that knows an opaque token, and what it says of it. Raises TokenRefused, Fault."""
@@ -132,3 +137,8 @@ class TokenAgents:
             if isinstance(wrong, Fault) and wrong.kind is Kind.FULL:
                 raise
             raise Fault(Kind.FULL, "Access tokens cannot be checked now", detail=str(wrong), retry_after=1) from None
+
+
+def _subject(issuer: Issuer, claims: Mapping[str, Any], token: bytes) -> str:
+    sub = claims.get("sub")
+    return f"{issuer.url}\n{sub if isinstance(sub, str) and sub else sha256(token).hexdigest()}"

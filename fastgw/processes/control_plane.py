@@ -16,8 +16,9 @@ import orjson
 from fastgw import __version__
 from fastgw.catalog.elements import Notice
 from fastgw.config.schema.settings import Settings, is_loopback
-from fastgw.credentials import header_lines
+from fastgw.credentials import choices_of, grant_of, header_lines, own_credential
 from fastgw.credentials.expiry import agent_keys, certificates
+from fastgw.credentials.server_tokens import ServerTokens
 from fastgw.policy.match import Principal
 from fastgw.processes.plan import Plan, plan_of
 from fastgw.processes.token_issuers import TokenIssuers
@@ -25,7 +26,7 @@ from fastgw.snapshot.access import who_sees
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.changes import changes, offered
 from fastgw.snapshot.compiler import Learned, compile_snapshot, effective_era
-from fastgw.snapshot.model import Backend, Snapshot
+from fastgw.snapshot.model import Backend, ServerCredential, Snapshot
 from fastgw.snapshot.trace import TracedCall, trace
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import UpstreamSession
@@ -58,7 +59,11 @@ class ControlPlane:
         self._learned: Callable[[str, str, str], None] = _no_listener
         self._statuses: dict[str, tuple[str, str]] = {}
         ours = orjson.dumps({"name": "fastgw", "version": __version__})
-        clients = RpcClients(self._asker, tasks.spawn, ours)
+        self.tokens = ServerTokens(tasks.spawn, lambda *series: self.count(*series))
+        self._own_grants: dict[str, str] = {}
+        self.count: Callable[..., object] = _no_listener
+        """Counts a metric."""
+        clients = RpcClients(self._asker, tasks.spawn, ours, shown=self._shown)
         self._sessions = UpstreamSessions(clients, plan.data / "shared-sessions.json")
         changed, fresh = lambda: self._changed(), lambda: self._fresh(self._catalogues.freshness())
         self._catalogues: CatalogueFetcher = CatalogueFetcher(clients, self._sessions, plan.data, changed, fresh)
@@ -71,6 +76,7 @@ class ControlPlane:
             "end_session": self._sessions.end,
             "doubt_era": self._catalogues.doubt,
             "refresh": self._catalogues.refresh,
+            "server_token": self.tokens.token,
             **self.token_issuers.questions,
         }
         # What is kept of the catalogues is known from here on: names do not depend on who is up.
@@ -83,6 +89,7 @@ class ControlPlane:
             catalogues=self._catalogues.catalogues(),
             eras=self._catalogues.eras,
             credentials=_credentials(self._settings),
+            choices=_choices(self._settings),
             # Those of the start where the configuration names none now.
             seal_keys=tuple(secret.encode() for secret in plan_of(self._settings).secrets) or self._keys,
             version=__version__,
@@ -110,8 +117,15 @@ class ControlPlane:
         """
         settings = self._servable(settings)
         # As the configuration alone says: what is learned of eras must not look like a change of the server.
-        snapshot = compile_snapshot(settings, Learned(credentials=_credentials(settings)), 0)[0]
+        learned = Learned(credentials=_credentials(settings), choices=_choices(settings))
+        snapshot = compile_snapshot(settings, learned, 0)[0]
         self._settings = settings
+        grants = [
+            (name, one.oauth) for name, server in settings.servers.items() for one in server.credential if one.oauth
+        ]
+        self.tokens.watch({(name, grant_of(oauth)): oauth for name, oauth in grants})
+        own = {name: own_credential(server) for name, server in settings.servers.items()}
+        self._own_grants = {name: grant_of(one.oauth) for name, one in own.items() if one is not None and one.oauth}
         self._cache = CompileCache(settings)
         self._instances.load(snapshot)
         self._catalogues.watch(
@@ -141,6 +155,13 @@ class ControlPlane:
     def _asker(self, key: str) -> RpcClient:
         instance = self._instances.find(key)
         return RpcClient(instance.http, instance.backend, self._tasks.spawn, question(instance.backend.start_timeout))
+
+    async def _shown(self, backend: Backend, refused: bytes = b"") -> bytes:
+        """The header lines of the gateway's own requests to a server; raises as `ServerTokens.token`."""
+        grant = self._own_grants.get(backend.name)
+        if grant is None:
+            return backend.headers
+        return backend.headers + (await self.tokens.token(backend.name, grant, None, refused)).line
 
     # -- what runs beside ------------------------------------------------------------------------------------------
 
@@ -276,4 +297,9 @@ def _health_policies(settings: Settings, servers: Iterable[Backend]) -> dict[str
 
 
 def _credentials(settings: Settings) -> dict[str, bytes]:
-    return {name: header_lines(server.credential[0]) for name, server in settings.servers.items() if server.credential}
+    found = {name: own_credential(server) for name, server in settings.servers.items()}
+    return {name: header_lines(one) for name, one in found.items() if one is not None}
+
+
+def _choices(settings: Settings) -> dict[str, tuple[ServerCredential, ...]]:
+    return {name: found for name, server in settings.servers.items() if (found := choices_of(server))}

@@ -89,6 +89,7 @@ class ControllerProcess:
         self._adopted: set[int] = set()
         self._all_adopted = asyncio.Event()
         self._control_plane: ControlPlanePort = parts.control_plane(plan, keys, self._tasks)
+        self._control_plane.count = self._sums.inc
         questions = self._control_plane.questions
         self.handlers: dict[str, Callable[..., Any]] = {
             **{name: lambda _, *args, ask=ask: ask(*args) for name, ask in questions.items()},

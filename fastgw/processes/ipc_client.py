@@ -14,10 +14,12 @@ from contextlib import suppress
 from typing import Any
 
 from fastgw.catalog.uris import Uris
+from fastgw.credentials.token_endpoint import ServerToken
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
 from fastgw.processes.ipc import Channel, LinkLost
 from fastgw.processes.plan import GatewayPort, Lifecycle
+from fastgw.protocol.call import SubjectToken
 from fastgw.snapshot.codec import Part, SnapshotDecoder
 from fastgw.telemetry.counters import Counters, Series
 from fastgw.upstream.breaker import BreakerNews
@@ -101,8 +103,10 @@ class IpcClient:
 
     # -- the port ------------------------------------------------------------------------------------------------
 
-    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        found: UpstreamSession = await self._ask("open_session", instance, identity, dead)
+    async def open_session(
+        self, instance: str, identity: str, dead: UpstreamSession | None = None, headers: bytes | None = None
+    ) -> UpstreamSession:
+        found: UpstreamSession = await self._ask("open_session", instance, identity, dead, headers)
         return found
 
     async def keep_session(
@@ -117,6 +121,12 @@ class IpcClient:
 
     def touch(self, instance: str, identity: str) -> None:
         self._touched.add((instance, identity))
+
+    async def server_token(
+        self, server: str, grant: str, subject: SubjectToken | None = None, refused: bytes = b""
+    ) -> ServerToken:
+        found: ServerToken = await self._ask("server_token", server, grant, subject, refused)
+        return found
 
     async def doubt_era(self, instance: str, believed: str) -> str:
         return str(await self._ask("doubt_era", instance, believed))

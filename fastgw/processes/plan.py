@@ -169,11 +169,11 @@ class ControlPlanePort(Protocol):
     """What the controller decides by (`fastgw.processes.control_plane.ControlPlane`; a fake in the tests).
 
     `questions` that workers may ask are those of `upstream.controller.ControllerPort`: `open_session`, `keep_session`,
-    `end_session`, `doubt_era`, `refresh`, `look_for_key`, `introspect`; each raises `Fault` as said there. `meet` takes
-    one who is known by claims alone: whether a compile is needed for its class. Where `compile` raises, whatever it
-    is, the snapshot before is kept. `begin` starts what runs beside: it calls `changed` whenever `compile` would
-    give something else, `fresh` and `learned` with what `GatewayPort.freshened` and `instance_status` take whenever
-    that alone is another.
+    `end_session`, `doubt_era`, `refresh`, `server_token`, `look_for_key`, `introspect`; each raises `Fault` as said
+    there. `meet` takes one who is known by claims alone: whether a compile is needed for its class. `count` counts a
+    metric. Where `compile` raises, whatever it is, the snapshot before is kept. `begin` starts what runs beside: it
+    calls `changed` whenever `compile` would give something else, `fresh` and `learned` with what
+    `GatewayPort.freshened` and `instance_status` take whenever that alone is another.
     `expiries` are gauges for the metrics: when certificates and keys expire.
     `servers` are those whose instances are asked; `health` asks them, and says how they are.
     `who_sees` answers as `snapshot.access.who_sees`, `explain` as `snapshot.trace.Trace`, which raises the same.
@@ -187,6 +187,9 @@ class ControlPlanePort(Protocol):
     def servers(self) -> Sequence[Backend]: ...
     @property
     def health(self) -> HealthChecks: ...
+
+    count: Callable[..., object]
+
     @property
     def token_issuers(self) -> TokenIssuers: ...
     def meet(self, path: str, principal: Principal) -> bool: ...

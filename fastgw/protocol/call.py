@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from hashlib import blake2b, sha256
+from typing import NamedTuple
+
 import msgspec
 
 from fastgw.protocol.trace_context import TraceContext
+
+
+class SubjectToken:
+    """The verified access token by which an agent's user has come, for a server's own to be had in exchange (RFC 8693).
+    It is never logged, and goes to no one but the token endpoint that the operator has named.
+
+    Args:
+        token: as it stood in the request.
+        user: whose it is, over all tokens of that user: issuer and subject.
+    """
+
+    __slots__ = ("digest", "token", "user")
+
+    def __init__(self, token: str, user: str) -> None:
+        self.token = token
+        self.digest = sha256(token.encode()).digest()
+        self.user = blake2b(user.encode(), digest_size=8).hexdigest()
+
+    def __repr__(self) -> str:
+        return "SubjectToken(...)"
+
+
+class SentAs(NamedTuple):
+    """What one server is shown of who asks.
+
+    Args:
+        lines: headers of the agent that are handed on, each ended by CRLF.
+        alike: whatever of it a result could depend on; of two calls for which it is the same, one may answer both.
+        credential: tag of the server's credential for this agent; empty where all have the same, None where the server
+            has none for it. Where it stands for a user, that user's stands behind it: `TAG.USER`.
+        subject: what the server's token is had in exchange for.
+    """
+
+    lines: bytes = b""
+    alike: bytes = b""
+    credential: str | None = ""
+    subject: SubjectToken | None = None
 
 
 class Call(msgspec.Struct):
@@ -26,6 +67,7 @@ class Call(msgspec.Struct):
         request_state: `params.requestState` as the agent sent it (JSON text), sealed by us; None where there is none.
         instance: key of the instance that gave that state; None where any will do.
         session: id inside the gateway of the agent's session, None for an agent without one.
+        sent_as: by server, where requests differ by who asks; None where they do at none of those it may go to.
         trace: what it is part of; then `meta` has neither `traceparent` nor `tracestate`.
     """
 
@@ -45,4 +87,5 @@ class Call(msgspec.Struct):
     offered: bytes = b"{}"
     request_state: bytes | None = None
     instance: str | None = None
+    sent_as: Mapping[str, SentAs] | None = None
     trace: TraceContext | None = None

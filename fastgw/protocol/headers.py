@@ -25,6 +25,8 @@ _PLAIN = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _PREFIX = b"mcp-param-"
 _MOST_PASSED = 16
 _MOST_BYTES = 4096
+_MOST_FORWARDED = 8192
+_LINE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
 _VISIBLE = re.compile(rb"[\t -~]*")
 _DIGITS = re.compile(r"-?[0-9]{1,400}")
 _NUMBER = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,3})?")
@@ -34,18 +36,38 @@ Fields = tuple[dict[bytes, bytes], frozenset[bytes]]
 """Headers by lower-case name, and the names that came more than once."""
 
 
-def index(fields: list[tuple[bytes, bytes]]) -> Fields:
+def index(fields: list[tuple[bytes, bytes]], lists: Set[bytes] = frozenset()) -> Fields:
     """Headers by lower-case name, and the names that came more than once (the dictionary keeps the last of these).
 
-    `accept` given twice is one list (RFC 9110, section 5.3), so its values are joined.
+    `accept` given twice is one list (RFC 9110, section 5.3), so its values are joined; likewise those of `lists`.
     """
     found = dict(fields)
     if len(found) == len(fields):
         return found, frozenset()
     twice = frozenset(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
-    if b"accept" in twice:
-        found[b"accept"] = b",".join(value for name, value in fields if name == b"accept")
+    for name in twice & (lists | {b"accept"}):
+        found[name] = b", ".join(value for other, value in fields if other == name)
     return found, twice
+
+
+class Unforwardable(ValueError):
+    """A header that is to be handed on and cannot be; its text names it, and holds nothing of its value."""
+
+
+def forwarded(found: Mapping[bytes, bytes], wanted: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The lines, each ended by CRLF, of those headers in `wanted` (lower-case name, and how the line begins) that a
+    request has. Never less than all of them: without its tenant a call might be anyone's.
+
+    Raises:
+        Unforwardable: one holds control characters (RFC 9110, section 5.5); all together are too long for servers.
+    """
+    lines = [start + found[name] + b"\r\n" for name, start in wanted if name in found]
+    for line in lines:
+        if _LINE.fullmatch(line) is None:
+            raise Unforwardable(f"the header {line.partition(b':')[0].decode()} holds characters that it must not hold")
+    if sum(map(len, lines)) > _MOST_FORWARDED:
+        raise Unforwardable(f"the headers that are handed on have more than {_MOST_FORWARDED} bytes")
+    return b"".join(lines)
 
 
 def media_type(value: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from fastgw.catalog.elements import Notice
@@ -16,9 +16,10 @@ from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.protocol import names
 from fastgw.protocol.names import MODERN_VERSION, Era
+from fastgw.protocol.trace_context import PARENT, STATE
 from fastgw.snapshot.cache import CompileCache, EndpointBuilder, ServerCatalogues
 from fastgw.snapshot.exposure import PromptExposure, ToolExposure, reading_of
-from fastgw.snapshot.model import Address, Backend, Endpoint, KeyEntry, Snapshot, fresh_until
+from fastgw.snapshot.model import Address, Backend, Endpoint, KeyEntry, ServerCredential, Snapshot, fresh_until
 from fastgw.snapshot.visibility import EndpointSections, joined, views_of
 
 DEFAULT_ENDPOINT = "/mcp"
@@ -34,7 +35,8 @@ class Learned:
 
     Args:
         eras: by `Address.key`: `Era.value` (None while unknown) and the revision to speak (empty while unknown).
-        credentials: by server: header lines with its credential, each ended by CRLF.
+        credentials: by server: header lines with its credential, each ended by CRLF; of several that of the gateway
+            itself. choices: by server, all of several, or those that are not for everyone.
         seal_keys: master secrets, first seals, all open.
         gateway: which fastgw this is, where `usage.gateway` does not say.
     """
@@ -42,6 +44,7 @@ class Learned:
     catalogues: Mapping[str, Catalogue | None] = field(default_factory=dict)
     eras: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
     credentials: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    choices: Mapping[str, tuple[ServerCredential, ...]] = field(default_factory=dict, repr=False)
     seal_keys: tuple[bytes, ...] = field(default=(), repr=False)
     version: str = "0"
     gateway: str = ""
@@ -175,6 +178,14 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
         breaker=(breaker.failures, breaker.open_for),
         max_in_flight=server.max_in_flight,
         queue=(server.max_in_flight or 0) if server.queue is None else server.queue,
+        credentials=tuple([replace(one, lines=lines + one.lines) for one in learned.choices.get(name, ())]),
+        forwards=tuple(
+            [
+                (header.lower().encode(), f"{header}: ".encode())
+                for header in server.forward_headers
+                if header.lower() not in (PARENT, STATE)  # every server hears of its trace, in words of ours
+            ]
+        ),
     )
 
 

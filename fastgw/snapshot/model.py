@@ -15,7 +15,7 @@ from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Decision
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
-from fastgw.policy.match import AgentTraits, Principal, Traits
+from fastgw.policy.match import AgentTraits, Match, Principal, Traits
 from fastgw.policy.quotas import Quota
 from fastgw.policy.uris import ANY_URI, UriRules
 from fastgw.snapshot.issuers import Issuer
@@ -52,11 +52,32 @@ BOTH_ERAS: Final = "both"
 
 
 @dataclass(frozen=True, slots=True)
+class ServerCredential:
+    """One of the credentials of a server.
+
+    Args:
+        tag: tells it from the server's others, on every worker and over reloads; empty for one that is for everyone.
+        match: whose calls it is for; None: everyone's.
+        lines: all header lines of requests that show it but for a token, each ended by CRLF; a secret, never logged.
+        grant: which token it takes, for the controller; empty where none.
+        exchanges: that token is one for the agent's user, in exchange for the one that the agent has brought.
+    """
+
+    tag: str
+    match: Match | None
+    lines: bytes = field(repr=False)
+    grant: str = ""
+    exchanges: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """One server of the configuration, as the path of a call needs it.
 
     Args:
-        headers: static header lines incl. the credential, each ended by CRLF; a secret, never logged.
+        headers: static header lines incl. the credential, each ended by CRLF; a secret, never logged. Where there are
+            several `credentials`, with the one that the gateway itself shows.
+        credentials: in order, of which a call shows the first that matches; empty where all show that of `headers`.
         tls: (ca, cert, key) paths, each None where not given.
         shared_session: one upstream session for all identities, the gateway's own included.
         maintenance: text for agents while the server must not be called; None otherwise.
@@ -67,6 +88,7 @@ class Backend:
         backup: servers with the same tools, tried in this order when it cannot take a call.
         breaker: failures in a row that open an instance's breaker, and for how many seconds.
         max_in_flight: calls at the same time, over all workers; None: any number. `queue`: how many more may wait.
+        forwards: headers of agents that are handed on: lower-case name, and as the lines begin (`X-Tenant: `).
     """
 
     name: str
@@ -85,6 +107,8 @@ class Backend:
     breaker: tuple[int, float] = (5, 30.0)
     max_in_flight: int | None = None
     queue: int = 0
+    forwards: tuple[tuple[bytes, bytes], ...] = ()
+    credentials: tuple[ServerCredential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +295,8 @@ class Snapshot:
         body_deadline: seconds an agent has to send its body.
         longest: seconds after which every call that took this snapshot is over.
         failed_credentials: wrong credentials that one address may show; None: any number.
+        forwarded: lower-case names of all headers of agents that some server gets.
+        personal: servers whose requests differ by who asks, beyond the session.
         sample: of 2**64 traces that begin here, how many are recorded; None: nothing is recorded.
         issuers: by name.
     """
@@ -298,8 +324,13 @@ class Snapshot:
     sample: int | None = None
     issuers: dict[str, Issuer] = field(default_factory=dict)
     server_info: bytes = field(init=False)
+    forwarded: frozenset[bytes] = field(init=False)
+    personal: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        every = self.backends.values()
+        object.__setattr__(self, "forwarded", frozenset([name for one in every for name, _ in one.forwards]))
+        object.__setattr__(self, "personal", frozenset([one.name for one in every if one.forwards or one.credentials]))
         text = orjson.dumps({"name": self.server_name, "version": self.server_version})
         object.__setattr__(self, "server_info", text)
 

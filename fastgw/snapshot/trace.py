@@ -13,7 +13,7 @@ from typing import Any
 from fastgw.catalog.route import Arm, Route, Target, arm_for, arms_for
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import place
-from fastgw.config.rules import limits_of, policies_of, quotas_of
+from fastgw.config.rules import limits_of, match_of, policies_of, quotas_of
 from fastgw.config.schema.agents import AgentSettings
 from fastgw.config.schema.settings import Settings
 from fastgw.errors import Fault
@@ -280,12 +280,15 @@ class _Tracer:
 
     def _target(self, target: Target) -> Record:
         server = self.settings.servers[target.server]
-        kinds = [kind for one in server.credential for kind in _CREDENTIALS if getattr(one, kind) is not None]
+        matches = [(one, match_of(one.match, None)) for one in server.credential]
+        who = self.principal, self.call.endpoint
+        fitting = [one for one, match in matches if match is None or match.for_class(*who) is not None]
+        kinds = [kind for one in fitting[:1] for kind in _CREDENTIALS if getattr(one, kind) is not None]
         return {
             "server": target.server,
             "name": target.tool,
             "instances": tuple(place(one.url) for one in server.url),
-            "credential": ", ".join(dict.fromkeys(kinds)) or "none",
+            "credential": next(iter(kinds), "none for this agent" if server.credential else "none"),
             "renamed": dict(target.renamed),
             "known": target.server in self.catalogues,
             "maintenance": server.maintenance,

@@ -99,6 +99,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_agent_key_expiry_timestamp_seconds": Family("gauge", "When an agent's key expires.", ("agent",)),
     "fastgw_build_info": Family("info", "Which fastgw this is.", ("version", "python", "revisions")),
     "fastgw_sessions_ended": Family("gauge", "Ended agent sessions that are remembered."),
+    "fastgw_server_tokens_total": Family(
+        "counter", "Tokens that token endpoints were asked for.", ("server", "outcome")
+    ),
     "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
     "fastgw_server_prompts": Family("gauge", "Prompts in the last catalogue of a server.", ("server",)),
     "fastgw_server_resources": Family("gauge", "Resources in the last catalogue of a server.", ("server",)),

@@ -47,15 +47,17 @@ from fastgw.upstream.failover import (
     says_tool_error,
 )
 from fastgw.upstream.instances import FORGETTING, Instance, Instances
-from fastgw.upstream.reply import UpstreamReply
+from fastgw.upstream.reply import FinalReply, UpstreamReply
+from fastgw.upstream.rpc import MOST_SEARCHED
 from fastgw.upstream.session_repair import SessionRepair, settle_level
 from fastgw.upstream.sessions import ANYONE
+from fastgw.upstream.shown_tokens import ShownTokens
 from fastgw.upstream.transports import down
 from fastgw.upstream.verdicts import Verdicts
 
 log = logging.getLogger("fastgw")
 
-Reply = Union[UpstreamReply, "StreamedReply", "FinalReply", QuickResult]
+Reply = Union[UpstreamReply, "StreamedReply", FinalReply, QuickResult]
 Candidate = tuple[Target, Backend, Instance, str]
 """Where a call may go, and whose session it uses there."""
 _MODERN = Era.MODERN.value
@@ -75,6 +77,7 @@ class UpstreamCaller:
         self.verdicts = Verdicts(controller, instances, counters)
         self._spawn = spawn
         self._repair = SessionRepair(controller, spawn)
+        self._tokens = ShownTokens(controller, spawn)
         self._beating: asyncio.TimerHandle | None = None
         self.loop = asyncio.get_running_loop()
 
@@ -115,10 +118,10 @@ class UpstreamCaller:
 
     async def call(self, attempt: Attempt, instance: Instance, principal: Principal) -> UpstreamReply | QuickResult:
         """Have one instance answer, mending what its server says is wrong. Raises Fault: as `classify` says; what
-        `StreamableHttp.send`, `ControllerPort.open_session` and `Bulkheads.enter` raise.
+        `StreamableHttp.send`, `ControllerPort.open_session`, `ShownTokens.show` and `Bulkheads.enter` raise.
         """
-        if attempt.backend.max_in_flight is not None:
-            await self.bulkheads.enter(attempt, principal)
+        if attempt.backend.max_in_flight is not None or attempt.call.sent_as is not None:
+            await self._prepare(attempt, principal)
         known_eras = instance.found_era or instance.address.era
         if known_eras is None:
             await self._doubt(attempt, instance)
@@ -143,6 +146,13 @@ class UpstreamCaller:
                 return reply
             if not await self._mend(attempt, instance, classified):
                 return _unmended(reply, classified)
+
+    async def _prepare(self, attempt: Attempt, principal: Principal) -> None:
+        """What not all calls need: a token, or a credential and headers of who asks; a place at the server."""
+        if attempt.call.sent_as is not None:
+            await self._tokens.show(attempt)
+        if attempt.backend.max_in_flight is not None:
+            await self.bulkheads.enter(attempt, principal)
 
     async def _send_in_session(self, attempt: Attempt, instance: Instance) -> UpstreamReply | QuickResult:
         known = instance.sessions.get(attempt.identity)
@@ -243,12 +253,17 @@ def _era(known_eras: str, call: Call) -> Era:
 
 
 def identity_of(backend: Backend, principal: Principal, call: Call) -> str:
-    """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's."""
+    """Whose session at a server this call may use: the agent's own session's, or the agent's; `*` for anyone's. In none
+    two credentials of a server ever meet.
+    """
     if backend.shared_session:
         return ANYONE
+    every, tag = call.sent_as, ""
+    if every is not None and (shown := every.get(backend.name)) is not None and shown.credential:
+        tag = f"/{shown.credential}"
     if call.session is not None:
-        return f"session:{principal.agent}:{call.session}"
-    return f"agent:{principal.agent}"
+        return f"session{tag}:{principal.agent}:{call.session}"
+    return f"agent{tag}:{principal.agent}"
 
 
 def in_order(
@@ -391,7 +406,12 @@ class ForwardedCall(msgspec.Struct, eq=False):
     def heard(self, attempt: Attempt, instance: Instance, found: QuickResult | Message | None) -> None:
         """What an answer says of its instance; None: it has not been read yet."""
         if type(found) is Message and is_server_error(found):
-            fault = Fault(Kind.LOST, detail=f"it answered {found.error!r:.200}", sent=True, failure="server_error")
+            fault = Fault(
+                Kind.LOST,
+                detail=f"it answered {(found.error or b'')[:MOST_SEARCHED]!r}",
+                sent=True,
+                failure="server_error",
+            )
             self.caller.verdicts.failed(attempt, instance, fault)
         elif attempt.trial or instance.breaker.failures:
             self.caller.verdicts.answered(attempt, instance)
@@ -548,22 +568,6 @@ class StreamedReply:
             self._instance.breaker.withdraw_trial()
         if self._inner is not None:
             self._inner()
-
-
-class FinalReply:
-    """An answer that is here already, as the last message of a call."""
-
-    streams = may_ask = False
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-
-    async def next(self) -> Message:
-        return self._message
-
-    def renew(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def _measure(attempt: Attempt, instance: Instance, latency: float, now: float) -> None:

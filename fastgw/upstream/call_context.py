@@ -12,11 +12,11 @@ import msgspec
 
 from fastgw.catalog.route import Deadlines, Target
 from fastgw.errors import Fault, Kind
-from fastgw.protocol.call import Call
+from fastgw.protocol.call import Call, SentAs
 from fastgw.protocol.envelope import quote
 from fastgw.protocol.names import Era
 from fastgw.protocol.trace_context import TraceContext
-from fastgw.snapshot.model import Address, Backend
+from fastgw.snapshot.model import Address, Backend, ServerCredential
 from fastgw.upstream.classify import ReplyKind
 from fastgw.upstream.controller import NO_SESSION, UpstreamSession
 from fastgw.upstream.transports.http import HttpPool
@@ -29,6 +29,9 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 """`BackgroundTasks.spawn`: runs work beside the caller and logs its failure under the name."""
 
 ASIDE = Deadlines(connect=2.0, first_byte=5.0, idle=5.0, total=5.0)  # for messages nobody waits for
+
+
+_ALIKE = SentAs()
 
 
 def new_span_id() -> str:
@@ -44,6 +47,8 @@ class Attempt(msgspec.Struct, eq=False):
         identity: whose session, where the server has sessions.
         deadlines: of the whole attempt, repeats included, which began at loop time `begun`.
         credential: header lines, each ended by CRLF.
+        token: header line with the token that it shows; `renew` has it show another, where that can be had.
+        opens_with: header lines by which its session is opened; None where those are the gateway's own.
         known_eras: what the instance was last heard to speak, as in `Address.era`; empty where it was never asked.
         session: in the legacy era, the one it goes in; `lost`: the one before that.
         sent: whether the server may have got the call.
@@ -76,12 +81,36 @@ class Attempt(msgspec.Struct, eq=False):
     row: int = 0
     leave: Callable[[], None] | None = None
     queued: float = 0.0
+    opens_with: bytes | None = None
+    token: bytes = b""
+    renew: Callable[[Attempt], Awaitable[bool]] | None = None
     started: float = 0.0
     ended: float = 0.0
     span_id: str = ""
 
     def remaining_deadlines(self) -> Deadlines:
         return self.deadlines.left(asyncio.get_running_loop().time() - self.begun)
+
+    def chosen(self) -> tuple[ServerCredential | None, SentAs]:
+        """The server's credential for this agent, None where all show that of `Backend.headers`; what else it is shown.
+        Raises Fault: NO_SERVER, not `sent`, where none of its credentials is for this agent.
+        """
+        backend, every = self.backend, self.call.sent_as
+        shown = every.get(backend.name, _ALIKE) if every is not None else _ALIKE
+        if not backend.credentials:
+            return None, shown
+        tag = None if shown.credential is None else shown.credential.partition(".")[0]
+        for one in backend.credentials:
+            if one.tag == tag:
+                return one, shown
+        detail = f"no credential of {backend.name} is for this agent"
+        raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "credential"})
+
+    def show(self, credential: ServerCredential | None, token: bytes, forwarded: bytes) -> None:
+        """Have the server shown this: of requests from now on."""
+        lines = (self.backend.headers if credential is None else credential.lines) + token
+        self.credential, self.token = lines + forwarded, token
+        self.opens_with = lines if credential is not None and credential.tag else None
 
     def carry(self, trace: TraceContext) -> bytes:
         """Have the server hear, in `_meta` and in the header lines given back, what trace the call is part of: below a

@@ -140,6 +140,15 @@ def _response(answer: HttpAnswer, body: bytes, upstream_id: bytes) -> tuple[Mess
     return None, "a message with another id"
 
 
+def answers(body: bytes, upstream_id: bytes) -> bool:
+    """Whether a body is a response to our request, so that the server has read it."""
+    try:
+        message = read_reply(body)
+    except (NotJson, NotAMessage):
+        return False
+    return message.method is None and same_id(message.id, upstream_id)
+
+
 def about_session(status: int, message: Message | None, body: bytes) -> ReplyKind | None:
     """What a legacy server's answer in a session says of the session; None for nothing. `message` is its response to
     our request, `body` counts where there is none.

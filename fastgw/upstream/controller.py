@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from fastgw.credentials.token_endpoint import ServerToken
     from fastgw.policy.match import Principal
+    from fastgw.protocol.call import SubjectToken
     from fastgw.upstream.breaker import BreakerNews
 
 
@@ -35,8 +37,12 @@ class ControllerPort(Protocol):
     away, or cannot do it, what waits raises NO_SERVER, TIMEOUT or FULL, never `sent`.
     """
 
-    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        """The session of this identity, opened if there is none, or only the dead one: once, whoever asks first."""
+    async def open_session(
+        self, instance: str, identity: str, dead: UpstreamSession | None = None, headers: bytes | None = None
+    ) -> UpstreamSession:
+        """The session of this identity, opened if there is none, or only the dead one: once, whoever asks first.
+        `headers` are the lines by which it is opened; None: the gateway's own.
+        """
 
     async def keep_session(
         self, instance: str, identity: str, session: UpstreamSession, instead: UpstreamSession
@@ -48,6 +54,11 @@ class ControllerPort(Protocol):
 
     def touch(self, instance: str, identity: str) -> None:
         """Say that the session is in use (batched; ends idle ones only by what was said)."""
+
+    async def server_token(
+        self, server: str, grant: str, subject: SubjectToken | None = None, refused: bytes = b""
+    ) -> ServerToken:
+        """The token to show a server, by `ServerCredential.grant`; see `ServerTokens.token`."""
 
     async def doubt_era(self, instance: str, believed: str) -> str:
         """Probe an instance again because it answered unlike `believed`; what it speaks, as in `Address.era`."""

@@ -30,7 +30,7 @@ from fastgw.protocol.names import Era
 from fastgw.snapshot.compiler import effective_era
 from fastgw.snapshot.model import Backend
 from fastgw.upstream.discovery.status import InstanceStatus
-from fastgw.upstream.rpc import RpcClients, RpcReply
+from fastgw.upstream.rpc import RpcClient, RpcClients, RpcReply
 from fastgw.upstream.sessions import UpstreamSessions
 
 log = logging.getLogger("fastgw")
@@ -194,16 +194,19 @@ class HealthChecks:
             return None if status.fault is None else failure_of(status.fault)
         is_legacy = effective_era(status.server.watched.era, status.known_era)[0] == Era.LEGACY.value
         try:
+            client = (await self._clients.ready(one.key)).within(one.policy.timeout)
+        except Fault as fault:  # that there is no token for it is not its fault, nor its merit
+            return None if fault.data.get("reason") == "credential" else failure_of(fault)
+        try:
             async with asyncio.timeout(one.policy.timeout):
-                reply = await self._ask(one, is_legacy=is_legacy)
+                reply = await self._ask(one, client, is_legacy=is_legacy)
         except TimeoutError:
             return f"no answer within {one.policy.timeout:g} s"
         except Fault as fault:
             return failure_of(fault)
         return failure_in(reply, status.server.watched.backend)
 
-    async def _ask(self, one: CheckedInstance, *, is_legacy: bool) -> RpcReply:
-        client = self._clients.client(one.key).within(one.policy.timeout)
+    async def _ask(self, one: CheckedInstance, client: RpcClient, *, is_legacy: bool) -> RpcReply:
         if not is_legacy:
             return await client.ask_modern(names.DISCOVER, {}, self._clients.ours)
         # A ping without a session would have some servers make one of it, and keep that.

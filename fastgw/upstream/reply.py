@@ -242,6 +242,22 @@ class UpstreamReply:
             on_over()
 
 
+class FinalReply:
+    """An answer that is here already, as the last message of a call."""
+
+    streams = may_ask = False
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    async def next(self) -> Message:
+        return self._message
+
+    def renew(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 async def withdraw(context: CallContext, reason: str) -> None:
     """Tell a legacy server that a request of ours is no longer wanted (2025-11-25, Cancellation)."""
     await aside(context, legacy.cancelled(context.id, reason))

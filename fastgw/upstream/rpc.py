@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from fastgw.catalog.route import Deadlines
@@ -31,6 +32,8 @@ _ANNOUNCED: Final = {
 _MOST_CAPABILITIES, _LONGEST_NAME, _LONGEST_INSTRUCTIONS = 64, 128, 64 * 1024
 """Of what a server says of itself: it is written to disk."""
 _LONGEST_SHOWN = 200  # characters of an error that operators are shown
+MOST_SEARCHED = 64 * 1024
+"""Characters of an error in which secrets are looked for: more than the longest token has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,15 @@ def declared_in(result: dict[str, Any]) -> Declared:
 
 @dataclass(frozen=True, slots=True)
 class RpcReply:
-    """A server's answer to a question: the JSON-RPC response to it, or the body of an answer without one."""
+    """A server's answer to a question: the JSON-RPC response to it, or the body of an answer without one. `shown`: the
+    header lines with our credential that came with the question.
+    """
 
     status: int
     headers: dict[str, str]
     message: Message | None
     body: bytes
+    shown: bytes = field(default=b"", repr=False)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -109,13 +115,15 @@ class RpcReply:
 
     def shown_error(self, backend: Backend) -> str:
         """What the error says, for operators, less what a careless server repeats of our secrets; empty for nothing."""
-        text = without_secrets(str(self.error.get("message", ""))[:_LONGEST_SHOWN], backend)
+        whole = str(self.error.get("message", ""))[:MOST_SEARCHED]
+        text = without_secrets(whole, backend, self.shown)[:_LONGEST_SHOWN]  # half a secret would not be known
         return f", {text!r}" if text else ""
 
 
-def without_secrets(text: str, backend: Backend) -> str:
-    """Words about a server, less what a careless one repeats of our secrets."""
-    lines = backend.headers.decode("latin-1").split("\r\n")
+def without_secrets(text: str, backend: Backend, shown: bytes = b"") -> str:
+    """Words about a server, less what a careless one repeats of our secrets; `shown` are header lines with a token."""
+    every = b"".join([shown, backend.headers, *[one.lines for one in backend.credentials]])
+    lines = every.decode("latin-1").split("\r\n")
     secrets = [word for line in lines for word in line.partition(":")[2].split()]
     for instance in backend.instances:
         secrets += sorted(unshown(instance.url, instance.shown), key=len, reverse=True)
@@ -131,16 +139,23 @@ def question(seconds: float) -> Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class RpcClient:
-    """Puts questions to one instance of a server, each within `deadlines`."""
+    """Puts questions to one instance of a server, each within `deadlines`. `renew` gives the header lines to show in
+    place of those that the server refuses, the same where there are no others.
+    """
 
     transport: HttpPool
     backend: Backend
     spawn: Spawn
     deadlines: Deadlines = field(default_factory=lambda: question(60.0))
+    renew: Callable[[bytes], Awaitable[bytes]] | None = None
 
     def within(self, seconds: float) -> RpcClient:
         """The same, less patient."""
         return replace(self, deadlines=question(min(seconds, self.deadlines.total)))
+
+    def showing(self, headers: bytes | None) -> RpcClient:
+        """The same, with these header lines in place of the gateway's own; None: with those."""
+        return self if headers is None else replace(self, backend=replace(self.backend, headers=headers))
 
     async def ask_modern(self, method: str, params: dict[str, bytes], ours: bytes) -> RpcReply:
         """Ask a modern server; `ours` is our `clientInfo` as JSON text. This and the others raise as `ask`."""
@@ -161,6 +176,12 @@ class RpcClient:
         """
         began = asyncio.get_running_loop().time()
         answer = await self.transport.request("POST", headers, body, self.deadlines)
+        if answer.status == 401 and self.renew is not None:
+            own = self.backend.headers
+            if (other := await self.renew(own)) != own:
+                answer.close()
+                again = replace(self.showing(other), renew=None)
+                return await again.ask(other + headers.removeprefix(own), body, upstream_id, session)
         era = Era.MODERN if session is None else Era.LEGACY
         context = CallContext(
             upstream_id, era, self.transport, self.backend.headers, session or NO_SESSION,
@@ -177,7 +198,7 @@ class RpcClient:
         except Fault as fault:
             if answer.body is None or fault.kind is not Kind.LOST:
                 raise
-            return RpcReply(answer.status, answer.headers, None, answer.body)
+            return RpcReply(answer.status, answer.headers, None, answer.body, self.backend.headers)
         finally:
             upstream.close()
         notes = self.transport.notes
@@ -185,7 +206,7 @@ class RpcClient:
             notes.add("writes outer fields that are null, as `error` beside a result: they count as left out")
         if message.id != upstream_id:
             notes.add("gives ids back in another form than it was sent: they are compared as numbers")
-        return RpcReply(answer.status, answer.headers, message, b"")
+        return RpcReply(answer.status, answer.headers, message, b"", self.backend.headers)
 
 
 async def is_alive(client: RpcClient, session: UpstreamSession) -> bool:
@@ -211,3 +232,15 @@ class RpcClients:
     spawn: Spawn
     ours: bytes
     clock: Callable[[], float] = time.monotonic
+    shown: Callable[..., Awaitable[bytes]] | None = None
+    """The header lines that the gateway shows a `Backend`; a second argument are those that it has refused."""
+
+    async def ready(self, instance: str) -> RpcClient:
+        """The client of this instance, with a token where its server wants one. Raises Fault NO_SERVER as `client`, and
+        where there is no token.
+        """
+        client = self.client(instance)
+        if self.shown is None:
+            return client
+        lines, renew = await self.shown(client.backend), partial(self.shown, client.backend)
+        return client if lines == client.backend.headers else replace(client.showing(lines), renew=renew)

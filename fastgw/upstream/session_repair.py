@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 from fastgw.catalog.route import Deadlines
 from fastgw.errors import Fault
@@ -58,7 +59,7 @@ class SessionRepair:
         suspect, times = instance.suspects.get(attempt.identity, ("", 0)) if instance.suspects else ("", 0)
         if not times or suspect != session.id:
             return
-        client = RpcClient(instance.http, attempt.backend, self._spawn).within(attempt.remaining_deadlines().total / 2)
+        client = _client(attempt, instance, self._spawn).within(attempt.remaining_deadlines().total / 2)
         if times == 1 and await is_alive(client, session):
             return
         try:
@@ -103,15 +104,30 @@ class SessionRepair:
         attempt.session = known
 
     async def _open(self, attempt: Attempt, instance: Instance, dead: UpstreamSession | None) -> UpstreamSession:
-        key, identity = attempt.address.key, attempt.identity
+        identity = attempt.identity
         instance.drop(identity)
         try:
-            session = await attempt.in_time(self._controller.open_session(key, identity, dead))
+            try:
+                session = await self._asked(attempt, dead)
+            except Fault as fault:
+                is_ours = attempt.opens_with is not None and fault.data.get("reason") == "credential"
+                if not is_ours or attempt.renew is None or not await attempt.renew(attempt):
+                    raise
+                session = await self._asked(attempt, dead)  # by another token
         except Fault:
             instance.found_era = None  # if it no longer speaks so, what the snapshot says counts again
             raise
         instance.keep(identity, session)
         return session
+
+    async def _asked(self, attempt: Attempt, dead: UpstreamSession | None) -> UpstreamSession:
+        asked = self._controller.open_session(attempt.address.key, attempt.identity, dead, attempt.opens_with)
+        return await attempt.in_time(asked)
+
+
+def _client(attempt: Attempt, instance: Instance, spawn: Spawn) -> RpcClient:
+    """For a question on behalf of a call, which shows what the call shows."""
+    return RpcClient(instance.http, replace(attempt.backend, headers=attempt.credential), spawn)
 
 
 async def settle_level(attempt: Attempt, instance: Instance, spawn: Spawn) -> None:
@@ -127,7 +143,7 @@ async def settle_level(attempt: Attempt, instance: Instance, spawn: Spawn) -> No
     wanted = attempt.session.id, level, turn
     known, task = instance.levels.get(identity, (None, None))
     if known != wanted:
-        client = RpcClient(instance.http, attempt.backend, spawn, PATIENCE)
+        client = replace(_client(attempt, instance, spawn), deadlines=PATIENCE)
         task = spawn(_set_level(level, attempt, client, task), "set a session's log level")
         instance.levels[identity] = wanted, task
     if task is not None and not task.done():

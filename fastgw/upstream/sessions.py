@@ -24,7 +24,7 @@ import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastgw.config.instance_urls import label
@@ -41,7 +41,8 @@ log = logging.getLogger("fastgw")
 
 Key = tuple[str, str]
 """(instance key, identity). An identity is `agent:NAME`, `session:NAME:ID` (an agent's own session; an id has no
-colon, a name may have), `ANYONE` or `GATEWAY`."""
+colon, a name may have), either with the tag of a credential before its first colon (`agent/TAG:NAME`) where the server
+has several; `ANYONE` or `GATEWAY`."""
 
 ANYONE = "*"  # whose session it is where a server's sessions are shared
 GATEWAY = "controller"
@@ -69,20 +70,23 @@ def own_identity(backend: Backend) -> str:
 def agent_of(identity: str) -> str:
     """The agent that an identity belongs to; empty for anyone's."""
     kind, _, rest = identity.partition(":")
-    return rest.rpartition(":")[0] if kind == "session" else rest
+    return rest.rpartition(":")[0] if kind.partition("/")[0] == "session" else rest
 
 
 def is_of(identity: str, session: str) -> bool:
     """Whether an identity is this session of an agent."""
-    return identity.startswith("session:") and identity.rpartition(":")[2] == session
+    return identity.startswith(("session:", "session/")) and identity.rpartition(":")[2] == session
 
 
 @dataclass(slots=True)
 class HeldSession:
-    """One session; `used` in monotonic seconds."""
+    """One session; `used` in monotonic seconds. `headers` are the lines that it was opened by; None: the gateway's own,
+    or unknown.
+    """
 
     session: UpstreamSession
     used: float
+    headers: bytes | None = field(default=None, repr=False)
 
 
 def session_to_evict(held: Collection[Key], identity: str, places: int) -> Key | None:
@@ -107,17 +111,19 @@ class UpstreamSessions:
         self._pools: defaultdict[str, OrderedDict[Key, HeldSession]] = defaultdict(OrderedDict)
         """By server, the one unused longest first; under "" the gateway's own: they take no place among the others."""
         self._openings: dict[Key, asyncio.Task[UpstreamSession | Fault]] = {}
-        self._refused: dict[Key, tuple[float, Fault]] = {}
+        self._refused: dict[Key, tuple[float, Fault, bytes | None]] = {}
         self._declared: dict[str, Declared] = {}
-        self._superseded: deque[tuple[float, Key, UpstreamSession]] = deque(maxlen=_MOST_SUPERSEDED)
+        self._superseded: deque[tuple[float, Key, HeldSession]] = deque(maxlen=_MOST_SUPERSEDED)
 
     async def own(self, instance: str, dead: UpstreamSession | None = None) -> UpstreamSession:
         """The session that the gateway itself asks in; as `open`."""
         return await self.open(instance, own_identity(self._clients.client(instance).backend), dead)
 
-    async def open(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
-        """The session of this identity at this instance; opened if there is none, or only the one found dead. Raises
-        Fault NO_SERVER or TIMEOUT, never `sent`: no call was given to the server.
+    async def open(
+        self, instance: str, identity: str, dead: UpstreamSession | None = None, headers: bytes | None = None
+    ) -> UpstreamSession:
+        """The session of this identity at this instance; opened if there is none, or only the one found dead, by these
+        header lines. Raises Fault NO_SERVER or TIMEOUT, never `sent`: no call was given to the server.
         """
         key = (instance, identity)
         client = self._clients.client(instance)
@@ -129,12 +135,12 @@ class UpstreamSessions:
             return held.session
         opening = self._openings.get(key)
         if opening is None:
-            when, refusal = self._refused.get(key, (0.0, None))
-            if refusal is not None and self._clock() - when < _AT_MOST_EVERY:
+            when, refusal, shown = self._refused.get(key, (0.0, None, None))
+            if refusal is not None and shown == headers and self._clock() - when < _AT_MOST_EVERY:
                 raise _unsent(refusal)
             if held is None and identity != GATEWAY:
                 self._make_room(client.backend, key)
-            opening = self._clients.spawn(self._opened(client, key, held), f"session at {label(instance)}")
+            opening = self._clients.spawn(self._opened(client, key, held, headers), f"session at {label(instance)}")
             self._openings[key] = opening
         # Whoever stops waiting leaves it to the others.
         outcome = await asyncio.shield(opening)
@@ -150,7 +156,7 @@ class UpstreamSessions:
         if held is None or held.session != instead or instead.id == session.id:
             return session if held is None else held.session
         # Other calls may have been handed it meanwhile: it is ended when they must be over.
-        self._superseded.append((self._clock() + idle, key, instead))
+        self._superseded.append((self._clock() + idle, key, replace(held, session=instead)))
         held.session = replace(session, opened=self._clock())
         return held.session
 
@@ -175,7 +181,7 @@ class UpstreamSessions:
     def end(self, session: str) -> None:
         """An agent's own session is over: so are those opened for it, and those that are being opened."""
         for key in [key for held in self._pools.values() for key in held if is_of(key[1], session)]:
-            self._end(key, self._pool(key).pop(key).session)
+            self._end(key, self._pool(key).pop(key))
         for key, opening in self._openings.items():
             if is_of(key[1], session):
                 opening.add_done_callback(lambda _: self.end(session))
@@ -186,8 +192,8 @@ class UpstreamSessions:
         self._declared = {key: one for key, one in self._declared.items() if self._is_known(key)}
         self._refused = {key: found for key, found in self._refused.items() if now - found[0] < _AT_MOST_EVERY}
         while self._superseded and self._superseded[0][0] < now:
-            _, key, session = self._superseded.popleft()
-            self._end(key, session)
+            _, key, superseded = self._superseded.popleft()
+            self._end(key, superseded)
         for sessions in self._pools.values():
             for key, held in list(sessions.items()):
                 if not self._is_known(key[0]):
@@ -196,11 +202,11 @@ class UpstreamSessions:
                 backend = self._clients.client(key[0]).backend
                 if key[1] == GATEWAY:
                     if backend.shared_session:  # a reload made its sessions one: this may be in its way
-                        self._end(key, sessions.pop(key).session)
+                        self._end(key, sessions.pop(key))
                 elif key[1] != ANYONE:
                     if now - held.used < max(backend.session_idle, SHORTEST_IDLE):
                         break  # the others were used later
-                    self._end(key, sessions.pop(key).session)
+                    self._end(key, sessions.pop(key))
 
     async def run(self) -> None:
         while True:
@@ -215,7 +221,7 @@ class UpstreamSessions:
         """End every session with its server, as far as `within` seconds allow."""
         every = [item for held in self._pools.values() for item in held.items()]
         self._pools.clear()
-        tasks = [task for key, held in every if (task := self._end(key, held.session)) is not None]
+        tasks = [task for key, held in every if (task := self._end(key, held)) is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=within)
             for task in late:
@@ -243,9 +249,11 @@ class UpstreamSessions:
             if evicted is None or self._clock() - held[evicted].used < SETTLED:
                 detail = f"no place among {backend.max_sessions} sessions"
                 raise Fault(Kind.NO_SERVER, detail=detail, data={"reason": "busy"}, retry_after=round(SETTLED))
-            self._end(evicted, held.pop(evicted).session)
+            self._end(evicted, held.pop(evicted))
 
-    async def _opened(self, client: RpcClient, key: Key, lost: HeldSession | None) -> UpstreamSession | Fault:
+    async def _opened(
+        self, client: RpcClient, key: Key, lost: HeldSession | None, headers: bytes | None
+    ) -> UpstreamSession | Fault:
         """A new session in place of a lost one, which stays where another cannot be had. A failure is the outcome, not
         an exception: it is for those who wait to make something of it.
         """
@@ -253,33 +261,40 @@ class UpstreamSessions:
         try:
             if lost is not None:
                 await asyncio.sleep(lost.session.opened + _AT_MOST_EVERY - self._clock())
-            session, declared = await self._initialize(client, identity)
+            session, declared = await self._initialize(key, headers)
         except Exception as wrong:
             fault = wrong if isinstance(wrong, Fault) else Fault(Kind.INTERNAL, detail=repr(wrong))
             if not isinstance(wrong, Fault):
                 log.exception("a session at %s could not be opened", label(instance))
             if not fault.repeatable:  # it was asked
-                self._refused[key] = self._clock(), fault
+                self._refused[key] = self._clock(), fault, headers
                 if identity != GATEWAY and (instance, GATEWAY) in self._pools[""]:
                     client.transport.notes.add(_ONE_ONLY)
             return fault
         finally:
             # No await from here on: whoever asks finds the opening or the session.
             del self._openings[key]
-        self._pool(key)[key] = HeldSession(session, self._clock())
+        self._pool(key)[key] = HeldSession(session, self._clock(), headers)
         if identity == ANYONE and self._kept is not None:
             self._kept.put(instance, session)
         if lost is not None:
             client.transport.notes.add("refused a session that it had given: another one was opened")
             if identity == GATEWAY and lost.session.id != session.id:
-                self._end(key, lost.session)  # should it still be there: nobody else uses it
+                self._end(key, lost)  # should it still be there: nobody else uses it
         if identity == own_identity(client.backend):
             self._declared[instance] = declared
         return session
 
-    async def _initialize(self, client: RpcClient, identity: str) -> tuple[UpstreamSession, Declared]:
+    async def _asking(self, instance: str, headers: bytes | None) -> RpcClient:
+        """Who asks an instance, showing these lines; None: the gateway's own."""
+        return (
+            await self._clients.ready(instance) if headers is None else self._clients.client(instance).showing(headers)
+        )
+
+    async def _initialize(self, key: Key, shown: bytes | None) -> tuple[UpstreamSession, Declared]:
         """Send `initialize`, then `notifications/initialized` (2025-11-25, Lifecycle)."""
-        upstream_id = new_id()
+        instance, identity = key
+        client, upstream_id = await self._asking(instance, shown), new_id()
         headers = legacy.headers(client.backend.headers, NO_SESSION)
         body = legacy.initialize(upstream_id, self._clients.ours, modern.OF_AGENTS if identity == GATEWAY else b"{}")
         try:
@@ -289,6 +304,7 @@ class UpstreamSessions:
                 fault.detail = f"initialize: no answer within {client.deadlines.total:g} s (start_timeout)"
             raise
         session = _session(reply, client.backend, self._clock())
+        client = await self._asking(instance, shown)  # its token may be another by now
         following = legacy.headers(client.backend.headers, session)
         try:
             (await client.transport.request("POST", following, legacy.INITIALIZED, client.deadlines)).close()
@@ -297,11 +313,21 @@ class UpstreamSessions:
             raise
         return session, declared_in(reply.result)
 
-    def _end(self, key: Key, session: UpstreamSession) -> asyncio.Task[None] | None:
-        """DELETE the session; None where there is nothing the server could forget, or it is shared."""
-        if not session.id or key[1] == ANYONE or not self._is_known(key[0]):
+    def _end(self, key: Key, held: HeldSession) -> asyncio.Task[None] | None:
+        """DELETE the session; None where there is nothing the server could forget, or it is shared, or it is no longer
+        known whose credential it was opened with.
+        """
+        (instance, identity), session = key, held.session
+        is_foreign = "/" in identity.partition(":")[0] and held.headers is None
+        if not session.id or identity == ANYONE or is_foreign or not self._is_known(instance):
             return None
-        return self._clients.spawn(_delete(self._clients.client(key[0]), session), "end a session")
+        return self._clients.spawn(self._delete(instance, held), "end a session")
+
+    async def _delete(self, instance: str, held: HeldSession) -> None:
+        with suppress(Fault):  # it ends by itself then, or it has
+            client = await self._asking(instance, held.headers)
+            headers = legacy.headers(client.backend.headers, held.session)
+            (await client.transport.request("DELETE", headers, b"", ASIDE)).close()
 
 
 def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
@@ -322,12 +348,6 @@ def _session(reply: RpcReply, backend: Backend, now: float) -> UpstreamSession:
     if wrong:
         raise Fault(Kind.NO_SERVER, detail=wrong, data={"reason": "down"}, retry_after=1)
     return UpstreamSession(name, str(version), now)
-
-
-async def _delete(client: RpcClient, session: UpstreamSession) -> None:
-    with suppress(Fault):  # it ends by itself then, or it has
-        headers = legacy.headers(client.backend.headers, session)
-        (await client.transport.request("DELETE", headers, b"", ASIDE)).close()
 
 
 def _unsent(wrong: Fault) -> Fault:

@@ -25,6 +25,8 @@ log = logging.getLogger("fastgw")
 
 _NOT_ITS_FAULT = ("throttled", "refused", "full", TOOL_ERROR)
 """Failures that say nothing of an instance's health."""
+_LONGEST_WORDS = 300
+"""Characters of what a server said that are kept."""
 REFUSAL = 1.0
 """Seconds that an answer counts as taking that refuses our credential."""
 
@@ -64,7 +66,8 @@ class Verdicts:
             instance.judge()
             return
         # What a server says may repeat what it was shown.
-        words, jitter = without_secrets(fault.detail or fault.message, attempt.backend), uniform(-1, 1)
+        words = without_secrets(fault.detail or fault.message, attempt.backend, attempt.credential)[:_LONGEST_WORDS]
+        jitter = uniform(-1, 1)
         instance.last_error = words, time.time()
         is_trial = attempt.trial and breaker.state is not BreakerState.CLOSED  # one elsewhere may have closed it
         attempt.trial = False

@@ -129,18 +129,13 @@ def test_check_says_nothing_of_names_where_nothing_is_kept(tmp_path: Path, capsy
     assert not (tmp_path / "data").exists()
 
 
-def test_check_refuses_what_would_fail_open(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with_environment(monkeypatch, ENVIRON)
-    assert main(["check", "--config", str(CONTRACT)]) == 1
-    assert re.search(
-        r"^\S+:58:7: servers.customer-data.credential.oauth is not active", capsys.readouterr().out, re.MULTILINE
-    )
-    assert main(["check", "--config", str(CONTRACT), "--allow-inactive"]) == 0
-    assert re.search(
-        r"^note: \S+:58:7: servers.customer-data.credential.oauth is not active", capsys.readouterr().out, re.MULTILINE
-    )
+def test_check_refuses_what_would_fail_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(AGENTS + "servers:\n  a: {command: [uvx, x]}\n", encoding="utf-8")
+    assert main(["check", "--config", str(file)]) == 1
+    assert re.search(r"^\S+:\d+:7: servers.a.command is not active", capsys.readouterr().out, re.MULTILINE)
+    assert main(["check", "--config", str(file), "--allow-inactive"]) == 0
+    assert re.search(r"^note: \S+:\d+:7: servers.a.command is not active", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_new_key_opens_what_its_entry_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

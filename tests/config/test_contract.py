@@ -78,7 +78,5 @@ def test_limits_quotas_and_the_rest() -> None:
 
 def test_what_is_inactive_is_told() -> None:
     notices = inactive(READING.root)
-    assert [notice.key for notice in notices if notice.restricts] == [
-        "servers.customer-data.credential.oauth",
-    ]
+    assert [notice.key for notice in notices if notice.restricts] == []
     assert [notice.key for notice in notices if not notice.restricts] == []

@@ -11,6 +11,7 @@ from fastgw.config.inactive import HARMLESS, RESTRICTING, inactive
 from fastgw.config.reader import read
 
 URL = "url: http://h/mcp"
+OAUTH = "credential: {oauth: {token_url: http://t/, client_id: c, client_secret: '${env:T}'"
 
 
 def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
@@ -29,17 +30,11 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
         ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
+        (f"servers:\n  a: {{{URL}, {OAUTH}, grant: id_jag}}}}}}\n", 2, 117, "servers.a.credential.oauth.grant"),
     ],
 )
 def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str) -> None:
     assert notices(tmp_path, text) == [(line, column, key, True)]
-
-
-def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
-    one = "{bearer: '${env:T}', match: {agent: a}}"
-    text = f"servers:\n  a:\n    {URL}\n    credential: [{one}, {{bearer: '${{env:T}}'}}]\n"
-    keys = [(found[2], found[3]) for found in notices(tmp_path, text)]
-    assert keys == [("servers.a.credential", True), ("servers.a.credential.match", True)]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +42,7 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
     [
         "store: auto\nusage: {sinks: [stdout, 'file:u', 'otlp://h', {url: 'https://h/x'}]}\nlimits: []\nidentity: {}\n",
         f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
+        f"servers:\n  a:\n    {URL}\n    credential: [{{bearer: '${{env:T}}', match: {{agent: a}}}}]\n",
         f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
         "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n",
         "tools:\n  a: {scopes: [x]}\n",
@@ -54,6 +50,8 @@ def test_credentials_by_agent_restrict(tmp_path: Path) -> None:
         "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",
         "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: enforce}]\n",
         "endpoints:\n  /mcp: {origins: [https://o]}\n",
+        f"servers:\n  a: {{{URL}, {OAUTH}, grant: client_credentials}}}}}}\n",
+        f"servers:\n  a: {{{URL}, {OAUTH}, grant: token_exchange}}}}}}\n",
         "tools:\n  a: {validate: [arguments, results], fixed: {x: 1}, defaults: {y: [2]}}\n",
         "x-limits: [{name: a}]\n",
         "limits: [{name: a, rate: 1/minute, mode: shadow, on_store_failure: deny}]\ntools:\n  a: {weight: 0}\n",
@@ -77,5 +75,5 @@ def test_every_row_names_a_key_that_exists() -> None:
         path = row.path.split(".")
         filled = tuple("any" if step == "*" else step for step in path)
         # In lists the models count positions; the rows leave them out.
-        parents = [filled[:-1], (*filled[:-1], 0)]
+        parents = [filled[:-1], *[(*filled[:at], 0, *filled[at:-1]) for at in range(1, len(filled))]]
         assert any(path[-1] in valid_keys(parent) for parent in parents), row.path

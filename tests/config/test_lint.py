@@ -48,11 +48,19 @@ def server(**settings: str) -> str:
         AGENTS + "policies: [{name: p, match: {agent: 'help*', claims: {site: b, team: sup*}}, allow: '*'}]\n",
         AGENTS
         + "policies: [{name: p, match: {agent: [helper, anonymous]}, allow: [deploy-*, 'resource:docs://*/x']}]\n",
+        server(credential="{oauth: {token_url: 'http://localhost/t', client_id: c, client_secret: '${env:T}'}}"),
+        server(credential="{oauth: {token_url: 'https://t/t', client_id: c, client_secret: '${env:T}'}}"),
         server() + "policies: [{name: p, allow: ['data/*', 'd?ta/x', '*/get', 'resource:data/help://x']}]\n",
     ],
 )
 def test_what_is_usual_is_no_remark(tmp_path: Path, text: str) -> None:
     assert told(tmp_path, text) == []
+
+
+def test_a_token_url_that_others_can_read(tmp_path: Path) -> None:
+    oauth = "{oauth: {token_url: 'http://t.example/t', client_id: c, client_secret: '${env:T}'}}"
+    [said] = told(tmp_path, server(credential=oauth))
+    assert "is http: the client's secret and the tokens travel where others can read them" in said
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8080", "'[::]:8080'"])

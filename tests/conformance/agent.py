@@ -13,8 +13,10 @@ import json
 import os
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mcp import Client, MCPError
 
@@ -50,9 +52,33 @@ async def use_everything(url: str, wanted: list[dict[str, Any]]) -> None:
                 print(call["name"], error)
 
 
+def credential(url: str, context: dict[str, str]) -> str:
+    """What the gateway's configuration says of the client that the suite knows; nothing where it names none.
+
+    Where tokens are had is the operator's to write: here it is looked up as one would (RFC 9728, RFC 8414).
+    """
+    if "client_id" not in context:
+        return ""
+    place = urlsplit(url)
+    resource = fetched(f"{place.scheme}://{place.netloc}/.well-known/oauth-protected-resource{place.path}")
+    server = fetched(f"{resource['authorization_servers'][0].rstrip('/')}/.well-known/oauth-authorization-server")
+    found = {"token_url": server["token_endpoint"], "client_id": context["client_id"], "resource": resource["resource"]}
+    kind = "client_secret" if "client_secret" in context else "private_key"
+    os.environ["SUITE_SECRET"] = context.get("client_secret") or context["private_key_pem"]
+    more = {} if kind == "client_secret" else {"assertion_audience": server["issuer"]}
+    return json.dumps({"oauth": {**found, **more, kind: "${env:SUITE_SECRET}"}})  # JSON is YAML
+
+
+def fetched(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
 def main() -> None:
-    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-    with tempfile.TemporaryDirectory(prefix="agent-") as name, gateway({"suite": sys.argv[1]}, Path(name)) as listen:
+    context, url = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}"), sys.argv[1]
+    shown = credential(url, context)
+    with tempfile.TemporaryDirectory(prefix="agent-") as name, gateway({"suite": url}, Path(name), shown) as listen:
         asyncio.run(use_everything(f"http://localhost:{listen}/mcp", context.get("toolCalls") or []))
 
 

@@ -94,14 +94,16 @@ def _ready(admin: int) -> bool:
 
 
 @contextlib.contextmanager
-def gateway(servers: dict[str, str], place: Path) -> Iterator[int]:
-    """The port of a gateway with two workers before `servers` (URLs by name). Its files are kept in `place`.
+def gateway(servers: dict[str, str], place: Path, credential: str = "") -> Iterator[int]:
+    """The port of a gateway with two workers before `servers` (URLs by name), which are all shown this credential, as
+    YAML writes it on one line. Its files are kept in `place`.
 
     Raises:
         StartError: it ended, or was not ready within `READY_WITHIN` seconds.
     """
     listen, admin = free_ports(2)
-    written = "\n".join(f'  {name}: {{url: "{url}"}}' for name, url in servers.items())
+    more = f", credential: {credential}" if credential else ""
+    written = "\n".join(f'  {name}: {{url: "{url}"{more}}}' for name, url in servers.items())
     (place / "fastgw.yaml").write_text(CONFIG.format(listen=listen, admin=admin, servers=written))
     log = place / "gateway.txt"
     order = [sys.executable, "-m", "fastgw", "run", "--config", str(place / "fastgw.yaml")]

@@ -28,6 +28,10 @@ SCENARIOS = (
     ("2026-07-28", "http-invalid-tool-headers"),
     ("2026-07-28", "json-schema-2020-12-preservation"),
     ("2026-07-28", "json-schema-ref-no-deref"),
+    ("2025-11-25", "auth/client-credentials-basic"),
+    ("2025-11-25", "auth/client-credentials-jwt"),
+    ("2026-07-28", "auth/client-credentials-basic"),
+    ("2026-07-28", "auth/client-credentials-jwt"),
 )
 
 
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             command = f"{sys.executable} -m tests.conformance.agent"
             try:
-                checks = suite.client_test(command, revision, place / f"{revision}-{name}", name)
+                checks = suite.client_test(command, revision, place / f"{revision}-{name.replace('/', '-')}", name)
             except suite.SuiteError as error:
                 checks = [{"id": name, "status": "FAILURE", "errorMessage": str(error)}]
             outcome = judge(name, checks, [])

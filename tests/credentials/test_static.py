@@ -20,7 +20,7 @@ from fastgw.credentials import header_lines
             b"Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n",
         ),
         ({"header": {"X-Api-Key": "k", "X-Tenant": "5"}}, b"X-Api-Key: k\r\nX-Tenant: 5\r\n"),
-        ({"oauth": {"token_url": "https://h/", "client_id": "c"}}, b""),
+        ({"oauth": {"token_url": "https://h/", "client_id": "c", "client_secret": "s"}}, b""),
     ],
 )
 def test_lines(written: dict[str, Any], lines: bytes) -> None:

@@ -54,12 +54,19 @@ def shared(
     boxes: dict[str, Toolbox],
     more: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
+    **servers: dict[str, Any],
 ) -> Iterator[Place]:
-    """Toolboxes on a thread of their own, and a gateway before them that two agents may use."""
+    """Toolboxes on a thread of their own, and a gateway before them that two agents may use; `servers` are further
+    settings of each, by name.
+    """
     handlers = {name: box.handle for name, box in boxes.items()}
     agents = {"tester": {"key": fingerprint(KEY)}, "other": {"key": fingerprint(OTHER_KEY)}}
     with beside(handlers) as urls:
-        settings = {"servers": {name: {"url": url} for name, url in urls.items()}, "agents": agents, **(more or {})}
+        settings = {
+            "servers": {name: {"url": url, **servers.get(name, {})} for name, url in urls.items()},
+            "agents": agents,
+            **(more or {}),
+        }
         with running(settings, folder, environment) as gateway:
             asyncio.run(until(lambda: all_listed(gateway, {tool for box in boxes.values() for tool in box.tools})))
             yield Place(gateway, boxes, gateway.children())

@@ -1,6 +1,6 @@
 """The complete configuration as users write it, served: what each of its agents gets, and what every server hears.
 
-Replaced are its ports alone, and the number of workers; `--allow-inactive` leaves out what `check` lists.
+Replaced are its ports alone, and the number of workers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from tests.e2e.library import Library
 from tests.e2e.library import said as prompted
 from tests.e2e.library import text as contents
 from tests.e2e.ports import free_port
-from tests.e2e.servers import Call, Got, Server, Toolbox, failure, serving
+from tests.e2e.servers import Call, Got, Server, failure, serving
+from tests.e2e.token_endpoint import TokenEndpoint, issuing
 
 CONTRACT = Path(__file__).parents[1] / "config" / "contract.yaml"
 SECRETS = {
@@ -53,10 +54,6 @@ EVENT = json.loads("""{
   "traceId": null
 }""")
 """A usage event as it is promised."""
-RESTRICTING = {
-    "58:7: servers.customer-data.credential.oauth": "no token is fetched, so the server refuses calls",
-}
-"""Line, column and key of what is not active, and what does not happen."""
 UNPRICED = [
     f'fastgw.yaml:{place}: has no price, and the quota "support-monthly" counts its calls as free'
     for place in ("74:3", "92:3", "93:3")
@@ -97,14 +94,20 @@ def tools(*names: str) -> dict[str, Any]:
 
 @dataclass
 class Guarded(Library):
-    """A server that answers nobody who does not show the header it `wants`, and counts them; and none of ours."""
+    """A server that answers nobody who does not show the header it `wants`, or a token of its `endpoint`, and counts
+    them; and none of ours.
+    """
 
     wants: tuple[str, str] = ("authorization", "")
+    endpoint: TokenEndpoint | None = None
     refused: int = 0
 
     async def handle(self, got: Got, writer: asyncio.StreamWriter) -> None:
         name, value = self.wants
-        if (got.header(name) or "") != value:
+        shown = got.header(name) or ""
+        if self.endpoint is not None:
+            value = shown if self.endpoint.good(shown.removeprefix("Bearer ")) else "a token"
+        if shown != value:
             self.refused += 1
             writer.write(failure(None, -32600, "Who are you?", "401 Unauthorized"))
         else:
@@ -169,7 +172,7 @@ def written(folder: Path, ports: dict[int, int]) -> Path:
 
 
 def launched(file: Path, ports: dict[int, int]) -> Gateway:
-    process = launch(file.parent, SECRETS, "--allow-inactive")
+    process = launch(file.parent, SECRETS)
     return Gateway(f"http://127.0.0.1:{ports[8080]}/mcp", f"http://127.0.0.1:{ports[8081]}", file.parent, process)
 
 
@@ -178,8 +181,11 @@ async def scene(folder: Path, loop: Aside, found: dict[int, Guarded]) -> AsyncIt
     """The contract, served, with the catalogues of all servers on both workers."""
     async with AsyncExitStack() as stack:
         ports = {8080: free_port(), 8081: free_port()}
-        issuer = Toolbox("modern", {})
-        for port, box in {**found, 9000: issuer}.items():
+        endpoint = TokenEndpoint(SECRETS["CUSTOMER_DATA_SECRET"], "fastgw")
+        await stack.enter_async_context(issuing(endpoint))
+        ports[9000] = int(endpoint.url.removesuffix("/token").rpartition(":")[2])
+        found[9002].endpoint = found[9003].endpoint = endpoint
+        for port, box in found.items():
             server: Server = await stack.enter_async_context(serving(box))
             ports[port] = server.port
         gateway = launched(written(folder, ports), ports)
@@ -202,7 +208,7 @@ async def scene(folder: Path, loop: Aside, found: dict[int, Guarded]) -> AsyncIt
         yield Scene(gateway, found, ports, loop)
         code = await asyncio.to_thread(gateway.stop)
         assert code == 0, gateway.log()
-        assert issuer.got == [], "a token was fetched although that is not active"
+        assert {one.form["scope"] for one in endpoint.given} == {"customers.read"}
         assert "Traceback" not in gateway.log()
 
 
@@ -472,36 +478,12 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def said(folder: Path, rows: dict[str, str], mark: str = "") -> list[str]:
-    """The lines that tell these, by line and column of the file."""
-    ordered = sorted(rows.items(), key=lambda row: [int(part) for part in row[0].split(":")[:2]])
-    return [f"{mark}{folder}/fastgw.yaml:{key} is not active in this release: {why}" for key, why in ordered]
-
-
-def test_check_lists_what_is_not_active(tmp_path: Path) -> None:
+def test_all_of_it_is_active(tmp_path: Path) -> None:
     (tmp_path / "fastgw.yaml").write_text(CONTRACT.read_text())
     found = command(tmp_path, "check")
-    head = f"{tmp_path}/fastgw.yaml: not safe to run as it is; --allow-inactive runs it without these settings:"
-    assert (found.returncode, found.stderr) == (1, "")
+    assert (found.returncode, found.stderr) == (0, "")
     notes = [f"note: {tmp_path}/{line}" for line in UNPRICED]
-    assert found.stdout.splitlines() == [head, *said(tmp_path, RESTRICTING), *notes]
-    allowed = command(tmp_path, "check", "--allow-inactive")
-    assert (allowed.returncode, allowed.stderr) == (0, "")
-    assert allowed.stdout.splitlines() == [
-        f"{tmp_path}/fastgw.yaml: ok",
-        *said(tmp_path, RESTRICTING, "note: "),
-        *notes,
-    ]
-
-
-def test_run_refuses_it_without_leave(tmp_path: Path) -> None:
-    (tmp_path / "fastgw.yaml").write_text(CONTRACT.read_text())
-    found = command(tmp_path, "run")
-    assert (found.returncode, found.stdout) == (1, "")
-    for key, why in RESTRICTING.items():
-        assert f"fastgw.yaml:{key} is not active in this release: {why}\n" in found.stderr
-    assert "--allow-inactive" in found.stderr
-    assert not (tmp_path / "data").exists()
+    assert found.stdout.splitlines() == [f"{tmp_path}/fastgw.yaml: ok", *notes]
 
 
 def test_the_schema_accepts_it(tmp_path: Path) -> None:
@@ -525,7 +507,7 @@ def test_explain_tells_what_has_been_served(
         answer: dict[str, Any] = json.loads(printed)
         return answer
 
-    notes = command(stage.gateway.folder, "check", "--allow-inactive").stdout.splitlines()
+    notes = command(stage.gateway.folder, "check").stdout.splitlines()
     about_names = [line for line in notes if "is not active" not in line and "has no price" not in line][1:]
     assert about_names == [
         f"note: /mcp: {server}/status: is called {server}__status here" for server in ("deployment", "database-sandbox")

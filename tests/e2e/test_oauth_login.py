@@ -235,7 +235,9 @@ def test_no_token_and_no_secret_is_written_down(tmp_path: Path) -> None:
         answers += [ask(gateway, token) for token in shown[-2:]]
         assert [reply.status for reply in answers] == [200, 200, 401, 401, 401, 503, 503]
         asyncio.run(until(lambda: _written(gateway, 2)))
-        pages = [gateway.ask_admin(page)[1] for page in ("/metrics", "/config", "/config/diff", "/backends", "/stats")]
+        pages = [
+            gateway.ask_admin(page)[1] for page in ("/metrics", "/config", "/config/effective", "/backends", "/stats")
+        ]
         files = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
         said = b"\n".join([*pages, *files, *[reply.body + repr(reply.headers).encode() for reply in answers]])
         assert b"fastgw_issuer_keys" in said

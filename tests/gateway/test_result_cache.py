@@ -22,7 +22,7 @@ from tests.gateway.fakes import BUY, META, MODERN, FakeAgent, Message, Stage, ev
 from tests.upstream.fakes import FakeAnswer, Sent, run, settle
 
 TARGET = Target("shop", "buy", b'"buy"')
-KEY = ResultKey("/mcp", Principal("bot"), "buy", 30.0, (TARGET,), None, (), b"{}")
+KEY = ResultKey("/mcp", Principal("bot"), "buy", 30.0, (TARGET,), None, (), (), b"{}")
 SECONDS = 30.0
 
 

@@ -36,7 +36,9 @@ class Learner(FakeControlPlane):
     async def doubt_era(self, instance: str, believed: str) -> str:
         return "legacy"
 
-    async def open_session(self, instance: str, identity: str, dead: Any = None) -> UpstreamSession:
+    async def open_session(
+        self, instance: str, identity: str, dead: Any = None, headers: Any = None
+    ) -> UpstreamSession:
         return self.known.get((instance, identity)) or UpstreamSession("a second one", "2025-11-25")
 
 

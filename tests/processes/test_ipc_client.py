@@ -46,7 +46,9 @@ class FakeController:
     def _remember(self, name: str) -> Callable[..., None]:
         return lambda worker, *args: self.heard.append((name, *args))
 
-    async def open_session(self, worker: WorkerPeer, instance: str, identity: str, dead: Any = None) -> Any:
+    async def open_session(
+        self, worker: WorkerPeer, instance: str, identity: str, dead: Any = None, headers: Any = None
+    ) -> Any:
         if identity == "nobody":
             raise Fault(Kind.NO_SERVER, detail="why", data={"reason": "busy"}, retry_after=5)
         return UpstreamSession("id", "2025-11-25")

@@ -178,7 +178,7 @@ class FakeControlPlane:
     async def diff(self, settings: Any) -> dict[str, Any]:
         return {"settings": []}
 
-    async def open_session(self, _: str, identity: str, dead: Any = None) -> UpstreamSession:
+    async def open_session(self, _: str, identity: str, dead: Any = None, headers: Any = None) -> UpstreamSession:
         if identity == "nobody":
             raise Fault(Kind.NO_SERVER, detail="no such server", retry_after=3)
         return UpstreamSession(f"open_session {identity} {os.getpid()}", "2025-11-25")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastgw.protocol.headers import accepts, index, media_type
+from fastgw.protocol.headers import Unforwardable, accepts, forwarded, index, media_type
 
 
 def test_what_came_twice_is_told() -> None:
@@ -37,3 +37,20 @@ def test_accept(accept: bytes | None, verdict: bool) -> None:
 
 def test_media_type_ignores_case_and_parameters() -> None:
     assert media_type(b"Application/JSON; charset=utf-8") == b"application/json"
+
+
+def test_what_is_handed_on_is_all_of_it_or_refused() -> None:
+    wanted = [(b"x-tenant", b"X-Tenant: "), (b"x-word", b"X-Word: ")]
+    found = {b"x-tenant": b"caf\xe9\ta", b"x-word": b"", b"x-other": b"o"}
+    assert forwarded(found, wanted) == b"X-Tenant: caf\xe9\ta\r\nX-Word: \r\n"
+    assert forwarded({}, wanted) == b""
+    for byte in (*range(9), *range(10, 32), 127):
+        with pytest.raises(Unforwardable, match="X-Tenant holds characters"):
+            forwarded({b"x-tenant": b"a" + bytes([byte]) + b"b"}, wanted)
+    for value in (b"a\r\n", b"a\r\nX-Evil: b", b"\r\n\r\nGET / HTTP/1.1"):
+        with pytest.raises(Unforwardable, match="X-Tenant holds characters"):
+            forwarded({b"x-tenant": value}, wanted)
+    room = 8192 - len(b"X-Tenant: \r\nX-Word: \r\n")
+    assert forwarded({b"x-tenant": b"x" * room, b"x-word": b""}, wanted)
+    with pytest.raises(Unforwardable, match="more than 8192 bytes"):
+        forwarded({b"x-tenant": b"x" * room, b"x-word": b"y"}, wanted)

@@ -208,7 +208,9 @@ class FakeKeeper:
     news: list[tuple[str, Any]] = field(default_factory=list)
     fail: Fault | None = None
 
-    async def open_session(self, instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
+    async def open_session(
+        self, instance: str, identity: str, dead: UpstreamSession | None = None, headers: bytes | None = None
+    ) -> UpstreamSession:
         self.opened.append((instance, identity, dead))
         await asyncio.sleep(0)
         if self.fail:

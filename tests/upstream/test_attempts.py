@@ -294,7 +294,7 @@ def test_another_session_that_is_older_than_the_call_may_be_lost_too() -> None:
     world = World(in_turn(FakeAnswer(404), FakeAnswer(404), good))
     opened = world.controller.open_session
 
-    async def held(instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
+    async def held(instance: str, identity: str, dead: UpstreamSession | None = None, *_: object) -> UpstreamSession:
         session = await opened(instance, identity, dead)
         return old.pop(0) if old else session
 
@@ -528,7 +528,7 @@ def test_what_may_have_run_at_one_face_of_a_server_is_not_asked_at_the_other() -
         assert world.transport.count("tools/call") == 1
 
 
-async def _no_session(instance: str, identity: str, dead: UpstreamSession | None = None) -> UpstreamSession:
+async def _no_session(instance: str, identity: str, *_: object) -> UpstreamSession:
     raise Fault(Kind.NO_SERVER, detail="initialize was refused")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fastgw.errors import Fault, Kind
 from fastgw.upstream.discovery.status import InstanceStatus, ServerStatus, WatchedServer
 from fastgw.upstream.health import AGAIN, CheckedInstance, Health, HealthChecks, HealthPolicy, HealthState
 from fastgw.upstream.rpc import RpcClient, RpcClients
@@ -215,3 +217,18 @@ def test_what_is_not_checked_any_more_is_not_unhealthy() -> None:
         assert ward.checks.state(KEY) == {"health": "unknown", "checked_at": None, "health_error": ""}
 
     assert play(script, "modern", lambda _: down("gone")).changes == [False, True]
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_where_there_is_no_token_for_it_nothing_is_said_of_it(era: str) -> None:
+    async def script(ward: Ward) -> None:
+        async def shown(*_: Any) -> bytes:
+            await asyncio.sleep(ward.one.policy.timeout * 2)  # however long the endpoint takes
+            raise Fault(Kind.NO_SERVER, detail="there is no token", data={"reason": "credential"})
+
+        ward.checks._clients = replace(ward.checks._clients, shown=shown)
+        for _ in range(3):
+            await ward.check()
+
+    ward = play(script, era, legacy(ANSWERS["pong"]))
+    assert (ward.heard, ward.changes, ward.wire.sent, ward.one.error) == ([], [], [], "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
@@ -30,6 +31,17 @@ FORBIDDEN_HEADERS = re.compile(
     re.IGNORECASE,
 )
 """Headers that the exchange writes itself, or that would change its framing."""
+
+NEVER_FORWARDED = re.compile(
+    "authorization|cookie2?|x-api-key|proxy-.*|content-.*|mcp-.*|accept-charset|origin|" + FORBIDDEN_HEADERS.pattern,
+    re.IGNORECASE,
+)
+"""Headers of agents that no server gets: credentials, and what is about one hop or its body alone."""
+
+
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_SHORTEST_RSA = 2048
+"""Bits (RFC 7518, section 3.3)."""
 
 
 def http_url(value: str) -> str:
@@ -82,11 +94,54 @@ def plain_name(value: str) -> str:
     return value if value.lower() == "host" else header_name(value)
 
 
+def forwarded_name(value: str) -> str:
+    """Name of a header that may be handed on; ValueError for others."""
+    if NEVER_FORWARDED.fullmatch(value):
+        raise ValueError("is never handed on: it is a credential of the agent, or about its own connection or body")
+    return header_name(value)
+
+
+def named_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of headers; ValueError for the same one twice, in whatever case."""
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError("the same header twice")
+    return value
+
+
+def signing_key(pem: str) -> tuple[Any, str]:
+    """A private key, and the algorithm that it signs by (RFC 7518, section 3.1; RFC 8037).
+
+    Raises:
+        ValueError: it is none that can sign.
+    """
+    names = ("serialization", "asymmetric.rsa", "asymmetric.ec", "asymmetric.ed25519")
+    # They take 50 ms to import, and few configurations have such a key.
+    reading, rsa, ec, ed25519 = [import_module(f"cryptography.hazmat.primitives.{name}") for name in names]
+    try:
+        key = reading.load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError) as wrong:
+        raise ValueError("is not a private key (PEM, unencrypted)") from wrong
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _SHORTEST_RSA:
+        return key, "RS256"
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+        return key, _CURVES[key.curve.name]
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key, "EdDSA"
+    raise ValueError("is not a key that signs: RSA of 2048 bits or more, EC P-256, P-384 or P-521, or Ed25519")
+
+
+def pem_of_a_key(value: str) -> str:
+    """A private key that can sign; ValueError for anything else."""
+    signing_key(value)
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 SecretLine = Annotated[Secret, AfterValidator(header_value)]
 Headers = Annotated[dict[PlainName, Annotated[Text, AfterValidator(header_value)]], AfterValidator(distinct)]
+ForwardedNames = Annotated[Many[Annotated[str, AfterValidator(forwarded_name)]], AfterValidator(named_once)]
 SecretHeaders = Annotated[dict[HeaderName, SecretLine], AfterValidator(distinct)]
 
 
@@ -115,16 +170,29 @@ class Basic(StrictModel):
     password: SecretLine = Field(repr=False)
 
 
-class OAuth(StrictModel):
+class OAuthSettings(StrictModel):
     """How fastgw gets a token for this server."""
 
     grant: Literal["client_credentials", "token_exchange", "id_jag", "authorization_code"] = "client_credentials"
-    token_url: str | None = None
-    client_id: str
+    token_url: HttpUrl | None = None
+    client_id: str = Field(min_length=1)
     client_secret: Secret | None = Field(default=None, repr=False)
+    private_key: Annotated[Secret, AfterValidator(pem_of_a_key)] | None = Field(default=None, repr=False)
+    key_id: str | None = None
+    client_auth: Literal["basic", "post"] = "basic"
+    """How the secret is shown; a private key is always shown by a signed assertion (`private_key_jwt`)."""
+    assertion_audience: str | None = None
     scopes: Many[str] = ()
-    resource: str | None = None
-    audience: str | None = None
+    resource: Many[str] = ()
+    audience: Many[str] = ()
+
+    _needs = needs("needs one of client_secret, private_key", "client_secret", "private_key", most=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OAuthSettings:
+        if self.token_url is None and self.grant != "authorization_code":
+            raise ValueError("needs token_url")
+        return self
 
 
 class CredentialSettings(StrictModel):
@@ -133,7 +201,7 @@ class CredentialSettings(StrictModel):
     bearer: SecretLine | None = Field(default=None, repr=False)
     basic: Basic | None = None
     header: SecretHeaders | None = Field(default=None, repr=False, min_length=1)
-    oauth: OAuth | None = None
+    oauth: OAuthSettings | None = None
     match: MatchSettings | None = None
 
     _needs = needs(
@@ -185,6 +253,8 @@ class ServerSettings(StrictModel):
     alias: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
     tls: ServerTlsSettings | None = None
     headers: Headers = Field(default={}, repr=False)
+    forward_headers: ForwardedNames = ()
+    """Headers of an agent's request that are handed on to the server as they came."""
     backup: Many[str] = ()
     max_in_flight: Count | None = None
     queue: Annotated[int, Field(ge=0)] | None = None

@@ -81,7 +81,7 @@ class Listener:
             await asyncio.sleep(wait or pause(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
 
     async def _legacy(self) -> None:
-        client = self.clients.client(self.instance)
+        client = await self.clients.ready(self.instance)
 
         async def get(session: UpstreamSession) -> HttpAnswer:
             headers = legacy.stream_headers(client.backend.headers, session, None)
@@ -103,7 +103,7 @@ class Listener:
         await self._follow(answer, context)
 
     async def _modern(self, announces: tuple[str, ...]) -> None:
-        client = self.clients.client(self.instance)
+        client = await self.clients.ready(self.instance)
         wanted = {"notifications": emit(dict.fromkeys(announces, b"true"))}
         headers, body = modern.question(names.LISTEN, wanted, new_id(), self.clients.ours)
         await self._follow(await client.transport.request("POST", client.backend.headers + headers, body, STREAM), None)

@@ -91,7 +91,7 @@ class EraProbe:
 
     async def probe(self, status: InstanceStatus) -> None:
         """Find its era out; raises Fault where that cannot be done."""
-        client = self._clients.client(status.key)
+        client = await self._clients.ready(status.key)
         found = await discover(client, self._clients.ours, status.server.watched.era)
         if found.is_modern:
             found = await self._probe_sessions(status, client, found)
@@ -118,9 +118,9 @@ class EraProbe:
         """What a modern server declares may change while it runs. Other answers prove nothing: its lists will tell."""
         if status.probed is None or not status.probed.is_modern:
             return
-        client = self._clients.client(status.key)
         status.asked_at = self._clients.clock()
         with suppress(Fault):
+            client = await self._clients.ready(status.key)
             found = await discover(client, self._clients.ours, status.server.watched.era)
             if not found.is_modern or found.declared.capabilities is None:
                 return
@@ -137,7 +137,7 @@ class EraProbe:
 
     async def page(self, status: InstanceStatus, method: str, cursor: bytes | None) -> bytes | None:
         """One page of one of its lists, as `fetch.Page`; a lost session is opened anew once."""
-        client = self._clients.client(status.key)
+        client = await self._clients.ready(status.key)
         params = {} if cursor is None else {"cursor": cursor}
         if status.probed is not None and status.probed.is_modern:
             return page_of(await client.ask_modern(method, params, self._clients.ours), client.backend)

@@ -9,11 +9,11 @@ from fastgw.protocol.names import Era
 from fastgw.protocol.quick import QuickResult, read_result
 from fastgw.upstream import legacy, modern
 from fastgw.upstream.call_context import Attempt, CallContext, Spawn
-from fastgw.upstream.classify import classify, id_numbers
+from fastgw.upstream.classify import answers, classify, id_numbers
 from fastgw.upstream.reply import UpstreamReply, withdraw
 from fastgw.upstream.transports.http import HttpPool
 
-_OK = 200
+_OK, _UNAUTHORIZED = 200, 401
 _MOMENT = 0.002  # seconds of an attempt that do not count against its deadlines
 
 
@@ -21,9 +21,9 @@ class StreamableHttp:
     """How calls get to one address of a server, and the server's messages back.
 
     It gives the server one attempt and comes back as soon as it answers; what the answer means stands in
-    `UpstreamReply.classified`, and anything but RELAY is for the caller to mend. It never sends anything twice by
-    itself. `ours` is our `clientInfo` as JSON text, for agents that gave none; an event of a stream has `limit` bytes
-    at most.
+    `UpstreamReply.classified`, and anything but RELAY is for the caller to mend. It sends nothing twice by itself but
+    what a 401 has turned away unread: once, with another token. `ours` is our `clientInfo` as JSON text, for agents
+    that gave none; an event of a stream has `limit` bytes at most.
     """
 
     def __init__(self, http: HttpPool, spawn: Spawn, ours: bytes, limit: int) -> None:
@@ -60,6 +60,11 @@ class StreamableHttp:
             quick = read_result(answer.body, upstream_id)
             if quick is not None:
                 return quick
+        if answer.status == _UNAUTHORIZED and attempt.renew is not None:
+            is_answered = answer.body is not None and answers(answer.body, upstream_id)
+            if await attempt.renew(attempt) and not is_answered:
+                answer.close()
+                return await self.send(attempt)
         return UpstreamReply(
             self._context(attempt, upstream_id), answer, classify(answer, era, upstream_id, attempt.call.capabilities)
         )
