@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import islice
@@ -32,6 +32,8 @@ from fastgw.telemetry.refusals import Refusal
 from fastgw.upstream.breaker import BreakerState
 
 MOST_TOOLS, MOST_INSTANCES, MOST_ROWS = 20, 60, 10
+MOST_STRANGERS = 3
+"""Refusals of callers without a valid key that are shown: they knock as often as they like."""
 NEARLY_FULL = 0.5
 """The share of a limit or a quota that is used, from which it is shown."""
 COST_EVERY = 60.0
@@ -148,7 +150,7 @@ class Tiles:
     async def refusals(self) -> Made:
         """The newest refusals."""
         rows: dict[str, Any] = {}
-        for one in islice(self.data.refusals, MOST_ROWS):
+        for one in islice(_few_strangers(self.data.refusals), MOST_ROWS):
             row = msgspec.to_builtins(one)
             rows[row["requestId"]] = {name: row[name] for name in _REFUSAL if row[name] is not None}
         return {"refusals": rows}
@@ -181,6 +183,14 @@ class Tiles:
 def tool_rows(tools: Iterable[tuple[ToolKey, Tally]]) -> list[tuple[str, list[Any]]]:
     """The busiest by `server/tool`, which no two share: names of servers have no slash."""
     return [(f"{server}/{tool}", tally.row) for (tool, server), tally in nlargest(MOST_TOOLS, tools, key=_calls)]
+
+
+def _few_strangers(refusals: Iterable[Refusal]) -> Iterator[Refusal]:
+    strangers = 0
+    for one in refusals:
+        strangers += one.agent is None
+        if one.agent is not None or strangers <= MOST_STRANGERS:
+            yield one
 
 
 def _calls(row: tuple[object, Tally]) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +71,32 @@ def took(told: Counters, series: CallSeries, seconds: float, overhead: float = 0
     times.sent += 1
 
 
+BUSY = [
+    ("search-docs", "knowledge", 412, 0.009), ("query", "data", 280, 0.031), ("generate-code", "openai", 96, 1.4),
+    ("list-deployments", "deployment", 188, 0.014), ("deploy-service", "deployment", 31, 0.42),
+    ("create-ticket", "knowledge", 64, 0.022), ("generate-code", "anthropic", 7, 1.9),
+    ("table-schema", "data", 22, 0.006),
+]  # fmt: skip
+"""The calls of a minute: tool, server, how many, and seconds that a usual one takes."""
+
+
+@cache
+def an_hour() -> list[Counters]:
+    """What a worker would have told of each step of an hour, made once for all worlds."""
+    dice, hour = random.Random(7), []
+    usual, weights = [row[3] for row in BUSY], [row[2] for row in BUSY]
+    for number in range(MOST_POINTS):
+        told, slow = Counters(), 4 if 215 < number < 260 else 1
+        calls = round(187 + 110 * math.sin((number - MOST_POINTS) / 30) + 12 * dice.random())
+        for seconds in dice.choices(usual, weights, k=calls):
+            draw = dice.random()
+            outcome = "unavailable" if draw < 0.009 * slow else "rate_limited" if draw > 0.99 else "ok"
+            told.inc("fastgw_requests_total", "/mcp", "tools/call", outcome)
+            took(told, ("t", "s", outcome), slow * seconds * dice.lognormvariate(0, 0.45))
+        hour.append(told)
+    return hour
+
+
 @dataclass
 class World:
     """What there is to show."""
@@ -106,19 +133,11 @@ class World:
         self.sums.merge(1, told)
 
     def live_through_an_hour(self, now: float) -> None:
-        """An hour in which load rose and fell, with a slow stretch and some errors."""
-        dice, clock = random.Random(7), itertools.count(0.0, STEP)
-        sums = Sums()
+        """An hour in which load rose and fell, with a slow stretch and some errors; its end is as the last minute."""
+        sums, clock = Sums(), itertools.count(0.0, STEP)
         self.history = CallHistory(sums, lambda: next(clock))
-        for number in range(MOST_POINTS):
-            told = Counters()
-            slow = 4 if 215 < number < 260 else 1
-            for _ in range(round(30 + 20 * math.sin(number / 30) + 3 * dice.random())):
-                outcome = "unavailable" if dice.random() < 0.01 * slow else "ok"
-                told.inc("fastgw_requests_total", "/mcp", "tools/call", outcome)
-                took(told, ("t", "s", outcome), slow * dice.lognormvariate(-4.2, 0.8))
-            for _ in range(6):
-                sums.merge(1, told)
+        for number, told in enumerate(an_hour()):
+            sums.merge(1, told)
             self.history.add(now - (MOST_POINTS - number) * STEP)
 
     # -- what operators meet -----------------------------------------------------------------------------------------
@@ -185,6 +204,7 @@ class World:
             "absence": [],
             "rules": [rule],
             "limits": [{"name": "per-agent", "rate": "5/hour"}],
+            "quotas": [{"name": "monthly-spend"}],
         }
 
     def data(self, tasks: BackgroundTasks) -> AdminData:
@@ -243,15 +263,9 @@ def busy_world(folder: Path) -> World:
         "anthropic": ["http://10.0.7.41:9102/mcp"],
     }
     down = instance_key("deployment", "http://10.0.4.12:9001/mcp")
-    world.told[down] = {"health": "unhealthy", "health_error": "cannot connect: connection refused"}
+    world.told[down] = {"health": "unhealthy", "health_error": "cannot connect to 10.0.4.12:9001: connection refused"}
     dice = random.Random(3)
-    rows = [
-        ("search-docs", "knowledge", 412, 0.009), ("query", "data", 280, 0.031), ("generate-code", "openai", 96, 1.4),
-        ("list-deployments", "deployment", 188, 0.014), ("deploy-service", "deployment", 31, 0.42),
-        ("create-ticket", "knowledge", 64, 0.022), ("generate-code", "anthropic", 7, 1.9),
-        ("table-schema", "data", 22, 0.006),
-    ]  # fmt: skip
-    for tool, server, calls, seconds in rows:
+    for tool, server, calls, seconds in BUSY:
         for _ in range(calls):
             world.call(tool, server, seconds * dice.lognormvariate(0, 0.45))
     world.call("generate-code", "openai", 2.5, "unavailable", 7)
@@ -288,7 +302,7 @@ def busy_world(folder: Path) -> World:
         refusal(f"{at}01Z", "reports", "deploy-service", "denied", "policy staff does not allow these arguments"),
         refusal(f"{at}00Z", None, None, "unauthenticated", "A valid credential is needed"),
     ]
-    words = "openai took 1,840 ms at p95 from 09:00 to 10:00; at this hour of earlier weeks it was about 610 ms"
+    words = "server openai: a typical call in this hour took 1,840 ms, usually 610 ms"
     unusual = {"kind": "latency", "subject": {"server": "openai"}, "value": 1840, "usual": 610, "score": 7.2}
     world.anomalies = [{**unusual, "hour": "2026-11-29T09:00:00Z", "says": words}]
     world.access = [

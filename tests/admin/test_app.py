@@ -45,7 +45,20 @@ def ask(path: str, token: str | None = None, **headers: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/livez", "/metrics", "/backends", "/catalogue", "/limits", "/stats", "/config", "/config/diff"]
+    "path",
+    [
+        "/",
+        "/livez",
+        "/metrics",
+        "/backends",
+        "/catalogue",
+        "/limits",
+        "/stats",
+        "/stats/tools",
+        "/agents",
+        "/config",
+        "/config/diff",
+    ],
 )
 def test_paths(path: str) -> None:
     assert ask(path)[0] == 200

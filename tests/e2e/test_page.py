@@ -11,8 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from fastgw.usage.anomalies import Anomaly, Findings, findings_file
 from tests.browser import Browser, needs_chromium, one_browser, seen
 from tests.e2e.gateway import KEY, LOOK_EVERY, running_beside, until
 from tests.e2e.http import exchange, modern
@@ -26,7 +28,7 @@ SEEN_WITHIN = 3.0
 """Seconds in which a server that has gone is shown as down."""
 HEALTH = {"interval": "300ms", "timeout": "300ms", "unhealthy_after": 2, "healthy_after": 1}
 ROWS = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.replaceAll('\\n', ' | ').trim()))"
-
+UNUSUAL = "agent agent-0: 5,210 calls in this hour, usually 310"
 
 Stage = tuple[Callable[[Coroutine[Any, Any, None]], None], Browser]
 
@@ -111,20 +113,33 @@ def test_it_says_what_was_counted_and_its_buttons_work(stage: Stage, tmp_path: P
                 limits=[{"name": "few", "by": ["agent"], "tools": ["fail"], "rate": "4/day", "burst": 4}],
                 quotas=[{"name": "spend", "by": ["agent"], "per": "month", "cost": 10}],
             )
+            was_unusual(operated.folder)
             async with served(operated, text):
                 await until(lambda: operated.lets_in(KEY))
                 await call(operated.url, "echo", 30)
                 await call(operated.url, "fail", 7)
-                await until(lambda: written(operated, 37))
+                await call(operated.url, "no-such-tool", 1)
+                await exchange(operated.url, modern("tools/list", key="fgw_of_a_stranger"))
+                await until(lambda: written(operated, 38))
                 async with browser.page(operated.admin) as page:
                     await page.fill("#token", TOKEN)
                     await page.click("#login button")
                     await agrees(page, operated)
+                    await says_why(page)
                     await dies_and_comes_back(page, pair)
                     await drains(page, pair, operated)
                     await tells_more(page)
 
     run(steps())
+
+
+def was_unusual(folder: Path) -> None:
+    """A finding of an earlier run: to find one takes days."""
+    at, subject = "2026-11-02T03:00:00Z", {"agent": "agent-0"}
+    found = Anomaly("pace", subject, at, 5210.0, 310.0, 87.4, UNUSUAL, time.time())
+    file = findings_file(folder / "data" / "usage")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.encode(Findings([found])))
 
 
 async def written(stage: Operated, calls: int) -> bool:
@@ -136,16 +151,19 @@ async def agrees(page: Any, stage: Operated) -> None:
     """Tiles and tables with the test's own counts, `/stats` and `/limits`."""
     await says(page, "tools", "echo", "30")
     await says(page, "tools", "fail", "4 (57 %)", "3")
-    await seen(page, "document.querySelector('#tiles dd').innerText.startsWith('37')")
-    assert [await tile(page, name) for name in ("Calls", "Errors", "Refused")] == ["37", "4", "3"]
+    await seen(page, "document.querySelector('#tiles dd').innerText.startsWith('38')")
+    assert [await tile(page, name) for name in ("Calls", "Errors", "Refused")] == ["38", "4", "3"]
     rows = (await stage.order("GET", "/stats?window=1m")).json()["windows"]["1m"]
     (echo,) = [row for row in rows if (row["tool"], row["stage"]) == ("echo", "total")]
     shown = await says(page, "tools", "echo")
     assert abs(float(shown[5]) - echo["p50"]) <= 0.05 + echo["p50"] / 100
     await says(page, "full", "limit few", "of agent-0", "0 of 4 calls are left")
+    assert await says(page, "agents", "agent-0") == ["agent-0", "38", "4 (11 %)", "3 (8 %)"]
+    ((agent, *counted),) = [list(one.values()) for one in (await stage.order("GET", "/agents")).json()["windows"]["1m"]]
+    assert (agent, counted) == ("agent-0", [38, 4, 3])
     quota = await says(page, "full", "quota spend", "of agent-0", "75 %")
     assert quota[2].startswith("7.50 of 10.00 of cost used")
-    await says(page, "cost", "no team", "37", "7.50", within=30)
+    await says(page, "cost", "no team", "38", "7.50", within=30)
 
 
 async def dies_and_comes_back(page: Any, pair: Pair) -> None:
@@ -190,6 +208,22 @@ async def tells_more(page: Any) -> None:
     told = await page.evaluate("fetch('explain?agent=agent-0&tool=echo').then(one => one.json())")
     assert told["verdict"] == "sent to pair as echo"
     assert [one["name"] for one in told["limits"]] == []
+
+
+async def says_why(page: Any) -> None:
+    """Refusals with their reasons; of a call that exists, what would become of it now."""
+    await says(page, "refusals", "unknown", "A valid credential is needed")
+    assert (await says(page, "refusals", "tools/call", "Unknown tool"))[1:3] == ["agent-0", "tools/call"]
+    shown = await cells(page, "refusals")
+    limited = [row[1:] for row in shown if row[2] == "fail"]
+    assert limited == [["agent-0", "fail", "limit few is used up", "Explain"]] * 3
+    await page.click("#refusals tr:has-text('limit few') button")
+    await seen(page, "document.getElementById('explain-verdict').innerText.includes('sent to pair as fail')")
+    assert "limit few counts it: 4/day" in await page.inner_text("#explain-lines")
+    wanted = "fastgw explain --agent agent-0 --tool fail --endpoint /mcp"
+    assert await page.inner_text("#explain-command") == wanted
+    await page.keyboard.press("Escape")
+    assert [row[1:] for row in await cells(page, "anomalies")] == [[UNUSUAL]]
 
 
 def test_a_restart_is_said_and_survived(stage: Stage, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -591,7 +592,9 @@ def test_a_refused_connection_is_no_server(loop: str) -> None:
         async with raw_server(silent) as server:
             url = server.url
         async with wire_to(url) as transport:
-            assert told(await fault_of(post(transport))) == DOWN
+            fault = await fault_of(post(transport))
+            assert told(fault) == DOWN
+            assert fault.detail == f"cannot connect to {urlsplit(url).netloc}: connection refused"
             assert slots(transport) == 0
         for bad in ("http://no-such-host.invalid/", "https://127.0.0.1:1/"):
             async with wire_to(bad) as transport:

@@ -183,7 +183,9 @@ function explanation(told) {
     return `policy ${rule.policy} ${words.join(" and ") || "says nothing of it"}${judged}`;
   });
   const limits = told.limits.map((one) => `limit ${one.name} counts it${one.rate ? `: ${one.rate}` : ""}`);
-  return [...told.absence, ...said, ...limits];
+  const quotas = (told.quotas ?? []).map((one) => `quota ${one.name} counts it`);
+  const room = limits.length + quotas.length ? ["whether these have room just now, only a call tells: the fullest stand under Limits and quotas"] : [];
+  return [...told.absence, ...said, ...limits, ...quotas, ...room];
 }
 
 // -- what people do ---------------------------------------------------------------------------------------------------

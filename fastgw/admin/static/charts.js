@@ -6,13 +6,18 @@ const HEIGHT = 190;
 const SHORTEST = 300; // seconds that are shown at least
 const DASHES = [[], [6, 4], [2, 3]];
 
-const hours = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+// Seconds stand there where the steps between two labels are shorter than a minute.
+function hours(seconds, step) {
+  const parts = { hour: "2-digit", minute: "2-digit", hour12: false, ...(step < 60 ? { second: "2-digit" } : {}) };
+  return new Date(seconds * 1000).toLocaleTimeString([], parts);
+}
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 class Chart {
-  constructor(place, labels, isLog) {
+  constructor(place, labels, lines, isLog) {
     this.place = place;
     this.labels = labels;
+    this.lines = lines; // of which of the three colours and dashes each is
     this.isLog = isLog;
     this.data = [[], [], [], []];
     this.made = null;
@@ -39,13 +44,13 @@ class Chart {
     const axis = { stroke: style("--soft"), grid: { stroke: style("--line"), width: 1 }, ticks: { stroke: style("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
     const scale = this.isLog ? { distr: 3, log: 10 } : { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] };
     const series = this.labels.map((label, at) => {
-      const stroke = style(`--line-${at + 1}`);
-      return { label, stroke, width: 1.75, dash: DASHES[at], points: { show: false, size: 4, fill: stroke, filter: alone }, value: (_, value) => (value === null || value === undefined ? "–" : String(value)) };
+      const stroke = style(`--line-${this.lines[at]}`);
+      return { label, stroke, width: 1.75, dash: DASHES[this.lines[at] - 1], points: { show: false, size: 4, fill: stroke, filter: alone }, value: (_, value) => (value === null || value === undefined ? "–" : value.toLocaleString("en")) };
     });
     const options = {
       width, height: HEIGHT,
       scales: { x: { time: true, range: (chart) => span(chart.data[0]) }, y: scale },
-      axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map(hours) }, { ...axis, size: 56, values: (_, ticks) => ticks.map((one) => (one === null ? "" : String(+one.toPrecision(3)))) }],
+      axes: [{ ...axis, size: 28, values: (_, ticks) => ticks.map((one) => hours(one, ticks[1] - ticks[0])), space: 70 }, { ...axis, size: 66, values: (_, ticks) => ticks.map((one) => (one === null ? "" : (+one.toPrecision(3)).toLocaleString("en", { maximumFractionDigits: 3 }))) }],
       series: [{ label: "at", value: (_, at) => (at === null || at === undefined ? "–" : clock(at)) }, ...series],
       cursor: { points: { size: 6 } },
       hooks: { setCursor: [showLast], setData: [showLast] },
@@ -87,8 +92,8 @@ const columns = (points, ...places) => places.map((place) => points.map((point) 
 
 export class Charts {
   constructor() {
-    this.calls = new Chart(byId("calls-chart"), ["calls", "errors", "refused"], false);
-    this.times = new Chart(byId("times-chart"), ["p50", "p95", "p99"], true);
+    this.calls = new Chart(byId("calls-chart"), ["calls", "errors", "refused"], [1, 3, 2], false);
+    this.times = new Chart(byId("times-chart"), ["p50", "p95", "p99"], [1, 2, 3], true);
   }
 
   // points: [Unix seconds, calls, errors, refused, p50, p95, p99]

@@ -12,12 +12,14 @@ const STATES = {
   open: ["bad", "■", "Breaker open"],
   down: ["bad", "■", "Down"],
 };
+const HIGH_RATE = 0.05; // the part of calls that failed from which on it is red, as in `fastgw top`
 const RANK = Object.keys(STATES).reverse();
 
 const numbers = (...values) => values.map((value) => element("td", { class: "n" }, value));
 const roomy = (cell) => (cell.classList.add("roomy"), cell);
 const loaded = (calls) => roomy(numbers(count(calls))[0]);
-const wrong = (value, whole) => element("td", value ? { class: "n bad" } : { class: "n" }, part(value, whole));
+const isHigh = (errors, calls) => errors > HIGH_RATE * calls;
+const wrong = (value, whole) => element("td", { class: isHigh(value, whole) ? "n bad" : "n" }, part(value, whole));
 
 // "server/tool": names of servers have no slash.
 export function split(key) {
@@ -200,7 +202,7 @@ function fullRow(one) {
 
 function fullCells(which, whose, share, words) {
   const used = element("td", { class: share >= 0.9 ? "n bad" : "n" }, `${Math.floor(100 * share)} %`);
-  const head = element("th", { scope: "row" }, plain(which), element("small", {}, `of ${plain(whose) || "everybody"}`));
+  const head = element("th", { scope: "row" }, plain(which), element("small", {}, plain(whose) ? `of ${plain(whose)}` : "of all together"));
   return element("tr", {}, head, used, element("td", {}, plain(words)));
 }
 
@@ -237,8 +239,8 @@ function drawTiles(state) {
   const states = state.states ?? {};
   const servers = Object.values(states).reduce((sum, one) => sum + one, 0);
   const tiles = [
-    ["Calls", count(calls), `${(calls / 60).toFixed(calls < 600 ? 1 : 0)} per second`],
-    ["Errors", count(errors), calls ? part(errors, calls).replace(/^.*\(|\)$/g, "") : "", errors ? "bad" : ""],
+    ["Calls", count(calls), `${calls < 600 ? +(calls / 60).toFixed(1) : count(Math.round(calls / 60))} per second`],
+    ["Errors", count(errors), calls ? part(errors, calls).replace(/^.*\(|\)$/g, "") : "", isHigh(errors, calls) ? "bad" : ""],
     ["Refused", count(refused), calls ? part(refused, calls).replace(/^.*\(|\)$/g, "") : ""],
     ["p50", millis(p50), "ms"], ["p95", millis(p95), "ms"], ["p99", millis(p99), "ms"],
     ["Instances", `${states.up ?? 0} of ${servers}`, "in order", states.down || states.open ? "bad" : ""],

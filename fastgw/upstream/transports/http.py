@@ -8,14 +8,16 @@ sent twice: what happens after the write may have happened to a call that ran. O
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import os
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urljoin
 
-from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import ClientConnectorError, ClientError, ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
@@ -234,13 +236,22 @@ class HttpPool:
                 raise down(f"no free connection within {seconds} s", "busy") from wrong
             raise down(f"no connection within {seconds} s") from wrong
         except (ClientError, OSError, ValueError) as wrong:
-            raise down(f"cannot connect: {wrong}") from wrong
+            raise down(_cannot_connect(wrong)) from wrong
         except asyncio.CancelledError as wrong:
             # Closing the connector cancels who waits for it; our own task was not cancelled then.
             task = asyncio.current_task(self._loop)
             if self._connector.closed and not (task is not None and task.cancelling()):
                 raise down("the gateway closes") from wrong
             raise
+
+
+def _cannot_connect(wrong: Exception) -> str:
+    """Whereto, and what the system says of it; without the client library's words around that."""
+    if isinstance(wrong, ClientConnectorError) and not isinstance(wrong.os_error, ssl.SSLError):
+        number = wrong.os_error.errno or 0
+        if number in errno.errorcode:
+            return f"cannot connect to {wrong.host}:{wrong.port}: {os.strerror(number).lower()}"
+    return f"cannot connect: {wrong}"
 
 
 @lru_cache(maxsize=64)
