@@ -19,7 +19,7 @@ from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
 from fastgw.admin.metrics import OperatorMetrics
 from fastgw.admin.orders import MOST, AuditLog, Handler, answer, ordering
-from fastgw.admin.page import PageData, StatusPage
+from fastgw.admin.page import PageData, StatusPage, protect
 from fastgw.admin.quotas import OperatorQuotas, RaiseOrder
 from fastgw.admin.stats import agents_report, as_hlog, as_json, as_rows, windowed
 from fastgw.admin.tiles import TileData
@@ -122,6 +122,7 @@ async def serve_admin(listener: socket.socket, data: AdminData, token: str | Non
     """Serve on a listening socket until the runner's `cleanup`; without a token to loopback, which may not order."""
     access = AdminAccess(token, listener.getsockname()[1])
     app = web.Application(middlewares=[access.guard], client_max_size=MOST)
+    app.on_response_prepare.append(protect)
     page = StatusPage(data.page) if data.page is not None else None
     routes = _routes(data, token) + (page.routes() if page is not None else [])
     lines = "".join(f"{verb:4} {path:17} {words}\n" for verb, path, _, words in routes)

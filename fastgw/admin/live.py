@@ -7,12 +7,12 @@ is another than before (`change`): sections, each of them keys with their values
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from fastgw.admin.orders import STILL_ALLOWED, answer
@@ -82,8 +82,8 @@ class LiveFeed:
         self._join(viewer)
         try:
             viewer.unsent.put_nowait(b"retry: %d\n" % AGAIN + _event("state", self._sections))
-            while still_allowed():
-                await response.write(await viewer.unsent.get())
+            while (event := await viewer.unsent.get()) and still_allowed():
+                await response.write(event)
         except ConnectionError:
             pass  # it has left
         finally:
@@ -150,7 +150,8 @@ def changes_of(before: Section, now: Section) -> dict[str, Any]:
 
 
 def _event(kind: str, data: Mapping[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(data))
+    # ASCII: a name that is no Unicode, as JSON lets servers and issuers write one, must not cost all others.
+    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode("ascii")
 
 
 def _always() -> bool:

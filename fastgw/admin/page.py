@@ -31,9 +31,12 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-cache",
 }
-"""Of the page and its files. Whatever a server or an agent calls itself, no script of theirs runs here."""
+"""Of every answer. Whatever a server or an agent calls itself, no script of theirs runs here, and no other site's page
+shows what is here, not even where browsers do not say who asks (`Sec-Fetch-Site`: over plain HTTP from elsewhere).
+"""
+CHECKED = {"cache-control": "no-cache"}
+"""Of the page and its files: browsers keep them, and ask whether they are still so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class PageData:
     who_sees: Callable[[str, int], Awaitable[dict[str, Any]]]
     explain: Callable[[TracedCall], Awaitable[dict[str, Any]]]
     spawn: Spawn
+
+
+async def protect(_: web.Request, response: web.StreamResponse) -> None:
+    """Give an answer that is about to leave `HEADERS`, and have nobody keep it if it does not say otherwise."""
+    for name, value in (*HEADERS.items(), ("cache-control", "no-store")):
+        response.headers.setdefault(name, value)
 
 
 class StatusPage:
@@ -76,7 +85,7 @@ class StatusPage:
 
     def index(self) -> web.Response:
         """The page itself."""
-        return web.Response(body=self._files["index.html"], content_type="text/html", charset="utf-8", headers=HEADERS)
+        return web.Response(body=self._files["index.html"], content_type="text/html", charset="utf-8", headers=CHECKED)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """One of its files; 404 for another name."""
@@ -84,12 +93,11 @@ class StatusPage:
         if name not in self._files:
             raise web.HTTPNotFound
         kind = TYPES[Path(name).suffix]
-        return web.Response(body=self._files[name], content_type=kind, charset="utf-8", headers=HEADERS)
+        return web.Response(body=self._files[name], content_type=kind, charset="utf-8", headers=CHECKED)
 
     async def _settings(self, _: web.Request) -> web.StreamResponse:
         text = yaml.safe_dump(self._data.settings(), sort_keys=False, allow_unicode=True)
-        headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return web.Response(text=text, content_type="text/plain", headers=headers)
+        return web.Response(text=text, content_type="text/plain")
 
     async def _access(self, request: web.Request) -> web.StreamResponse:
         return answer(await self._data.who_sees(request.query.get("find", ""), MOST_FOUND))

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,7 +66,8 @@ class Webhook:
             self._counters.inc("fastgw_alerts_total", "failed")
             return
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        body = {"kind": kind, "text": text, "time": now, "gateway": self._gateway, **details}
+        # A name in it must not become a link or a call to a whole channel: chat systems read <...> so.
+        body = {"kind": kind, "text": escape(text, quote=False), "time": now, "gateway": self._gateway, **details}
         self._under_way += 1
         self._spawn(self._deliver(self._url, json.dumps(body).encode()), "sending an alert")
 

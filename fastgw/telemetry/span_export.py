@@ -14,7 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -26,7 +28,7 @@ from opentelemetry.trace.status import Status, StatusCode
 from fastgw import __version__
 from fastgw.config.instance_urls import place
 from fastgw.telemetry.counters import Series
-from fastgw.telemetry.spans import SERVER, SpanRecord, count_in, decode
+from fastgw.telemetry.spans import LARGEST, SERVER, SpanRecord, count_in, decode
 
 log = logging.getLogger("fastgw")
 
@@ -34,8 +36,8 @@ ROOM = 8 * 1024 * 1024
 """Bytes of spans that wait."""
 LOOK_EVERY = 100
 """Milliseconds between two looks whether it is to end."""
-LARGEST = 256 * 1024
-"""Bytes of a datagram; of a larger one the rest is cut off, and what it held is lost."""
+MOST_ANSWER = 64 * 1024
+"""Bytes of the receiver's answer that are read; it says nothing that we need."""
 MOST_TOGETHER = 512
 """Spans of one request, or some more: datagrams are not taken apart."""
 WAIT = 0.5
@@ -73,7 +75,9 @@ class SpanExport:
         self._said = -SAY_EVERY
         self._told_of = 0
         self._reason = LastReason()
-        self._exporter = OTLPSpanExporter(endpoint=self._url, timeout=WITHIN)
+        session = requests.Session()
+        session.hooks["response"].append(_let_go)
+        self._exporter = OTLPSpanExporter(endpoint=self._url, timeout=WITHIN, session=session)
         self._socket = workers
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
@@ -150,7 +154,7 @@ class SpanExport:
             spans = [readable(span, self._resource) for datagram in datagrams for span in decode(datagram)]
             is_taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
         except Exception as wrong:  # noqa: BLE001 - the thread must not end with one bad span
-            self._reason.words, is_taken = repr(wrong), False
+            self._reason.words, is_taken = type(wrong).__name__, False
         if is_taken:
             self.exported += count
         else:
@@ -185,6 +189,13 @@ class LastReason(logging.Handler):
             if isinstance(value, Exception):
                 self.words = type(value).__name__
                 return
+
+
+def _let_go(answer: requests.Response, *_: object, **__: object) -> None:
+    """Read what has come of an answer, and not to its end: it might have none, and fill the memory."""
+    with suppress(Exception):  # whatever it is: the status counts
+        answer.raw.read1(MOST_ANSWER)
+    answer.close()
 
 
 def readable(span: SpanRecord, resource: Resource) -> ReadableSpan:

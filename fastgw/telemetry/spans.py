@@ -21,6 +21,8 @@ MOST_TOGETHER = 64
 """Spans of one datagram: about 30 KB."""
 SEND_ROOM = 1024 * 1024
 """Bytes that may be under way; the kernel allows less where `net.core.wmem_max` says so."""
+LARGEST = 256 * 1024
+"""Bytes of a datagram. Agents and servers choose some of what stands in a span: names, `tracestate`."""
 MOST_WAITING = 2048
 """Spans that wait in a worker."""
 _SHORT_ARRAY: Final = 9
@@ -79,16 +81,39 @@ class SpanSender:
         done = 0
         while part := self._waiting[done : done + MOST_TOGETHER]:
             try:
-                self._socket.sendto(_encode(part), self._path)
+                self._send(part)
             except (BlockingIOError, ConnectionRefusedError, FileNotFoundError):  # it reads too slowly, or not yet
                 break
-            except (OSError, ValueError):  # these never go: they are too large, or hold text that is none
-                self._lost += len(part)
             done += len(part)
         del self._waiting[:done]
         if (excess := len(self._waiting) - MOST_WAITING) > 0:
             del self._waiting[:excess]
             self._lost += excess
+
+    def _send(self, part: list[SpanRecord]) -> None:
+        """Send them together, or one by one where that cannot be: one that never goes must not take others with it.
+
+        Raises:
+            BlockingIOError, ConnectionRefusedError, FileNotFoundError: not now; none of them is sent twice.
+        """
+        try:
+            datagram = _encode(part)
+            if len(datagram) <= LARGEST:
+                self._socket.sendto(datagram, self._path)
+                return
+        except (BlockingIOError, ConnectionRefusedError, FileNotFoundError):
+            raise
+        except (OSError, ValueError):  # too large for the kernel, or with text that is none
+            pass
+        if len(part) == 1:
+            self._lost += 1
+            return
+        for number, one in enumerate(part):
+            try:
+                self._send([one])
+            except (BlockingIOError, ConnectionRefusedError, FileNotFoundError):
+                self._lost += len(part) - number
+                return
 
     def counted(self) -> Iterator[tuple[tuple[str, ...], int]]:
         """Try again with what waits; then what has been lost since the last time: metric with its labels, how many."""

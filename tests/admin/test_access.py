@@ -132,6 +132,23 @@ def test_strangers_learn_nothing(tmp_path: Path, path: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", ["/", "/backends", "/stats", "/stats.hlog", "/livez", "/live", "/session", "/nothing"])
+@pytest.mark.parametrize("token", [TOKEN, None])
+def test_no_page_of_elsewhere_shows_an_answer_and_nobody_keeps_it(tmp_path: Path, path: str, token: str | None) -> None:
+    """Over plain HTTP from another machine browsers send no `Sec-Fetch-Site`."""
+
+    async def main() -> None:
+        async with small_world(tmp_path).served(token) as url, ClientSession() as session:
+            for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+                async with session.get(url + path, headers=headers) as answer:
+                    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+                    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+                    assert answer.headers["Cache-Control"] == "no-store"
+
+    asyncio.run(main())
+
+
 def test_the_page_itself_and_its_files_are_for_everybody(tmp_path: Path) -> None:
     async def main() -> None:
         async with asking(tmp_path) as ask:

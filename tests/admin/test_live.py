@@ -185,6 +185,22 @@ def test_a_part_that_cannot_be_made_takes_no_other_with_it(caplog: pytest.LogCap
     assert [one.message for one in caplog.records] == ["the status page's failing cannot be made"], "once"
 
 
+def test_a_name_that_is_no_unicode_takes_no_other_with_it() -> None:
+    async def main() -> None:
+        names = ["a\ud800"]
+
+        async def make() -> dict[str, Any]:
+            return {"agents": dict.fromkeys(names, 1)}
+
+        async with served(LiveSource("agents", 0.01, make)) as url, watching(url) as stream:
+            assert await heard(stream) == ("state", {})
+            assert await heard(stream) == ("change", {"agents": {"a\ud800": 1}})
+            names.append("honest")
+            assert await heard(stream) == ("change", {"agents": {"honest": 1}})
+
+    hasty(main())
+
+
 def test_too_many_viewers_are_refused() -> None:
     async def main() -> None:
         async with served(Counting(60).source) as url, contextlib.AsyncExitStack() as stack:

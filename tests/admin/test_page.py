@@ -166,7 +166,7 @@ def test_login_and_logout(stage: Stage, tmp_path: Path) -> None:
 def test_names_that_are_scripts_stay_text(stage: Stage, tmp_path: Path) -> None:
     world = World(tmp_path, {"data": ["http://10.0.0.1:9000/mcp"]})
     world.call(HOSTILE, "data", 0.01, times=3)
-    world.agents = [AgentRow(HOSTILE, 3, 0, 0)]
+    world.agents = [AgentRow(HOSTILE, 3, 0, 0), AgentRow("__proto__", 2, 0, 0)]
     world.refusals = [refusal("2026-11-29T10:00:00Z", HOSTILE, HOSTILE, "denied", HOSTILE, by=HOSTILE)]
     world.anomalies = [{"hour": "2026-11-29T09:00:00Z", "says": HOSTILE}]
     world.cost = [{"team": HOSTILE, "currency": "USD", "cost": "1", "calls": 1}]
@@ -179,7 +179,7 @@ def test_names_that_are_scripts_stay_text(stage: Stage, tmp_path: Path) -> None:
         async with stage.opened(world) as page:
             await page.wait_for_selector("#tools tbody tr")
             assert (await rows(page, "tools"))[0][0] == SAFE
-            assert (await rows(page, "agents"))[0][0] == SAFE
+            assert [row[0] for row in await rows(page, "agents")] == [SAFE, "__proto__"]
             assert (await rows(page, "refusals"))[0][1:4] == [SAFE] * 3
             assert (await rows(page, "anomalies"))[0][1] == SAFE
             await page.click("#effective summary")

@@ -76,6 +76,23 @@ def test_it_is_tried_again_until_it_is_taken() -> None:
     asyncio.run(story())
 
 
+def test_a_name_makes_no_link_and_calls_nobody() -> None:
+    """As https://docs.slack.dev/messaging/formatting-message-text has it, "Escaping text"."""
+
+    async def story() -> None:
+        got: list[dict[str, Any]] = []
+        async with receiver(iter((204,)), got) as url:
+            made, counters, tasks = hook(url)
+            name = "<!channel> & <https://evil.example|log in>"
+            made.send("anomaly", f"agent {name}", {"subject": name})
+            await counted(counters, "sent")
+            await tasks.close()
+        assert got[0]["text"] == "agent &lt;!channel&gt; &amp; &lt;https://evil.example|log in&gt;"
+        assert got[0]["subject"] == name, "for programs"
+
+    asyncio.run(story())
+
+
 def test_what_nobody_takes_is_given_up_and_no_log_has_the_address(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         made, counters, tasks = hook(f"http://127.0.0.1:{free_port()}/hook/secret")

@@ -14,7 +14,7 @@ import pytest
 
 from fastgw.telemetry import span_export
 from fastgw.telemetry.span_export import SpanExport, readable
-from fastgw.telemetry.spans import MOST_TOGETHER, MOST_WAITING, SpanRecord, SpanSender, count_in, decode
+from fastgw.telemetry.spans import LARGEST, MOST_TOGETHER, MOST_WAITING, SpanRecord, SpanSender, count_in, decode
 
 LOST = ("fastgw_spans_total", "lost")
 WITHIN = 10.0
@@ -42,7 +42,7 @@ def received(listener: socket.socket) -> list[SpanRecord]:
     listener.setblocking(False)
     while True:
         try:
-            found += decode(listener.recv(1 << 20))
+            found += decode(listener.recv(LARGEST))
         except BlockingIOError:
             return found
 
@@ -73,12 +73,23 @@ def test_what_finds_no_room_waits_and_what_finds_none_there_is_lost(listening: t
     sender.close()
 
 
-def test_what_can_never_go_holds_up_nothing(listening: tuple[str, socket.socket]) -> None:
+@pytest.mark.parametrize("name", ["\ud800", "x" * LARGEST, "x" * 4_000_000])
+def test_what_can_never_go_takes_no_other_with_it(listening: tuple[str, socket.socket], name: str) -> None:
     path, listener = listening
     sender = SpanSender(path)
-    sender.send([span(name="\ud800"), *[span()] * (MOST_TOGETHER - 1), span(2)])
-    assert [one.span_id for one in received(listener)] == [f"{2:016x}"]
-    assert dict(sender.counted()) == {LOST: MOST_TOGETHER}
+    sender.send([span(name=name), *map(span, range(2, 12))])
+    assert [one.span_id for one in received(listener)] == [f"{number:016x}" for number in range(2, 12)]
+    assert dict(sender.counted()) == {LOST: 1}
+    sender.close()
+
+
+def test_long_names_together_go_one_by_one(listening: tuple[str, socket.socket]) -> None:
+    """Each could go; together they are more than the other end reads."""
+    path, listener = listening
+    sender = SpanSender(path)
+    sender.send([span(number, name="x" * 30_000) for number in range(1, 11)])
+    assert [one.span_id for one in received(listener)] == [f"{number:016x}" for number in range(1, 11)]
+    assert dict(sender.counted()) == {LOST: 0}
     sender.close()
 
 
@@ -113,6 +124,41 @@ def test_a_receiver_that_hangs_fills_a_room_that_has_an_end(
         export.join(began + 0.2)
         assert time.monotonic() - began < 1.0, "whoever hangs does not hold up the end"
         sender.close()
+
+
+def test_an_answer_without_an_end_is_not_read(
+    listening: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_export, "WAIT", 0.01)
+    path, listener = listening
+    cut = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+            try:
+                for _ in range(1024):  # a GB would be read otherwise
+                    self.wfile.write(b"x" * (1 << 20))
+            except OSError:
+                cut.set()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing of it is of interest."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        export = SpanExport(f"http://127.0.0.1:{server.server_address[1]}", "gw", listener)
+        export.start()
+        sender = SpanSender(path)
+        sender.send([span()])
+        assert cut.wait(WITHIN), "the answer was read on and on"
+        sender.close()
+        export.finish()
+        export.join(time.monotonic() + WITHIN)
+        assert (export.exported, export.lost) == (1, 0)
+        server.shutdown()
 
 
 def test_at_the_end_what_waits_is_sent(listening: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:

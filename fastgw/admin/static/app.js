@@ -69,7 +69,7 @@ function change(event) {
   heardAt = new Date().toLocaleTimeString([], { hour12: false });
   failed = false;
   for (const [name, fresh] of Object.entries(JSON.parse(event.data))) {
-    const section = (state[name] ??= {});
+    const section = (state[name] ??= Object.create(null)); // an agent may be called __proto__
     for (const [key, value] of Object.entries(fresh)) {
       if (value === null) delete section[key];
       else section[key] = value;
