@@ -54,7 +54,7 @@ def test_a_worker_without_descriptors_says_that_nothing_ran(tmp_path: Path) -> N
                     refused = await exhausted(connection)
                 error = refused.json()["error"]
                 assert (error["code"], error["data"]["mayHaveRun"]) == (-31001, False), error
-                assert gateway.logs("Too many open files")
+                assert gateway.logs("too many open files")
                 await until(lambda: is_well(gateway))
                 assert [gateway.child("worker-1"), gateway.child("worker-2")] == pids, gateway.log()
             assert max(box.executions.runs.values()) == 1
