@@ -94,14 +94,14 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _answered(args: argparse.Namespace, asked: Question, to: Path | None) -> list[Row]:
-    data, aliases = (args.data, {}) if args.data is not None else _configured(args.config)
+    data, aliases = (args.data, {}) if args.data is not None else usage_of(args.config)
     try:
         return answer(data.absolute() / "usage", asked, aliases, to)
     except CannotAnswer as wrong:
         raise CommandFailed(FAILED, str(wrong)) from None
 
 
-class _AnySecret(dict[str, str]):
+class AnySecret(dict[str, str]):
     """The environment, in which nothing is missing: whoever asks need not be trusted with secrets."""
 
     def __contains__(self, name: object) -> bool:
@@ -111,9 +111,9 @@ class _AnySecret(dict[str, str]):
         return NOT_SET
 
 
-def _configured(config: Path) -> tuple[Path, dict[str, str]]:
+def usage_of(config: Path) -> tuple[Path, dict[str, str]]:
     """The folder `data`, and aliases of servers. Raises ConfigError, CommandFailed."""
-    plan = plan_of(read_settings(config, _AnySecret(os.environ)))
+    plan = plan_of(read_settings(config, AnySecret(os.environ)))
     if NOT_SET in str(plan.data):
         raise CommandFailed(USAGE, "`data` takes a variable that is not set: set it, or say --data FOLDER")
     return plan.data, plan.aliases

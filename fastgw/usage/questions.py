@@ -18,6 +18,7 @@ KEYS = {
     "project": "project",
     "billing_account": "billing_account",
     "agent": "agent",
+    "credential": "credential",
     "user": '"user"',
     "tool": "tool",
     "server": "server",
@@ -38,11 +39,26 @@ _PARTS = {
     "tokens_out": "sum(tokens_out)",
     "cost": "sum(cost)",
     "bytes": "sum(bytes_in + bytes_out)",
+    "last_used": "max(timestamp)",
 }
-"""Of one group and, where percentiles are asked for, one bucket of latencies; these are added up."""
+"""Of one group and, where percentiles are asked for, one bucket of latencies; these are added up, times compared."""
 _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
-METRICS = ("calls", "errors", "error_rate", "p50", "p95", "p99", "tokens_in", "tokens_out", "cost", "bytes")
-"""What can be counted: p50 to p99 in milliseconds of the whole call, cost in the currency of the events."""
+METRICS = (
+    "calls",
+    "errors",
+    "error_rate",
+    "p50",
+    "p95",
+    "p99",
+    "tokens_in",
+    "tokens_out",
+    "cost",
+    "bytes",
+    "last_used",
+)
+"""What can be counted: p50 to p99 in milliseconds of the whole call, cost in the currency of the events; `last_used` is
+when the newest call began, as text.
+"""
 STEP = 1.01
 """Width of a bucket of latencies, whose middle stands for all in it: so a percentile is at most 0.5 % off."""
 
@@ -157,6 +173,8 @@ def values(asked: Question, aliases: Mapping[str, str]) -> dict[str, object]:
 def _metric(name: str) -> str:
     if name == "error_rate":
         return "CAST(sum(errors) / nullif(sum(calls), 0) AS DECIMAL(9, 6))"
+    if name == "last_used":
+        return "strftime(max(last_used), '%Y-%m-%dT%H:%M:%SZ')"
     if name in _PERCENTILES:
         # The nearest rank: the first bucket up to which there are so many.
         first = f"min(bucket) FILTER (WHERE upto * 100 >= total * {_PERCENTILES[name]} AND timed > 0)"
