@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -114,21 +114,35 @@ def test_a_revoked_key_stops_at_once_at_every_worker(tmp_path: Path, how: str) -
     asyncio.run(story())
 
 
+async def until_refused(connection: Connection, asked: Asked, ends: float) -> None:
+    """Call all the time: who is answered before `ends` is let in, who asks after it is not."""
+    while True:
+        begun = time.time()
+        status = await says(connection, asked)
+        if begun >= ends:
+            assert status == 401
+            return
+        assert status == 200 or time.time() >= ends
+        await asyncio.sleep(0.02)
+
+
 def test_a_key_stops_when_its_time_is_over(tmp_path: Path) -> None:
-    """By the clock alone: nothing is reloaded."""
+    """By the clock alone, in the middle of calls that it had been remembered for."""
 
     async def story() -> None:
-        ends = int(time.time()) + 8
-        when = datetime.fromtimestamp(ends, UTC).isoformat()
-        key = {"sha256": fingerprint(OLD), "expires": when}
-        async with asyncio.timeout(60), standing(tmp_path, key) as (gateway, _), AsyncExitStack() as stack:
+        only = fingerprint(OLD)
+        async with asyncio.timeout(60), standing(tmp_path, only) as (gateway, servers), AsyncExitStack() as stack:
             connections, own, others = await ways_in(gateway, stack)
-            assert time.time() < ends, "the machine was too slow for this test to say anything"
-            await asyncio.sleep(ends - time.time())
-            while time.time() < ends:
-                await asyncio.sleep(0.01)
+            ends = int(time.time()) + 4
+            key = {"sha256": fingerprint(OLD), "expires": datetime.fromtimestamp(ends, UTC).isoformat()}
+            before = await asyncio.to_thread(gateway.metric, APPLIED)
+            gateway.configure({"servers": servers, "agents": settings(key)})
+            await applied(gateway, before + 1)
+            asking = [until_refused(one, own[at % len(own)], ends) for at, one in enumerate(connections)]
+            await asyncio.gather(*asking)
             await nobody_but_the_other(gateway, connections, own)
             assert {await says(connection, others[0]) for connection in connections} == {200}
+            assert await asyncio.to_thread(gateway.metric, APPLIED) == before + 1
 
     asyncio.run(story())
 
@@ -144,13 +158,13 @@ async def keep_calling(agents: dict[str, Agent], over: asyncio.Event) -> int:
 
 
 def test_keys_rotate_under_load_and_no_call_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The new one is added, agents take it in the middle of their sessions, the old one is revoked; `used` says when."""
+    """The new one is added, agents take it in their sessions, the old one is revoked; `used` says when it can be."""
 
-    def used() -> dict[str, str]:
+    def used() -> dict[str, int]:
         """Calls by key."""
-        assert main(["keys", "used", "--config", str(tmp_path / "fastgw.yaml"), "--agent", "bot"]) == 0
-        rows = [row.split() for row in capsys.readouterr().out.splitlines()[1:]]
-        return {row[1]: row[3] for row in rows}
+        capsys.readouterr()
+        assert main(["keys", "used", "--config", str(tmp_path / "fastgw.yaml"), "--agent", "bot", "--json"]) == 0
+        return {row["key"]: row["calls"] for row in json.loads(capsys.readouterr().out)}
 
     old, new = (f"key:{fingerprint(key).removeprefix('sha256:')[:8]}" for key in (OLD, NEW))
 
@@ -167,7 +181,7 @@ def test_keys_rotate_under_load_and_no_call_fails(tmp_path: Path, capsys: pytest
                 agents["now"] = replace(agents["now"], key=NEW)
 
             async def have_changed() -> bool:
-                return len(set(map(str, await asyncio.to_thread(last_used, gateway, 20)))) == 1
+                return {one["credential"] for one in (await asyncio.to_thread(gateway.events))[-20:]} == {new}
 
             await until(have_changed)
             order = ["keys", "revoke", old, "--write", "--config", str(file)]
@@ -181,18 +195,12 @@ def test_keys_rotate_under_load_and_no_call_fails(tmp_path: Path, capsys: pytest
             await until(go_on)
             over.set()
             assert min(await asyncio.gather(*load)) > 1
-            assert re.search(r"\bexpires\b", file.read_text())
             by_old = sum(event["credential"] == old for event in gateway.events())
 
             async def counted() -> bool:
                 calls = await asyncio.to_thread(used)
-                return calls[old] == str(by_old) and int(calls[new]) > 50
+                return calls[old] == by_old > 0 and calls[new] > 50
 
             await until(counted)
 
     asyncio.run(story())
-
-
-def last_used(gateway: Gateway, number: int) -> list[str]:
-    """The keys of the newest events."""
-    return [event["credential"] for event in gateway.events()[-number:]]
