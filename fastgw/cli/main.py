@@ -21,7 +21,7 @@ COMMANDS = {
     "explain": "say what would become of a call, and why",
     "diff": "say what a reload would change, or what tells two configurations apart",
     "import": "turn an mcpServers file into a configuration",
-    "keys": "make API keys",
+    "keys": "make API keys, list them, see who uses which, have one expire",
     "backends": "see how the instances of servers are; drain one, open or close its breaker",
     "limits": "see who is near a limit; make buckets full",
     "quota": "see how much of a period's budget is used, and until when it lasts; raise an account",
