@@ -170,9 +170,13 @@ def _lines(found: Trace, now: list[str] | None) -> Iterator[str]:
     if found.rules is not None:
         policies = "policies, in order; one deny beats every allow:"
         yield policies if found.rules else "policies: an empty list allows nothing"
+        if found.rules and all(one["shadow"] for one in found.rules):
+            yield "  all are in shadow, so everything is allowed"
     elif found.goals:
         yield "policies: none are written, so everything is allowed"
     yield from (f"  {one['policy']}: {_policy(one)}" for one in found.rules or ())
+    if found.shadow is not None:
+        yield f"in shadow: the policy {found.shadow['policy']} would {found.shadow['would']} it"
     yield from _targets(found)
     if now is not None:
         yield f"now: {', or '.join(now) or 'no instance is in order'}"

@@ -53,7 +53,6 @@ RESTRICTING = (
     ),
 )
 HARMLESS = (
-    InactiveRow("policies.mode", "what it would do is neither counted nor logged", _says("shadow")),
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
     InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),

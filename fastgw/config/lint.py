@@ -29,6 +29,7 @@ def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """All remarks on a configuration, in the order of their places."""
     findings = (
         *_nobody(settings),
+        *_unenforced(settings),
         *_servers(settings),
         *_token_urls(settings),
         *_targets(settings),
@@ -99,6 +100,11 @@ def _unpriced(settings: Settings) -> Iterator[Finding]:
         if not priced:
             place = next(at for at, one in enumerate(settings.quotas) if one.name == name)
             yield ("quotas", place, "cost"), "no tool has a price: every call counts as free", None
+
+
+def _unenforced(settings: Settings) -> Iterator[Finding]:
+    if settings.policies and all(one.mode == "shadow" for one in settings.policies):
+        yield ("policies",), "all are in shadow: who is let in may use everything", None
 
 
 def _traces(settings: Settings) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.quota_gate import QuotaGate
 from fastgw.gateway.refusals import RefusalLog
 from fastgw.gateway.result_cache import ResultCache
+from fastgw.gateway.shadow_policies import ShadowCounts
 from fastgw.gateway.token_agents import TokenAgents
 from fastgw.gateway.tracing import RequestSpans, follow
 from fastgw.limits.quota_accounts import QuotaAccounts
@@ -83,7 +84,7 @@ class Gateway:
         )
         self.quotas.on_warning = partial(controller.alert, "quota_warning")
         self.tasks = tasks
-        self.refusal_log = RefusalLog()
+        self.refusal_log, self.shadow_policies = RefusalLog(), ShadowCounts(counters)
         self.results = ResultCache(counters)
         self.life = life
         self._newest: Snapshot | None = None

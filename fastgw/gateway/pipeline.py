@@ -290,6 +290,8 @@ async def handle_request(
 async def _answer_fault(gateway: Gateway, context: RequestContext, fault: Fault, response: ResponseWriter) -> None:
     if context.attempts:
         gateway.caller.verdicts.blame(context.attempts[-1], fault)
+    if context.view is not None and context.view.shadow is not None:
+        gateway.shadow_policies.note_refused(context, context.view.shadow, fault)
     context.refuse(fault)
     status = context.dialect.status(fault)
     body = context.dialect.refusal(fault, context.reply_to, context.request_id)
@@ -343,10 +345,9 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         arguments = prepare_arguments(arm, arguments)
         if arm.fixed or arm.defaults:
             call.params["arguments"] = arguments
-    if grant.conditions:
-        context.refused_by = policies.refused_by(grant, arguments)
-        if context.refused_by is not None:
-            raise Fault(Kind.ARGUMENTS_DENIED)
+    if grant.conditions and (policy := policies.refused_by(grant, arguments)) is not None:
+        context.refused_by = policy
+        raise Fault(Kind.ARGUMENTS_DENIED)
     if arm is None:
         raise offers.unknown(call.method, call.name or "")
     if arm.scopes and not (context.principal.scopes is None or context.principal.scopes.issuperset(arm.scopes)):
@@ -355,6 +356,8 @@ def authorise(gateway: Gateway, context: RequestContext) -> Arm:
         gateway.resume(context, [target.server for target in arm.targets])
     if context.snapshot.personal:
         call.sent_as = personal.sent_as(context, arm)
+    if context.view is not None and context.view.shadow is not None:
+        gateway.shadow_policies.note_allowed(context, context.view.shadow)
     return arm
 
 

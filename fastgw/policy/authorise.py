@@ -4,12 +4,13 @@ Prompts are judged as tools are, by their own patterns (`prompt:`); what `resour
 
 An allow is tried on the name agents see; with a `/` in the pattern on `server/tool` of *every* target the agent could
 reach, so that allowing one server's tool opens no other. A deny is tried on every name the tool has anywhere, so that
-no rename and no collision opens a door. Without policies everything is allowed, with an empty list nothing.
+no rename and no collision opens a door. Without policies everything is allowed, with an empty list nothing. Policies in
+shadow count as not written; what they would change is judged beside (`policy/shadow.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
@@ -62,6 +63,8 @@ class ApplyingPolicies:
 
     outright: int
     left: tuple[tuple[int, Match], ...] = ()
+    free: bool = False
+    """There are no policies at all: everything is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,11 @@ class Decision:
 
 
 FREE = Decision(True, ())
+ALL_FREE = ApplyingPolicies(0, free=True)
 
 
 class Rules:
-    """The enforced policies, their patterns compiled; tells tools (or prompts) apart by bits.
+    """The policies, their patterns compiled; tells tools (or prompts) apart by bits.
 
     Args:
         policies: in the order of the configuration; None where there is no `policies` key.
@@ -85,13 +89,16 @@ class Rules:
 
     def __init__(self, policies: Sequence[Policy] | None, kind: str = "") -> None:
         self.policies = policies
-        rows = [(1 << at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
+        rows = [(1 << at, policy) for at, policy in enumerate(policies or ())]
         allows = [(text, bit) for bit, policy in rows for text in of_kind(kind, policy.allow)]
         self._names = Masks(row for row in allows if "/" not in row[0])
         self._sources = Masks(row for row in allows if "/" in row[0])
         self._denies = Masks((text, bit) for bit, policy in rows for text in of_kind(kind, policy.deny))
         about = ((bit, of_kind(RESOURCE, policy.allow), of_kind(RESOURCE, policy.deny)) for bit, policy in rows)
         self._about_uris = [(bit, allow, deny) for bit, allow, deny in about if allow or deny]
+        self._enforced = [(at, policy) for at, policy in enumerate(policies or ()) if not policy.shadow]
+        self.shadow = sum([bit for bit, policy in rows if policy.shadow])
+        """A bit for each policy in shadow."""
 
     def about(self, name: str, sources: Sequence[str], known_as: Sequence[str]) -> ToolPolicies:
         """The policies that speak of a tool with these targets (`server/tool`), denies by every name it is known as."""
@@ -101,12 +108,21 @@ class Rules:
         )
 
     def applying(self, principal: Principal, endpoint: str, trace: list[str] | None = None) -> ApplyingPolicies:
-        """The policies that apply to this agent on this endpoint; `trace` takes the conditions that fail."""
+        """Those that are enforced and apply to this agent on this endpoint; `trace` takes the conditions that fail."""
+        if not self._enforced and (self.policies is None or self.policies):
+            return ALL_FREE
+        return self._applying(self._enforced, principal, endpoint, trace)
+
+    def applying_with_shadow(self, principal: Principal, endpoint: str) -> ApplyingPolicies:
+        """The same as if those in shadow were enforced."""
+        return self._applying(enumerate(self.policies or ()), principal, endpoint, None)
+
+    def _applying(
+        self, policies: Iterable[tuple[int, Policy]], principal: Principal, endpoint: str, trace: list[str] | None
+    ) -> ApplyingPolicies:
         outright = 0
         left: list[tuple[int, Match]] = []
-        for at, policy in enumerate(self.policies or ()):
-            if policy.shadow:
-                continue
+        for at, policy in policies:
             match = policy.match.for_class(principal, endpoint, trace) if policy.match else ANY_AGENT
             if match is not None and match.looks_at_arguments:
                 left.append((at, match))
@@ -116,7 +132,7 @@ class Rules:
 
     def judge(self, speaking: ToolPolicies, sources: Sequence[str], applying: ApplyingPolicies) -> Decision | None:
         """What the policies say of a tool; None where it does not exist for this class, which can reach `sources`."""
-        if self.policies is None:
+        if applying.free:
             return FREE
         outright = applying.outright
         if speaking.deny & outright:
@@ -139,17 +155,35 @@ class Rules:
         policies = self.policies or ()
         return [(policies[at].name, match) for at, match in applying.left if bits >> at & 1]
 
+    def speaking_in_shadow(self, bits: int) -> str | None:
+        """The first of the policies with these bits that is in shadow, by name."""
+        bits &= self.shadow
+        return (self.policies or ())[(bits & -bits).bit_length() - 1].name if bits else None
+
     def uri_rules(self, applying: ApplyingPolicies) -> UriRules:
         """What one class may read.
 
         A policy that looks at arguments says nothing of resources: a read has none.
         """
-        if self.policies is None:
+        if applying.free:
             return ANY_URI
         rows = [(allow, deny) for bit, allow, deny in self._about_uris if bit & applying.outright]
         allowed = Patterns(dict.fromkeys(text for allow, _ in rows for text in allow))
         denied = Patterns(dict.fromkeys(text for _, deny in rows for text in deny))
         return UriRules(allowed, denied)
+
+    def uri_rules_beside(
+        self, enforced: ApplyingPolicies, applying: ApplyingPolicies
+    ) -> tuple[tuple[str, UriRules], ...]:
+        """What one class may read by those enforced and one in shadow, for each of these that speaks of URIs."""
+        found = []
+        for bit, _, deny in self._about_uris:
+            if bit & self.shadow & applying.outright:
+                both = self.uri_rules(ApplyingPolicies(enforced.outright | bit))
+                # Where nothing is enforced, a deny takes away from all there is.
+                rules = UriRules(None, Patterns(deny)) if enforced.free else both
+                found.append((self.speaking_in_shadow(bit) or "", rules))
+        return tuple(found)
 
 
 def refused_by(grant: Decision, arguments: bytes) -> str | None:

@@ -21,6 +21,7 @@ from zlib import crc32
 
 from fastgw.catalog.route import Arm, Route, Target
 from fastgw.catalog.uris import Uris
+from fastgw.policy.shadow import ShadowRules
 from fastgw.policy.uris import UriRules
 from fastgw.snapshot.model import Grant, ListEntry, Listing, Page, Snapshot, View
 
@@ -57,6 +58,7 @@ class ViewLayout:
     prompts: tuple[bytes, ...]
     uri_rules: UriRules
     lists: dict[str, tuple[tuple[bytes, ...], int]]
+    shadow: ShadowRules | None
 
 
 class EndpointLayout(NamedTuple):
@@ -148,7 +150,7 @@ class EncodedSnapshot:
             method: (tuple([self._add((page,), self._made_of_page)[0][0] for page in found.pages]), found.fingerprint)
             for method, found in view.lists.items()
         }
-        key, text = _part(ViewLayout(tools, prompts, view.uri_rules, lists))
+        key, text = _part(ViewLayout(tools, prompts, view.uri_rules, lists, view.shadow))
         self.parts[key] = text
         return key
 
@@ -234,7 +236,7 @@ class SnapshotDecoder:
                 method: Listing(tuple([self.parts[page] for page in pages]), fingerprint)
                 for method, (pages, fingerprint) in found.lists.items()
             }
-            found = View(tools, prompts, found.uri_rules, lists)
+            found = View(tools, prompts, found.uri_rules, lists, shadow=found.shadow)
         self.parts[key] = found
         yield
 

@@ -17,6 +17,7 @@ from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import AgentTraits, Match, Principal, Traits
 from fastgw.policy.quotas import Quota
+from fastgw.policy.shadow import ShadowRules
 from fastgw.policy.uris import ANY_URI, UriRules
 from fastgw.snapshot.issuers import Issuer
 
@@ -201,6 +202,7 @@ class View:
         grants: of tools, by exposed name.
         tool_sections, prompt_sections: what `grants` and `prompts` are put together of, in the controller alone, for
             all views of an endpoint in the same order: the codec knows them again after a change.
+        shadow: what policies in shadow would change; None where they would change nothing.
     """
 
     grants: dict[str, Grant] = field(default_factory=dict)
@@ -209,6 +211,7 @@ class View:
     lists: dict[str, Listing] = field(default_factory=dict)
     tool_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
     prompt_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
+    shadow: ShadowRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from fastgw.policy.quotas import CALLS, KINDS, Amounts, Quota, amount_shown
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import DEFAULT_ENDPOINT, Learned, compile_snapshot, endpoints_of
 from fastgw.snapshot.missing import Compiled, leads_by, why_missing, why_uri_missing
-from fastgw.snapshot.model import View
+from fastgw.snapshot.model import Grant, View
 
 FillIn = Callable[[Arm, bytes], bytes]
 """Fills in and checks arguments as the gateway does; raises `Fault` where it would refuse them."""
@@ -78,6 +78,7 @@ class Trace:
     led: str = ""
     route: tuple[Record, ...] = ()
     rules: tuple[Record, ...] | None = None
+    shadow: Record | None = None
     goals: tuple[Record, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     failover: Record = field(default_factory=dict)
@@ -174,7 +175,10 @@ class _Tracer:
                     arguments = fill_in(arm, arguments or b"{}")
                 except Fault as refused:
                     fault = refused
-        found.rules = self._rules(arguments)
+        found.rules, found.shadow = (
+            self._rules(arguments),
+            self._shadow(view, grant, arguments if arm is not None and fault is None else None),
+        )
         if grant is None:
             word = "the policies keep it from this agent" if arms else "no arm of the route is for this agent"
             return f"refused: {word}, for which there is no such {call.kind}"
@@ -206,6 +210,9 @@ class _Tracer:
         self._add_targets(readers[server], (Target(server, own, b"", member="uri"),))
         found.rules = self._rules(b"")
         found.seen = uris.permits(view.uri_rules, uri, owned)
+        if view.shadow is not None and view.shadow.uris is not None:
+            policy = view.shadow.uris.otherwise(lambda rules: uris.permits(rules, uri, owned), allowed=found.seen)
+            found.shadow = _otherwise(policy, allowed=found.seen)
         if not found.seen and view.uri_rules.permit_listed(uri, server, own, self.known_as):
             return "refused: its spelling is not canonical"
         if not found.seen:
@@ -258,6 +265,14 @@ class _Tracer:
             effect = "allows" if self._allows(enforced, self.sources) else "allows in part"
         found: Record = {"policy": policy.name, "applies": applies, "why": tuple(why), "shadow": policy.shadow}
         return {**found, "allows": allows, "denies": denies, "effect": effect}
+
+    def _shadow(self, view: View, grant: Grant | None, arguments: bytes | None) -> Record | None:
+        """What policies in shadow would change of a call with these arguments; None: of one that is refused anyway."""
+        if view.shadow is None or arguments is None:
+            return None
+        kept = view.shadow.prompts if self.call.kind == "prompt" else view.shadow.tools
+        allowed, verdict = grant is not None and refused_by(grant, arguments) is None, kept.get(self.call.name)
+        return None if verdict is None else _otherwise(verdict.otherwise(arguments, allowed=allowed), allowed=allowed)
 
     def _allows(self, policy: Policy, sources: Sequence[str]) -> bool:
         """Whether a policy alone would allow it to whomever it speaks of."""
@@ -354,6 +369,10 @@ class _Tracer:
             "override": None if at is None else at + 1,
             "in_flight": limit.in_flight,
         }
+
+
+def _otherwise(policy: str | None, *, allowed: bool) -> Record | None:
+    return None if policy is None else {"policy": policy, "would": "refuse" if allowed else "allow"}
 
 
 def _speaks(rule: LimitRule, subject: CallSubject) -> bool:

@@ -14,6 +14,7 @@ from fastgw.catalog.route import Arm, Route, arms_for
 from fastgw.catalog.tools import joined_instructions
 from fastgw.policy.authorise import FREE, ApplyingPolicies, Decision, Rules, ToolPolicies
 from fastgw.policy.match import AgentTraits, Principal, Traits
+from fastgw.policy.shadow import ShadowRules, ShadowUris, ShadowVerdict, judge_shadow, shadow_uris
 from fastgw.policy.uris import UriRules
 from fastgw.protocol import names
 from fastgw.snapshot.cache import EndpointBuilder
@@ -66,21 +67,27 @@ class AgentClass:
 
     Args:
         arms: those that they could take, for every route that tells agents apart.
+        shadow: `applying` with the policies in shadow; None where none of these changes it.
     """
 
     applying: ApplyingPolicies
     uri_rules: UriRules
     arms: Mapping[str, tuple[Arm, ...]]
+    shadow: ApplyingPolicies | None = None
+    shadow_uris: ShadowUris | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisibleSection:
-    """What one class of agents has of a section: names or URIs, list items, grants, and whose all that is."""
+    """What one class of agents has of a section: names or URIs, list items, grants, and whose all that is; and what
+    policies in shadow would change.
+    """
 
     names: tuple[str, ...]
     entries: tuple[ListEntry, ...]
     grants: dict[str, Grant]
     servers: frozenset[str]
+    shadow: Mapping[str, ShadowVerdict] = field(default_factory=dict)
 
 
 class Section(ABC):
@@ -101,7 +108,7 @@ class Section(ABC):
         found = self._by_class.get(deciding)
         if found is None:
             made = make(agents)
-            content = made.names, tuple(map(id, made.grants.values()))
+            content = made.names, tuple(map(id, made.grants.values())), tuple(made.shadow.items())
             found = self._by_class[deciding] = self._by_content.setdefault(content, made)
         return found
 
@@ -121,13 +128,26 @@ class ToolSection(Section):
 
     def visible_to(self, agents: AgentClass) -> VisibleSection:
         arms = tuple([agents.arms[route.name] for route in self.telling_apart])
-        return self._once((agents.applying, arms), self._visible_to, agents)
+        return self._once((agents.applying, arms, agents.shadow), self._visible_to, agents)
 
     def _visible_to(self, agents: AgentClass) -> VisibleSection:
         visible = list(self._visible(agents))
         grants = {grant.route.name: grant for grant, _ in visible}
         servers = frozenset([to.server for grant in grants.values() for arm in grant.arms for to in arm.targets])
-        return VisibleSection(tuple(grants), tuple([shown.entry for _, shown in visible]), grants, servers)
+        entries = tuple([shown.entry for _, shown in visible])
+        return VisibleSection(tuple(grants), entries, grants, servers, dict(self._otherwise(agents)))
+
+    def _otherwise(self, agents: AgentClass) -> Iterator[tuple[str, ShadowVerdict]]:
+        """Those that policies in shadow would decide otherwise for these agents."""
+        known: dict[object, ShadowVerdict | None] = {}
+        for name, one in self.exposed.items() if agents.shadow is not None else ():
+            arms = one.route.arms if one.plain_grant is not None else agents.arms[name]
+            key = one.policy_key if one.plain_grant is not None else name
+            if key not in known and agents.shadow is not None and arms:
+                sources = [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
+                known[key] = judge_shadow(self._rules, one.policies, sources, agents.applying, agents.shadow)
+            if (verdict := known.get(key)) is not None:
+                yield name, verdict
 
     def _visible(self, agents: AgentClass) -> Iterator[tuple[Grant, ShownTool]]:
         judge, applying = self._rules.judge, agents.applying
@@ -189,7 +209,7 @@ class UriSection(Section):
 EndpointSections = Mapping[str, Sequence[Section]]
 """All of an endpoint, by list method, in the order of lists. Of the tools, the first section is that of the entries of
 `tools:`, the only one that tells agents apart."""
-ViewKey = tuple[UriRules, tuple[tuple[VisibleSection, ...], ...]]
+ViewKey = tuple[tuple[UriRules, ShadowUris | None], tuple[tuple[VisibleSection, ...], ...]]
 """Whatever makes a view: views with equal ones are one."""
 PageKey = tuple[int, bool, tuple[ListEntry, ...]]
 """Whatever makes a page: number of its first item, whether more follow, its items."""
@@ -216,7 +236,10 @@ def views_of(
     classes = cache.kept(("classes", path), (entries,), lambda: AgentClasses(cache.rules, path, entries))
     class_of = {one.agent: classes.of(one) for one in agents}
     keys: dict[AgentClass, ViewKey] = {
-        one: (one.uri_rules, tuple([tuple([part.visible_to(one) for part in every]) for every in sections.values()]))
+        one: (
+            (one.uri_rules, one.shadow_uris),
+            tuple([tuple([part.visible_to(one) for part in every]) for every in sections.values()]),
+        )
         for one in dict.fromkeys([*class_of.values(), *map(classes.of, strangers)])
     }
     before: Mapping[ViewKey, View] = cache.last(("views", path)) or {}
@@ -236,7 +259,7 @@ def views_of(
 
 
 def _view(key: ViewKey, methods: Sequence[str], pages: dict[PageKey, Page]) -> View:
-    rules, visible = key
+    (rules, uris), visible = key
     shown = dict(zip(methods, visible, strict=True))
     lists = {}
     for method, sections in shown.items():
@@ -246,7 +269,9 @@ def _view(key: ViewKey, methods: Sequence[str], pages: dict[PageKey, Page]) -> V
     tools, prompts = (
         tuple([section.grants for section in shown[method]]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)
     )
-    return View(joined(tools), joined(prompts), rules, lists, tools, prompts)
+    changed = [joined(section.shadow for section in shown[method]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)]
+    shadow = ShadowRules(changed[0], changed[1], uris) if uris is not None or any(changed) else None
+    return View(joined(tools), joined(prompts), rules, lists, tools, prompts, shadow)
 
 
 def _paged(entries: Sequence[ListEntry], pages: dict[PageKey, Page]) -> Iterator[Page]:
@@ -284,7 +309,7 @@ class AgentClasses:
 
     def __init__(self, rules: Rules, path: str, entries: ToolSection) -> None:
         self._rules, self._path, self._routes = rules, path, entries.telling_apart
-        policies = [policy.match for policy in rules.policies or () if policy.match and not policy.shadow]
+        policies = [policy.match for policy in rules.policies or () if policy.match]
         arms = [arm.match for route in self._routes for arm in route.arms if arm.match]
         self.traits = Traits([*policies, *arms])
         self.by_traits: dict[AgentTraits, AgentClass] = {}
@@ -297,9 +322,17 @@ class AgentClasses:
             return known[1]
         own = self.traits.of(principal)
         if own not in self.by_traits:
-            applying = self._rules.applying(principal, self._path)
             arms = {route.name: arms_for(route.arms, principal, self._path) for route in self._routes}
-            self.by_traits[own] = AgentClass(applying, self._rules.uri_rules(applying), arms)
+            self.by_traits[own] = self._class(principal, arms)
         found = self.by_traits[own]
         self._known[id(principal)] = principal, found
         return found
+
+    def _class(self, principal: Principal, arms: Mapping[str, tuple[Arm, ...]]) -> AgentClass:
+        rules, path = self._rules, self._path
+        applying = rules.applying(principal, path)
+        found = AgentClass(applying, rules.uri_rules(applying), arms)
+        shadow = rules.applying_with_shadow(principal, path) if rules.shadow else applying
+        if shadow == applying:
+            return found
+        return replace(found, shadow=shadow, shadow_uris=shadow_uris(rules, applying, shadow))

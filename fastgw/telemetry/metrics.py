@@ -56,6 +56,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_cache_bytes": Family("gauge", "Bytes of results that workers keep."),
     "fastgw_limit_decisions_total": Family("counter", "Calls that limits decided.", ("how", "outcome")),
     "fastgw_limit_refusals_total": Family("counter", "Refusals by a limit, shadow ones too.", ("limit", "mode")),
+    "fastgw_policy_shadow_calls_total": Family(
+        "counter", "Calls that policies in shadow would decide otherwise.", ("policy", "would")
+    ),
     "fastgw_limit_fail_open_total": Family("counter", "Calls let through unchecked, the store away.", ("limit",)),
     "fastgw_limit_held": Family("gauge", "Tokens that workers hold in advance.", ("limit",)),
     "fastgw_quota_refusals_total": Family("counter", "Refusals by a quota, shadow ones too.", ("quota", "mode")),

@@ -84,6 +84,8 @@ def adds_up(found: Trace) -> bool:
     if found.rules is None:
         return True
     enforced = [rule for rule in found.rules if not rule["shadow"]]
+    if found.rules and not enforced:
+        return True
     if any(rule["effect"] == "denies" for rule in enforced):
         return False
     return any(rule["effect"] == "allows" for rule in enforced)
@@ -137,6 +139,9 @@ def test_the_verdict_is_the_gateways_and_the_reasons_add_up_to_it() -> None:
             found = asked(settings, known, name, agent=agent, claims=claims, arguments=arguments)
             assert found.sent == is_sent(endpoint, agent, name, arguments), (found, policies)
             assert found.seen == (name in grants(endpoint, agent))
+            enforced = settings_of(bring, tools=tools, policies=[{**one, "mode": "enforce"} for one in policies])
+            would = asked(enforced, known, name, agent=agent, claims=claims, arguments=arguments).sent
+            assert (found.shadow is not None) == (would != found.sent), (found, policies)
             parts = any(rule["effect"] == "allows in part" for rule in found.rules or ())
             assert parts or found.sent == adds_up(found), (found, policies)
             verdicts[found.sent] += 1

@@ -48,7 +48,7 @@ def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str
         "tools:\n  a: {scopes: [x]}\n",
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
         "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",
-        "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: enforce}]\n",
+        "tools:\n  a: {hidden: true, timeout: 1s}\npolicies: [{name: a, allow: [x], mode: shadow}]\n",
         "endpoints:\n  /mcp: {origins: [https://o]}\n",
         f"servers:\n  a: {{{URL}, {OAUTH}, grant: client_credentials}}}}}}\n",
         f"servers:\n  a: {{{URL}, {OAUTH}, grant: token_exchange}}}}}}\n",
@@ -63,11 +63,6 @@ def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str
 )
 def test_nothing_to_tell(tmp_path: Path, text: str) -> None:
     assert notices(tmp_path, text) == []
-
-
-def test_a_policy_in_shadow_is_told(tmp_path: Path) -> None:
-    text = "policies:\n  - {name: a, deny: [x], mode: shadow}\n"
-    assert notices(tmp_path, text) == [(2, 32, "policies.mode", False)]
 
 
 def test_every_row_names_a_key_that_exists() -> None:

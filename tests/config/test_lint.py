@@ -137,6 +137,14 @@ def test_policies_that_name_nobody(tmp_path: Path, match: str, remarks: list[str
     assert told(tmp_path, f"{AGENTS}policies: [{{name: p, match: {match}, allow: '*'}}]\n") == remarks
 
 
+def test_policies_that_are_all_in_shadow(tmp_path: Path) -> None:
+    shadow, enforced = "{name: p, mode: shadow, allow: '*'}", "{name: q, deny: x}"
+    assert told(tmp_path, f"{AGENTS}policies: [{shadow}]\n") == [
+        "4:1: all are in shadow: who is let in may use everything"
+    ]
+    assert told(tmp_path, f"{AGENTS}policies: [{shadow}, {enforced}]\n") == []
+
+
 def test_routes_and_limits_that_name_nobody(tmp_path: Path) -> None:
     text = server() + (
         "tools:\n  x: {route: [{match: {agent: a}, to: data/x}]}\n"

@@ -58,7 +58,13 @@ def test_a_deny_is_tried_on_every_name_and_beats_every_allow() -> None:
 def test_a_shadow_policy_is_not_enforced() -> None:
     shadow = Policy("soon", None, (), ("*",), shadow=True)
     assert verdict([allow("*"), shadow]) is FREE
-    assert verdict([Policy("soon", None, ("*",), (), shadow=True)]) is None
+    assert verdict([Policy("soon", None, ("*",), (), shadow=True), allow("other")]) is None
+
+
+def test_where_all_policies_are_in_shadow_everything_is_allowed() -> None:
+    rules = Rules([Policy("soon", None, ("other", "resource:x:*"), ("deploy",), shadow=True)])
+    assert verdict(list(rules.policies or ())) is FREE
+    assert rules.uri_rules(rules.applying(ANN, "/mcp")) is ANY_URI
 
 
 def granted(found: Decision | None) -> Decision:

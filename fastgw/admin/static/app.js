@@ -180,8 +180,9 @@ function explanation(told) {
     if (rule.applies === false) return `policy ${rule.policy} does not apply: ${rule.why.join("; ")}`;
     const words = [...(rule.denies.length ? [`denies by ${rule.denies.join(", ")}`] : []), ...(rule.allows.length ? [`allows by ${rule.allows.join(", ")}`] : [])];
     const judged = rule.applies === null ? ` (${rule.why.join("; ")})` : "";
-    return `policy ${rule.policy} ${words.join(" and ") || "says nothing of it"}${judged}`;
+    return `policy ${rule.policy} ${words.join(" and ") || "says nothing of it"}${judged}${rule.shadow ? " (in shadow: not enforced)" : ""}`;
   });
+  if (told.shadow) said.push(`in shadow: the policy ${told.shadow.policy} would ${told.shadow.would} it`);
   const limits = told.limits.map((one) => `limit ${one.name} counts it${one.rate ? `: ${one.rate}` : ""}`);
   const quotas = (told.quotas ?? []).map((one) => `quota ${one.name} counts it`);
   const room = limits.length + quotas.length ? ["whether these have room just now, only a call tells: the fullest stand under Limits and quotas"] : [];
