@@ -115,10 +115,10 @@ def run(args: argparse.Namespace) -> int:
         if NOT_SET in url and args.client is not None:
             raise CommandFailed(USAGE, "`public_url` takes a variable that is not set: set it, or say --url")
         if args.agent in settings.agents:
-            others = [_entry(f"sha256:{one.sha256}", _shown(one)) for one in settings.agents[args.agent].key]
+            others = [_entry(one.sha256, _shown(one)) for one in settings.agents[args.agent].key]
             place = locate(root, ("agents", args.agent, "key"))
     key = PREFIX + secrets.token_urlsafe(BYTES)
-    entry = _entry(f"sha256:{digest(key)}", args.expires)
+    entry = _entry(digest(key), args.expires)
     agents = {"agents": {args.agent: {"key": [*others, entry] if others else entry}}}
     print(f"# the key, shown this once:\n# {key}")
     if place is not None:
@@ -129,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(hashed: str, expires: str | None) -> Any:
-    return hashed if expires is None else {"sha256": hashed, "expires": expires}
+def _entry(digits: str, expires: str | None) -> Any:
+    return f"sha256:{digits}" if expires is None else {"sha256": digits, "expires": expires}
 
 
 # -- those that are there ------------------------------------------------------------------------------------------
