@@ -479,6 +479,7 @@ agents:
   bot: {key: "HASH", claims: {team: qa}}
 policies:
   - {name: qa, match: {claims: {team: qa}}, allow: ["*", "prompt:*"]}
+  - {name: soon, deny: [go, "prompt:*"], mode: shadow}
 servers:
   a:
     url: [https://h.example/s/SEKRET/mcp, http://h2.example:99/mcp]
@@ -517,6 +518,8 @@ def test_it_is_printed_for_people(file: Path, capsys: Said) -> None:
         "verdict: sent to a as x",
         "  arm 1 to a/x: taken",
         "  qa: allows by *",
+        "  soon: denies by go (shadow: not enforced)",
+        "in shadow: the policy soon would refuse it",
         "target 1: a, tool x",
         "  instances: h.example:443, h2.example:99; credential: header",
         "  arguments renamed: q to query",

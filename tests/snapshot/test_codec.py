@@ -24,6 +24,7 @@ TWO_CLASSES: dict[str, Any] = {
     "policies": [
         {"name": "all", "match": {"agent": "bot"}, "allow": ["*"]},
         {"name": "few", "match": {"agent": "other"}, "allow": ["t1*"]},
+        {"name": "soon", "match": {"agent": "other"}, "allow": ["t2"], "deny": ["t1"], "mode": "shadow"},
     ],
 }
 

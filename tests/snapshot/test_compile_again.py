@@ -37,6 +37,7 @@ KEYS: dict[str, Any] = {
         {"name": "red", "match": {"claims": {"team": "red"}}, "deny": ["c/*", "prompt:p1", "resource:*2"]},
         {"name": "late", "match": {"arguments": {"x": "1"}}, "deny": ["t2", "prompt:p2"]},
         {"name": "blue", "match": {"claims": {"team": "blue"}}, "allow": ["resource:*", "*+*"]},
+        {"name": "soon", "mode": "shadow", "match": {"claims": {"team": "red"}}, "deny": ["a/*", "prompt:*"]},
     ],
     "endpoints": {
         "/mcp": {},

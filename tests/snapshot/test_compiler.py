@@ -452,3 +452,18 @@ def test_a_route_cannot_be_walked_round(naming: str) -> None:
         own = {f"{server}/{tool}" for server, brought in bring.items() for tool in brought}
         if naming != "none":
             assert reachable == own - {f"{server}/{tool}" for server, tool in guarded}
+
+
+def test_a_policy_in_shadow_tells_agents_apart_and_takes_nothing_from_them() -> None:
+    agents = {name: {"key": HASH.replace("ab", key)} for name, key in (("bot", "01"), ("other", "02"))}
+    stop = {"name": "stop", "mode": "shadow", "match": {"agent": "bot"}, "deny": ["x", "prompt:*"]}
+    brings = {"a": {"tools": ["x", "y"], "prompts": ["p"]}}
+    rules = [{"name": "all", "allow": ["*", "prompt:*"]}, stop]
+    snapshot = pickle.loads(pickle.dumps(compiled(brings, agents=agents, policies=rules)))
+    bot, other = view(snapshot, "bot"), view(snapshot, "other")
+    assert set(bot.grants) == set(other.grants) == {"x", "y"}
+    assert other.shadow is None
+    assert bot.shadow is not None
+    assert (set(bot.shadow.tools), set(bot.shadow.prompts), bot.shadow.uris) == ({"x"}, {"p"}, None)
+    never = compiled(brings, agents=agents, policies=[rules[0], {**stop, "deny": "z"}]).endpoints["/mcp"]
+    assert [one.shadow for one in never.views] == [None], "who has the same by all policies is one class"
