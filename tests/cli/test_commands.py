@@ -32,10 +32,10 @@ def with_environment(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]
 
 def test_check_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("policies: [{name: p, allow: x, mode: shadow}]\n", encoding="utf-8")
+    file.write_text("endpoints: {/mcp: {refusals: result}}\n", encoding="utf-8")
     assert main(["check", "--config", str(file)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{file}: ok\nnote: {file}:1:38: policies.mode is not active")
+    assert said.startswith(f"{file}: ok\nnote: {file}:1:30: endpoints./mcp.refusals is not active")
 
 
 def test_check_says_what_traces_need(

@@ -21,7 +21,7 @@ from tests.e2e.ports import free_port
 from tests.processes.gateway_process import until
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITED = "workers: 1\nservers:\n  few: {command: [x]}\npolicies:\n- {name: p, allow: x, mode: shadow}\n"
+LIMITED = "workers: 1\nservers:\n  few: {command: [x]}\nendpoints:\n  /mcp: {refusals: result}\n"
 AGENT = {"a": {"key": f"sha256:{'0' * 64}"}}
 WITHIN = 20
 ADDRESSES = re.compile(r"agents: (\S+)  operators: (\S+)")
@@ -40,7 +40,7 @@ def test_a_setting_that_would_not_hold_stops_it(tmp_path: Path, capsys: pytest.C
     assert said.out == ""
     lines = said.err.splitlines()
     assert [line for line in lines if line.startswith(f"{file}:3:9: servers.few.command is not active")]
-    assert [line for line in lines if line.startswith(f"note: {file}:5:29: policies.mode is not active")]
+    assert [line for line in lines if line.startswith(f"note: {file}:5:20: endpoints./mcp.refusals is not active")]
     assert lines[-1] == f"{file}: not safe to run as it is; --allow-inactive runs it without these settings"
     assert not (tmp_path / "data").exists(), "nothing was begun"
 
