@@ -57,10 +57,12 @@ class Orders:
 
     def __init__(self, control: socket.socket) -> None:
         self._control, self._rest = control, b""
+        self._poll = select.poll()  # select(2) takes no descriptor beyond 1,023
+        self._poll.register(control, select.POLLIN)
 
     def end(self) -> bool:
         """Whether the supervisor says stop within `TELL_EVERY` seconds, or is gone."""
-        if not select.select([self._control], [], [], TELL_EVERY)[0]:
+        if not self._poll.poll(TELL_EVERY * 1000):
             return False
         heard = self._control.recv(4096)
         *lines, self._rest = (self._rest + heard).split(b"\n")

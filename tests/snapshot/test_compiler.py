@@ -345,7 +345,7 @@ def test_backends_and_what_was_learned() -> None:
         instance_key("b", "http://h:3"): ("legacy", "2025-06-18"),
     }
     known = {"a": catalogue("a", fresh_until=9.0), "b": catalogue("b", fresh_until=7.0)}
-    learned = Learned(known, eras, {"a": b"Authorization: Bearer s\r\n"}, (b"k",))
+    learned = Learned(known, eras, {"a": b"Authorization: Bearer s\r\n"}, seal_keys=(b"k",))
     snapshot, _ = compile_snapshot(Settings.model_validate({"servers": servers}), learned, 7)
     a, b = snapshot.backends["a"], snapshot.backends["b"]
     assert a.headers == b"X-A: 1\r\nAuthorization: Bearer s\r\n"
