@@ -66,8 +66,10 @@ def _chunks(lines: Sequence[bytes]) -> Iterator[bytes]:
 def _write_some(fd: int, rest: memoryview) -> int:
     """Bytes written. A pipe is asked first: our stdout blocks, for others share it."""
     until = time.monotonic() + PATIENCE
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
     while True:
-        if not select.select([], [fd], [], max(0.0, until - time.monotonic()))[1]:
+        if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
             raise SinkDown(f"its reader has taken nothing for {PATIENCE:g} s")
         try:
             return os.write(fd, rest)
