@@ -7,8 +7,9 @@ Money is whole numbers: prices have at most 9 decimals, so the price of one toke
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,7 +52,8 @@ def price_of(per_call: Decimal, per_million_in: Decimal, per_million_out: Decima
     return Price(int(per_call * 10**15), int(per_million_in * 10**9), int(per_million_out * 10**9))
 
 
-class Meter(NamedTuple):
+@dataclass(frozen=True)
+class Meter:
     """How one server's answers to calls of a tool are measured.
 
     Args:
@@ -68,9 +70,12 @@ class Meter(NamedTuple):
     largest: int = 2**20
     price: Price | None = None
 
-    def tokens(self, member: Member) -> tuple[int | None, int | None]:
-        """How many in and out; None for what the result does not say, or says so that it can not be."""
-        return _reader(self.tokens_in, self.tokens_out, self.largest)(member)
+    @cached_property
+    def tokens(self) -> Callable[[Member], tuple[int | None, int | None]]:
+        """How many in and out; None for what the result does not say, or says so that it can not be. Found where it is
+        first asked for, in a worker: it cannot be pickled.
+        """
+        return _reader(self.tokens_in, self.tokens_out, self.largest)
 
 
 @lru_cache(maxsize=512)

@@ -95,10 +95,12 @@ def event(context: RequestContext, access: Access) -> str:
         # Whole calls like this one that are left in the tightest rate that counted it; null where none did.
         left = f"{verdict.left // (verdict.tightest.cost or 1)}"
     fields = call_fields(
-        (context.method, context.tool, server, url),
-        (context.outcome, context.status, context.error_code, context.refused_by),
-        (context.sent, is_failover, context.cached),
-    )
+        (
+            context.method, context.tool, server, url,
+            context.outcome, context.status, context.error_code, context.refused_by,
+            context.sent, is_failover, context.cached,
+        )
+    )  # fmt: skip
     seconds = int(context.timestamp)
     millis = THOUSANDTHS[int((context.timestamp - seconds) * 1000)]
     took, over = context.latency_us, context.overhead_us

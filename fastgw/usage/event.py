@@ -20,12 +20,12 @@ encode = msgspec.json.Encoder().encode
 THOUSANDTHS = [f".{part:03d}" for part in range(1000)]
 """As decimals: looked up they cost half of what a format does."""
 
-Asked = tuple[str, str | None, str | None, str | None]
-"""Method, tool, and the server that was asked last, with its URL."""
-Ended = tuple[str, int, int | None, str | None]
-"""Outcome, status, error code, and what refused it."""
-Tried = tuple[int, bool, bool]
-"""How many attempts were sent, whether another than the first server was asked, whether it has another's result."""
+CallKind = tuple[
+    str, str | None, str | None, str | None, str, int, int | None, str | None, int, bool, bool
+]  # fmt: skip
+"""Method, tool, the server that was asked last and its URL; outcome, status, error code and what refused it; how many
+attempts were sent, whether another than the first server was asked, whether it has another call's result.
+"""
 
 
 def agent_fields(
@@ -54,11 +54,9 @@ def agent_fields(
 
 
 @lru_cache(maxsize=8192)
-def call_fields(asked: Asked, ended: Ended, tried: Tried) -> str:
+def call_fields(kind: CallKind) -> str:
     """The fields that say what was asked for and of whom, and how that ended, as JSON members: few that come often."""
-    method, tool, server, url = asked
-    outcome, status, error_code, refused_by = ended
-    attempts, failover, cached = tried
+    method, tool, server, url, outcome, status, error_code, refused_by, attempts, failover, cached = kind
     return _members(
         {
             "method": method,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_one_broken_place_does_not_cost_the_other() -> None:
 def test_what_is_large_is_opened_only_where_that_is_asked_for() -> None:
     result = json.dumps({"_meta": {"usage": {"in": 1, "out": 2}, "more": "x" * 2**20}}).encode()
     assert tokens(result) == (None, None)
-    assert tokens(result, METER._replace(largest=2**21)) == (1, 2)
+    assert tokens(result, replace(METER, largest=2**21)) == (1, 2)
 
 
 def test_deep_nesting_is_no_way_to_the_stack() -> None:

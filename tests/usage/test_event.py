@@ -62,7 +62,7 @@ def test_a_claim_that_is_a_list_counts_as_its_values() -> None:
 
 def test_names_are_escaped() -> None:
     found = json.loads(
-        "{" + call_fields(("tools/call", 'a"\n', None, None), ("ok", 200, None, 'x"'), (1, False, True)) + "}"
+        "{" + call_fields(("tools/call", 'a"\n', None, None, "ok", 200, None, 'x"', 1, False, True)) + "}"
     )
     assert found["tool"] == 'a"\n' and found["refusedBy"] == 'x"' and found["mcpServer"] is found["instance"] is None
 
