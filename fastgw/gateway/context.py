@@ -186,16 +186,18 @@ class RequestContext(msgspec.Struct, eq=False):
 
     def charge(self) -> None:
         """It is over: what it cost, by the price of the server that answered, or was tried last."""
-        arm, last = self.arm, self.attempts[-1] if self.attempts else None
-        if arm is None or not arm.targets:
-            return
-        meter = self.meter
-        if meter is None:
-            target = arm.targets[0] if last is None else last.target
-            meter = arm.meter(target.server if last is None else last.address.server, target.tool)
+        meter = self.meter or self._meter_of_last()
         if meter is not None and meter.price is not None:
             is_free = self.cached or not self.sent
             self.cost = 0 if is_free else meter.price.cost(self.tokens_in or 0, self.tokens_out or 0)
+
+    def _meter_of_last(self) -> Meter | None:
+        if self.arm is None or not self.arm.targets:
+            return None
+        if not self.attempts:
+            return self.arm.meter(self.arm.target.server, self.arm.target.tool)
+        last = self.attempts[-1]
+        return self.arm.meter(last.address.server, last.target.tool)
 
     def end(self, now: float) -> None:
         """It is answered, or will not be, at `now` (CLOCK_MONOTONIC seconds): what observers want to know."""

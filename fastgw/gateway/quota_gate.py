@@ -169,7 +169,7 @@ class QuotaGate(AdmissionGate):
             self.accounts.settle(taken, None)
             return
         tokens_in, tokens_out, cost = context.tokens_in or 0, context.tokens_out or 0, context.cost or 0
-        if context.outcome in UNKNOWN or context.error_code == _LOST:
+        if context.outcome != "ok" and (context.outcome in UNKNOWN or context.error_code == _LOST):
             for one in taken:
                 account, (a, b, c, d, e), _ = one
                 money = max(cost, e * account.quota.unit)

@@ -148,6 +148,9 @@ class QuotaAccounts:
     def take(self, charges: Charges) -> Sequence[Reservation] | None:
         """What the call has taken where the pools suffice, which is usual; else None, and nothing was taken."""
         now, taken = monotonic(), []
+        if len(charges) == 1:
+            account, amounts = charges[0]
+            return (account.take(amounts, now),) if account.suffices(amounts, now) else None
         for account, amounts in charges:
             if not account.suffices(amounts, now):
                 return None
