@@ -72,6 +72,7 @@ class Stage:
         self._client = Redis(unix_socket_path=str(socket), protocol=2)
         connection, keys = RedisConnection(StorePlace("embedded"), str(socket)), StoreKeys("bench")
         batcher = Batcher(connection, keys, os.urandom(8).hex(), self._registry.spawn)
+        self._batcher = batcher
         self._shared = SharedBuckets(keys, batcher, lambda *_: None, 1)
         self._connection = connection
         self._prepared = [_prepared(keys, charges) for charges in calls]
@@ -112,7 +113,7 @@ class Stage:
             if not others:
                 return cost
             for _ in range(round(START / PAUSE)):
-                if self._shared.up:
+                if not self._batcher.away:
                     break
                 await asyncio.sleep(PAUSE)
         raise NotAsked(f"decided otherwise: {others}, of {times}")

@@ -58,7 +58,8 @@ def test_a_disk_that_is_full_or_does_not_answer_holds_neither_calls_nor_the_end_
         begun = time.monotonic()
         assert await asyncio.to_thread(gateway.stop) == 0
         assert time.monotonic() - begun < 3 * NOT_LATE, "what the disk holds is not waited for"
-        assert gateway.logs(r"[0-9]+ usage events are lost")
+        # A worker says what it loses, unless it could not end in time and was killed.
+        assert gateway.logs(r"[0-9]+ usage events are lost|it was killed")
 
     with small_disk(tmp_path / "disk") as disk, running(on(disk.folder / "data"), tmp_path) as gateway:
         asyncio.run(story())
