@@ -188,7 +188,7 @@ class QuotaGate(AdmissionGate):
         access, call, arm = context.access, context.call, context.arm
         assert access is not None and call is not None and arm is not None
         if not (speaking := self._speaking(context)):
-            return QuotaCharges(arm, self._generation, _NOTHING, (0, 0, 0), (), ())
+            return QuotaCharges(arm, self._generation, _NOTHING, _NOTHING.largest, (), ())
         subject = call_subject(context, [quota.tools for quota, _ in speaking])
         estimate = self._estimate(arm)
         amounts, charges, matches = arm.reservation(estimate.largest), [], []
