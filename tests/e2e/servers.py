@@ -187,6 +187,10 @@ class Toolbox:
     def forget(self) -> None:
         self.sessions.clear()
 
+    def last_call(self) -> Got:
+        """The last call of a tool: a health check may have come since."""
+        return next(got for got in reversed(self.got) if got.verb == "POST" and got.json()["method"] == "tools/call")
+
     async def handle(self, got: Got, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
         self.got.append(got)

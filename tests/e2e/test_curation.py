@@ -115,7 +115,7 @@ async def _shown(it: Agent) -> None:
 async def _sent(it: Agent, box: Toolbox) -> None:
     for arguments, limit in (({"words": "x"}, "10"), ({"words": "x", "limit": 3}, "3")):
         assert (await it.call("find", arguments)).json()["result"]["structuredContent"] == {"n": 1}
-        got = box.got[-1]
+        got = box.last_call()
         sent = json.loads(got.body, parse_int=str)["params"]["arguments"]
         assert sent == {"text": "x", "limit": limit, "region": "eu", "id": BIG}
         if box.era == "modern":
@@ -227,8 +227,8 @@ class Scene:
     loop: Aside
 
     def got(self, era: str) -> Got:
-        """The last request that the server got."""
-        return self.boxes[era].got[-1]
+        """The last call that the server got."""
+        return self.boxes[era].last_call()
 
     def reached(self) -> int:
         return sum(len(box.ledger) for box in self.boxes.values())

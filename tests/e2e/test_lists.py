@@ -427,12 +427,12 @@ def test_mirrored_arguments_are_checked_and_written_anew(tmp_path: Path) -> None
             old = await agent("legacy", gateway.url)
             for arguments, headers, arrived in right:
                 assert (await asked(arguments, headers))[0] == 200, arguments
-                assert mirrored(box.got[-1]) == arrived
+                assert mirrored(box.last_call()) == arrived
                 # A legacy agent knows no such headers, so a lie in them means nothing; the server gets true ones.
                 request = legacy("tools/call", {"name": "headed", "arguments": arguments}, key=KEY)
                 request = request.having("Mcp-Session-Id", old.session).having("Mcp-Param-Region", "a lie")
                 reply = await exchange(gateway.url, request.having("MCP-Protocol-Version", old.version))
                 assert "result" in reply.json(), reply
-                assert mirrored(box.got[-1]) == {name: arrived[name] for name in arrived if "unknown" not in name}
+                assert mirrored(box.last_call()) == {name: arrived[name] for name in arrived if "unknown" not in name}
 
     asyncio.run(story())

@@ -175,7 +175,7 @@ def test_arguments_that_do_not_fit_reach_no_server(stage: Scene, pair: Pair) -> 
             before = stage.reached()
             reply = await sent(who, tool, arguments)
             assert reply.json().get("result"), (arguments, reply.json())
-            assert (members(members(box.got[-1].body)["params"])["arguments"], stage.reached()) == (
+            assert (members(members(box.last_call().body)["params"])["arguments"], stage.reached()) == (
                 arguments,
                 before + 1,
             )
