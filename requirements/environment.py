@@ -134,6 +134,8 @@ def main() -> None:
     stamp, wanted = place / "stamp", fingerprint(requirements)
     if stamp.exists() and stamp.read_text() == wanted:
         return
+    if Path(sys.prefix).resolve() == place.resolve():
+        fail(f"{place.name} is out of date and cannot replace itself: call this with another Python")
     print(f"making .venv/{place.name} from requirements/{requirements.name}", file=sys.stderr, flush=True)
     build(requirements, place)
     stamp.write_text(wanted)
