@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DefaultResolver, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 LARGEST = 1024 * 1024
 """Bytes of a document."""
@@ -37,9 +38,9 @@ class Document(NamedTuple):
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    """Scheme, host and port, as they are connected to. Raises ValueError."""
+    parts = URL(url)
+    return f"{parts.scheme}://{parts.raw_host}:{parts.port}"
 
 
 async def fetch(url: str, named: Collection[str]) -> Document:
@@ -59,15 +60,15 @@ async def fetch(url: str, named: Collection[str]) -> Document:
                     return found
                 url = urljoin(url, found)
     except (ClientError, OSError, TimeoutError, ValueError) as wrong:
-        raise FetchFailed(f"{_shown(url)}: {str(wrong) or type(wrong).__name__}") from None
-    raise FetchFailed(f"{_shown(url)}: too many redirects")
+        raise FetchFailed(f"{shown(url)}: {_why(wrong)}") from None
+    raise FetchFailed(f"{shown(url)}: too many redirects")
 
 
 async def _get(url: str, named: Collection[str]) -> Document | str:
     """The document, or where it is instead."""
     trusted = origin_of(url) in named
     if not trusted:
-        _check_address(url)
+        _check_address(URL(url))
     connector = TCPConnector(resolver=None if trusted else PublicResolver(), force_close=True)
     headers = {"accept": "application/json", "user-agent": "fastgw"}
     async with (
@@ -77,7 +78,7 @@ async def _get(url: str, named: Collection[str]) -> Document | str:
         if answer.status in _REDIRECTS and "location" in answer.headers:
             return answer.headers["location"]
         if answer.status != 200:
-            raise FetchFailed(f"{_shown(url)}: status {answer.status}")
+            raise FetchFailed(f"{shown(url)}: status {answer.status}")
         age = _MAX_AGE.search(answer.headers.get("cache-control", ""))
         return Document(await bounded(answer, LARGEST), float(age[1]) if age else None)
 
@@ -88,20 +89,23 @@ async def bounded(answer: ClientResponse, most: int) -> bytes:
     async for piece in answer.content.iter_any():
         found += piece
         if len(found) > most:
-            raise FetchFailed(f"{_shown(str(answer.url))}: more than {most} bytes")
+            raise FetchFailed(f"{shown(str(answer.url))}: more than {most} bytes")
     return bytes(found)
 
 
-def _check_address(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https":
-        raise FetchFailed(f"{_shown(url)}: only https is asked, unless the configuration names the address")
+def _check_address(url: URL) -> None:
+    """As the connection will read it: `urlsplit` leaves the digits of other scripts alone, which are digits there."""
+    place = shown(str(url))
+    if url.scheme != "https":
+        raise FetchFailed(f"{place}: only https is asked, unless the configuration names the address")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise FetchFailed(f"{place}: shows a user or a password, which the configuration does not name")
     try:
-        address = ip_address((parts.hostname or "").partition("%")[0])
+        address = ip_address((url.raw_host or "").partition("%")[0])
     except ValueError:
         return  # a name: its addresses are looked at when it is resolved
     if not is_public(address):
-        raise FetchFailed(f"{_shown(url)}: is inside the network, and the configuration does not name it")
+        raise FetchFailed(f"{place}: is inside the network, and the configuration does not name it")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -110,16 +114,20 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     """
     if isinstance(address, IPv6Address):
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address.packed.startswith(_NAT64):
+        if address in _NAT64:
             inner.append(IPv4Address(address.packed[12:]))
         if any(one is not None and not is_public(one) for one in inner):
             return False
-        if address.ipv4_mapped is not None:
+        if address.ipv4_mapped is not None or address in _NAT64:
             return True
-    return address.is_global and not address.is_multicast
+        if address.is_site_local:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address in _PROTOCOLS)
 
 
-_NAT64 = bytes.fromhex("0064ff9b0000000000000000")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_PROTOCOLS = ip_network("192.0.0.0/24")
+"""Not private in every Python, though nobody of the Internet is there, and clouds have had metadata there."""
 
 
 class PublicResolver(AbstractResolver):
@@ -139,6 +147,13 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def _shown(url: str) -> str:
-    """Without its query, which may carry what nobody should read."""
-    return url.partition("?")[0]
+def shown(url: str) -> str:
+    """Without its user, password and query, which may be what nobody should read."""
+    scheme, slashes, rest = url.partition("?")[0].partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _why(wrong: Exception) -> str:
+    """What of an error may be logged: some repeat the whole URL, and what the other end has answered."""
+    return str(wrong) if isinstance(wrong, OSError) and str(wrong) else type(wrong).__name__

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fastgw.auth.guarded_http import Document, FetchFailed, fetch, origin_of
+from fastgw.auth.guarded_http import Document, FetchFailed, fetch, origin_of, shown
 from fastgw.auth.jwks import KeySet
 from fastgw.errors import Fault, Kind
 
@@ -208,7 +208,7 @@ class _KeyWatch:
             found = await self._keys.fetch(url, source.named)
             kept = KeySet(found.content)
             if not len(kept):
-                raise FetchFailed(f"{url}: has no key that verifies signatures")
+                raise FetchFailed(f"{shown(url)}: has no key that verifies signatures")
         except Exception as wrong:  # noqa: BLE001 - whatever it is: its keys would never be fetched again
             self._failed(str(wrong) or repr(wrong), now)
             return
