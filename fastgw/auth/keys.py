@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Set
 
-from fastgw.errors import Fault, Kind
+from fastgw.errors import CREDENTIAL_WANTED, Fault, Kind
 from fastgw.snapshot.model import KeyEntry
 
 PREFIX = "fgw_"
@@ -14,6 +14,7 @@ PREFIX = "fgw_"
 _PREFIX = PREFIX.encode()
 _AUTHORIZATION, _API_KEY = b"authorization", b"x-api-key"
 _BOTH = frozenset((_AUTHORIZATION, _API_KEY))
+_BEARER_ALONE = f"DPoP is not taken here. {CREDENTIAL_WANTED}"
 
 
 def digest(key: str) -> str:
@@ -42,7 +43,8 @@ def authenticate(
             raise _wrong("two keys", "Authorization and X-API-Key show different keys; one is enough.")
         key = key or other
     if not key or not _BOTH.isdisjoint(twice):
-        raise Fault(Kind.UNAUTHENTICATED, detail="no token", headers=((b"www-authenticate", b"Bearer"),))
+        words = _BEARER_ALONE if headers.get(_AUTHORIZATION, b"")[:5].lower() == b"dpop " else ""
+        raise Fault(Kind.UNAUTHENTICATED, words, detail="no token", headers=((b"www-authenticate", b"Bearer"),))
     entry = keys.get(hashlib.sha256(key).hexdigest())
     if entry is None:
         raise _wrong("unknown key")

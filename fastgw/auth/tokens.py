@@ -146,6 +146,8 @@ def judge(claims: Mapping[str, Any], issuer: Issuer, audiences: Collection[str],
         raise TokenRefused("it has expired", stale=True)
     if now < begins - SKEW:
         raise TokenRefused("it is not good yet (nbf)", stale=True)
+    if claims.get("cnf") is not None:  # whoever has stolen it could show it as a bearer's (RFC 9449, 7.2; RFC 8705, 3)
+        raise TokenRefused("it is bound to a key (cnf), whose proof is not checked here; ask for a Bearer token")
     return ends + SKEW
 
 

@@ -106,7 +106,8 @@ CLAIMS: list[dict[str, Any]] = [
     {"exp": NOW - 31}, {"exp": 0}, {"exp": -1}, {"exp": None}, {"exp": str(NOW + 300)}, {"exp": True}, {"exp": []},
     {"exp": {}}, {"nbf": NOW + 3600}, {"nbf": "soon"}, {"nbf": True}, {"nbf": 10**18}, {"nbf": [NOW]},
     {"sub": None}, {"sub": ""}, {"sub": []}, {"sub": {}}, {"sub": ["a", "b"]}, {"sub": "a\nb"}, {"sub": "a\x00"},
-    {"sub": "x" * 257}, {"sub": "\x7f"},
+    {"sub": "x" * 257}, {"sub": "\x7f"}, {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}},
+    {"cnf": {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}}, {"cnf": {}}, {"cnf": "x"}, {"cnf": False},
 ]  # fmt: skip
 PAYLOADS = [
     b"", b"[]", b"null", b"7", b'"text"', b"{", b"\xff", b'{"iss":', b"[" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000,

@@ -241,12 +241,24 @@ def test_a_token_counts_in_one_header_alone(realm: Realm) -> None:
         [shown, ("X-API-Key", KEY)], [shown, ("X-API-Key", token)], [("X-API-Key", token)], [("Authorization", token)],
         [("Authorization", f"Basic {token}")], [("Authorization", f"Bearer {token}, Bearer {token}")],
         [("Authorization", f"Bearer {token} {token}")], [("Authorization", f"DPoP {token}")],
-        [("Cookie", f"access_token={token}")],
+        [("Cookie", f"access_token={token}")], [("Cookie", f"Authorization=Bearer {token}"), ("X-API-Key", "")],
+        [("Proxy-Authorization", f"Bearer {token}")], [("Authorization", f"Bearer\t{token}")], [("X-Token", token)],
+        [("Authorization", f"Bearer {token};")], [("Authorization", f'Bearer "{token}"')],
+        [("Authorization", f"Bearer:{token}")],
+        [("Authorization", f"Bearer {KEY}, Bearer {token}")], [("Authorization", f"Bearer {KEY} {token}")],
+        [shown, ("AUTHORIZATION", f"Bearer {token}")], [("Authorization", ""), shown],
     ]  # fmt: skip
     for form in forms:
-        assert realm.ask(Asked(asked.body, [*asked.headers, *form])).status == 401, form
+        reply = realm.ask(Asked(asked.body, [*asked.headers, *form]))
+        assert reply.status == 401, form
+        assert ("DPoP is not taken here" in reply.json()["error"]["message"]) == ("DPoP" in str(form))
+    in_body = Asked(asked.body.replace(b'"params":{', f'"access_token":"{token}","params":{{'.encode()), asked.headers)
+    form_body = Asked(f"access_token={token}".encode(), [("Content-Type", "application/x-www-form-urlencoded")])
+    for spoiled in (in_body, form_body):
+        assert realm.ask(spoiled).status == 401
     for query in (f"access_token={token}", f"token={token}", f"Authorization=Bearer%20{token}"):
         assert realm.ask(asked, f"/mcp?{query}").status == 401
     assert realm.place.reached() == reached
-    assert realm.ask(Asked(asked.body, [*asked.headers, ("authorization", f"bearer  {token} ")])).status == 200
+    for good in (f"bearer  {token} ", f"BEARER {token}", f"Bearer \t{token}\t"):
+        assert realm.ask(Asked(asked.body, [*asked.headers, ("authorization", good)])).status == 200, good
     assert token not in realm.place.gateway.log()

@@ -115,6 +115,19 @@ def test_another_issuers_token_is_no_token_of_this_one() -> None:
     assert "no issuer" in refused(agents, token({"iss": "https://third.example"})).message
 
 
+def test_a_token_that_is_bound_to_a_key_is_no_bearers() -> None:
+    agents, controller, counters = made(jwk())
+    bound = {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}
+    fault = refused(agents, token(bound))
+    assert "bound to a key (cnf)" in fault.message
+    assert refused(agents, token({**bound, "exp": NOW - 60})).kind is Kind.UNAUTHENTICATED
+    controller.says = {**GOOD, "active": True, **bound}  # RFC 8705, section 3.2: introspection says so, too
+    assert refused(agents, b"opaque", introspection=ASKING).message == fault.message
+    [reason] = {labels[0] for _, *labels in counters.counts if "bound" in labels[0]}
+    assert counters.counts["fastgw_tokens_refused_total", reason] == 2
+    assert identified(agents, token({"cnf": None}))[0].agent == "login:alice"
+
+
 def test_an_endpoint_takes_the_issuers_that_it_names() -> None:
     agents, _, _ = made(jwk())
     identity = {"login": {"issuer": ISSUER}, "other": {"issuer": "https://o.example"}}
