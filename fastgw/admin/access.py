@@ -9,7 +9,7 @@ and no other site sends. Requests that scripts of other pages make are refused b
 from __future__ import annotations
 
 import hashlib
-import hmac
+import json
 import re
 import secrets
 import time
@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from fastgw.admin.failed_logins import FailedLogins, TooManyWrongTokens
 from fastgw.admin.orders import STILL_ALLOWED, Handler, answer, order_of
 from fastgw.config.schema.settings import is_loopback
 
 STRANGE = "This Host is not served here: ask by localhost or 127.0.0.1, or give `admin` a token.\n"
+TOO_MANY = "Too many wrong tokens came from there: no token is looked at until some time has passed"
 OPEN = ("/livez", "/readyz", "/session", "/login", "/logout")
 """Balancers ask the first two without a credential, and learn nothing by them; the others are about credentials."""
 OPEN_FILES = "/page/files/"
@@ -71,8 +73,8 @@ class AdminAccess:
         port: tells the cookies of several gateways on one machine apart.
     """
 
-    def __init__(self, token: str | None, port: int) -> None:
-        self._token = token
+    def __init__(self, token: str | None, port: int, failed: FailedLogins) -> None:
+        self._token, self._failed = token, failed
         self._cookie = f"fastgw_session_{port}"
         self._sessions = PageSessions()
         self.guard: Any = web.middleware(partial(self._admit))  # aiohttp marks it, which a method does not bear
@@ -98,8 +100,17 @@ class AdminAccess:
         return await handler(request)
 
     def _shows_token(self, request: web.Request) -> bool:
+        """Raises web.HTTPTooManyRequests."""
         shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(shown, f"Bearer {self._token}".encode())
+        return bool(shown) and self._is_right(request, shown, f"Bearer {self._token}".encode())
+
+    def _is_right(self, request: web.Request, shown: bytes, token: bytes) -> bool:
+        try:
+            return self._failed.admit(request.remote, shown, token)
+        except TooManyWrongTokens as wrong:
+            headers = {"retry-after": str(wrong.seconds)}
+            text = json.dumps({"error": TOO_MANY})
+            raise web.HTTPTooManyRequests(text=text, content_type="application/json", headers=headers) from None
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """Whether the page must ask for the token first, and whether orders can be given at all."""
@@ -107,14 +118,14 @@ class AdminAccess:
         return answer({"login": not inside, "orders": self._token is not None})
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        """A session for the token; 401 for another one."""
+        """A session for the token; 401 for another one, 429 where there were too many."""
         try:
             order = await order_of(request, LoginOrder)
         except web.HTTPException as wrong:
             return answer({"error": wrong.text}, wrong.status)
         if self._token is None:
             return answer({"error": "There is no admin token to log in with"}, 409)
-        if not hmac.compare_digest(order.token.encode("utf-8", "replace"), self._token.encode()):
+        if not self._is_right(request, order.token.encode("utf-8", "replace"), self._token.encode()):
             return answer({"error": "That is not the admin token"}, 401)
         made = answer({})
         self._set_cookie(request, made, self._sessions.begin(), SESSION_FOR)

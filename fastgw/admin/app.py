@@ -4,16 +4,20 @@ is in `access.py`.
 
 from __future__ import annotations
 
+import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fastgw.admin.access import AdminAccess, wants_page
 from fastgw.admin.config import OperatorConfig, ReloadOrder
+from fastgw.admin.failed_logins import QUIET, FailedLogins
 from fastgw.admin.history import CallHistory
 from fastgw.admin.instances import OperatorInstances
 from fastgw.admin.limits import OperatorLimits, ResetOrder
@@ -46,7 +50,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AdminData:
-    """What the admin port shows, asked for each time. Without `page` there is no status page."""
+    """What the admin port shows, asked for each time. Without `page` there is no status page.
+
+    `count` counts a metric of the port's own; `clock` gives seconds that never go back.
+    """
 
     readiness: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Handler
@@ -60,6 +67,8 @@ class AdminData:
     anomalies: Callable[[], dict[str, Any]] = lambda: {"anomalies": []}
     agents: RecentAgents = field(default_factory=RecentAgents)
     page: PageData | None = None
+    count: Callable[..., object] = lambda *_: None
+    clock: Callable[[], float] = time.monotonic
 
 
 def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler, str]]:
@@ -118,9 +127,28 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
     ]
 
 
+class BadHttpCounter(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's log, in which what is no HTTP is a number, and a line now and then, in place of a traceback each."""
+
+    def __init__(self, data: AdminData) -> None:
+        super().__init__(logging.getLogger("aiohttp.server"))
+        self._data, self._logged = data, -QUIET
+
+    def log(self, level: int, msg: object, *args: object, **more: Any) -> None:
+        """All of its methods end here."""
+        wrong = more.get("exc_info")
+        if not isinstance(wrong, HttpProcessingError):
+            super().log(level, msg, *args, **more)
+            return
+        self._data.count("fastgw_admin_refused_total", "bad_http")
+        if (now := self._data.clock()) - self._logged >= QUIET:
+            self._logged = now
+            self.logger.warning("the admin port was sent what is no HTTP: %s", type(wrong).__name__)
+
+
 async def serve_admin(listener: socket.socket, data: AdminData, token: str | None) -> web.AppRunner:
     """Serve on a listening socket until the runner's `cleanup`; without a token to loopback, which may not order."""
-    access = AdminAccess(token, listener.getsockname()[1])
+    access = AdminAccess(token, listener.getsockname()[1], FailedLogins(data.count, data.clock))
     app = web.Application(middlewares=[access.guard], client_max_size=MOST)
     app.on_response_prepare.append(protect)
     page = StatusPage(data.page) if data.page is not None else None
@@ -141,7 +169,7 @@ async def serve_admin(listener: socket.socket, data: AdminData, token: str | Non
     for verb, path, handler, _ in routes:
         # HEAD goes with GET, as everywhere.
         app.router.add_get(path, handler) if verb == "GET" else app.router.add_route(verb, path, handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, logger=BadHttpCounter(data))
     await runner.setup()
     await web.SockSite(runner, listener).start()
     return runner

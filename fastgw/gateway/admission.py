@@ -363,7 +363,7 @@ class Limiter(AdmissionGate):
         limit = self._failed_logins
         if limit.rate is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
-        bucket = limit.name, _address(context.client)
+        bucket = limit.name, source_of(context.client)
         charges = [BucketCharge(limit, bucket, limit.rate)]
         verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
         if verdict is None:
@@ -374,7 +374,7 @@ class Limiter(AdmissionGate):
         return self._refusal(context, verdict, verdict.refused) if verdict.refused is not None else fault
 
 
-def _address(client: Sequence[object] | None) -> str | None:
+def source_of(client: Sequence[object] | None) -> str | None:
     """Whom wrong credentials are counted against: an address; of IPv6 the network, since whoever has one has it all."""
     host = str(client[0]) if client else ""
     try:

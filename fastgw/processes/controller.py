@@ -190,6 +190,7 @@ class ControllerProcess:
             anomalies=self._anomalies.report,
             agents=self._sums.agents,
             page=page,
+            count=self._sums.inc,
         )
 
     async def _tell_when_ready(self) -> None:

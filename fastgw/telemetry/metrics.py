@@ -47,6 +47,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_pool_max_connections": Family("gauge", "Connections to a server that there may be.", ("server",)),
     "fastgw_pool_waiting": Family("gauge", "Calls that wait for a connection to a server.", ("server",)),
     "fastgw_tokens_refused_total": Family("counter", "Access tokens that were not taken.", ("reason",)),
+    "fastgw_admin_refused_total": Family("counter", "Requests of the admin port that were refused.", ("reason",)),
     "fastgw_issuer_keys": Family("gauge", "Keys of an issuer that are known.", ("issuer",)),
     "fastgw_issuer_keys_age_seconds": Family("gauge", "Since when its keys are known as they are.", ("issuer",)),
     "fastgw_issuer_key_fetches_total": Family("counter", "Times an issuer was asked for keys.", ("issuer", "outcome")),

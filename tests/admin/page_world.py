@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -231,10 +231,10 @@ class World:
         raise NotImplementedError
 
     @asynccontextmanager
-    async def served(self, token: str | None = None) -> AsyncIterator[str]:
-        """The root of its admin port."""
+    async def served(self, token: str | None = None, **shown: Any) -> AsyncIterator[str]:
+        """The root of its admin port; `shown` are further fields of `AdminData`."""
         tasks, listener = BackgroundTasks(), socket.create_server(("127.0.0.1", 0))
-        runner = await serve_admin(listener, self.data(tasks), token)
+        runner = await serve_admin(listener, replace(self.data(tasks), **shown), token)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import ClientSession, DummyCookieJar
 
 from fastgw.admin.access import MOST_SESSIONS, SESSION_FOR, PageSessions
+from fastgw.admin.failed_logins import AT_ONCE, PAUSE
 from tests.admin.page_world import World
 
 TOKEN = "the operators' token"
@@ -27,9 +29,9 @@ def small_world(folder: Path) -> World:
 
 
 @asynccontextmanager
-async def asking(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Ask]:
+async def asking(folder: Path, token: str | None = TOKEN, **shown: Any) -> AsyncIterator[Ask]:
     """Asks an admin port: verb, path, headers and, of an order, JSON; status, headers and text."""
-    async with small_world(folder).served(token) as url, ClientSession(cookie_jar=DummyCookieJar()) as session:
+    async with small_world(folder).served(token, **shown) as url, ClientSession(cookie_jar=DummyCookieJar()) as session:
 
         async def ask(verb: str, path: str, headers: dict[str, str], **more: Any) -> tuple[int, Any, str]:
             headers = {name: value.replace("{self}", url) for name, value in headers.items()}
@@ -241,3 +243,41 @@ def test_sessions_end_and_are_few() -> None:
     assert sessions.has(second)
     now = SESSION_FOR
     assert not sessions.has(second)
+
+
+def test_guesses_are_held_up_and_sessions_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        now, counts = [0.0], Counter[tuple[str, ...]]()
+        count = lambda *series: counts.update([series])  # noqa: E731
+        async with asking(tmp_path, count=count, clock=lambda: now[0]) as ask:
+            cookie, right = await logged_in(ask), {"Authorization": f"Bearer {TOKEN}"}
+
+            async def guess(n: int) -> tuple[int, Any, str]:
+                if n % 2:
+                    return await ask("POST", "/login", {"Origin": "{self}"}, json={"token": f"guess {n}"})
+                return await ask("GET", "/backends", {"Authorization": f"Bearer guess-{n}"})
+
+            assert [(await guess(n))[0] for n in range(AT_ONCE)] == [401] * AT_ONCE
+            for n in range(2 * AT_ONCE):
+                status, headers, _ = await guess(n)
+                assert (status, headers["Retry-After"]) == (429, str(int(PAUSE)))
+            # Whoever guesses must not learn that a guess was right.
+            assert (await ask("GET", "/backends", right))[0] == 429
+            for path, headers, status in (("/backends", shown(cookie), 200), ("/livez", {}, 200), ("/stats", {}, 401)):
+                assert (await ask("GET", path, headers))[0] == status
+            now[0] += PAUSE
+            assert (await ask("GET", "/backends", right))[0] == 200
+            await logged_in(ask)
+            assert [(await guess(n))[0] for n in range(2)] == [401, 429]
+            now[0] += PAUSE * AT_ONCE
+            assert [(await guess(n))[0] for n in range(AT_ONCE + 1)] == [401] * AT_ONCE + [429]
+        assert counts["fastgw_admin_refused_total", "wrong_token"] == 2 * AT_ONCE + 1
+        assert counts["fastgw_admin_refused_total", "too_many_wrong_tokens"] == 2 * AT_ONCE + 3
+
+    asyncio.run(main())
+    said = [one.getMessage() for one in caplog.records if "wrong admin tokens" in one.getMessage()]
+    assert said == [
+        "wrong admin tokens: 1, the last from 127.0.0.1",
+        f"wrong admin tokens: {AT_ONCE + 1}, the last from 127.0.0.1",
+    ]
+    assert not [one for one in caplog.records if "guess" in one.getMessage()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,33 @@ def test_a_worker_that_is_stopped_does_not_hide_the_drain(monkeypatch: pytest.Mo
         assert (await readiness.report())["reason"] == "draining"
 
     asyncio.run(main())
+
+
+GARBAGE = (
+    b"\x16\x03\x01\x02\x00\x01",
+    b"GET /livez HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+)
+
+
+def test_what_is_no_http_is_a_number_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "aiohttp.server")
+
+    async def main() -> None:
+        counts = Counter[tuple[str, ...]]()
+        data = replace(shown(), count=lambda *series: counts.update([series]), clock=lambda: 0.0)
+        listener = socket.create_server(("127.0.0.1", 0))
+        runner = await serve_admin(listener, data, None)
+        try:
+            for number in range(30):
+                reader, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.write(GARBAGE[number % 3])
+                assert b"400 Bad Request" in await reader.read()
+                writer.close()
+        finally:
+            await runner.cleanup()
+        assert counts == {("fastgw_admin_refused_total", "bad_http"): 30}
+
+    asyncio.run(main())
+    assert ["is no HTTP" in one.getMessage() for one in caplog.records] == [True]
+    assert caplog.records[0].exc_info is None
