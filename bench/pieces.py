@@ -271,7 +271,7 @@ def test_trace_not_recorded(benchmark: BenchmarkFixture, played: Played) -> None
     assert call is not None
 
     def work() -> None:
-        follow(context, call)
+        follow(context, call, made)
         made.observe(context)
 
     measure(benchmark, work)
@@ -282,7 +282,7 @@ def test_trace_recorded(benchmark: BenchmarkFixture, played: Played) -> None:
     """All that a worker does for a recorded call with one attempt: its trace found and handed on, two spans made and
     sent to the usage process.
     """
-    context, made = _traced(played, 0, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), RequestSpans()
+    context, made = _traced(played, 2**64, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), RequestSpans()
     call, (attempt,) = context.call, context.attempts
     assert call is not None
     with TemporaryDirectory(prefix="bench-") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as usage:
@@ -291,7 +291,7 @@ def test_trace_recorded(benchmark: BenchmarkFixture, played: Played) -> None:
 
         def work() -> None:
             attempt.span_id, call.meta = "", {}
-            follow(context, call)
+            follow(context, call, made)
             attempt.carry(call.trace)
             made.observe(context)
             if len(made.waiting) == MOST_TOGETHER:  # as many as one datagram takes

@@ -270,7 +270,7 @@ class Gateway:
         call = context.call
         assert call is not None
         if context.snapshot.sample is not None or _HEADER in context.headers or _MEMBER in call.meta:
-            follow(context, call)
+            follow(context, call, self._spans)
         if "arguments" in call.params:
             # Bytes have the same hash in all workers, which are forked from one process.
             context.fingerprint = hash((context.principal.agent, call.name, call.params["arguments"][:_MARKED]))

@@ -24,6 +24,8 @@ from fastgw.protocol.trace_context import TraceContext
 from fastgw.telemetry.spans import CLIENT, SERVER, Attributes, SpanEvent, SpanRecord
 from fastgw.upstream.call_context import Attempt, new_span_id
 
+MOST_BY_AGENTS = 100
+"""Traces a second that one worker records because their agents say so, beyond the part that `traces.sample` says."""
 LONGEST_ID = 64
 """Letters of a JSON-RPC id that a span carries."""
 _FINE = ("ok", "input_required")
@@ -31,16 +33,17 @@ _TARGETS = {names.TOOLS_CALL: "gen_ai.tool.name", names.PROMPTS_GET: "gen_ai.pro
 _HTTP = {"network.transport": "tcp", "network.protocol.name": "http"}
 
 
-def follow(context: RequestContext, call: Call) -> None:
+def follow(context: RequestContext, call: Call, spans: RequestSpans) -> None:
     """Find the trace that this request is part of, or begin one, and decide whether it is recorded.
 
-    The agent's own decision holds; of traces that begin here the part is recorded that `traces.sample` says, by their
-    ids. Whoever is in no trace begins none where it is not recorded.
+    The agent's own decision holds, while agents ask for no more than `MOST_BY_AGENTS`; of traces that begin here the
+    part is recorded that `traces.sample` says, by their ids. Whoever is in no trace begins none where it is not
+    recorded.
     """
     sample, meta = context.snapshot.sample, call.meta
     trace = trace_context.read(meta, context.headers, context.twice)
     if trace is not None:
-        if sample is not None and trace.sampled:
+        if sample is not None and trace.sampled and (int(trace.trace_id[16:], 16) < sample or spans.has_room(context)):
             trace.span_id = new_span_id()
     elif sample is not None and (low := getrandbits(64)) < sample:
         # The part of the id that other tracers decide by, too (OpenTelemetry, TraceIdRatioBased).
@@ -58,6 +61,14 @@ class RequestSpans:
     def __init__(self) -> None:
         self.write: Callable[[list[SpanRecord]], object] = len  # nowhere, until a worker says where
         self.waiting: list[SpanRecord] = []
+        self._second, self._taken = 0, 0
+
+    def has_room(self, context: RequestContext) -> bool:
+        """Whether one more trace is recorded in this second because its agent says so; if so it counts as one."""
+        if (second := int(context.started)) != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= MOST_BY_AGENTS
 
     def observe(self, context: RequestContext) -> None:
         """See `observers.Observer`; `hand_over` follows."""

@@ -124,7 +124,7 @@ def findings_file(folder: Path) -> Path:
 
 
 class History(NamedTuple):
-    """Earlier hours, by their number (hours since 1970), and in which of them each subject was seen first."""
+    """Earlier hours, by their number (hours since 1970), and in which of them each agent was seen first."""
 
     hours: Mapping[int, Rollup]
     first_seen: Mapping[Subject, int]

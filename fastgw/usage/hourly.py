@@ -48,6 +48,8 @@ SETTLED = 300.0
 """Seconds after the end of an hour in which its last events come."""
 EARLIER = 120.0
 """Seconds by which a call may have begun before the spool file that has its event."""
+MOST_SEEN = 50_000
+"""Agents of which it is remembered since when they have been there; of one more, half of them, those gone longest."""
 KEPT = 200
 """Anomalies that are remembered."""
 MOST_AN_HOUR = 50
@@ -73,7 +75,7 @@ class AnomalyFinder:
         self._hours: dict[int, Rollup] = {}
         """Those that the hour at hand is compared with, as far as they were read."""
         self._seen: dict[Subject, list[int]] = {}
-        """In which hour a subject was seen first, and last."""
+        """In which hour an agent was seen first, and last."""
         self._findings = _read(findings_file(folder), Findings) or Findings()
         self._written = b""
         self._lacks_past = True
@@ -101,7 +103,7 @@ class AnomalyFinder:
     def _load(self) -> None:
         """See who was there in which hours."""
         self._rollups.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for hour in self._known():
+        for hour in sorted(self._known()):
             self._note(hour, _read(self._file(hour), Rollup) or Rollup())
 
     def _known(self) -> set[int]:
@@ -112,10 +114,11 @@ class AnomalyFinder:
         return self._rollups / f"{_begin(hour):{FORM}}.json"
 
     def _note(self, hour: int, rollup: Rollup) -> None:
-        for kind, counts in rollup.counts.items():
-            for name in counts:
-                first_last = self._seen.setdefault((kind, name), [hour, hour])
-                first_last[:] = min(first_last[0], hour), max(first_last[1], hour)
+        for name in rollup.counts.get("agent", ()):
+            first_last = self._seen.setdefault(("agent", name), [hour, hour])
+            first_last[:] = min(first_last[0], hour), max(first_last[1], hour)
+        if len(self._seen) > MOST_SEEN:  # an issuer can give every token another name
+            self._seen = dict(sorted(self._seen.items(), key=lambda one: one[1][1])[-MOST_SEEN // 2 :])
 
     def _forget(self, hour: int) -> None:
         """Let go of what is too old, and of what a clock that was wrong has made of hours that are not over."""

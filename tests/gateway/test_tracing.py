@@ -6,10 +6,12 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fastgw.gateway import tracing
 from fastgw.telemetry.spans import SpanRecord
 from tests.gateway.asking import INVOKE, answers, ask, load, newest, sells
 from tests.gateway.fakes import BUY, META, MODERN, FakeAgent, Stage, request, staged
@@ -101,6 +103,23 @@ async def test_no_trace_stays_none(monkeypatch: pytest.MonkeyPatch, era: str) ->
             assert "traceparent" not in heard.meta
             assert heard.meta["own"] == 1
             assert spans == []
+
+
+@in_loop
+async def test_agents_have_so_many_recorded_and_no_more(monkeypatch: pytest.MonkeyPatch, era: str) -> None:
+    heard = Heard()
+    async with staged(monkeypatch, heard, era) as stage:
+        monkeypatch.setattr(tracing, "MOST_BY_AGENTS", 0)
+        spans = record(stage, ALL // 2)
+        within, beyond = (f"00-{'a' * 16}{half}{'1' * 15}-{SPAN}-01" for half in "19")
+        await buy(stage, {"traceparent": beyond})
+        assert (spans, heard.headers["traceparent"]) == ([], beyond)
+        await buy(stage, {"traceparent": within})
+        assert {span.trace_id for span in spans} == {within[3:35]}
+    room, moment = tracing.RequestSpans(), SimpleNamespace(started=7.0)
+    monkeypatch.setattr(tracing, "MOST_BY_AGENTS", 3)
+    taken = [room.has_room(moment) for moment.started in (7.0, 7.1, 7.2, 7.9, 8.0, 8.1)]  # type: ignore[arg-type]
+    assert taken == [True] * 3 + [False] + [True] * 2
 
 
 @in_loop

@@ -258,3 +258,17 @@ def test_of_weeks_of_events_what_was_put_into_the_last_hour_is_found(tmp_path: P
     finder.look()
     found = {(one.kind, *one.subject.values()) for one in findings(tmp_path).anomalies}
     assert found == {("pace", "loops"), ("latency", "server-2"), ("errors", "server-5")}
+
+
+def test_agents_of_ever_new_names_are_not_all_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hourly, "MOST_SEEN", 100)
+    hour = NOON // HOUR
+    for back in range(50, 0, -1):
+        names = {f"login:{back}-{number}": HourCounts(calls=5) for number in range(10)} | {
+            "regular": HourCounts(calls=9)
+        }
+        remember(tmp_path, hour - back, {"agent": names, "tool": names})
+    seen = AnomalyFinder(tmp_path, KEEP, Clock(NOON))._seen
+    assert 11 <= len(seen) <= 100
+    assert seen["agent", "regular"] == [hour - 50, hour - 1]
+    assert {("agent", f"login:1-{number}") for number in range(10)} <= seen.keys()
