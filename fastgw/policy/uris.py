@@ -24,7 +24,7 @@ _ESCAPES = "2[0-246-9A-Ca-c]|3[A-Ea-e]|40|5[BDEbde]|60|7[BCDbcd]|[89A-Fa-f][0-9A
 """Escapes that may stand in a path: not of letters, digits, `-._~`, `/`, a backslash, `?`, `#`, `%`, controls."""
 _CANONICAL = re.compile(
     r"(?!(?:[a-z0-9.\-]++\+)?file://(?i:localhost)(?:[:/?#]|\Z))"
-    r"(?!(?:https?|wss?)://[^/?#]*:(?:80|443)(?:[/?#]|\Z))[a-z][a-z0-9+.\-]*+:"
+    r"(?!(?:https?|wss?)://[^/?#]*(?::(?:80|443)(?:[/?#]|\Z)|[^!-~]|%[89A-Fa-f]))[a-z][a-z0-9+.\-]*+:"
     rf"(?://(?>(?:[^/?#@\\%:]|%(?:{_ESCAPES}))*)(?::[1-9][0-9]*+)?(?=[/?#]|\Z)|(?!/))"
     rf"(?>(?:/(?!/)|[^/\\%?#]|%(?:{_ESCAPES}))*)(?:\?(?>(?:[^\\%#]|%(?:{_ESCAPES}|2[3Ff]|3[Ff]|5[Cc]))*))?"
 )
@@ -82,7 +82,8 @@ def is_canonical(uri: str) -> bool:
     """Whether it is spelled in the one way that is taken from agents.
 
     A small scheme; no user, no fragment, and no port that is the scheme's own; no dot segment, no empty one, no
-    backslash; escapes only of what has to be escaped, in UTF-8, and not nested.
+    backslash; escapes only of what has to be escaped, in UTF-8, and not nested. In a host of the web only ASCII: for
+    whoever connects to it (IDNA, UTS 46) a wide letter is the usual one.
     """
     if len(uri) > LONGEST or _CANONICAL.fullmatch(uri) is None:
         return False

@@ -177,6 +177,12 @@ def test_an_encoded_wildcard_in_a_pattern_is_none() -> None:
 def test_letters_that_only_look_alike_are_other_letters() -> None:
     assert not may(["help://a"], "help://\u0430")
     assert may(None, "help://\uff41", ("help://a",))
+    # But not in a host that somebody connects to.
+    for host in ("\uff41.example", "%EF%BD%81.example", "a\u3002example", "\u24d0.example", "a\u00ad.example"):
+        for scheme in ("http", "https", "ws", "wss"):
+            assert not may(None, f"{scheme}://{host}/x", (f"{scheme}://a.example/*",))
+            assert not may((f"{scheme}://a.example/*", "*"), f"{scheme}://{host}/x")
+    assert may(None, "https://xn--80ak6aa92e.example/\uff41", ("https://a.example/*",))
 
 
 def test_what_is_encoded_or_long_beyond_measure_is_not_permitted() -> None:
