@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_USER = re.compile(r"//[^/]*@")
 _MOST_SHOWN = 200
 """Characters of an address."""
 
@@ -51,7 +53,7 @@ def unshown(url: str, shown: str) -> set[str]:
 
 
 def redacted(location: str, url: str, shown: str) -> str:
-    """Where a server redirects to, as operators may see it: no query, and no part that came by reference.
+    """Where a server redirects to, as operators may see it: no query, no user, and no part that came by reference.
 
     `location` is the value of `Location`; `url` and `shown` are as in `unshown`.
     """
@@ -59,7 +61,7 @@ def redacted(location: str, url: str, shown: str) -> str:
         whole = urljoin(shown, shown_url(location))
     except ValueError:  # it is no address
         whole = shown_url(location)
-    text = "".join(letter for letter in whole if letter.isprintable())
+    text = _USER.sub("//", "".join(letter for letter in whole if letter.isprintable()))
     real, written = urlsplit(url).path.split("/"), urlsplit(shown).path.split("/")
     if len(real) != len(written):
         return origin(url)

@@ -34,7 +34,12 @@ _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, section 2.1."""
-_ERROR = re.compile(r"[a-z_]{1,40}")
+_ERRORS: Final = frozenset((
+    "invalid_request", "invalid_client", "invalid_grant", "invalid_scope", "invalid_target", "unauthorized_client",
+    "unsupported_grant_type", "unsupported_token_type", "access_denied", "server_error", "temporarily_unavailable",
+    "interaction_required", "consent_required", "login_required",
+))  # fmt: skip
+"""Values of `error` that are told on: others could be anything, what the endpoint was sent too."""
 _LONGEST = 32 * 1024
 
 
@@ -132,9 +137,9 @@ async def _read(answer: ClientResponse) -> dict[str, Any]:
     except ValueError:
         found = None
     if answer.status != 200 or not isinstance(found, dict):
-        error = found.get("error") if isinstance(found, dict) else None
-        known = f", {error}" if isinstance(error, str) and _ERROR.fullmatch(error) else ""
-        raise TokenUnavailable(f"status {answer.status}{known or ' without a JSON object'}")
+        error = found.get("error", "") if isinstance(found, dict) else ""
+        known = f", {error}" if isinstance(error, str) and error in _ERRORS else ", with no error of a known name"
+        raise TokenUnavailable(f"status {answer.status}{known if error else ' without a JSON object'}")
     return found
 
 

@@ -88,7 +88,7 @@ async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) ->
         if not context.agent_gone:
             raise
     except Exception as wrong:
-        log.exception("%s failed: %r", context.request_id, wrong)
+        log.exception("%s failed: %s", context.request_id, type(wrong).__name__)
         await refuse(gateway, context, Fault(Kind.INTERNAL), agent)
     finally:
         gateway.end(context)
@@ -281,7 +281,7 @@ async def handle_request(
         elif not context.agent_gone:
             raise
     except Exception as wrong:  # whatever it is, the agent gets an id that stands in the log
-        log.exception("%s failed: %r", context.request_id, wrong)
+        log.exception("%s failed: %s", context.request_id, type(wrong).__name__)
         await _answer_fault(gateway, context, Fault(Kind.INTERNAL, sent=context.times_sent > 0), response)
     finally:
         settle(gateway, context)

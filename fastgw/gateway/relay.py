@@ -23,6 +23,7 @@ from fastgw.protocol.sealing import NONCE, Sealer
 from fastgw.upstream.attempts import Reply, StreamedReply
 from fastgw.upstream.classify import agent_lacks, not_offered
 from fastgw.upstream.reply import FinalReply, UpstreamReply
+from fastgw.upstream.rpc import without_credential
 from fastgw.upstream.transports import lost
 
 _PROGRESS = frozenset(("progressToken", "progress", "total", "message"))
@@ -227,6 +228,8 @@ async def _server_error(context: RequestContext, call: Call, error: bytes, respo
         Fault: LOST for what is no error object; INTERNAL for what concerns the gateway and the server alone;
             UNKNOWN_RESOURCE.
     """
+    attempt = context.attempts[-1]
+    error = without_credential(error, attempt.backend, attempt.token)
     found, code = _opened_error(error)
     # There is no such resource: -32002, from 2026-07-28 on -32602 with the URI.
     says_not_found = code == names.RESOURCE_NOT_FOUND or (code == names.INVALID_PARAMS and _names_uri(found))

@@ -181,7 +181,7 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (wrong := task.exception()) is not None:
-            log.error("%s failed: %r", task.get_name(), wrong, exc_info=wrong)
+            log.error("%s failed: %s", task.get_name(), type(wrong).__name__, exc_info=wrong)
 
     async def close(self) -> None:
         tasks = list(self._tasks)

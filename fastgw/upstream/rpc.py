@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +32,7 @@ _ANNOUNCED: Final = {
 """Capability to the member of a listen filter that asks for its announcements (2026-07-28, Subscriptions)."""
 _MOST_CAPABILITIES, _LONGEST_NAME, _LONGEST_INSTRUCTIONS = 64, 128, 64 * 1024
 """Of what a server says of itself: it is written to disk."""
+_LEAST_HIDDEN = 8  # letters: of shorter ones agents would miss more than anybody would learn
 _LONGEST_SHOWN = 200  # characters of an error that operators are shown
 MOST_SEARCHED = 64 * 1024
 """Characters of an error in which secrets are looked for: more than the longest token has."""
@@ -130,6 +132,21 @@ def without_secrets(text: str, backend: Backend, shown: bytes = b"") -> str:
     for secret in secrets:
         text = text.replace(secret, "***") if len(secret) > 3 else text
     return text
+
+
+def without_credential(error: bytes, backend: Backend, token: bytes) -> bytes:
+    """A server's error on its way to an agent, less what a careless server repeats of the credential that it was shown;
+    `token` are header lines.
+    """
+    for line in b"".join([token, backend.headers, *[one.lines for one in backend.credentials]]).split(b"\r\n"):
+        value = line.partition(b":")[2].strip()
+        scheme, _, word = value.partition(b" ")
+        words = [value, *value.split()]
+        if scheme == b"Basic":
+            words.append(b64decode(word).partition(b":")[2])
+        for one in words:
+            error = error.replace(one, b"***") if len(one) >= _LEAST_HIDDEN else error
+    return error
 
 
 def question(seconds: float) -> Deadlines:

@@ -221,9 +221,10 @@ def test_a_redirect_is_not_followed() -> None:
 
 
 def test_what_an_endpoint_says_of_us_is_not_repeated() -> None:
-    assert refused(web.json_response({"error": "Invalid <secret>"}, status=400)).endswith(
-        "status 400 without a JSON object"
-    )
+    for error in ("Invalid <secret>", "as_good_as_a_secret", "invalid_client2", ["invalid_client"]):
+        told = refused(web.json_response({"error": error, "error_description": "a secret"}, status=400))
+        assert told.endswith("status 400, with no error of a known name")
+    assert refused(web.json_response({"error": "invalid_client"}, status=400)).endswith("status 400, invalid_client")
 
 
 @pytest.mark.parametrize(("said", "seconds"), [(None, 300.0), ("120", 120.0), (90.5, 90.5), ("soon", 300.0)])
