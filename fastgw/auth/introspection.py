@@ -90,10 +90,11 @@ class Introspection:
         self._count("fastgw_introspections_total", source.name, "active" if active else "inactive")
         until = time.time() + (KNOWN_FOR if active else REFUSED_FOR)
         found = orjson.dumps({**answer, "active": active, "known_until": until})
-        if self._sources.get(key[0]) == source:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = found, until
+        if self._sources.get(key[0]) != source:  # who has answered is not asked any more
+            raise _unavailable()
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = found, until
         return found
 
 

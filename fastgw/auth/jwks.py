@@ -31,11 +31,12 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
 class VerificationKey(NamedTuple):
-    """One key, and the algorithms of signatures that are tried with it."""
+    """One key, and the algorithms of signatures that are tried with it; `numbers` are its members as published."""
 
     kid: str | None
     algorithms: frozenset[str]
     key: PublicKey
+    numbers: tuple[str, ...]
 
 
 class KeySet:
@@ -60,6 +61,11 @@ class KeySet:
         """Names of the keys that have one."""
         return frozenset(key.kid for key in self._keys if key.kid is not None)
 
+    @property
+    def numbers(self) -> frozenset[tuple[str, ...]]:
+        """What tells each key from others, whatever its name: one of the same name may be another."""
+        return frozenset(key.numbers for key in self._keys)
+
     def fitting(self, algorithm: str, kid: str | None) -> list[VerificationKey]:
         """The keys that a signature is tried with: those of this name; without one, all that could have made it."""
         named = [key for key in self._keys if algorithm in key.algorithms and (kid is None or key.kid in (kid, None))]
@@ -81,7 +87,8 @@ def _key(jwk: object) -> VerificationKey | None:
     if isinstance(own := jwk.get("alg"), str):
         algorithms &= {own}
     kid = jwk.get("kid")
-    return VerificationKey(kid if isinstance(kid, str) else None, algorithms, key) if algorithms else None
+    numbers = tuple([str(jwk[name]) for name in members])
+    return VerificationKey(kid if isinstance(kid, str) else None, algorithms, key, numbers) if algorithms else None
 
 
 def _algorithms(key: object) -> frozenset[str]:

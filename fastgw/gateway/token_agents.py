@@ -56,9 +56,9 @@ class TokenAgents:
         self._verified: dict[tuple[str, bytes], VerifiedToken] = {}
 
     def learn(self, documents: Mapping[str, bytes]) -> bool:
-        """Go by these key sets from now on, by issuer; whether a key is gone that was known, by its name."""
+        """Go by these key sets from now on, by issuer; whether a key is gone that was known."""
         before, self._keys = self._keys, {url: KeySet(document) for url, document in documents.items()}
-        gone = any(url not in self._keys or not keys.kids <= self._keys[url].kids for url, keys in before.items())
+        gone = any(url not in self._keys or not keys.numbers <= self._keys[url].numbers for url, keys in before.items())
         if gone:
             self.forget()
         return gone

@@ -105,6 +105,21 @@ def test_one_question_is_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> No
     play(monkeypatch, story)
 
 
+def test_what_is_said_by_who_is_asked_no_more_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(issuer: Issuer, asking: Introspection) -> None:
+        issuer.gate.clear()
+        waiting = asyncio.ensure_future(asking.ask(ISSUER, b"opaque"))
+        while not issuer.asked:
+            await asyncio.sleep(0)
+        asking.watch([IntrospectionSource("login", ISSUER, "http://127.0.0.1:9/", "a", "b")])
+        issuer.gate.set()
+        with pytest.raises(Fault) as fault:
+            await waiting
+        assert fault.value.kind is Kind.FULL
+
+    play(monkeypatch, story)
+
+
 @pytest.mark.parametrize(
     ("status", "answer"),
     [(500, {}), (401, {"active": True}), (302, b""), (200, b"<html>"), (200, []), (200, b"x" * 70_000)],

@@ -166,6 +166,12 @@ def test_keys_that_are_gone_are_told_apart_from_new_ones() -> None:
     assert not agents.learn({ISSUER: document(jwk(name="new"), jwk()), **other})
     assert agents.learn({ISSUER: document(jwk(name="new")), **other})
     assert agents.learn(other)
+    # One that has taken another's name, or has none, is another: an issuer that was broken into may keep the name.
+    for kid in ("a", None):
+        agents.learn({ISSUER: document(jwk(kid=kid))})
+        assert identified(agents, token())[0].agent == "login:alice"
+        assert agents.learn({ISSUER: document(jwk(name="new", kid=kid))})
+        assert refused(agents, token()).kind is Kind.WRONG_CREDENTIAL
 
 
 def test_opaque_tokens_are_what_their_issuer_says_for_a_while() -> None:
