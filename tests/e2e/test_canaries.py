@@ -21,6 +21,7 @@ import pytest
 from aiohttp import web
 
 from fastgw.cli.main import main
+from fastgw.usage.archive import Archive
 from tests.e2e.authorization_server import INTROSPECTING, AuthorizationServer, authorizing
 from tests.e2e.canaries import Heard
 from tests.e2e.gateway import Gateway, fingerprint, launch, until
@@ -429,7 +430,11 @@ class Scene:
         return self.gateway.child(role) not in (0, before)
 
     def files(self) -> None:
-        """Everything that was written down, but what operators wrote."""
+        """Everything that was written down, but what operators wrote; the gateway has ended."""
+        usage = self.gateway.folder / "data" / "usage"
+        Archive(usage).convert(sorted((usage / "spool").glob("*.jsonl")))
+        self.command("usage", "--by", "agent", "--config", str(self.gateway.folder / "fastgw.yaml"))
+        assert list(usage.rglob("*.parquet"))
         for file in self.gateway.folder.rglob("*"):
             if file.is_file() and file.name not in ("fastgw.yaml", "key.pem"):
                 name = str(file.relative_to(self.gateway.folder))
