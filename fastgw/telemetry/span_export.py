@@ -192,10 +192,16 @@ class LastReason(logging.Handler):
 
 
 def _let_go(answer: requests.Response, *_: object, **__: object) -> None:
-    """Read what has come of an answer, and not to its end: it might have none, and fill the memory."""
+    """Read what has come of an answer, and not to its end: it might have none, and fill the memory.
+
+    Raises:
+        requests.TooManyRedirects: it leads elsewhere, which could be inward.
+    """
     with suppress(Exception):  # whatever it is: the status counts
         answer.raw.read1(MOST_ANSWER)
     answer.close()
+    if answer.is_redirect:
+        raise requests.TooManyRedirects
 
 
 def readable(span: SpanRecord, resource: Resource) -> ReadableSpan:

@@ -177,6 +177,41 @@ def test_at_the_end_what_waits_is_sent(listening: tuple[str, socket.socket], mon
         sender.close()
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(
+    listening: tuple[str, socket.socket], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(span_export, "WAIT", 0.01)
+    path, listener = listening
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.send_header("location", "/latest/meta-data")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - as the base class finds it
+
+        def log_message(self, *_: object) -> None:
+            """Nothing of it is of interest."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        export = SpanExport(f"http://127.0.0.1:{server.server_address[1]}", "gw", listener)
+        export.start()
+        sender = SpanSender(path)
+        sender.send([span()])
+        export.finish()
+        export.join(time.monotonic() + WITHIN)
+        sender.close()
+        server.shutdown()
+    assert (set(asked), export.exported, export.lost) == ({"/v1/traces"}, 0, 1)
+
+
 @contextmanager
 def receiver() -> Iterator[tuple[int, list[bytes]]]:
     """Takes whatever is posted; its port, and the bodies."""
