@@ -31,6 +31,10 @@ _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 """RFC 6750, section 2.1."""
 _JWT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
+_OTHERS = {"typ": ("ID", "Refresh", "Offline", "Logout"), "token_use": ("id",)}
+"""Claims by which issuers (Keycloak, Cognito) tell other tokens of theirs apart, whose `typ` in the header is the same.
+`at_hash` is of ID tokens alone (OpenID Connect Core, section 2). Where `audience` is a client's id they would fit.
+"""
 _JWS = PyJWS()
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -146,6 +150,8 @@ def judge(claims: Mapping[str, Any], issuer: Issuer, audiences: Collection[str],
         raise TokenRefused("it has expired", stale=True)
     if now < begins - SKEW:
         raise TokenRefused("it is not good yet (nbf)", stale=True)
+    if "at_hash" in claims or any(claims.get(name) in said for name, said in _OTHERS.items()):
+        raise TokenRefused("it is an ID token or a refresh token, and no access token")
     if claims.get("cnf") is not None:  # whoever has stolen it could show it as a bearer's (RFC 9449, 7.2; RFC 8705, 3)
         raise TokenRefused("it is bound to a key (cnf), whose proof is not checked here; ask for a Bearer token")
     return ends + SKEW

@@ -108,6 +108,7 @@ CLAIMS: list[dict[str, Any]] = [
     {"sub": None}, {"sub": ""}, {"sub": []}, {"sub": {}}, {"sub": ["a", "b"]}, {"sub": "a\nb"}, {"sub": "a\x00"},
     {"sub": "x" * 257}, {"sub": "\x7f"}, {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}},
     {"cnf": {"x5t#S256": "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"}}, {"cnf": {}}, {"cnf": "x"}, {"cnf": False},
+    {"typ": "ID"}, {"typ": "Refresh"}, {"typ": "Offline"}, {"token_use": "id"}, {"at_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng"},
 ]  # fmt: skip
 PAYLOADS = [
     b"", b"[]", b"null", b"7", b'"text"', b"{", b"\xff", b'{"iss":', b"[" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000,

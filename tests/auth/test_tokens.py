@@ -104,6 +104,11 @@ def test_claims_that_refuse_a_token(change: dict[str, Any]) -> None:
         principal_of(issuer(), said)
 
 
+@pytest.mark.parametrize("said", [{"typ": "Bearer"}, {"token_use": "access"}, {"typ": ["ID"]}, {"nonce": "x"}])
+def test_what_access_tokens_may_say_of_themselves(said: dict[str, Any]) -> None:
+    assert until({**GOOD, **said}) > NOW
+
+
 def test_clocks_may_differ_a_little() -> None:
     assert until({**GOOD, "exp": NOW - SKEW + 1}) == NOW + 1
     assert until({**GOOD, "nbf": NOW + SKEW}) > NOW
