@@ -60,7 +60,7 @@ async def fetch(url: str, named: Collection[str]) -> Document:
                     return found
                 url = urljoin(url, found)
     except (ClientError, OSError, TimeoutError, ValueError) as wrong:
-        raise FetchFailed(f"{shown(url)}: {_why(wrong)}") from None
+        raise FetchFailed(f"{shown(url)}: {why(wrong)}") from None
     raise FetchFailed(f"{shown(url)}: too many redirects")
 
 
@@ -154,6 +154,6 @@ def shown(url: str) -> str:
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
-def _why(wrong: Exception) -> str:
+def why(wrong: Exception) -> str:
     """What of an error may be logged: some repeat the whole URL, and what the other end has answered."""
-    return str(wrong) if isinstance(wrong, OSError) and str(wrong) else type(wrong).__name__
+    return str(wrong) if isinstance(wrong, OSError | FetchFailed) and str(wrong) else type(wrong).__name__

@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 import orjson
 from aiohttp import ClientError, ClientSession
 
-from fastgw.auth.guarded_http import WITHIN, FetchFailed, bounded
+from fastgw.auth.guarded_http import WITHIN, FetchFailed, bounded, why
 from fastgw.errors import Fault, Kind
 
 log = logging.getLogger("fastgw")
@@ -84,12 +84,13 @@ class Introspection:
             self._count("fastgw_introspections_total", source.name, "failed")
             if time.monotonic() - self._logged >= QUIET:
                 self._logged = time.monotonic()
-                log.warning("%s cannot be asked about its tokens: %s", source.name, str(wrong) or type(wrong).__name__)
+                log.warning("%s cannot be asked about its tokens: %s", source.name, why(wrong))
             raise _unavailable() from None
         active = answer.get("active") is True
         self._count("fastgw_introspections_total", source.name, "active" if active else "inactive")
         until = time.time() + (KNOWN_FOR if active else REFUSED_FOR)
-        found = orjson.dumps({**answer, "active": active, "known_until": until})
+        # Of a token that is none, whatever else is said is not kept: anybody can make up twenty thousand.
+        found = orjson.dumps({**(answer if active else {}), "active": active, "known_until": until})
         if self._sources.get(key[0]) != source:  # who has answered is not asked any more
             raise _unavailable()
         if len(self._known) >= MOST_KNOWN:

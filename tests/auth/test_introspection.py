@@ -76,8 +76,9 @@ def test_what_is_asked_and_for_how_long_it_counts(monkeypatch: pytest.MonkeyPatc
         await asking.ask(ISSUER, b"opaque")
         assert len(issuer.asked) == 1
         later(1)
-        issuer.answer = {"active": "true"}  # no boolean
-        assert not orjson.loads(await asking.ask(ISSUER, b"opaque"))["active"]
+        issuer.answer = {"active": "true", "sub": "alice", "said": "x" * 1000}  # no boolean
+        until = 1000.0 + KNOWN_FOR + REFUSED_FOR
+        assert orjson.loads(await asking.ask(ISSUER, b"opaque")) == {"active": False, "known_until": until}
         later(REFUSED_FOR - 1)
         await asking.ask(ISSUER, b"opaque")
         assert len(issuer.asked) == 2
@@ -125,12 +126,13 @@ def test_what_is_said_by_who_is_asked_no_more_counts_no_more(monkeypatch: pytest
     [(500, {}), (401, {"active": True}), (302, b""), (200, b"<html>"), (200, []), (200, b"x" * 70_000)],
 )
 def test_an_issuer_that_does_not_answer_has_said_nothing(
-    monkeypatch: pytest.MonkeyPatch, status: int, answer: Any
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int, answer: Any
 ) -> None:
     async def story(issuer: Issuer, asking: Introspection) -> None:
         issuer.status, issuer.answer = status, answer
         with pytest.raises(Fault) as fault:
             await asking.ask(ISSUER, b"opaque")
+        assert "s/ecret" not in caplog.text + str(fault.value)
         assert (fault.value.kind, fault.value.retry_after) == (Kind.FULL, 5)
         issuer.status, issuer.answer = 200, {"active": True}
         assert orjson.loads(await asking.ask(ISSUER, b"opaque"))["active"]
