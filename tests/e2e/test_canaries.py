@@ -62,6 +62,8 @@ class Receiver:
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.got[request.path] = self.got.get(request.path, b"") + body
+        if request.path in ("/", "/echo"):  # a sink that repeats what it was shown
+            return web.Response(status=500, text=str(dict(request.headers)))
         return web.Response(body=b"", content_type="application/x-protobuf")
 
 
@@ -231,6 +233,8 @@ def settings(
         "usage": {"sinks": [
             "file:usage.jsonl",
             {"url": f"{receiver.url}/usage", "username": "u", "password": "${env:SINK_PASSWORD}"},
+            {"url": f"{receiver.url}/echo", "username": "u", "password": "${env:SINK_PASSWORD}"},
+            {"url": f"{receiver.url.replace('http', 'clickhouse')}/echo", "password": "${env:SINK_PASSWORD}"},
         ]},
         "traces": {"url": receiver.url},
         "log": {"level": "debug"},

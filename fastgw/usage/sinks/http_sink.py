@@ -28,6 +28,7 @@ MOST_EVENTS = 5_000
 PART = 256 * 1024
 """Bytes of lines in one request: what becomes of them stays under the 1 MiB that a usual proxy lets through."""
 MOST_OF_ANSWER = 64 * 1024
+_SHOWN = ("Authorization", "X-ClickHouse-Key")
 WORDS = 300
 """Letters of an answer that are worth a line in a log."""
 LONGEST_WAIT = 300
@@ -72,7 +73,7 @@ class Receiver:
         if 200 <= answer.status < 300:
             return text
         self.close()
-        words = f"it answered {answer.status} {_one_line(text)}".rstrip()
+        words = f"it answered {answer.status} {_one_line(self._without_secrets(text))}".rstrip()
         if answer.status in (400, 413, 422):
             raise (TooLarge if answer.status == 413 else Refused)(words)
         self._not_before = time.monotonic() + _pause(answer.getheader("Retry-After", ""))
@@ -81,6 +82,15 @@ class Receiver:
     def close(self) -> None:
         """Close the connection; the next request opens one."""
         self._connection.close()
+
+    def _without_secrets(self, text: bytes) -> bytes:
+        """Less what a receiver repeats of the password that it was shown."""
+        for name in _SHOWN:
+            kind, _, value = self._headers.get(name, b"").rpartition(b" ")
+            hidden = [value, *([base64.b64decode(value).partition(b":")[2]] if kind == b"Basic" else [])]
+            for one in filter(None, hidden):
+                text = text.replace(one, b"***")
+        return text
 
     def _exchange(self, path: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         kept = self._connection.sock is not None
