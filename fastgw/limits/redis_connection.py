@@ -60,7 +60,7 @@ class RedisConnection:
             except NoScriptError:
                 return await client.eval(source, len(keys), *keys, argument)
         except _WRONG as wrong:
-            raise _away(wrong) from None
+            raise _away(wrong, self._place) from None
 
     async def close(self) -> None:
         clients, self._clients, self._client = self._clients, [], None
@@ -102,7 +102,7 @@ class RedisConnection:
         return Redis(host=host, port=port, db=place.database, **options)
 
 
-def _away(wrong: BaseException) -> StoreAway:
+def _away(wrong: BaseException, place: StorePlace) -> StoreAway:
     kinds: tuple[tuple[str, Any], ...] = (
         ("refused", AuthenticationError),  # a ConnectionError of redis-py
         ("full", OutOfMemoryError),
@@ -113,4 +113,7 @@ def _away(wrong: BaseException) -> StoreAway:
         ("reply", _NONSENSE),
     )
     kind = next((name for name, types in kinds if isinstance(wrong, types)), "refused")
-    return StoreAway(kind, f"{type(wrong).__name__}: {wrong}"[:300])
+    words = f"{type(wrong).__name__}: {wrong}"
+    for password in (place.password, place.sentinel_password):  # who does not know AUTH repeats what it was sent
+        words = words.replace(password, "***") if password else words
+    return StoreAway(kind, words[:300])

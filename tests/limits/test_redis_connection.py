@@ -170,6 +170,20 @@ def test_a_password_is_needed_and_given() -> None:
         assert asked(StoreSettings(url=url, password="right").place(1)) == "first"
 
 
+def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
+    async def story(url: str, username: str | None) -> str:
+        connection = RedisConnection(StoreSettings(url=url, username=username, password="hush-hush").place(1))
+        with pytest.raises(StoreAway) as away:
+            await connection.decide(KEYS.of(ASKED), encode(ASKED, "w1", "first"))
+        await connection.close()
+        return str(away.value)
+
+    with Valkey(rename_command='AUTH ""') as server:
+        for username in (None, "bob"):
+            told = asyncio.run(story(f"redis://{HOST}:{server.port}", username))
+            assert "unknown command" in told and "***" in told and "hush" not in told, told
+
+
 def test_a_certificate_of_another_authority_is_refused() -> None:
     with Valkey() as server, TlsProxy(server.port) as proxy, TlsProxy(server.port) as other:
         assert asked(StoreSettings(url=proxy.url, ca=str(proxy.ca)).place(1)) == "first"

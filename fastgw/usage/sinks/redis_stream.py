@@ -35,6 +35,7 @@ class RedisStreamSink(NetworkSink):
         self._stream = unquote(stream)
         limit = parse_qs(place.query).get("maxlen")
         self._limit = int(limit[0]) if limit else None
+        self._password = settings.password
         self._client = Redis(
             host=place.hostname or "",
             port=place.port or 6379,
@@ -65,7 +66,8 @@ class RedisStreamSink(NetworkSink):
             wrong = failure
         if wrong is not None:  # OOM, READONLY, LOADING, WRONGPASS and the like too
             self.close()  # the next connection may lead to another server, after a failover
-            raise SinkDown(f"{type(wrong).__name__}: {wrong}"[:300])
+            words = f"{type(wrong).__name__}: {wrong}"  # one that does not know AUTH repeats what it was sent
+            raise SinkDown((words.replace(self._password, "***") if self._password else words)[:300])
 
     def close(self) -> None:
         """See `Sink`."""

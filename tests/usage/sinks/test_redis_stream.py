@@ -142,3 +142,12 @@ def test_a_kill_in_the_middle_loses_nothing(tmp_path: Path) -> None:
         found = entries(server)
         assert {fields[b"requestId"].decode() for fields in found} == names(0, MANY)
         assert {fields[b"event"] for fields in found} == set(lines)
+
+
+def test_a_server_that_repeats_the_password_is_not_quoted() -> None:
+    with Valkey(rename_command='AUTH ""') as server:
+        sink = sink_of(server, password="hush-hush")
+        with pytest.raises(SinkDown, match=r"unknown command.*\*\*\*") as down:
+            sink.deliver([event(1)])
+        assert "hush" not in str(down.value)
+        sink.close()
