@@ -108,9 +108,9 @@ def spoofs(count: int, seed: int, sessions: tuple[str, str]) -> Iterator[Spoof]:
 FULLWIDTH = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
 LIKE = {
     "a": "\u0430\u0251\u03b1", "c": "\u0441\u03f2", "d": "\u0501\u217e", "e": "\u0435\u212f", "h": "\u04bb",
-    "i": "\u0456\u0131\u2170", "l": "\u04cf\u217c1I", "n": "\u0578", "o": "\u043e\u03bf0\u0585", "p": "\u0440\u03c1",
+    "i": "\u0456\u0131\u2170", "l": "\u04cf\u217c", "n": "\u0578", "o": "\u043e\u03bf\u0585", "p": "\u0440\u03c1",
     "r": "\u0433", "s": "\u0455\u017f", "t": "\u0442", "u": "\u057d\u03c5", "v": "\u0475\u03bd", "w": "\u051d",
-    "y": "\u0443", "-": "\u2010\u2011\u2013\u2212\u00ad_", "1": "l\u0661", "/": "\u2044\u2215\\",
+    "y": "\u0443", "-": "\u2010\u2011\u2013\u2212\u00ad", "1": "\u0661", "/": "\u2044\u2215",
 }  # fmt: skip
 UNSEEN = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u034f\u202a\u202e"
 UNSEEN += "\u2066\u2069\u200e\u200f\u061c\ufe0f\u0300\u0301\u0327\u20dd"
@@ -129,9 +129,9 @@ PREFIXES = (
 
 def another(dice: Dice, name: str) -> str:
     """The name as some reader might take it for the same."""
-    dice = Dice(dice.getrandbits(64))  # what else is decided must not depend on its letters
     for _ in range(dice.choice((1, 1, 1, 2, 2, 3))):
-        name = dice.choice(WAYS)(dice, name)
+        # Dice of its own for each step: what else is decided must not depend on the letters of the name.
+        name = dice.choice(WAYS)(Dice(dice.getrandbits(64)), name)
     return name if name not in OPEN.values() else f"{name} "
 
 
@@ -144,6 +144,11 @@ def _cased(dice: Dice, name: str) -> str:
 def _like(dice: Dice, name: str) -> str:
     at = dice.randrange(len(name))
     return name[:at] + dice.choice((*LIKE.get(name[at], ""), FULLWIDTH.get(name[at], "\u00e9"))) + name[at + 1 :]
+
+
+def _typed(dice: Dice, name: str) -> str:
+    at = dice.randrange(len(name))
+    return name[:at] + dice.choice("1lI|0O5S_-/\\") + name[at + 1 :]
 
 
 def _wide(dice: Dice, name: str) -> str:
@@ -195,7 +200,7 @@ def _backwards(dice: Dice, name: str) -> str:
     return f"{dice.choice(chr(0x202E) + chr(0x2067))}{name[::-1]}{dice.choice(('', chr(0x202C)))}"
 
 
-WAYS = (_cased, _like, _wide, _unseen, _accented, _edged, _prefixed, _percent, _long, _coded, _backwards)
+WAYS = (_cased, _like, _typed, _wide, _unseen, _accented, _edged, _prefixed, _percent, _long, _coded, _backwards)
 URI_WAYS = (
     "docs:secret/page", "docs:/secret/page", "docs:///secret/page", "DOCS://secret/page", "docs://SECRET/page",
     "docs://secret/./page", "docs://open/../secret/page", "docs://open/%2e%2e/secret/page",
