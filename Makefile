@@ -19,9 +19,9 @@ BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecod
 PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
 WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian answer' --rounds 3 --seconds 1 --warm 0.3 --drift 3
 
-.PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients screenshot
+.PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients keycloak screenshot
 .PHONY: lock clean
-.PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env
+.PHONY: run-env dev-env legacy-env node-env servers-env load-env clients-env keycloak-env
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,7 +30,7 @@ run: run-env ## the gateway and some MCP servers, until Ctrl-C
 	@$(RUN) -m fastgw demo
 
 test: dev-env legacy-env node-env servers-env load-env ## every test but the minutes-long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak and not clients' $(TESTS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak and not clients and not keycloak' $(TESTS)
 
 check: dev-env ## format, lint, types, floors
 	$(DEV) -m ruff format --check .
@@ -87,6 +87,9 @@ screenshot: dev-env ## docs/status-page.png anew; needs Debian's chromium
 clients: dev-env node-env clients-env ## ten public clients list, call and are refused: what docs/clients.md says
 	FASTGW_PUBLIC_CLIENTS=$(CURDIR)/.venv $(PYTEST) -rA -m clients tests/e2e/public_clients
 
+keycloak: dev-env keycloak-env ## a real authorization server drives agents' tokens and servers' credentials; needs Java and Maven
+	FASTGW_KEYCLOAK=$(CURDIR)/.venv/keycloak $(PYTEST) -rA -m keycloak tests/e2e/keycloak
+
 lock: dev-env ## choose versions anew for requirements/*.txt
 	$(DEV) requirements/lock.py
 
@@ -119,3 +122,6 @@ clients-env:
 	@$(PYTHON) requirements/environment.py clients-adk clients-adk
 	@$(PYTHON) requirements/environment.py clients-langchain clients-langchain
 	@$(PYTHON) requirements/npm.py tests/e2e/public_clients clients-node
+
+keycloak-env:
+	@$(PYTHON) requirements/keycloak.py

@@ -51,12 +51,17 @@ def answer(context: RequestContext, verb: str) -> Answer:
 
 
 def metadata(snapshot: Snapshot, endpoint: Endpoint, own: str) -> bytes:
-    """The document (RFC 9728, section 2). Scopes are asked for where they are needed, so none are listed."""
+    """The document (RFC 9728, section 2). Scopes of tools are asked for where they are needed, so none are listed; of
+    those to log in with there may be none, and then they are left out (section 3.2).
+    """
+    issuers = [snapshot.issuers[name] for name in endpoint.issuers]
     found: dict[str, Any] = {
         "resource": own,
-        "authorization_servers": [snapshot.issuers[name].url for name in endpoint.issuers],
+        "authorization_servers": [issuer.url for issuer in issuers],
         "bearer_methods_supported": ["header"],
     }
+    if scopes := dict.fromkeys(scope for issuer in issuers for scope in issuer.scopes):
+        found["scopes_supported"] = list(scopes)
     return orjson.dumps(found)
 
 

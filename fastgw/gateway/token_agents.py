@@ -96,14 +96,14 @@ class TokenAgents:
         issuers = [snapshot.issuers[name] for name in endpoint.issuers]
         audiences = [canonical(url) for url in endpoint.resources]
         read = read_jwt(token)
-        if read is None:
-            found, claims = await self._introspected(token, issuers)
+        issuer = None if read is None else next((one for one in issuers if one.url == read.issuer), None)
+        if read is None or (issuer is not None and issuer.introspected == "all"):
+            found, claims = await self._introspected(token, issuers if issuer is None else [issuer])
             until = judge({"iss": found.url, **claims}, found, audiences, now)
             until = min(until, float(claims["known_until"]))
             return VerifiedToken(
                 principal_of(found, claims), until, found, endpoint.resources, _subject(found, claims, token)
             )
-        issuer = next((one for one in issuers if one.url == read.issuer), None)
         if issuer is None:
             raise TokenRefused("it is of no issuer that is taken here")
         try:
@@ -117,8 +117,8 @@ class TokenAgents:
         )
 
     async def _introspected(self, token: bytes, issuers: list[Issuer]) -> tuple[Issuer, dict[str, Any]]:
-        """The first issuer that knows an opaque token, and what it says of it. Raises TokenRefused, Fault."""
-        asked = [issuer for issuer in issuers if issuer.introspected]
+        """The first issuer that knows a token, and what it says of it. Raises TokenRefused, Fault."""
+        asked = [issuer for issuer in issuers if issuer.introspected != "none"]
         for issuer in asked:
             claims = orjson.loads(await self._asked(self._controller.introspect(issuer.url, token)))
             if claims["active"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from fastgw.config.schema.agents import IssuerSettings
@@ -24,7 +25,8 @@ class Issuer:
         algorithms: that signatures may have.
         agent_id, user_id, claims: where in a token these stand; of claims with our names.
         fixed: claims that every agent of this issuer has.
-        introspected: tokens that are no JWT are asked about.
+        scopes: that clients are told to log in with.
+        introspected: which tokens are asked about, in place of being verified here; opaque ones are no JWT.
     """
 
     name: str
@@ -35,7 +37,8 @@ class Issuer:
     user_id: ClaimPath | None
     claims: tuple[tuple[str, ClaimPath], ...]
     fixed: tuple[tuple[str, Claim], ...]
-    introspected: bool = False
+    scopes: tuple[str, ...] = ()
+    introspected: Literal["none", "opaque", "all"] = "none"
 
 
 def issuer_of(name: str, settings: IssuerSettings) -> Issuer | None:
@@ -51,7 +54,8 @@ def issuer_of(name: str, settings: IssuerSettings) -> Issuer | None:
         user_id=settings.user_id,
         claims=tuple(settings.claims.items()),
         fixed=tuple(settings.set.items()),
-        introspected=settings.introspection is not None,
+        scopes=tuple(settings.scopes),
+        introspected="none" if settings.introspection is None else settings.introspection.tokens,
     )
 
 

@@ -64,6 +64,7 @@ def identity(server: AuthorizationServer) -> dict[str, Any]:
             "audience": signing.AUDIENCE,
             "jwks_url": f"{server.url}signing",
             "set": {"team": "engineering"},
+            "scopes": ["profile", "tools"],
         },
     }
 
@@ -115,6 +116,7 @@ def test_the_endpoint_itself_is_told_by_what_a_challenge_points_to(realm: Realm)
             realm.server.url,
             *([signing.ISSUER] if path == "/mcp" else []),
         ]
+        assert found.json().get("scopes_supported") == (["profile", "tools"] if path == "/mcp" else None)
 
 
 def test_where_no_token_is_taken_none_is_spoken_of(realm: Realm) -> None:

@@ -191,6 +191,24 @@ def test_opaque_tokens_are_what_their_issuer_says_for_a_while() -> None:
         refused(agents, b"third", introspection=ASKING)
 
 
+def test_an_issuer_may_be_asked_about_its_jwts_too() -> None:
+    agents, controller, _ = made(jwk())
+    all_of_them = {"introspection": {**ASKING, "tokens": "all"}}
+    shown = token({"aud": None, "team": None})  # all else is said by the issuer alone
+    assert "audience" in refused(agents, shown, introspection=ASKING).message
+    assert controller.asked == []
+    assert "not active" in refused(agents, shown, **all_of_them).message
+    controller.says = {"active": True, **GOOD}
+    principal, until = identified(agents, shown, **all_of_them)
+    assert (principal.agent, principal.claims, until) == ("login:alice", {"team": "test"}, NOW + 60.0)
+    assert controller.asked == [(ISSUER, shown)] * 2
+    stranger = token({"iss": "https://nobody.example"}, name="stranger")
+    assert "no issuer" in refused(agents, stranger, **all_of_them).message
+    assert "key" in refused(agents, token({"iss": "https://o.example"}), **all_of_them).message  # of the other, by keys
+    assert len(controller.asked) == 3
+    assert controller.asked[2] == ("https://o.example", "a")
+
+
 def test_a_verified_token_outlives_the_snapshot_but_not_what_it_was_verified_by() -> None:
     agents, controller, counters = made()
     controller.says = {"active": True, **GOOD}

@@ -122,11 +122,12 @@ SecureUrl = Annotated[str, AfterValidator(secure)]
 
 
 class IntrospectionSettings(StrictModel):
-    """Where opaque tokens are asked about (RFC 7662)."""
+    """Where tokens are asked about (RFC 7662): those that are no JWT, or all."""
 
     url: SecureUrl
     client_id: str
     client_secret: Secret = Field(repr=False)
+    tokens: Literal["opaque", "all"] = "opaque"
 
 
 class IssuerSettings(StrictModel):
@@ -144,6 +145,7 @@ class IssuerSettings(StrictModel):
     claims: dict[str, ClaimPath] = {}
     set: dict[str, ClaimValue] = {}
     algorithms: Annotated[Many[Algorithm], AfterValidator(some)] = get_args(Algorithm)
+    scopes: Many[str] = ()
     introspection: IntrospectionSettings | None = None
 
     _needs = needs("needs exactly one of issuer, certificate, header", "issuer", "certificate", "header", most=1)
