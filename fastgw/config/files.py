@@ -33,6 +33,14 @@ class ConfigFiles:
         self._hashes[path] = hashlib.sha256(text).digest()
         return text
 
+    def fingerprint(self, *paths: str | None) -> str:
+        """Of the contents of these files, in order; None and files that cannot be read have none."""
+        found = hashlib.sha256()
+        for path in paths:
+            with suppress(OSError, ValueError):
+                found.update(b"-" if path is None else hashlib.sha256(self.content(Path(path))).digest())
+        return found.hexdigest()[:16]
+
     def matching(self, pattern: str) -> list[str]:
         """The files that fit a pattern of the shell, in the order of their names."""
         self._found[pattern] = found = _matching(pattern)

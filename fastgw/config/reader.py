@@ -48,6 +48,9 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
     except ValidationError as error:
         complaints.extend(complaints_of(error, root))
     if not complaints:
+        for server in settings.servers.values():
+            if server.tls is not None:
+                server.tls.note(files.fingerprint(server.tls.ca, server.tls.cert, server.tls.key))
         complaints.extend(crosscheck(settings, root))
     if complaints:
         # The first complaint of each place: what follows from it is noise.

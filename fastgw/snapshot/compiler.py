@@ -174,6 +174,7 @@ def _backend(name: str, server: ServerSettings, learned: Learned, catalogues: Se
         start_timeout=server.start_timeout,
         host=next((value for header, value in server.headers.items() if header not in plain), None),
         server_name=tls.server_name if tls else None,
+        tls_contents=tls.contents if tls else "",
         backup=server.backup,
         breaker=(breaker.failures, breaker.open_for),
         max_in_flight=server.max_in_flight,

@@ -86,6 +86,7 @@ class Backend:
         start_timeout: seconds that it has for each answer to the controller: `initialize`, a whole list.
         host: value of `Host`, where it is not the URL's.
         server_name: the name its certificate must carry, where that is not the URL's host.
+        tls_contents: tells apart what the files of `tls` held: connections are made anew where that has changed.
         backup: servers with the same tools, tried in this order when it cannot take a call.
         breaker: failures in a row that open an instance's breaker, and for how many seconds.
         max_in_flight: calls at the same time, over all workers; None: any number. `queue`: how many more may wait.
@@ -104,6 +105,7 @@ class Backend:
     start_timeout: float = 60.0
     host: str | None = None
     server_name: str | None = None
+    tls_contents: str = ""
     backup: tuple[str, ...] = ()
     breaker: tuple[int, float] = (5, 30.0)
     max_in_flight: int | None = None

@@ -237,8 +237,9 @@ class Instances:
     def _opened(self, key: str, snapshot: Snapshot, known: Instance | None) -> Instance:
         backend, address = self._wanted[key]
         settings = TransportSettings(
-            address.url, snapshot.max_reply, backend.tls, backend.server_name, backend.host, address.shown
-        )
+            address.url, snapshot.max_reply, backend.tls, backend.server_name, backend.host, address.shown,
+            backend.tls_contents,
+        )  # fmt: skip
         if known is None or known.settings != settings:
             http = HttpPool(settings)
             known = known or self._made(backend, address)

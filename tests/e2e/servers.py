@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,10 +45,11 @@ class Server:
     """Something that listens on 127.0.0.1."""
 
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"{self.scheme}://127.0.0.1:{self.port}/mcp"
 
 
 Handler = Callable[[Got, asyncio.StreamWriter], Awaitable[None]]
@@ -67,7 +69,9 @@ async def read_request(reader: asyncio.StreamReader) -> Got | None:
 
 
 @asynccontextmanager
-async def scripted(handler: Handler, port: int = 0) -> AsyncIterator[Server]:
+async def scripted(
+    handler: Handler, port: int = 0, certificates: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
     """A socket on which `handler` answers every request, writing raw bytes; it may close the writer itself."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -85,9 +89,9 @@ async def scripted(handler: Handler, port: int = 0) -> AsyncIterator[Server]:
             tasks.discard(task)
 
     # However late this loop is: whoever finds the backlog full tries again in a second, and gives up after three.
-    server = await asyncio.start_server(connection, "127.0.0.1", port, limit=1 << 26, backlog=BACKLOG)
+    server = await asyncio.start_server(connection, "127.0.0.1", port, limit=1 << 26, backlog=BACKLOG, ssl=certificates)
     try:
-        yield Server(server.sockets[0].getsockname()[1])
+        yield Server(server.sockets[0].getsockname()[1], "http" if certificates is None else "https")
     finally:
         server.close()
         for task in list(tasks):

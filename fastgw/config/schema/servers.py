@@ -217,6 +217,16 @@ class ServerTlsSettings(StrictModel):
     key: str | None = None
     server_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
     """The name that the server's certificate must carry, where it is not the URL's host."""
+    _contents: str = PrivateAttr("")
+
+    @property
+    def contents(self) -> str:
+        """Tells apart what the files held when the configuration was read."""
+        return self._contents
+
+    def note(self, contents: str) -> None:
+        """Remember what the files hold."""
+        self._contents = contents
 
     @model_validator(mode="after")
     def _pair(self) -> ServerTlsSettings:

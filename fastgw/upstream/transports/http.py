@@ -44,7 +44,7 @@ class TransportSettings:
     Args:
         url: http or https URL; user information in it is not sent.
         max_reply: most bytes of an answer's body, decoded; of an event stream only what waits to be read is bounded.
-        tls: (ca, cert, key) paths, each None where not given; unused for http.
+        tls: (ca, cert, key) paths, each None where not given; unused for http. `tls_contents`: which contents of these.
         server_name: the name that the server's certificate must carry; None: the URL's host.
         host: value of `Host`; None: the URL's host and port.
         shown: the URL as it may be shown.
@@ -56,6 +56,7 @@ class TransportSettings:
     server_name: str | None = None
     host: str | None = None
     shown: str = ""
+    tls_contents: str = ""
 
 
 class _Target(ClientRequest):
