@@ -157,5 +157,7 @@ def _token(found: dict[str, Any], asked: float) -> ServerToken:
     if not 0.0 < lifetime < 1e9:
         raise TokenUnavailable("the token has expired already, by its expires_in")
     line = b"Authorization: Bearer %b\r\n" % token.encode()
+    # A JWT ends at a whole second (RFC 7519, section 2), so perhaps one before the endpoint has said.
+    lifetime -= min(1.0, lifetime * 0.2)
     # What is on its way to the server when it expires would be refused.
     return ServerToken(line, asked + lifetime * 0.8, asked + lifetime - min(10.0, lifetime * 0.1))
