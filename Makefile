@@ -73,10 +73,9 @@ load: load-env ## SCENARIO=steady: many agents at once, every answer checked, la
 load-ui: load-env ## the same with Locust's web page, until Ctrl-C
 	@$(LOAD) -m loadtests $(SCENARIO) --ui $(LOAD_OPTIONS)
 
-conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record
+conformance: dev-env ## the protocol's conformance suite: two workers, alone and beside a decoy; across eras for the record; as a client
 	$(DEV) -m tests.conformance --all
-	$(DEV) -m tests.conformance.outbound --scenario auth/client-credentials-basic
-	$(DEV) -m tests.conformance.outbound --scenario auth/client-credentials-jwt
+	$(DEV) -m tests.conformance.outbound
 
 soak: dev-env legacy-env node-env ## the minutes-long tests
 	$(PYTEST) -m soak $(TESTS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance.suite import ROOT
+from tests.e2e.ports import free_port
 
 READY_WITHIN = 30
 DECOY_ERA = {"legacy": "modern", "modern": "legacy", "dual": "legacy"}
@@ -37,15 +37,6 @@ endpoints:
 
 class StartError(Exception):
     """Something did not start; its last words are in the message."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 @contextlib.contextmanager
@@ -94,15 +85,14 @@ def _ready(admin: int) -> bool:
 
 
 @contextlib.contextmanager
-def gateway(servers: dict[str, str], place: Path, credential: str = "") -> Iterator[int]:
-    """The port of a gateway with two workers before `servers` (URLs by name), which are all shown this credential, as
-    YAML writes it on one line. Its files are kept in `place`.
+def gateway(servers: dict[str, str], place: Path, more: str = "") -> Iterator[int]:
+    """The port of a gateway with two workers before `servers` (URLs by name), which all have these further settings, as
+    YAML writes them on one line. Its files are kept in `place`.
 
     Raises:
         StartError: it ended, or was not ready within `READY_WITHIN` seconds.
     """
-    listen, admin = free_ports(2)
-    more = f", credential: {credential}" if credential else ""
+    listen, admin = free_port(), free_port()
     written = "\n".join(f'  {name}: {{url: "{url}"{more}}}' for name, url in servers.items())
     (place / "fastgw.yaml").write_text(CONFIG.format(listen=listen, admin=admin, servers=written))
     log = place / "gateway.txt"

@@ -28,8 +28,10 @@ SCENARIOS = (
     ("2026-07-28", "http-invalid-tool-headers"),
     ("2026-07-28", "json-schema-2020-12-preservation"),
     ("2026-07-28", "json-schema-ref-no-deref"),
+    ("2025-11-25", "auth/pre-registration"),
     ("2025-11-25", "auth/client-credentials-basic"),
     ("2025-11-25", "auth/client-credentials-jwt"),
+    ("2026-07-28", "auth/pre-registration"),
     ("2026-07-28", "auth/client-credentials-basic"),
     ("2026-07-28", "auth/client-credentials-jwt"),
 )

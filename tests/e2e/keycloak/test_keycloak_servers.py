@@ -238,8 +238,8 @@ def test_tokens_expire_under_load_and_no_call_notices(realm: Realm, tmp_path: Pa
 
         async with scene.load():
             await until(renewed, 60)
-        # For each server one token after another, each asked for at 0.8 of the life of the one before, less a second: one
-        # flight for all workers and calls, and none besides.
+        # For each server one token after another, each asked for at 0.8 of the life of the one before, less a second:
+        # one flight for all workers and calls, and none besides.
         asked, most = await scene.asked(), 3 + (time.monotonic() - begun) / (0.8 * (BRIEF - 1))
         assert all(asked[kind] - before[kind] <= most * len(ERAS) for kind in KINDS), (asked, before, most)
         assert min(scene.done.values()) > 0
