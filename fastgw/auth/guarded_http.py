@@ -24,6 +24,8 @@ MOST_REDIRECTS = 3
 WITHIN = ClientTimeout(total=10.0, sock_connect=5.0)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
+_NOT_KEPT = re.compile(r"(?:^|[,\s])no-(?:cache|store)\s*(?:,|$)", re.IGNORECASE)
+"""RFC 9111, sections 5.2.2.4 and 5.2.2.5: it is to be asked for again each time."""
 
 
 class FetchFailed(Exception):
@@ -79,8 +81,9 @@ async def _get(url: str, named: Collection[str]) -> Document | str:
             return answer.headers["location"]
         if answer.status != 200:
             raise FetchFailed(f"{shown(url)}: status {answer.status}")
-        age = _MAX_AGE.search(answer.headers.get("cache-control", ""))
-        return Document(await bounded(answer, LARGEST), float(age[1]) if age else None)
+        said = answer.headers.get("cache-control", "")
+        age = 0.0 if _NOT_KEPT.search(said) else float(found[1]) if (found := _MAX_AGE.search(said)) else None
+        return Document(await bounded(answer, LARGEST), age)
 
 
 async def bounded(answer: ClientResponse, most: int) -> bytes:

@@ -45,6 +45,23 @@ def test_what_the_configuration_names_is_fetched() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "age"),
+    [
+        ("no-cache", 0.0), ("No-Store, max-age=600", 0.0), ("max-age=600, no-cache", 0.0), ("max-age=0", 0.0),
+        ("max-age=600, no-transform", 600.0), ('no-cache="set-cookie", max-age=600', 600.0), ("public", None),
+    ],
+)  # fmt: skip
+def test_how_long_it_may_be_kept(said: str, age: float | None) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"{}", headers={"cache-control": said})
+
+    async def story(url: str) -> Any:
+        return await fetch(url, frozenset((origin_of(url),)))
+
+    assert serving(answer, story).max_age == age
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://login.example.com/jwks", "http://127.0.0.1:9/", "https://127.0.0.1:9/", "https://[::1]:9/",
