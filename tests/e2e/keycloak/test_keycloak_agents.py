@@ -15,6 +15,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
@@ -130,6 +131,7 @@ def test_tokens_of_two_realms_are_good_and_of_a_third_are_not(scene: Scene, era:
     async def play() -> None:
         alice, bob = scene.acme.token("console", "alice"), scene.acme.token("console", "bob")
         partner = scene.partners.token("console", "alice")
+        assert [jwt.get_unverified_header(token)["alg"] for token in (alice, partner)] == ["RS256", "ES256"]
         assert await scene.sees(alice, era) == TOOLS
         assert await scene.sees(bob, era) == ["desk-echo", "shop-echo"]
         assert await scene.sees(partner, era) == ["shop-echo"]
