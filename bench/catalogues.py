@@ -8,8 +8,8 @@ from typing import Any
 
 NAMES = {"tools/list": "tools", "resources/list": "resources", "prompts/list": "prompts"}
 """List method to the member of its result that holds the items."""
-_VERBS = ("list", "get", "create", "update", "delete", "search", "export", "assign", "merge", "archive")
-_NOUNS = ("issue", "pull_request", "invoice", "customer", "ticket", "deployment", "document", "calendar_event")
+VERBS = ("list", "get", "create", "update", "delete", "search", "export", "assign", "merge", "archive")
+NOUNS = ("issue", "pull_request", "invoice", "customer", "ticket", "deployment", "document", "calendar_event")
 _WORDS = "the of a caller may give further fields and an identifier as it stands in an earlier answer by this server"
 _FIELDS = ("id", "query", "limit", "include_archived", "labels", "assignee", "updated_after")
 
@@ -64,7 +64,7 @@ def _sentence(seed: int, words: int) -> str:
 
 def _tool(server: int, at: int) -> dict[str, Any]:
     """About 1,200 bytes, as tools with half a dozen described arguments are."""
-    name = f"{_VERBS[at % 10]}_{_NOUNS[at // 10 % 8]}_{server:02d}_{at:03d}"
+    name = f"{VERBS[at % 10]}_{NOUNS[at // 10 % 8]}_{server:02d}_{at:03d}"
     fields = {
         field: {"type": "integer" if field == "limit" else "string", "description": _sentence(at + seed, 9)}
         for seed, field in enumerate(_FIELDS)

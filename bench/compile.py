@@ -70,13 +70,18 @@ class Times:
 
 
 class Controller:
-    """As `fastgw.processes.control_plane` compiles: one cache for all compiles of one configuration."""
+    """As `fastgw.processes.control_plane` compiles: one cache for all compiles of one configuration.
 
-    def __init__(self, size: Size) -> None:
+    Args:
+        keys: of the configuration, beside its servers.
+    """
+
+    def __init__(self, size: Size, **keys: Any) -> None:
         names = [f"server-{number:02d}" for number in range(size.servers)]
         servers = {name: {"url": f"http://127.0.0.1:9/{name}"} for name in names}
         self.lists: list[Lists] = [offered(size, number) for number in range(size.servers)]
-        self.settings = Settings.model_validate({"servers": servers, "agents": AGENTS, "policies": POLICIES})
+        keys = {"agents": AGENTS, "policies": POLICIES, **keys}
+        self.settings = Settings.model_validate({"servers": servers, **keys})
         self.cache = CompileCache(self.settings)
         self.catalogues = {name: catalogue(name, lists) for name, lists in zip(names, self.lists, strict=True)}
         self.texts = [text(items) for lists in self.lists for items in lists.values()]
@@ -159,9 +164,7 @@ def once(
     times.compile, snapshot = _timed(lambda: controller.compile(generation))
     begun = clock()
     packed = codec.EncodedSnapshot(generation, snapshot, before)
-    known = set(worker.decoder.parts)
-    sent = [pack("parts", parts) for parts in batches(packed.lacked(known))]
-    sent.append(pack("load", generation, packed.root, known - packed.parts.keys()))
+    sent = frames(packed, worker)
     times.pack = (clock() - begun) * 1000
     times.frames, times.size = len(sent), sum(map(len, sent))
     worker.stretches.clear()
@@ -170,6 +173,13 @@ def once(
     times.unpack, times.pause = sum(worker.stretches), max(worker.stretches)
     times.reference = (earlier + _read(controller.texts)) / 2
     return times, packed
+
+
+def frames(packed: codec.EncodedSnapshot, worker: Worker) -> list[bytes]:
+    """What is sent to a worker that has what it has."""
+    known = set(worker.decoder.parts)
+    sent = [pack("parts", parts) for parts in batches(packed.lacked(known))]
+    return [*sent, pack("load", packed.generation, packed.root, known - packed.parts.keys())]
 
 
 SHOWN = {

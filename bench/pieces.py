@@ -26,6 +26,7 @@ from redis import Redis
 from bench import faked
 from bench.asked import store
 from bench.catalogues import Size, offered
+from bench.classes import Newcomers, policies
 from bench.counts import GUARDED
 from bench.decisions import OWN
 from bench.decisions import Scene as Limited
@@ -47,9 +48,9 @@ from fastgw.upstream import balancer
 from fastgw.upstream.balancer import Wish
 from fastgw.upstream.instances import Instance
 
-ROUNDS = 250
+ROUNDS, FEW = 250, 30
 SECONDS = 0.0006
-"""About so long is a round: short enough that some of them are not interrupted."""
+"""About so long is a round, of all but a `FEW`: short enough that some of them are not interrupted."""
 Work = Callable[[], object]
 
 
@@ -62,19 +63,19 @@ def loop() -> float:
     return time.thread_time() - begun
 
 
-def measure(benchmark: BenchmarkFixture, work: Work) -> None:
+def measure(benchmark: BenchmarkFixture, work: Work, rounds: int = ROUNDS) -> None:
     """Hold this piece against the loop."""
-    begun = time.thread_time()
-    for _ in range(50):
+    begun, tries = time.thread_time(), rounds // 5
+    for _ in range(tries):
         work()
-    times = range(max(1, round(SECONDS * 50 / (time.thread_time() - begun))))
+    times = range(max(1, round(SECONDS * tries / (time.thread_time() - begun))))
     loops: list[float] = []
 
     def many() -> None:
         for _ in times:
             work()
 
-    benchmark.pedantic(many, setup=lambda: loops.append(loop()), rounds=ROUNDS, warmup_rounds=5)
+    benchmark.pedantic(many, setup=lambda: loops.append(loop()), rounds=rounds, warmup_rounds=5)
     benchmark.extra_info["ratio"] = benchmark.stats.stats.min / len(times) / min(loops) * 1000
 
 
@@ -177,6 +178,45 @@ def test_resolve(benchmark: BenchmarkFixture, played: Played) -> None:
 def test_authorise(benchmark: BenchmarkFixture) -> None:
     guarded = Played(Question(), Scene(policies=(GUARDED,)))
     measure(benchmark, lambda: pipeline.authorise(guarded.gateway, guarded.context))
+
+
+def _decision(benchmark: BenchmarkFixture, **further: object) -> None:
+    """By the last of a thousand policies, about the last of 10,000 tools."""
+    lists = offered(Size(1, 10_000, 1, 1), 0)
+    called = Question(params={**CALL, "name": lists["tools/list"][-1]["name"]})
+    last = {"name": "last", "allow": ["*"], "match": {"claims": {"team": "platform"}, **further}}
+    asked = Played(called, Scene(lists=lists, policies=(*policies()[1:], last)))
+
+    def work() -> None:
+        pipeline.resolve(asked.gateway, asked.context, asked.found)
+        pipeline.authorise(asked.gateway, asked.context)
+
+    measure(benchmark, work)
+
+
+def test_decision(benchmark: BenchmarkFixture) -> None:
+    _decision(benchmark)
+
+
+def test_decision_by_arguments(benchmark: BenchmarkFixture) -> None:
+    _decision(benchmark, arguments=GUARDED["match"]["arguments"])
+
+
+@pytest.fixture(scope="module")
+def newcomers() -> Newcomers:
+    """Agents of classes that nobody of has come before."""
+    return Newcomers()
+
+
+def test_first_class(benchmark: BenchmarkFixture, newcomers: Newcomers) -> None:
+    """All that the controller does for the first of a class, and a worker."""
+    measure(benchmark, newcomers.met, FEW)
+
+
+def test_first_class_at_worker(benchmark: BenchmarkFixture, newcomers: Newcomers) -> None:
+    """The part of it that a worker does, between calls."""
+    sent = newcomers.announced()
+    measure(benchmark, lambda: newcomers.heard(sent), FEW)
 
 
 def test_admit(benchmark: BenchmarkFixture, played: Played) -> None:

@@ -19,6 +19,7 @@ from fastgw.gateway.context import SLOTS, DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.kept_texts import ListPages
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
 from fastgw.gateway.quota_gate import QuotaGate
@@ -111,7 +112,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.known_agents, self.token_agents = KnownAgents(), TokenAgents(controller, counters)
         self.agent_sessions = AgentSessions()
-        self.descriptions = Descriptions()
+        self.list_pages, self.descriptions = ListPages(), Descriptions()
         self.cursors: Sealer
         self.states: Sealer
 
@@ -166,6 +167,7 @@ class Gateway:
         if self._newest is not None and self._newest.generation == generation:
             self._listed = self._newest
             self.descriptions.forget()
+            self.list_pages.forget()
 
     def freshened(self, until: dict[str, float]) -> None:
         """What lists say of their freshness goes by this from now on; see `plan.GatewayPort`."""

@@ -23,7 +23,7 @@ from fastgw.protocol import names, results
 from fastgw.protocol.call import Call
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote, string
 from fastgw.protocol.sealing import NONCE, Sealer
-from fastgw.snapshot.model import EMPTY_LISTING, PAGE, Endpoint, Grant, Listing, Page, View
+from fastgw.snapshot.model import EMPTY_LISTING, PAGE, Endpoint, Grant, Listing, View
 
 _SHOWN = 128
 """Characters of an unknown name that are repeated to who asked."""
@@ -172,7 +172,7 @@ def _add_instructions(context: RequestContext, found: dict[str, Any]) -> None:
 
 
 def list_page(gateway: Gateway, context: RequestContext, request: ParsedRequest) -> tuple[bytes, ...]:
-    """The result of a list as JSON text in pieces, for it can be large: a page that was encoded with the snapshot.
+    """The result of a list as JSON text in pieces, for it can be large.
 
     Raises:
         Fault: BAD_PARAMS for a cursor that is foreign, altered, or of a list that has changed since.
@@ -180,28 +180,27 @@ def list_page(gateway: Gateway, context: RequestContext, request: ParsedRequest)
     call, dialect = request.call, request.dialect
     listing, sealer = gateway.listed(context).lists.get(call.method, EMPTY_LISTING), gateway.cursors
     bond = f"{context.endpoint.path}\n{context.principal.agent}\n{call.method}".encode()
-    page = _page(listing, call.params.get("cursor"), bond, sealer)
-    following = b""
-    if page.more:
-        plain = orjson.dumps([page.start + PAGE, listing.fingerprint])
+    start = _start(listing, call.params.get("cursor"), bond, sealer)
+    following, page = b"", gateway.list_pages.of(listing, start, dialect.list_form)
+    if start + PAGE in listing.starts:
+        plain = orjson.dumps([start + PAGE, listing.fingerprint])
         following = b',"nextCursor":"%s"' % sealer.seal(plain, bond, os.urandom(NONCE)).encode()
     tail = dialect.list_tail(_ttl_ms(context.endpoint), context.snapshot.server_info)
     member = names.LISTS[call.method].encode()
-    return b'{"', member, b'":', page.items[dialect.list_form], following, tail, b"}"
+    return b'{"', member, b'":', page, following, tail, b"}"
 
 
-def _page(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> Page:
+def _start(listing: Listing, cursor: bytes | None, bond: bytes, sealer: Sealer) -> int:
     if cursor is None or cursor == b"null":
-        return listing.pages[0]
+        return 0
     try:
         plain = sealer.open(string(cursor, "cursor"), bond)
     except NotAMessage:
         plain = None
     if plain is not None:
         start, fingerprint = orjson.loads(plain)
-        page = listing.page_at(start) if fingerprint == listing.fingerprint else None
-        if page is not None:
-            return page
+        if fingerprint == listing.fingerprint and start in listing.starts:
+            return int(start)
     raise Fault(Kind.BAD_PARAMS, "Invalid params: unknown cursor")
 
 

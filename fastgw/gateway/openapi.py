@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from hashlib import sha256
 from urllib.parse import quote as encoded
 
@@ -19,12 +18,11 @@ import orjson
 
 from fastgw.catalog.elements import MODERN
 from fastgw.gateway.context import RequestContext
+from fastgw.gateway.kept_texts import KeptTexts
 from fastgw.protocol import names
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.snapshot.model import EMPTY_LISTING, Listing, View
 
-MOST_KEPT = 32 * 2**20
-"""Bytes of documents one worker keeps; beyond them the one not asked for longest goes."""
 STEP = 100
 """Tools described before other requests get their turn."""
 
@@ -79,34 +77,21 @@ class _Tool(msgspec.Struct):
 _TOOLS = msgspec.json.Decoder(list[_Tool]).decode
 
 
-class Descriptions:
-    """The documents of one worker: each is made when it is first asked for, and kept while there is room."""
+class Descriptions(KeptTexts):
+    """The documents of one worker."""
 
     def __init__(self) -> None:
-        # The list is kept beside its document, so that no other can get its identity.
-        self._kept: OrderedDict[tuple[str, int], tuple[Listing, bytes]] = OrderedDict()
-        self._size = 0
+        super().__init__()
         self._turn = asyncio.Lock()
-
-    def forget(self) -> None:
-        """Other lists are in force: nobody asks for these documents again, and each holds on to its whole list."""
-        self._kept.clear()
-        self._size = 0
 
     async def of(self, context: RequestContext, view: View) -> bytes:
         """The document for who has this view of the request's endpoint; others get their turn while it is made."""
         listing = view.lists.get(names.TOOLS_LIST, EMPTY_LISTING)
-        key = context.endpoint.path, id(listing)
         async with self._turn:  # a hundred that ask at once make one
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][1]
-            document = await _document(context, listing)
-            self._kept[key] = listing, document
-            self._size += len(document)
-            while self._size > MOST_KEPT:
-                _, (_, oldest) = self._kept.popitem(last=False)
-                self._size -= len(oldest)
+            document = self.get(listing, context.endpoint.path)
+            if document is None:
+                document = await _document(context, listing)
+                self.keep(listing, context.endpoint.path, document)
             return document
 
 
@@ -126,8 +111,8 @@ async def _document(context: RequestContext, listing: Listing) -> bytes:
     )
     paths: list[bytes] = []
     schemas = [head[:-1], b',"components":{"schemas":{', _SHARED_SCHEMAS]
-    for page in listing.pages:
-        tools = _TOOLS(page.items[MODERN])
+    for page in listing.starts:
+        tools = _TOOLS(listing.page(page, MODERN))
         await asyncio.sleep(0)
         for start in range(0, len(tools), STEP):
             made = [_described(tool) for tool in tools[start : start + STEP]]

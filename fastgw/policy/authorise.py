@@ -137,16 +137,17 @@ class Rules:
         outright = applying.outright
         if speaking.deny & outright:
             return None
-        allow = speaking.by_name
-        allowed = bool(allow & outright)
+        allowed = bool(speaking.by_name & outright)
         if speaking.by_source and sources and not allowed:
             allowed = all(speaking.by_source[source] & outright for source in sources)
-            allow |= reduce(and_, map(speaking.by_source.__getitem__, sources))
         if not applying.left:
             return FREE if allowed else None
         denying = [Condition(name, False, match) for name, match in self._asking(speaking.deny, applying)]
         if allowed:
             return Decision(True, tuple(denying)) if denying else FREE
+        allow = speaking.by_name
+        if speaking.by_source and sources:
+            allow |= reduce(and_, map(speaking.by_source.__getitem__, sources))
         allowing = [Condition(name, True, match) for name, match in self._asking(allow, applying)]
         return Decision(False, (*denying, *allowing)) if allowing else None
 

@@ -57,6 +57,10 @@ SHOWN_WITHIN = 0.5
 """Seconds that workers have to say how instances are: one that is stopped must not hide what the others know."""
 READY_LOOK_EVERY = 0.02
 """Seconds between two looks at whether the gateway is ready, at the start."""
+MEET_AT_ONCE = 8
+"""New classes of agents that one compile is for: with thousands of tools each takes some ten milliseconds, in which
+nothing else has its turn.
+"""
 MEET_TRIES = 2
 """Compiles for a new class of agents, at most: a controller that has just begun has made none before."""
 MOST_LEVELS = 50_000
@@ -84,6 +88,7 @@ class ControllerProcess:
         self._busy = False
         self._compiling = asyncio.Lock()
         self._meeting = asyncio.Lock()
+        self._meeting_some = asyncio.Semaphore(MEET_AT_ONCE)
         self._reload_succeeded_at = time.time()
         self._link = ""
         self._adopted: set[int] = set()
@@ -292,13 +297,14 @@ class ControllerProcess:
         return found
 
     async def _meet(self, _: WorkerPeer, path: str, principal: Principal) -> None:
-        self._control_plane.meet(path, principal)  # many come at once, and one compile is for all of them
-        async with self._meeting:
-            for _try in range(MEET_TRIES):
-                async with self._compiling:  # what has been compiled may still be on its way to the workers
-                    new = self._control_plane.meet(path, principal)
-                if not new or not await self._compile():
-                    return
+        async with self._meeting_some:
+            self._control_plane.meet(path, principal)  # one compile is for all that have come meanwhile
+            async with self._meeting:
+                for _try in range(MEET_TRIES):
+                    async with self._compiling:  # what has been compiled may still be on its way to the workers
+                        new = self._control_plane.meet(path, principal)
+                    if not new or not await self._compile():
+                        return
 
     async def _end_session(self, _: WorkerPeer, session: str, seconds: float) -> None:
         self._ended.add(session, seconds, time.time())

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import orjson
 
-from fastgw.catalog.elements import DIALECTS, MODERN
+from fastgw.catalog.elements import DIALECTS
 from fastgw.catalog.route import Arm, Route
 from fastgw.catalog.uris import Uris
 from fastgw.policy.authorise import Decision
@@ -17,7 +17,7 @@ from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import AgentTraits, Match, Principal, Traits
 from fastgw.policy.quotas import Quota
-from fastgw.policy.shadow import ShadowRules
+from fastgw.policy.shadow import ShadowRules, ShadowVerdict
 from fastgw.policy.uris import ANY_URI, UriRules
 from fastgw.snapshot.issuers import Issuer
 
@@ -124,18 +124,12 @@ class Grant(Decision):
     arms: tuple[Arm, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ListEntry:
-    """One item as it stands in lists: its JSON text for each of `DIALECTS`. Equal only to itself: pages look it up.
-
-    `checksum` is of the first text, worked out once: where lists are cut for their way to the workers goes by it.
-    """
-
-    texts: tuple[bytes, ...]
-    checksum: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "checksum", crc32(self.texts[0]))
+ListEntry = tuple[bytes, ...]
+"""One item as it stands in lists: its JSON text for each of `DIALECTS`."""
+Item = tuple[str, Grant | None, ListEntry]
+"""What an agent has of a tool, prompt, resource or template: its name or URI, how it may be called (None of what is
+read), how it is listed.
+"""
 
 
 def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> ListEntry:
@@ -143,17 +137,12 @@ def entry(key_json: bytes, tails: Sequence[bytes], member: str = "name") -> List
     head = b'{"%b":%b' % (member.encode(), key_json)
     made: dict[int, bytes] = {}
     # Equal tails are one object, and so are the texts made of them.
-    return ListEntry(tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails]))
+    return tuple([made.get(id(tail)) or made.setdefault(id(tail), head + tail) for tail in tails])
 
 
-def encoded(part: Sequence[ListEntry]) -> dict[str, bytes]:
-    """The JSON array of one page for each of `DIALECTS`. Equal texts are one object."""
-    columns = list(zip(*[one.texts for one in part], strict=True)) or [()] * len(DIALECTS)
-    found: dict[str, bytes] = {}
-    for at, dialect in enumerate(DIALECTS):
-        like = next((i for i in range(at) if columns[i] == columns[at]), None)
-        found[dialect] = b"".join((b"[", b",".join(columns[at]), b"]")) if like is None else found[DIALECTS[like]]
-    return found
+def granted(items: Iterable[Item]) -> dict[str, Grant]:
+    """By name, of what is called."""
+    return {name: grant for name, grant, _ in items if grant is not None}
 
 
 def fingerprint(names: Iterable[str]) -> int:
@@ -162,38 +151,44 @@ def fingerprint(names: Iterable[str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list, the array encoded: `[{...},{...}]`.
-
-    Args:
-        items: the JSON array for each dialect of agents: `modern`, and each legacy revision.
-        start: position of its first item in the whole list.
-        entries: what `items` is made of, in the controller alone: the codec knows them again after a change.
-    """
-
-    items: dict[str, bytes]
-    start: int
-    more: bool
-    entries: tuple[ListEntry, ...] = field(default=(), compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Listing:
-    """One list, of at least one page; `fingerprint` (of the names in order) says which list a cursor continues."""
+    """One list; `fingerprint` (of the names in order) says which one a cursor continues."""
 
-    pages: tuple[Page, ...]
+    entries: tuple[ListEntry, ...] = ()
     fingerprint: int = 0
 
-    def page_at(self, start: int) -> Page | None:
-        """The page that begins at this position; None where none does (a cursor of a longer or made-up list)."""
-        at, rest = divmod(start, PAGE)
-        return self.pages[at] if rest == 0 and 0 <= at < len(self.pages) else None
+    @property
+    def starts(self) -> range:
+        """Where its pages begin: at least one, which may be empty."""
+        return range(0, max(1, len(self.entries)), PAGE)
+
+    def page(self, start: int, dialect: str) -> bytes:
+        """The JSON array of the page that begins there: `[{...},{...}]`."""
+        at = DIALECTS.index(dialect)
+        return b"[%b]" % b",".join([entry[at] for entry in self.entries[start : start + PAGE]])
 
     def __bool__(self) -> bool:
-        return self.pages[0].more or self.pages[0].items[MODERN] != b"[]"
+        return bool(self.entries)
 
 
-EMPTY_LISTING = Listing((Page(dict.fromkeys(DIALECTS, b"[]"), 0, False),))
+EMPTY_LISTING = Listing()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisibleSection:
+    """What one class of agents has of a section of a list, in its order.
+
+    Args:
+        items: those of `whole` are the same objects.
+        whole: what there is of it for whom no policy looks at it more closely, the same object for all classes.
+        servers: whose all that is.
+        shadow: what policies in shadow would change.
+    """
+
+    items: tuple[Item, ...]
+    whole: tuple[Item, ...]
+    servers: frozenset[str]
+    shadow: Mapping[str, ShadowVerdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +197,8 @@ class View:
 
     Args:
         grants: of tools, by exposed name.
-        tool_sections, prompt_sections: what `grants` and `prompts` are put together of, in the controller alone, for
-            all views of an endpoint in the same order: the codec knows them again after a change.
+        sections: by list method, what all of it is put together of, in the controller alone: the codec knows them again
+            after a change.
         shadow: what policies in shadow would change; None where they would change nothing.
     """
 
@@ -211,8 +206,7 @@ class View:
     prompts: dict[str, Grant] = field(default_factory=dict)
     uri_rules: UriRules = ANY_URI
     lists: dict[str, Listing] = field(default_factory=dict)
-    tool_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
-    prompt_sections: tuple[dict[str, Grant], ...] = field(default=(), compare=False, repr=False)
+    sections: dict[str, tuple[VisibleSection, ...]] = field(default_factory=dict, compare=False, repr=False)
     shadow: ShadowRules | None = None
 
 

@@ -19,10 +19,9 @@ from fastgw.policy.uris import UriRules
 from fastgw.protocol import names
 from fastgw.snapshot.cache import EndpointBuilder
 from fastgw.snapshot.curation import ShownTool
-from fastgw.snapshot.model import PAGE, Grant, ListEntry, Listing, Page, View, encoded, fingerprint
+from fastgw.snapshot.model import Grant, Item, ListEntry, Listing, View, VisibleSection, fingerprint, granted
 
 T = TypeVar("T")
-_UNKNOWN = Decision(False, ())
 
 
 @dataclass(slots=True, eq=False)
@@ -41,19 +40,19 @@ class ExposedTool:
     policies: ToolPolicies
     origin: object = None
     notices: tuple[Notice, ...] = ()
-    plain_grant: Grant | None = field(init=False)
+    plain: Item | None = field(init=False)
     """What all have of it whom no policy looks at more closely; None where that depends on who asks."""
     policy_key: object = field(init=False)
     """Equal for those of which policies say the same to everyone."""
 
     def __post_init__(self) -> None:
-        arms, policies = self.route.arms, self.policies
-        alike = len(arms) == 1 and arms[0].match is None and self.shown[0] is not None
-        self.plain_grant = Grant(True, (), self.route, arms) if alike else None
+        arms, policies, shown = self.route.arms, self.policies, self.shown[0]
+        alike = len(arms) == 1 and arms[0].match is None and shown is not None
+        self.plain = (self.route.name, Grant(True, (), self.route, arms), shown.entry) if alike and shown else None
         # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
-        one = len(self.sources) == 1
+        one = self.plain is not None and len(self.sources) == 1
         by_source = policies.by_source.get(self.sources[0], 0)
-        self.policy_key = (policies.by_name, by_source, policies.deny) if one else id(policies)
+        self.policy_key = (policies.by_name, by_source, policies.deny) if one else self
 
     def shown_to(self, taken: Arm) -> ShownTool:
         """What those are shown whose first arm this is; arms left over for a class keep their targets."""
@@ -77,19 +76,6 @@ class AgentClass:
     shadow_uris: ShadowUris | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class VisibleSection:
-    """What one class of agents has of a section: names or URIs, list items, grants, and whose all that is; and what
-    policies in shadow would change.
-    """
-
-    names: tuple[str, ...]
-    entries: tuple[ListEntry, ...]
-    grants: dict[str, Grant]
-    servers: frozenset[str]
-    shadow: Mapping[str, ShadowVerdict] = field(default_factory=dict)
-
-
 class Section(ABC):
     """One section of a list."""
 
@@ -108,7 +94,7 @@ class Section(ABC):
         found = self._by_class.get(deciding)
         if found is None:
             made = make(agents)
-            content = made.names, tuple(map(id, made.grants.values())), tuple(made.shadow.items())
+            content = tuple(map(id, made.items)), tuple(made.shadow.items())
             found = self._by_class[deciding] = self._by_content.setdefault(content, made)
         return found
 
@@ -121,62 +107,71 @@ class ToolSection(Section):
         self.notices = (*notices, *(notice for one in exposed for notice in one.notices))
         self.exposed = {one.route.name: one for one in exposed}
         self.routes = {name: one.route for name, one in self.exposed.items()}
-        self.telling_apart = [one.route for one in exposed if one.plain_grant is None]
+        self.telling_apart = [one.route for one in exposed if one.plain is None]
         """The routes that tell agents apart."""
         self._rules = rules
-        self._grants: dict[object, tuple[Grant, ShownTool]] = {}
+        self._items: dict[object, Item] = {}
+        self._whole = tuple([one.plain for one in exposed if one.plain is not None])
+        # Ten thousand tools are a few hundred kinds, which alone are judged for each class of agents.
+        kinds = {one.policy_key: one for one in exposed}
+        self._kinds = list(kinds.values())
+        places = {key: place for place, key in enumerate(kinds)}
+        self._exposed = [(one, places[one.policy_key]) for one in exposed]
 
     def visible_to(self, agents: AgentClass) -> VisibleSection:
         arms = tuple([agents.arms[route.name] for route in self.telling_apart])
         return self._once((agents.applying, arms, agents.shadow), self._visible_to, agents)
 
     def _visible_to(self, agents: AgentClass) -> VisibleSection:
-        visible = list(self._visible(agents))
-        grants = {grant.route.name: grant for grant, _ in visible}
-        servers = frozenset([to.server for grant in grants.values() for arm in grant.arms for to in arm.targets])
-        entries = tuple([shown.entry for _, shown in visible])
-        return VisibleSection(tuple(grants), entries, grants, servers, dict(self._otherwise(agents)))
+        items = tuple(self._visible(agents))
+        grants = [grant for _, grant, _ in items if grant is not None]
+        servers = frozenset([to.server for grant in grants for arm in grant.arms for to in arm.targets])
+        return VisibleSection(items, self._whole, servers, dict(self._otherwise(agents)))
+
+    def _visible(self, agents: AgentClass) -> Iterator[Item]:
+        decisions = [self._judge(one, agents) for one in self._kinds]
+        for one, kind in self._exposed:
+            decision = decisions[kind]
+            if decision is FREE and one.plain is not None:
+                yield one.plain
+            elif decision is not None:
+                yield self._item(one, agents.arms.get(one.route.name, one.route.arms), decision)
 
     def _otherwise(self, agents: AgentClass) -> Iterator[tuple[str, ShadowVerdict]]:
         """Those that policies in shadow would decide otherwise for these agents."""
-        known: dict[object, ShadowVerdict | None] = {}
-        for name, one in self.exposed.items() if agents.shadow is not None else ():
-            arms = one.route.arms if one.plain_grant is not None else agents.arms[name]
-            key = one.policy_key if one.plain_grant is not None else name
-            if key not in known and agents.shadow is not None and arms:
-                sources = [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
-                known[key] = judge_shadow(self._rules, one.policies, sources, agents.applying, agents.shadow)
-            if (verdict := known.get(key)) is not None:
-                yield name, verdict
+        if agents.shadow is None:
+            return
+        verdicts = [self._judge_shadow(one, agents, agents.shadow) for one in self._kinds]
+        for one, kind in self._exposed:
+            if (verdict := verdicts[kind]) is not None:
+                yield one.route.name, verdict
 
-    def _visible(self, agents: AgentClass) -> Iterator[tuple[Grant, ShownTool]]:
-        judge, applying = self._rules.judge, agents.applying
-        known: dict[object, Decision | None] = {}
-        for name, one in self.exposed.items():
-            if one.plain_grant is not None:
-                decision = known.get(one.policy_key, _UNKNOWN)
-                if decision is _UNKNOWN:
-                    decision = known[one.policy_key] = judge(one.policies, one.sources, applying)
-                if decision is FREE and (shown := one.shown[0]) is not None:
-                    yield one.plain_grant, shown
-                elif decision is not None:
-                    yield self._grant(one, one.route.arms, decision)
-            elif arms := agents.arms[name]:
-                sources = [f"{target.server}/{target.tool}" for arm in arms for target in arm.targets]
-                decision = judge(one.policies, sources, applying)
-                if decision is not None:
-                    yield self._grant(one, arms, decision)
+    def _judge(self, one: ExposedTool, agents: AgentClass) -> Decision | None:
+        sources = _reached(one, agents)
+        return self._rules.judge(one.policies, sources, agents.applying) if sources else None
 
-    def _grant(self, one: ExposedTool, arms: tuple[Arm, ...], decision: Decision) -> tuple[Grant, ShownTool]:
+    def _judge_shadow(self, one: ExposedTool, agents: AgentClass, shadow: ApplyingPolicies) -> ShadowVerdict | None:
+        sources = _reached(one, agents)
+        return judge_shadow(self._rules, one.policies, sources, agents.applying, shadow) if sources else None
+
+    def _item(self, one: ExposedTool, arms: tuple[Arm, ...], decision: Decision) -> Item:
         route = one.route
         key = route.name, arms, decision
-        found = self._grants.get(key)
+        found = self._items.get(key)
         if found is None:
             shown = one.shown_to(arms[0])
             if shown.param_headers != route.param_headers:
                 route = replace(route, param_headers=shown.param_headers)
-            found = self._grants[key] = Grant(decision.allowed, decision.conditions, route, arms), shown
+            grant = Grant(decision.allowed, decision.conditions, route, arms)
+            found = self._items[key] = route.name, grant, shown.entry
         return found
+
+
+def _reached(one: ExposedTool, agents: AgentClass) -> Sequence[str]:
+    """`server/tool` of every target that these agents could reach."""
+    if one.plain is not None:
+        return one.sources
+    return [f"{target.server}/{target.tool}" for arm in agents.arms[one.route.name] for target in arm.targets]
 
 
 class ExposedUri(NamedTuple):
@@ -195,15 +190,16 @@ class UriSection(Section):
         super().__init__()
         self._server = server
         self._exposed = exposed
+        self._whole: tuple[Item, ...] = tuple([(one.uri, None, one.entry) for one in exposed])
 
     def visible_to(self, agents: AgentClass) -> VisibleSection:
         return self._once(agents.uri_rules, self._visible_to, agents)
 
     def _visible_to(self, agents: AgentClass) -> VisibleSection:
         permit, server = agents.uri_rules.permit_listed, self._server
-        visible = [one for one in self._exposed if permit(one.uri, server, one.own, one.known_as)]
-        servers = frozenset([server] if visible else [])
-        return VisibleSection(tuple([one.uri for one in visible]), tuple([one.entry for one in visible]), {}, servers)
+        pairs = zip(self._exposed, self._whole, strict=True)
+        visible = tuple([item for one, item in pairs if permit(one.uri, server, one.own, one.known_as)])
+        return VisibleSection(visible, self._whole, frozenset([server] if visible else []))
 
 
 EndpointSections = Mapping[str, Sequence[Section]]
@@ -211,8 +207,6 @@ EndpointSections = Mapping[str, Sequence[Section]]
 `tools:`, the only one that tells agents apart."""
 ViewKey = tuple[tuple[UriRules, ShadowUris | None], tuple[tuple[VisibleSection, ...], ...]]
 """Whatever makes a view: views with equal ones are one."""
-PageKey = tuple[int, bool, tuple[ListEntry, ...]]
-"""Whatever makes a page: number of its first item, whether more follow, its items."""
 
 
 class EndpointViews(NamedTuple):
@@ -235,17 +229,16 @@ def views_of(
     assert isinstance(entries, ToolSection)
     classes = cache.kept(("classes", path), (entries,), lambda: AgentClasses(cache.rules, path, entries))
     class_of = {one.agent: classes.of(one) for one in agents}
-    keys: dict[AgentClass, ViewKey] = {
-        one: (
-            (one.uri_rules, one.shadow_uris),
-            tuple([tuple([part.visible_to(one) for part in every]) for every in sections.values()]),
-        )
+    # Of a class that is known already there is nothing to find out while all sections are what they were.
+    parts = tuple([part for every in sections.values() for part in every])
+    known: dict[AgentClass, ViewKey] = cache.kept(("keys", path), parts, dict)
+    keys = {
+        one: known.get(one) or _key(one, sections)
         for one in dict.fromkeys([*class_of.values(), *map(classes.of, strangers)])
     }
+    known |= keys
     before: Mapping[ViewKey, View] = cache.last(("views", path)) or {}
-    listings = [listing for view in before.values() for listing in view.lists.values()]
-    pages = {(page.start, page.more, page.entries): page for listing in listings for page in listing.pages}
-    views = {key: before.get(key) or _view(key, tuple(sections), pages) for key in dict.fromkeys(keys.values())}
+    views = {key: before.get(key) or _view(key, tuple(sections)) for key in dict.fromkeys(keys.values())}
     cache.kept(("views", path), (views,), lambda: views)
     place_of_key = {key: place for place, key in enumerate(views)}
     place_of = {one: place_of_key[key] for one, key in keys.items()}
@@ -258,30 +251,23 @@ def views_of(
     )
 
 
-def _view(key: ViewKey, methods: Sequence[str], pages: dict[PageKey, Page]) -> View:
+def _key(one: AgentClass, sections: EndpointSections) -> ViewKey:
+    visible = [tuple([part.visible_to(one) for part in every]) for every in sections.values()]
+    return (one.uri_rules, one.shadow_uris), tuple(visible)
+
+
+def _view(key: ViewKey, methods: Sequence[str]) -> View:
     (rules, uris), visible = key
-    shown = dict(zip(methods, visible, strict=True))
-    lists = {}
-    for method, sections in shown.items():
-        entries = [entry for section in sections for entry in section.entries]
-        listed = [name for section in sections for name in section.names]
-        lists[method] = Listing(tuple(_paged(entries, pages)), fingerprint(listed))
-    tools, prompts = (
-        tuple([section.grants for section in shown[method]]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)
-    )
-    changed = [joined(section.shadow for section in shown[method]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)]
+    sections = dict(zip(methods, visible, strict=True))
+    items = {method: [item for section in shown for item in section.items] for method, shown in sections.items()}
+    lists = {
+        method: Listing(tuple([entry for _, _, entry in every]), fingerprint([name for name, _, _ in every]))
+        for method, every in items.items()
+    }
+    tools, prompts = (granted(items[method]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST))
+    changed = [joined(one.shadow for one in sections[method]) for method in (names.TOOLS_LIST, names.PROMPTS_LIST)]
     shadow = ShadowRules(changed[0], changed[1], uris) if uris is not None or any(changed) else None
-    return View(joined(tools), joined(prompts), rules, lists, tools, prompts, shadow)
-
-
-def _paged(entries: Sequence[ListEntry], pages: dict[PageKey, Page]) -> Iterator[Page]:
-    """The pages of a list; an empty list has one empty page. Those with the same items are one, in `pages`."""
-    for start in range(0, max(len(entries), 1), PAGE):
-        key = start, start + PAGE < len(entries), tuple(entries[start : start + PAGE])
-        page = pages.get(key)
-        if page is None:
-            page = pages[key] = Page(encoded(key[2]), *key)
-        yield page
+    return View(tools, prompts, rules, lists, sections, shadow)
 
 
 def _guides(builder: EndpointBuilder, keys: Sequence[ViewKey]) -> tuple[str, ...]:

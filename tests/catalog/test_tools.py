@@ -10,7 +10,7 @@ from fastgw.catalog.definitions import DefinitionKind, parse_definition, parse_d
 from fastgw.catalog.elements import UnfitElement
 from fastgw.catalog.tools import Catalogue, dump, load
 from fastgw.protocol.headers import ParamHeader
-from fastgw.snapshot.model import PAGE, Listing, Page, encoded, entry
+from fastgw.snapshot.model import DIALECTS, PAGE, Listing, entry
 
 SCHEMA = b'"inputSchema":{"type": "object"}'
 
@@ -22,7 +22,7 @@ def tool(more: bytes = b"", schema: bytes = SCHEMA) -> bytes:
 def test_members_travel_as_they_were_written() -> None:
     odd = b'"x-limit" : 123456789012345678901234567890, "icons":[ {"src":"\\u00e9"} ], "y":1E400'
     found = parse_definition(DefinitionKind.TOOL, "s", tool(odd))
-    text = entry(b'"s__t"', found.tails).texts[0]
+    text = entry(b'"s__t"', found.tails)[0]
     assert text.startswith(b'{"name":"s__t",')
     for value in (b"123456789012345678901234567890", b'[ {"src":"\\u00e9"} ]', b"1E400", b'{"type": "object"}'):
         assert b":" + value in text
@@ -30,7 +30,7 @@ def test_members_travel_as_they_were_written() -> None:
 
 def test_older_agents_get_what_their_revision_knows() -> None:
     found = parse_definition(DefinitionKind.TOOL, "s", tool(b'"title":"T","outputSchema":{"type":"array"}'))
-    modern, november, june, march = (json.loads(text) for text in entry(b'"t"', found.tails).texts)
+    modern, november, june, march = (json.loads(text) for text in entry(b'"t"', found.tails))
     assert "outputSchema" in modern
     assert "outputSchema" not in november and "outputSchema" not in june and "outputSchema" not in march
     assert "title" in june and "title" not in march
@@ -214,13 +214,14 @@ def test_a_damaged_one_is_refused(damage: bytes) -> None:
 
 def test_equal_texts_are_one_object() -> None:
     plain = entry(b'"t"', parse_definition(DefinitionKind.TOOL, "s", tool()).tails)
-    page = encoded([plain] * 3)
-    assert page["modern"] is page["2025-03-26"]
-    assert len(json.loads(page["modern"])) == 3
-    assert encoded([]) == dict.fromkeys(page, b"[]")
+    assert plain[0] is plain[-1]
 
 
-def test_a_position_finds_its_page() -> None:
-    first, second = Page({}, 0, True), Page({}, PAGE, False)
-    listing = Listing((first, second))
-    assert [listing.page_at(at) for at in (0, PAGE, 1, -PAGE, 2 * PAGE)] == [first, second, None, None, None]
+def test_a_list_is_encoded_page_by_page() -> None:
+    plain = entry(b'"t"', parse_definition(DefinitionKind.TOOL, "s", tool()).tails)
+    listing = Listing((plain,) * (PAGE + 3))
+    assert list(listing.starts) == [0, PAGE]
+    for dialect in DIALECTS:
+        assert [len(json.loads(listing.page(start, dialect))) for start in listing.starts] == [PAGE, 3]
+        assert Listing().page(0, dialect) == b"[]"
+    assert (list(Listing().starts), bool(Listing()), bool(listing)) == ([0], False, True)

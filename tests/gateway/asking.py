@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
+from fastgw.catalog.elements import DIALECTS
 from fastgw.gateway.pipeline import serve
 from fastgw.protocol import names
-from fastgw.snapshot.model import Endpoint, Grant, Listing, Page, Snapshot, View
+from fastgw.snapshot.model import Endpoint, Grant, Listing, Snapshot, View
 from tests.gateway.fakes import FakeAgent, Stage, bought
 from tests.upstream.fakes import FakeAnswer, Sent
 
@@ -84,17 +85,10 @@ def load(stage: Stage, snapshot: Snapshot) -> None:
     stage.gateway.activate(snapshot.generation + 1)
 
 
-def view_of(*tools: dict[str, Any], pages: int = 1, grants: dict[str, Grant] | None = None) -> View:
-    """A view that lists these tools on so many pages."""
-    size = max(1, -(-len(tools) // pages))
-    parts = [tools[at : at + size] for at in range(0, len(tools), size)] or [()]
-    made = [
-        Page(
-            dict.fromkeys(("modern", *names.LEGACY_VERSIONS), json.dumps(part).encode()), at * 1000, at < len(parts) - 1
-        )
-        for at, part in enumerate(parts)
-    ]
-    return View(grants or {}, lists={names.TOOLS_LIST: Listing(tuple(made), 7)})
+def view_of(*tools: dict[str, Any], grants: dict[str, Grant] | None = None) -> View:
+    """A view that lists these tools."""
+    entries = tuple([(json.dumps(tool).encode(),) * len(DIALECTS) for tool in tools])
+    return View(grants or {}, lists={names.TOOLS_LIST: Listing(entries, 7)})
 
 
 def endpoints(*own: str) -> dict[str, Endpoint]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fastgw.catalog.elements import DIALECTS
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.gateway.admission import Limiter
 from fastgw.gateway.gateway import Gateway
@@ -21,7 +22,7 @@ from fastgw.gateway.pipeline import serve
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.processes.plan import Lifecycle
 from fastgw.protocol import names
-from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Page, Snapshot, View
+from fastgw.snapshot.model import Address, Backend, Endpoint, Grant, Listing, Snapshot, View
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
 from tests.upstream.fakes import FakeAnswer, FakeKeeper, FakeWire, Sent, settle
@@ -162,8 +163,8 @@ async def staged(
 def _snapshot(era: str) -> Snapshot:
     arms = (Arm(None, (Target("shop", "buy", b'"buy"'),), Deadlines(5, 5, 5, 5)),)
     route = Route("buy", arms, ("buy",), ())
-    page = Page(dict.fromkeys(("modern", *names.LEGACY_VERSIONS), b'[{"name":"buy"}]'), 0, False)
-    view = View({"buy": Grant(True, (), route, arms)}, lists={names.TOOLS_LIST: Listing((page,), 7)})
+    listing = Listing(((b'{"name":"buy"}',) * len(DIALECTS),), 7)
+    view = View({"buy": Grant(True, (), route, arms)}, lists={names.TOOLS_LIST: listing})
     endpoint = Endpoint("/mcp", {"buy": route}, (view,), {"anonymous": 0}, True, 0.0, ("shop",), "")
     version = "2026-07-28" if era == "modern" else "2025-11-25"
     instance = Address("shop|http://a/mcp", "shop", "http://a/mcp", era, version)

@@ -11,7 +11,8 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
 
-from fastgw.gateway import openapi
+from fastgw.gateway import kept_texts, openapi
+from fastgw.snapshot import model
 from tests.gateway.asking import ask, changed, endpoints, sells, view_of
 from tests.gateway.fakes import Stage, staged
 from tests.upstream.fakes import run
@@ -147,12 +148,12 @@ def test_a_document_is_made_once_while_there_is_room(monkeypatch: pytest.MonkeyP
             kept, one, two = openapi.Descriptions(), view_of({"name": "a", "inputSchema": {}}), view_of()
             first = await asyncio.gather(*(kept.of(context, one) for _ in range(5)))
             assert (len(made), len(set(first))) == (1, 1)
-            monkeypatch.setattr(openapi, "MOST_KEPT", len(first[0]))
+            monkeypatch.setattr(kept_texts, "MOST_KEPT", len(first[0]))
             await kept.of(context, two)
             await kept.of(context, one)
             assert len(made) == 3
-            assert kept._size <= openapi.MOST_KEPT
-            monkeypatch.setattr(openapi, "MOST_KEPT", 2 * len(first[0]))
+            assert kept.size <= kept_texts.MOST_KEPT
+            monkeypatch.setattr(kept_texts, "MOST_KEPT", 2 * len(first[0]))
             await kept.of(context, two)
             await kept.of(context, one)
             await kept.of(context, view_of({"name": "b", "inputSchema": {}}))
@@ -166,9 +167,9 @@ def test_no_document_outlives_the_lists_in_force(monkeypatch: pytest.MonkeyPatch
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
             await described(stage, {"name": "a", "inputSchema": {}}, instructions="Before.")
-            assert len(stage.gateway.descriptions._kept) == 1
+            assert len(stage.gateway.descriptions) == 1
             changed(stage, instructions="After.")
-            assert (len(stage.gateway.descriptions._kept), stage.gateway.descriptions._size) == (0, 0)
+            assert (len(stage.gateway.descriptions), stage.gateway.descriptions.size) == (0, 0)
             agent = await ask(stage, "/mcp/openapi.json", verb="GET")
             assert agent.json()["info"]["description"] == "After."
 
@@ -187,9 +188,10 @@ def test_others_get_their_turn_while_it_is_made(monkeypatch: pytest.MonkeyPatch)
 
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
+            monkeypatch.setattr(model, "PAGE", 5)
             task = asyncio.ensure_future(others())
             tools = [{"name": f"t{at}", "inputSchema": {}} for at in range(10)]
-            await openapi.Descriptions().of(stage.gateway.begin({"headers": []}), view_of(*tools, pages=2))
+            await openapi.Descriptions().of(stage.gateway.begin({"headers": []}), view_of(*tools))
             task.cancel()
             assert turns >= 12
 

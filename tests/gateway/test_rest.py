@@ -310,13 +310,14 @@ def test_a_body_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tools_are_listed_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         async with staged(monkeypatch, sells) as stage:
-            changed(stage, views=(view_of({"name": "a"}, {"name": "b"}, pages=2),))
+            tools = [{"name": str(at)} for at in range(1001)]
+            changed(stage, views=(view_of(*tools),))
             first = await ask(stage, "/mcp/tools", verb="GET")
-            assert (first.status, first.json()["tools"]) == (200, [{"name": "a"}])
+            assert (first.status, first.json()["tools"]) == (200, tools[:1000])
             assert first.headers[b"cache-control"] == b"private, no-cache"
             assert set(first.json()) == {"tools", "nextCursor"}
             second = await ask(stage, f"/mcp/tools?x=1&cursor={first.json()['nextCursor']}", verb="GET")
-            assert second.json() == {"tools": [{"name": "b"}]}
+            assert second.json() == {"tools": tools[1000:]}
             for query in ("cursor=made-up", "cursor=", "cursor=%ff", "cursor=a&cursor=b", "&".join(["x=1"] * 200)):
                 wrong = await ask(stage, f"/mcp/tools?{query}", verb="GET")
                 assert (wrong.status, wrong.json()["code"]) == (400, -32602), query

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastgw.processes.controller import ControllerProcess
+from fastgw.processes.controller import MEET_AT_ONCE, ControllerProcess
 from fastgw.processes.ipc_server import WorkerPeer
 from fastgw.processes.plan import Factories, Plan
 from fastgw.upstream.controller import UpstreamSession
@@ -26,6 +26,20 @@ class Learner(FakeControlPlane):
         self.questions |= {"end_session": self.end_session, "doubt_era": self.doubt_era}
         self.over: list[Any] = []
         self.known: dict[tuple[str, str], UpstreamSession] = {}
+        self.new: list[str] = []
+        self.compiled: list[list[str]] = []
+
+    def meet(self, path: str, principal: Any) -> bool:
+        if any(principal in together for together in self.compiled):
+            return False
+        if principal not in self.new:
+            self.new.append(principal)
+        return True
+
+    def compile(self, generation: int) -> Any:
+        self.compiled.append(self.new)
+        self.new = []
+        return super().compile(generation)
 
     def adopted(self, sessions: list[Any]) -> None:
         self.known.update({(instance, identity): session for instance, identity, session in sessions})
@@ -101,3 +115,17 @@ def test_a_snapshot_that_cannot_be_sent_does_not_end_the_compiling(tmp_path: Pat
         assert made._ipc_server.generation == made._generation
 
     asyncio.run(main())
+
+
+def test_many_new_classes_at_once_are_compiled_a_few_at_a_time(tmp_path: Path) -> None:
+    planes: list[Learner] = []
+
+    async def story() -> None:
+        kept = keeping(tmp_path, planes)
+        names = [f"class-{at // 2}" for at in range(60)]  # two agents of each
+        await asyncio.gather(*(kept.handlers["meet"](worker(1), "/mcp", name) for name in names))
+        together = [len(some) for some in planes[0].compiled]
+        assert sum(together) == 30
+        assert 1 < max(together) <= MEET_AT_ONCE
+
+    asyncio.run(story())

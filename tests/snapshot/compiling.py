@@ -12,7 +12,7 @@ from fastgw.catalog.tools import Catalogue
 from fastgw.config.schema.settings import Settings
 from fastgw.policy.match import Principal
 from fastgw.snapshot.compiler import Learned, compile_snapshot
-from fastgw.snapshot.model import Grant, Listing, Page, Snapshot, View
+from fastgw.snapshot.model import Grant, Listing, Snapshot, View
 
 HASH = "sha256:" + "ab" * 32
 Written = str | dict[str, Any]
@@ -78,17 +78,14 @@ def view(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> View:
     return found
 
 
-def pages(shown: View) -> tuple[Page, ...]:
-    return listed(shown).pages
-
-
 def listed(shown: View | Snapshot, method: str = "tools/list") -> Listing:
     return (view(shown) if isinstance(shown, Snapshot) else shown).lists[method]
 
 
 def items(shown: View, method: str, dialect: str = "modern") -> list[dict[str, Any]]:
     """Everything on a list."""
-    return [item for page in shown.lists[method].pages for item in json.loads(page.items[dialect])]
+    listing = shown.lists[method]
+    return [item for start in listing.starts for item in json.loads(listing.page(start, dialect))]
 
 
 def names(snapshot: Snapshot, agent: str = "bot", path: str = "/mcp") -> list[str]:
@@ -126,5 +123,5 @@ def targets(snapshot: Snapshot, name: str, agent: str = "bot") -> list[str]:
 
 
 def shown(snapshot: Snapshot, name: str, agent: str = "bot") -> dict[str, Any]:
-    tools = json.loads(pages(view(snapshot, agent))[0].items["modern"])
-    return next(dict(tool) for tool in tools if tool["name"] == name)
+    tools = items(view(snapshot, agent), "tools/list")
+    return next(tool for tool in tools if tool["name"] == name)

@@ -55,7 +55,7 @@ def seen(snapshot: Snapshot, principal: Principal, path: str = "/mcp") -> Any:
     view = endpoint.view_for(principal)
     if view is None:
         return None
-    lists = {method: [page.items for page in listing.pages] for method, listing in view.lists.items()}
+    lists = {method: listing.entries for method, listing in view.lists.items()}
     arms = {name: [(arm.targets, arm.match) for arm in grant.arms] for name, grant in view.grants.items()}
     return lists, arms, sorted(view.prompts), endpoint.guide(principal)
 
