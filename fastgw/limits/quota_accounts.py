@@ -195,11 +195,11 @@ class QuotaAccounts:
             spent = NOTHING if actual is None else actual if account.quota.unit == 1 else account.quota.units(actual)
             pool, over, is_current, is_short = account.pool, account.over, register is account.current, False
             for kind in account.kinds:
-                amount = amounts[kind]
+                amount, used = amounts[kind], spent[kind]
                 over[kind] += amount
-                if is_current:
-                    left = pool[kind] = pool[kind] + amount - spent[kind]
-                    is_short = is_short or left < 0
+                if used != amount and is_current:
+                    pool[kind] += amount - used
+                    is_short = is_short or pool[kind] < 0
             if is_current:
                 if is_short and account.overdrawn():
                     self._dirty[account] = None
