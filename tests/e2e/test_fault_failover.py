@@ -74,11 +74,12 @@ class Two:
         await self.doors[0].become(FAULTS[self.fault].door or "open")
         times = 1 if self.fault in ENDLESS else 2 if LATE in ROWS[self.fault].told else TIMES
         asked = [(kind, number) for kind in KINDS for number in range(times)]
-        if FAULTS[self.fault].door in UNANSWERED:
-            await asyncio.gather(*[self.ask_for(agent, *one) for one in asked])
-            return
-        for one in asked:  # one after the other: repeats at the same time are few
-            await self.ask_for(agent, *one)
+        # One after the other, or in pairs where each takes seconds: repeats at the same time are few. Of a pair, modern
+        # agents would have the second one from the other instance.
+        pairs = self.era == "legacy" and LATE in ROWS[self.fault].told
+        together = len(asked) if FAULTS[self.fault].door in UNANSWERED else 2 if pairs else 1
+        for at in range(0, len(asked), together):
+            await asyncio.gather(*[self.ask_for(agent, *one) for one in asked[at : at + together]])
 
     async def ask_for(self, agent: Agent, kind: str, number: int) -> None:
         method, nonce = kind if kind in CALLS else CALLS[0], f"{kind.replace('/', '-')}-{number}"

@@ -85,7 +85,7 @@ SLOW: dict[str, tuple[float, tuple[str, ...], tuple[str, ...], dict[str, Any]]] 
     "list-1": (1.0, ("tools/list",), ("legacy",), {"start_timeout": "2s"}),
     "modern-list-1": (1.0, ("tools/list",), ("modern",), {"start_timeout": "2s"}),
     "modern-discover": (4.0, ("server/discover",), ("modern",), {}),
-    "initialize-11": (11.0, ("initialize",), ("legacy",), {}),
+    "initialize-6": (6.0, ("initialize",), ("legacy",), {}),
     "list-11": (11.0, ("tools/list",), ("legacy",), {}),
 }
 TOO_SLOW = {"initialize-3": ("initialize",), "list-3": ("tools/list",)}
@@ -321,7 +321,7 @@ def test_who_takes_longer_is_told_of(walk: Walk, manner: str) -> None:
 
 
 def test_a_slow_server_delays_nobody_else(walk: Walk) -> None:
-    assert not {"slow-initialize-11__count", "slow-list-11__count"} & of(walk.seen["prompt"], "others")
+    assert not {"slow-initialize-6__count", "slow-list-11__count"} & of(walk.seen["prompt"], "others")
 
 
 # -- what is declared -------------------------------------------------------------------------------------------------
