@@ -31,35 +31,13 @@ from fastgw.config.instance_urls import instance_key
 from fastgw.config.schema.rules import QuotaSettings
 from fastgw.snapshot.model import Address, Backend
 from fastgw.snapshot.trace import NoSuch, TracedCall
+from fastgw.telemetry.busiest import AgentPace
 from fastgw.telemetry.counters import CallSeries, CallTimes, Counters
 from fastgw.telemetry.histogram import add_counts, bucket_of
 from fastgw.telemetry.metrics import Sums
+from fastgw.telemetry.refusals import Refusal
 from fastgw.upstream.call_context import BackgroundTasks
 from tests.admin.faces import no_config
-
-
-class AgentRow(msgspec.Struct):
-    """As `TileData.agents` gives them."""
-
-    agent: str
-    calls: int
-    errors: int
-    refused: int
-
-
-class RefusalRow(msgspec.Struct, rename="camel"):
-    """As `TileData.refusals` gives them."""
-
-    timestamp: str
-    request_id: str
-    endpoint: str
-    agent: str | None
-    tool: str | None
-    method: str
-    outcome: str
-    error_code: int | None
-    refused_by: str | None
-    reason: str
 
 
 def took(told: Counters, series: CallSeries, seconds: float, overhead: float = 0.0002) -> None:
@@ -105,8 +83,8 @@ class World:
     servers: dict[str, list[str]] = field(default_factory=dict)
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By instance key: what differs from an instance in order."""
-    agents: list[AgentRow] = field(default_factory=list)
-    refusals: list[RefusalRow] = field(default_factory=list)
+    agents: list[AgentPace] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     anomalies: list[dict[str, Any]] = field(default_factory=list)
     buckets: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
@@ -273,8 +251,8 @@ def busy_world(folder: Path) -> World:
     world.call("create-ticket", None, 0.0004, "rate_limited", 12)
     world.live_through_an_hour(time.time())
     world.agents = [
-        AgentRow("ci-pipeline", 604, 3, 0), AgentRow("support-desk", 231, 0, 12), AgentRow("code-helper", 110, 7, 0),
-        AgentRow("reports", 88, 0, 0), AgentRow("deploy-bot", 79, 0, 0),
+        AgentPace("ci-pipeline", 604, 3, 0), AgentPace("support-desk", 231, 0, 12), AgentPace("code-helper", 110, 7, 0),
+        AgentPace("reports", 88, 0, 0), AgentPace("deploy-bot", 79, 0, 0),
     ]  # fmt: skip
     bucket = {"limit": "tickets", "subject": "support-desk", "used": 0.98, "left": 0, "burst": 3, "at_once": False}
     world.buckets = [
@@ -317,9 +295,9 @@ def busy_world(folder: Path) -> World:
 
 def refusal(  # as many as it has members
     at: str, agent: str | None, tool: str | None, outcome: str, reason: str, by: str | None = None
-) -> RefusalRow:
+) -> Refusal:
     """One refused call of a tool, or knock at the door."""
-    return RefusalRow(at, at, "/mcp", agent, tool, "tools/call" if tool else "none", outcome, None, by, reason)
+    return Refusal(at, at, "/mcp", agent, tool, "tools/call" if tool else "none", outcome, None, by, reason)
 
 
 def offered(name: str, to: str, *agents: str) -> dict[str, Any]:

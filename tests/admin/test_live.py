@@ -21,10 +21,11 @@ import pytest
 from aiohttp import ClientSession, web
 
 from fastgw.admin.live import MOST_UNSENT, MOST_VIEWERS, LiveFeed, LiveSource, changes_of
+from fastgw.telemetry.busiest import AgentPace
 from fastgw.telemetry.counters import Counters
 from fastgw.telemetry.latencies import Latencies
 from fastgw.upstream.call_context import BackgroundTasks
-from tests.admin.page_world import AgentRow, World, refusal, took
+from tests.admin.page_world import World, refusal, took
 from tests.e2e import http
 from tests.e2e.http import Stream, streaming
 
@@ -243,7 +244,7 @@ def disturb(world: World, dice: random.Random) -> None:
         for _ in range(dice.randrange(1, 4)):
             took(told, (f"a-tool-with-a-name-{n}", f"server-{n % 25}", "ok"), dice.lognormvariate(-4, 1))
     world.sums.merge(1, told)
-    world.agents = [AgentRow(f"some-agent-{n}", dice.randrange(9999), 5, dice.randrange(99)) for n in range(10)]
+    world.agents = [AgentPace(f"some-agent-{n}", dice.randrange(9999), 5, dice.randrange(99)) for n in range(10)]
     at = f"2026-11-29T10:00:{dice.random()}Z"
     words = "policy staff does not allow these arguments"
     world.refusals = [refusal(f"{at}{n}", "some-agent", "a-tool-with-a-name", "denied", words) for n in range(10)]

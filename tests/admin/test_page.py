@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from fastgw.admin.tiles import Tiles
-from tests.admin.page_world import AgentRow, World, busy_world, offered, refusal
+from fastgw.telemetry.busiest import AgentPace
+from tests.admin.page_world import World, busy_world, offered, refusal
 from tests.browser import PHONE, Browser, needs_chromium, one_browser, screenshot_file, seen
 
 pytestmark = needs_chromium
@@ -166,7 +167,7 @@ def test_login_and_logout(stage: Stage, tmp_path: Path) -> None:
 def test_names_that_are_scripts_stay_text(stage: Stage, tmp_path: Path) -> None:
     world = World(tmp_path, {"data": ["http://10.0.0.1:9000/mcp"]})
     world.call(HOSTILE, "data", 0.01, times=3)
-    world.agents = [AgentRow(HOSTILE, 3, 0, 0), AgentRow("__proto__", 2, 0, 0)]
+    world.agents = [AgentPace(HOSTILE, 3, 0, 0), AgentPace("__proto__", 2, 0, 0)]
     world.refusals = [refusal("2026-11-29T10:00:00Z", HOSTILE, HOSTILE, "denied", HOSTILE, by=HOSTILE)]
     world.anomalies = [{"hour": "2026-11-29T09:00:00Z", "says": HOSTILE}]
     world.cost = [{"team": HOSTILE, "currency": "USD", "cost": "1", "calls": 1}]
@@ -358,7 +359,7 @@ def test_a_page_left_open_does_not_grow(stage: Stage, tmp_path: Path) -> None:
             await page.wait_for_selector("#refusals tbody tr")
             sizes = []
             for turn in range(3):
-                world.agents = [AgentRow(f"agent-{turn}-{n}", 9, 0, 0) for n in range(10)]
+                world.agents = [AgentPace(f"agent-{turn}-{n}", 9, 0, 0) for n in range(10)]
                 at = f"2026-11-29T1{turn}:00:0"
                 world.refusals = [refusal(f"{at}{n}Z", f"a-{turn}", "t", "denied", "no") for n in range(9)]
                 await page.wait_for_selector(f"#agents >> text=agent-{turn}-0")
