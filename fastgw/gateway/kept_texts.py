@@ -31,13 +31,14 @@ class KeptTexts:
         self._kept.move_to_end(key)
         return found[1]
 
-    def keep(self, listing: Listing, place: Hashable, text: bytes) -> None:
-        """Give it to whoever asks next."""
+    def keep(self, listing: Listing, place: Hashable, text: bytes) -> bytes:
+        """The text, which whoever asks next is given, too."""
         self._kept[id(listing), place] = listing, text
         self.size += len(text)
         while self.size > MOST_KEPT:
             _, (_, oldest) = self._kept.popitem(last=False)
             self.size -= len(oldest)
+        return text
 
     def forget(self) -> None:
         """Other lists are in force: nobody asks for these again, and each text holds on to its whole list."""
@@ -50,8 +51,5 @@ class ListPages(KeptTexts):
 
     def of(self, listing: Listing, start: int, dialect: str) -> bytes:
         """See `Listing.page`."""
-        text = self.get(listing, (start, dialect))
-        if text is None:
-            text = listing.page(start, dialect)
-            self.keep(listing, (start, dialect), text)
-        return text
+        place = start, dialect
+        return self.get(listing, place) or self.keep(listing, place, listing.page(start, dialect))

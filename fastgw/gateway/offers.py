@@ -182,7 +182,7 @@ def list_page(gateway: Gateway, context: RequestContext, request: ParsedRequest)
     bond = f"{context.endpoint.path}\n{context.principal.agent}\n{call.method}".encode()
     start = _start(listing, call.params.get("cursor"), bond, sealer)
     following, page = b"", gateway.list_pages.of(listing, start, dialect.list_form)
-    if start + PAGE in listing.starts:
+    if start + PAGE < len(listing.entries):
         plain = orjson.dumps([start + PAGE, listing.fingerprint])
         following = b',"nextCursor":"%s"' % sealer.seal(plain, bond, os.urandom(NONCE)).encode()
     tail = dialect.list_tail(_ttl_ms(context.endpoint), context.snapshot.server_info)

@@ -90,8 +90,7 @@ class Descriptions(KeptTexts):
         async with self._turn:  # a hundred that ask at once make one
             document = self.get(listing, context.endpoint.path)
             if document is None:
-                document = await _document(context, listing)
-                self.keep(listing, context.endpoint.path, document)
+                document = self.keep(listing, context.endpoint.path, await _document(context, listing))
             return document
 
 
