@@ -47,8 +47,9 @@ class ExposedTool:
 
     def __post_init__(self) -> None:
         arms, policies, shown = self.route.arms, self.policies, self.shown[0]
-        alike = len(arms) == 1 and arms[0].match is None and shown is not None
-        self.plain = (self.route.name, Grant(True, (), self.route, arms), shown.entry) if alike and shown else None
+        alike = len(arms) == 1 and arms[0].match is None
+        item = (self.route.name, Grant(True, (), self.route, arms), shown.entry) if shown is not None else None
+        self.plain = item if alike else None
         # Of one target, policies tell nothing else apart; of several, what each allows counts by itself.
         one = self.plain is not None and len(self.sources) == 1
         by_source = policies.by_source.get(self.sources[0], 0)
@@ -124,8 +125,7 @@ class ToolSection(Section):
 
     def _visible_to(self, agents: AgentClass) -> VisibleSection:
         items = tuple(self._visible(agents))
-        grants = [grant for _, grant, _ in items if grant is not None]
-        servers = frozenset([to.server for grant in grants for arm in grant.arms for to in arm.targets])
+        servers = frozenset([to.server for _, grant, _ in items if grant for arm in grant.arms for to in arm.targets])
         return VisibleSection(items, self._whole, servers, dict(self._otherwise(agents)))
 
     def _visible(self, agents: AgentClass) -> Iterator[Item]:
