@@ -214,7 +214,8 @@ class Limiter(AdmissionGate):
         if verdict is None:
             return self._admit_later(context, charges)
         if verdict.refused is None and not verdict.shadowed:
-            self._counters.inc("fastgw_limit_decisions_total", verdict.how, "admitted")
+            # `counters.inc` written out: a function call less for each request.
+            self._counters.counts["fastgw_limit_decisions_total", verdict.how, "admitted"] += 1
         else:
             self._judge(context, verdict)
         return None

@@ -306,7 +306,7 @@ def places(call: Call, arm: Arm, backends: Mapping[str, Backend]) -> list[tuple[
     found: list[tuple[Target, Backend]] = []
     for target in arm.targets:
         backend = backends[target.server]
-        for one in (backend, *[backends[name] for name in backend.backup]):
+        for one in (backend, *map(backends.__getitem__, backend.backup)):
             # What a server has asked for goes back to it alone.
             if one.maintenance is None and (first is None or first.startswith(f"{one.name}|")):
                 found += [(target, one)]
