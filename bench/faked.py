@@ -154,7 +154,7 @@ class Scene:
         counters = Counters()
         limiter = Limiter(MemoryBuckets(), counters)
         controller = FakeController()
-        gateway = Gateway(controller, counters, BackgroundTasks(), Lifecycle(), limiter)  # type: ignore[arg-type]
+        gateway = Gateway(controller, counters, BackgroundTasks(), limiter)  # type: ignore[arg-type]
         gateway.write_event = controller.take_event
         gateway.load(compile_snapshot(settings, learned, 1)[0])
         gateway.activate(1)
@@ -240,7 +240,7 @@ class GatewayDriver(Driver):
     """The same in front of a gateway of its own."""
 
     def __init__(self, gateway: Gateway, question: Question, session: bytes = b"") -> None:
-        super().__init__(partial(serve, gateway), question, session)
+        super().__init__(partial(serve, gateway, Lifecycle()), question, session)
         self._gateway = gateway
 
     async def observed(self) -> None:

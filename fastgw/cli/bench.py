@@ -21,7 +21,7 @@ import uvloop
 
 from fastgw.catalog.route import Deadlines
 from fastgw.cli import terminal
-from fastgw.cli.client import LARGEST, decoded, json_object, key_in
+from fastgw.cli.client import LARGEST, add_certificate, decoded, json_object, key_in
 from fastgw.cli.snippets import KEY_ENV, URL
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, line
 from fastgw.errors import Fault
@@ -51,10 +51,12 @@ class LoadTarget:
     Make it in a running event loop; raises CommandFailed for an address that cannot be used.
     """
 
-    def __init__(self, url: str, variable: str, tool: str, arguments: bytes) -> None:
+    def __init__(
+        self, url: str, variable: str, tool: str, arguments: bytes, certificate: tuple[str | None, str | None]
+    ) -> None:
         key = key_in(variable)
         try:
-            self._pool = HttpPool(TransportSettings(url, LARGEST))
+            self._pool = HttpPool(TransportSettings(url, LARGEST, (None, *certificate)))
             self._head = _HEAD + (f"authorization: Bearer {key}\r\n".encode("ascii") if key else b"")
         except ValueError as wrong:
             raise CommandFailed(USAGE, f"the address cannot be used: {wrong}") from None
@@ -164,6 +166,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--arguments", type=json_object, default=b"{}", metavar="JSON", help=words)
     parser.add_argument("--rate", type=float, default=50.0, metavar="N", help="calls per second (50)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="N", help="measured at each address (10)")
+    add_certificate(parser)
     parser.add_argument("--legacy", action="store_true", help=f"as a client of {names.NEWEST_LEGACY}, in a session")
     words = f"the server behind it, to see what the gateway adds; its key is in {DIRECT_KEY_ENV}"
     parser.add_argument("--direct", metavar="URL", help=words)
@@ -189,9 +192,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _measured(args: argparse.Namespace) -> dict[str, LoadTarget]:
     """The address and, by turns, the server behind it, loaded."""
-    found = {"url": LoadTarget(args.url, KEY_ENV, args.tool, args.arguments)}
+    found = {"url": LoadTarget(args.url, KEY_ENV, args.tool, args.arguments, (args.cert, args.key))}
     if args.direct:
-        found["direct"] = LoadTarget(args.direct, DIRECT_KEY_ENV, args.direct_tool or args.tool, args.arguments)
+        tool = args.direct_tool or args.tool
+        found["direct"] = LoadTarget(args.direct, DIRECT_KEY_ENV, tool, args.arguments, (None, None))
     try:
         for target in found.values():
             await target.open(names.NEWEST_LEGACY if args.legacy else names.MODERN_VERSION)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastgw.catalog.definitions import param_headers
 from fastgw.cli import terminal
-from fastgw.cli.client import Place, json_object, key_in, request
+from fastgw.cli.client import Place, add_certificate, json_object, key_in, request
 from fastgw.cli.snippets import KEY_ENV, URL
 from fastgw.cli.terminal import FAILED, NO_ANSWER, USAGE, CommandFailed, argument_type, encoded, line
 from fastgw.protocol import names
@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument("--json", action="store_true", help="definitions or result as they came, as JSON")
         parser.add_argument("--url", default=URL, help=f"the MCP endpoint ({URL}); its key is in {KEY_ENV}")
         parser.add_argument("--timeout", metavar="SECONDS", type=float, default=60.0, help="without a word (60)")
+        add_certificate(parser)
         parser.set_defaults(run=run)
 
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """List or call; exit status 0, 1 where refused or the tool failed, 2 where typed wrong, 3 where nobody answers."""
     if not 0 < args.timeout <= 86400:
         raise CommandFailed(USAGE, "--timeout must be above 0 and at most 86400")
-    return int(args.work(args, Place(args.url, key_in(KEY_ENV), args.timeout)))
+    return int(args.work(args, Place(args.url, key_in(KEY_ENV), args.timeout, (args.cert, args.key))))
 
 
 def _arguments(text: str) -> bytes:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.catalog.tools import Catalogue
+from fastgw.cli.run import unservable
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import lint
 from fastgw.config.reader import read
 from fastgw.config.schema.settings import Settings, json_schema
+from fastgw.config.tree import ConfigError
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.kept import recall
 
@@ -37,6 +39,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the file; exit status 0 where `run` with the same options would start, else 1."""
     reading = read(args.config, os.environ)
+    for problem in unservable(reading):
+        raise ConfigError(problem)
     settings, root = reading.settings, reading.root
     keys = inactive(root)
     stopping = [key for key in keys if key.restricts and not args.allow_inactive]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastgw import __version__
 from fastgw.cli import terminal
@@ -40,11 +41,26 @@ class Place:
         url: http or https.
         key: shown as a bearer token; empty for none.
         timeout: seconds without a word from it.
+        certificate: paths of our own and of its key (None: in the same file), where the server demands one.
     """
 
     url: str
     key: str = field(default="", repr=False)
     timeout: float = 60.0
+    certificate: tuple[str | None, str | None] = (None, None)
+
+    def _connection(self, parts: SplitResult) -> http.client.HTTPConnection:
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(parts.netloc, timeout=self.timeout)
+        context = ssl.create_default_context()
+        cert, key = self.certificate
+        try:
+            if cert is not None:
+                context.load_cert_chain(cert, key)
+        except OSError as wrong:
+            words = f"{cert} and {key or cert} are not a certificate with its key: {wrong.strerror}"
+            raise CommandFailed(USAGE, words) from None
+        return http.client.HTTPSConnection(parts.netloc, timeout=self.timeout, context=context)
 
     @contextmanager
     def asked(self, body: bytes | None, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
@@ -60,10 +76,9 @@ class Place:
         fields: dict[str, str | bytes] = {**headers, "Content-Type": "application/json"}
         if self.key:
             fields["Authorization"] = b"Bearer " + self.key.encode("utf-8", "surrogateescape")
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = None
         try:
-            connection = make(parts.netloc, timeout=self.timeout)
+            connection = self._connection(parts)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET" if body is None else "POST", target, body, fields)
             yield connection.getresponse()
@@ -89,6 +104,12 @@ def json_object(text: str) -> bytes:
     except ValueError as wrong:
         raise ValueError(f"must be a JSON object: {wrong}") from None
     return given
+
+
+def add_certificate(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a certificate that the endpoint demands."""
+    parser.add_argument("--cert", metavar="FILE", help="our own certificate (PEM), where the endpoint demands one")
+    parser.add_argument("--key", metavar="FILE", help="its key (in the same file)")
 
 
 def key_in(variable: str) -> str:

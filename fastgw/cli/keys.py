@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a key, its entry and the client's snippet; exit status 0, or 1 where the configuration cannot be read."""
     url, others, place = args.url, [], None
     if args.config is not None:
-        settings, root = read(args.config, AnySecret(os.environ))
+        settings, root, _ = read(args.config, AnySecret(os.environ))
         paths = [USUAL] if settings.endpoints is None else list(settings.endpoints)
         url = settings.public_url[0] + (USUAL if USUAL in paths or not paths else paths[0])
         if NOT_SET in url and args.client is not None:

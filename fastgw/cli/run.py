@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from fastgw.config.files import ConfigFiles
 from fastgw.config.inactive import inactive
 from fastgw.config.lint import at_start
-from fastgw.config.reader import read
+from fastgw.config.reader import ReadConfig, read
+from fastgw.config.tree import ConfigError, ConfigProblem, locate
 from fastgw.processes.plan import Plan, plan_of
 
 
@@ -52,11 +54,19 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
+def unservable(reading: ReadConfig) -> Iterator[ConfigProblem]:
+    """What the listener does not take, though it is a certificate and its key."""
+    if reading.tls is not None and (why := import_module("fastgw.processes.tls_trial").refused(reading.tls)):
+        yield ConfigProblem(locate(reading.root, ("tls",)), f"this certificate cannot be served: {why}")
+
+
 def read_plan(path: Path, environ: dict[str, str], files: ConfigFiles, *, allow_inactive: bool) -> Plan:
     """The plan of a configuration that may be run; ConfigError where it cannot be used, NotSafe where it may not."""
     reading = read(path, environ, files)
+    for problem in unservable(reading):
+        raise ConfigError(problem)
     stopping = [notice for notice in inactive(reading.root) if notice.restricts]
     if stopping and not allow_inactive:
         lines = "\n".join(map(str, stopping))
         raise NotSafe(f"{lines}\n{path}: not safe to run as it is; --allow-inactive runs it without these settings")
-    return replace(plan_of(reading.settings), files=files)
+    return replace(plan_of(reading.settings), files=files, tls=reading.tls)

@@ -5,13 +5,13 @@ cannot be used, limits that limit nothing or let nothing through.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.rules import FAILED_CREDENTIALS, rate_of, tools_of
 from fastgw.config.schema.rules import BY_CLAIM, LimitSettings, MatchSettings, PolicySettings, QuotaSettings
-from fastgw.config.schema.servers import ServerSettings, ServerTlsSettings
+from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.config.schema.tools import ArmSettings, TargetSettings
 from fastgw.config.schema.units import RateSetting
@@ -71,7 +71,9 @@ def _processes(settings: Settings) -> Iterator[Finding]:
         yield ("store",), "store: memory is for one worker: use auto or embedded", None
     if settings.store.beyond_one_machine and not settings.secret:
         yield ("store",), "a store beyond one machine needs secret, the same on all machines", None
-    yield from _tls_files(("store",), ServerTlsSettings(ca=settings.store.ca))
+    yield from _tls_files(("store",), {"ca": settings.store.ca})
+    if (tls := settings.tls) is not None:
+        yield from _tls_files(("tls",), {"client_ca": tls.client_ca, "cert": tls.cert, "key": tls.key})
     if settings.listen == settings.admin.listen and not settings.listen.endswith(":0"):
         yield ("admin",), "admin and listen cannot share a port", None
     if not is_loopback(settings.admin.listen) and settings.admin.token is None:
@@ -135,7 +137,8 @@ def _servers(settings: Settings) -> Iterator[Finding]:
         yield from _headers(settings, name)
         yield from _credentials(name, server)
         if server.tls:
-            yield from _tls_files(("servers", name, "tls"), server.tls)
+            tls = server.tls
+            yield from _tls_files(("servers", name, "tls"), {"ca": tls.ca, "cert": tls.cert, "key": tls.key})
 
 
 def _bulkhead(settings: Settings, name: str) -> Iterator[Finding]:
@@ -181,16 +184,16 @@ def _credentials(name: str, server: ServerSettings) -> Iterator[Finding]:
             yield ("servers", name, "shared_session"), message, None
 
 
-def _tls_files(path: Path, tls: ServerTlsSettings) -> Iterator[Finding]:
-    """Which of its files cannot be used, before the first call needs them."""
-    files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+def _tls_files(path: Path, files: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Which of the files under `path` cannot be used, before the first call needs them."""
     reasons = {key: reason for key, file in files.items() if file is not None and (reason := _unusable(key, file))}
-    if tls.cert is not None and tls.key is not None and reasons.keys().isdisjoint(("cert", "key")):
+    cert, key = files.get("cert"), files.get("key")
+    if cert is not None and key is not None and reasons.keys().isdisjoint(("cert", "key")):
         try:
             # An empty password keeps OpenSSL from asking the terminal for one.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(tls.cert, tls.key, password="")
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
         except OSError:
-            reasons["key"] = f"{tls.key} is not the key of this certificate (PEM, unencrypted)"
+            reasons["key"] = f"{key} is not the key of this certificate (PEM, unencrypted)"
     yield from (((*path, key), reason, None) for key, reason in reasons.items())
 
 

@@ -43,7 +43,6 @@ class InactiveRow(NamedTuple):
 RESTRICTING = (
     InactiveRow("identity.*.certificate", "nobody comes in by certificate"),
     InactiveRow("identity.*.header", "nobody comes in by a proxy's header"),
-    InactiveRow("tls", "agents would be served plain HTTP"),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
     InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
     InactiveRow(

@@ -5,12 +5,15 @@ message repeats what may be a secret: neither an address nor a credential.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from fastgw.config.addresses import ANY
+from fastgw.config.certificates import expiries, listener_tls
 from fastgw.config.checks import matches
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
+from fastgw.config.files import ConfigFiles
 from fastgw.config.rules import can_export, match_of, tools_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
@@ -18,10 +21,20 @@ from fastgw.config.tree import ConfigProblem, Path, YamlEntry
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 
+EXPIRES_SOON = 14 * 86400.0
+"""Seconds before its end from which a certificate of the listener is worth a word."""
+
 
 def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     """Those of the remarks without which nobody would come far, in the order of their places."""
-    findings = (*_listen(settings, root), *_agents(settings), *_urls(settings), *_secrets(settings), *_traces(settings))
+    findings = (
+        *_listen(settings, root),
+        *_certificates(settings),
+        *_agents(settings),
+        *_urls(settings),
+        *_secrets(settings),
+        *_traces(settings),
+    )
     return sorted(set(placed(findings, root)))
 
 
@@ -46,6 +59,14 @@ def _listen(settings: Settings, root: YamlEntry) -> Iterator[Finding]:
             f" gets 421. Write what they call it, a name or an address: public_url: http://NAME:{port}"
         )
         yield ("listen",), message, None
+
+
+def _certificates(settings: Settings) -> Iterator[Finding]:
+    for kind, end in expiries(listener_tls(settings.tls, ConfigFiles())).items():
+        if (left := end - time.time()) < EXPIRES_SOON:
+            day = time.strftime("%Y-%m-%d", time.gmtime(end))
+            words = f"expires in {left / 86400:.0f} days, on {day}" if left > 0 else f"has expired, on {day}"
+            yield ("tls", kind), f"{words}: a new file over this one is served without a restart", None
 
 
 def _agents(settings: Settings) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from fastgw.config.certificates import ListenerTls, listener_tls
 from fastgw.config.checks import crosscheck
 from fastgw.config.composer import compose
 from fastgw.config.error_messages import complaints_of, foreign
@@ -23,10 +24,11 @@ LISTED = ("policies", "limits", "quotas")
 
 
 class ReadConfig(NamedTuple):
-    """A configuration and where each of its values stands."""
+    """A configuration and where each of its values stands; the contents of the files of `tls`."""
 
     settings: Settings
     root: YamlEntry
+    tls: ListenerTls | None = None
 
 
 def read_settings(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -51,6 +53,7 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
         for server in settings.servers.values():
             if server.tls is not None:
                 server.tls.note(files.fingerprint(server.tls.ca, server.tls.cert, server.tls.key))
+        tls = listener_tls(settings.tls, files)
         complaints.extend(crosscheck(settings, root))
     if complaints:
         # The first complaint of each place: what follows from it is noise.
@@ -61,7 +64,7 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
             instance.note(entry_at(root, ("servers", name, "url", at, "url")).written)
     scalars = [one for _, one in root.walk() if isinstance(one.content, str)]
     settings.note({str(one.content): one.written for one in scalars if "${" in one.written.replace("$${", "")})
-    return ReadConfig(settings, root)
+    return ReadConfig(settings, root, tls)
 
 
 def _top(path: Path, files: ConfigFiles) -> YamlEntry:

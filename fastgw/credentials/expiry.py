@@ -7,8 +7,7 @@ from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path
 
-from cryptography import x509
-
+from fastgw.config.certificates import ends
 from fastgw.config.schema.agents import AgentSettings
 from fastgw.snapshot.model import Backend
 
@@ -26,20 +25,20 @@ def certificates(servers: Iterable[Backend]) -> dict[tuple[str, ...], float]:
     for server in servers:
         ca, cert, _ = server.tls
         for kind, file, which in (("ca", ca, max), ("cert", cert, min)):
-            ends = _ends(file) if file is not None else ()
-            if ends:
-                found[server.name, kind] = which(ends)
+            times = _ends(file) if file is not None else ()
+            if times:
+                found[server.name, kind] = which(times)
     return found
 
 
 def agent_keys(agents: Mapping[str, AgentSettings]) -> dict[tuple[str, ...], float]:
     """Unix seconds when an agent is without a key, by its name; none for who has a key that stays."""
-    ends = {}
+    last = {}
     for name, agent in agents.items():
         keys = [key.expires for key in agent.key]
         if not agent.disabled and None not in keys:
-            ends[name] = max(end for end in keys if end is not None)
-    return {(name,): ends[name] for name in nsmallest(MOST_AGENTS, ends, key=ends.__getitem__)}
+            last[name] = max(end for end in keys if end is not None)
+    return {(name,): last[name] for name in nsmallest(MOST_AGENTS, last, key=last.__getitem__)}
 
 
 def _ends(file: str) -> tuple[float, ...]:
@@ -53,5 +52,4 @@ def _ends(file: str) -> tuple[float, ...]:
 @lru_cache(maxsize=1024)
 def _parsed(file: str, _changed: int, _size: int) -> tuple[float, ...]:
     """Of each certificate in a PEM file. Raises ValueError, OSError."""
-    loaded = x509.load_pem_x509_certificates(Path(file).read_bytes())
-    return tuple(one.not_valid_after_utc.timestamp() for one in loaded)
+    return ends(Path(file).read_bytes())

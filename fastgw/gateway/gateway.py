@@ -14,7 +14,7 @@ from typing import Any
 from fastgw.errors import Fault, Kind
 from fastgw.gateway.access import KnownAgents
 from fastgw.gateway.admission import AdmissionGate, AvailabilityGate, Limiter
-from fastgw.gateway.connection import FREE, Budget, Draining
+from fastgw.gateway.connection import FREE, Budget
 from fastgw.gateway.context import SLOTS, DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
@@ -65,16 +65,14 @@ class Gateway:
         controller: the port to what must be one in the whole gateway.
         counters: of this worker.
         tasks: background work.
-        life: state of the worker.
         limiter: holds calls to the limits; quotas: to the quotas, where there is more than nothing to hold.
     """
 
-    def __init__(  # noqa: PLR0913 - what a worker has, each once
+    def __init__(
         self,
         controller: ControllerPort,
         counters: Counters,
         tasks: BackgroundTasks,
-        life: Draining,
         limiter: Limiter,
         quotas: QuotaGate | None = None,
     ) -> None:
@@ -87,7 +85,6 @@ class Gateway:
         self.tasks = tasks
         self.refusal_log, self.shadow_policies = RefusalLog(), ShadowCounts(counters)
         self.results = ResultCache(counters)
-        self.life = life
         self._newest: Snapshot | None = None
         self._listed: Snapshot | None = None
         self._instances = Instances(tasks.spawn)

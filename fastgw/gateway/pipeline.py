@@ -33,6 +33,7 @@ from fastgw.gateway.connection import (
     AgentConnection,
     BatchResponse,
     Budget,
+    Draining,
     Receive,
     ResponseWriter,
     Send,
@@ -55,10 +56,10 @@ UNANSWERED = (RequestKind.NOTHING, RequestKind.CANCEL)
 Scope = Mapping[str, Any]
 
 
-async def serve(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """One HTTP request, from its head to the last byte of its answer."""
+async def serve(gateway: Gateway, life: Draining, scope: Scope, receive: Receive, send: Send) -> None:
+    """One HTTP request, from its head to the last byte of its answer; `life` is that of the server it came by."""
     context = gateway.begin(scope)
-    agent = AgentConnection(context, receive, send, gateway.life, gateway.tasks)
+    agent = AgentConnection(context, receive, send, life, gateway.tasks)
     try:
         entry_point, verb = accept(context, scope), scope["method"]
         if (verb == "OPTIONS" or entry_point is METADATA) and (

@@ -22,7 +22,7 @@ from fastgw.limits.quota_store import StoreLedger
 from fastgw.limits.script import StoreKeys
 from fastgw.limits.shared_buckets import SharedBuckets
 from fastgw.processes.control_plane import ControlPlane
-from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, Plan, StoreAccess
+from fastgw.processes.plan import Factories, GatewayPort, Plan, StoreAccess
 from fastgw.telemetry.counters import Counters
 from fastgw.upstream.call_context import BackgroundTasks
 from fastgw.upstream.controller import ControllerPort
@@ -42,7 +42,7 @@ def _load(plan: Plan) -> None:
 
 
 def _gateway(
-    controller: ControllerPort, counters: Counters, tasks: BackgroundTasks, life: Lifecycle, store: StoreAccess
+    controller: ControllerPort, counters: Counters, tasks: BackgroundTasks, store: StoreAccess
 ) -> tuple[GatewayPort, Any]:
     if store.place.kind == "memory":
         limiter = Limiter(MemoryBuckets(), counters)
@@ -60,6 +60,6 @@ def _gateway(
         buckets.on_resets = limiter.take_resets
     accounts = QuotaAccounts(ledger, QuotaKeys(store.place.prefix), tasks.spawn, counters.inc, store.workers)
     quotas = QuotaGate(accounts, counters, ledger if isinstance(ledger, LocalLedger) else None)
-    gateway = Gateway(controller, counters, tasks, life, limiter, quotas)
+    gateway = Gateway(controller, counters, tasks, limiter, quotas)
     gateway.caller.bulkheads.worker = store.number, store.workers
     return gateway, partial(serve, gateway)

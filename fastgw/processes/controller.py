@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from fastgw.admin.status import Readiness
+from fastgw.config.certificates import expiries
 from fastgw.config.effective import shown_settings
 from fastgw.policy.match import Principal
 from fastgw.processes import child
@@ -75,6 +76,7 @@ class ControllerProcess:
     ) -> None:
         self._reloads = Reloads(plan, parts.read, self._apply, self._told)
         self._tell = tell
+        self._listener_tls = plan.tls
         self._tasks = BackgroundTasks()
         self._ended = EndedSessions(plan.data / "ended-sessions", time.time())
         self._levels: dict[str, str] = {}
@@ -256,6 +258,8 @@ class ControllerProcess:
         if not await self._compile():
             self._control_plane.reload(self._reloads.plan.settings)
             raise ValueError("no snapshot can be made of it: the log says why")
+        self._listener_tls = plan.tls
+        await self._ipc_server.announce("listener_tls", plan.tls)
         self._alerts.aim(plan.webhook, plan.webhook_keys)
         if plan.log != self._reloads.plan.log:
             logs.change(*plan.log)
@@ -281,6 +285,7 @@ class ControllerProcess:
         send = worker.channel.send
         send("ended", self._ended.live(time.time()))
         send("levels", list(self._levels.items()))
+        send("listener_tls", self._listener_tls)
         send("issuer_keys", self._control_plane.token_issuers.keys.documents())
         for key, (era, version) in self._control_plane.instance_statuses().items():
             send("instance_status", key, era, version)
@@ -337,6 +342,8 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
+        ends = expiries(self._listener_tls).items()
+        found |= {("fastgw_listener_certificate_expiry_timestamp_seconds", kind): at for kind, at in ends}
         found |= build() | self._control_plane.expiries() | self._control_plane.token_issuers.keys.gauges()
         told, counted = told_by_usage(self._link), self._sums.counts
         told = {series: value + counted.get(series, 0) for series, value in told.items()}  # workers lose spans, too

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastgw.catalog.uris import Uris
+from fastgw.config.certificates import ListenerTls
 from fastgw.credentials.token_endpoint import ServerToken
 from fastgw.errors import Fault, Kind
 from fastgw.policy.match import Principal
@@ -77,6 +78,8 @@ class IpcClient:
         self._alerts: deque[tuple[str, str, dict[str, Any]]] = deque(maxlen=MOST_ALERTS)
         self.usage_counts: Callable[[], Iterable[tuple[Series, int]]] = tuple
         """Asked before each report: what was counted of usage events."""
+        self.on_listener_tls: Callable[[ListenerTls | None], object] = lambda _: None
+        """Takes what the listener of agents is to show."""
         self.activated = asyncio.Event()
         """Set once a snapshot has been activated."""
 
@@ -90,6 +93,7 @@ class IpcClient:
             "fresh": served.freshened,
             "instance_status": served.instance_status,
             "issuer_keys": served.issuer_keys,
+            "listener_tls": lambda tls: self.on_listener_tls(tls),
             "instance_health": lambda key, healthy, drained: served.instance_health(
                 key, healthy=healthy, drained=drained
             ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from fastgw.config.certificates import ListenerTls
 from fastgw.config.files import ConfigFiles
 from fastgw.config.schema.settings import UsageSettings, signing_key
 from fastgw.config.schema.store import StorePlace
@@ -42,6 +43,7 @@ class Plan:
         store: where counters live that workers share.
         settings: the configuration itself, for the controller; `limits`: those in it.
         files: what was opened to read it.
+        tls: what the listener of agents shows; None: plain HTTP.
     """
 
     listen: tuple[str, int]
@@ -59,6 +61,7 @@ class Plan:
     store: StorePlace = field(default_factory=StorePlace)
     settings: Any = None
     files: ConfigFiles = field(default_factory=ConfigFiles, compare=False)
+    tls: ListenerTls | None = field(default=None, repr=False)
 
     @property
     def limits(self) -> tuple[LimitSettings, ...]:
@@ -221,13 +224,14 @@ class Factories:
     Args:
         read: reads the configuration, and takes down which files it opens; raises whatever says file and line when it
             is bad.
-        gateway: makes (gateway, ASGI application) in a worker.
+        gateway: makes (gateway, ASGI application) in a worker; before the three arguments of ASGI the application takes
+            a `Draining`, whose connections are to end with the answer they wait for.
         control_plane: makes the controller's control plane from (plan, sealing keys, background tasks).
         load: imports what workers will need, before they are forked.
     """
 
     read: Callable[[ConfigFiles], Plan]
-    gateway: Callable[[ControllerPort, Counters, BackgroundTasks, Lifecycle, StoreAccess], tuple[GatewayPort, Any]]
+    gateway: Callable[[ControllerPort, Counters, BackgroundTasks, StoreAccess], tuple[GatewayPort, Any]]
     control_plane: Callable[[Plan, tuple[bytes, ...], BackgroundTasks], ControlPlanePort]
     load: Callable[[Plan], object] = lambda _: None
 

@@ -133,7 +133,8 @@ class Supervisor:
             self._start(one)
         # What workers alone need is imported while the controller compiles and asks servers for their lists.
         self._parts.load(self._plan)
-        log.info("agents: http://%s  operators: http://%s", *self._addresses)
+        scheme = "http" if self._plan.tls is None else "https"
+        log.info("agents: %s://%s  operators: http://%s", scheme, *self._addresses)
         gc.freeze()
         gc.enable()
         for one in self._workers:

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from fastgw.processes import child
 from fastgw.processes.ipc_client import IpcClient
+from fastgw.processes.listener import AgentListener
 from fastgw.processes.plan import Factories, GatewayPort, Lifecycle, StoreAccess
 from fastgw.telemetry import logs
 from fastgw.telemetry.counters import Counters
@@ -35,11 +33,6 @@ from fastgw.usage.spool import SpoolWriter
 
 log = logging.getLogger("fastgw")
 
-BACKLOG = 4096
-MOST_CONNECTIONS = 100_000
-"""Granian leaves connections beyond this unanswered, without a word; our own limits answer."""
-HEADERS_WITHIN = 30_000
-"""Milliseconds for the head of a request."""
 GRACE = 0.25
 """Seconds in which connections in use still get an answer that says `connection: close`, once the drain has begun."""
 LOOK_EVERY = 0.02
@@ -70,7 +63,9 @@ class RunningWorker:
         self._client = IpcClient(path, number, self._counters, self._life, self._tasks)
         self._served: GatewayPort
         own = replace(store, number=number)
-        self._served, self._application = parts.gateway(self._client, self._counters, self._tasks, self._life, own)
+        self._served, application = parts.gateway(self._client, self._counters, self._tasks, own)
+        self._listener = AgentListener(application, self._tasks.spawn)
+        self._client.on_listener_tls = self._listener.show
         self._served.slots = slots
         self._spool = SpoolWriter(spool)
         self._served.write_event = self._spool.add
@@ -86,6 +81,7 @@ class RunningWorker:
             case ["drain", seconds] if not self._leave.done():
                 # First of all, and the controller is told: once it says so, no answer leaves a connection open.
                 self._life.drain()
+                self._listener.close_with_answers()
                 self._client.send_state()
                 self._leave.set_result(float(seconds))
             case ["quarantine", *fingerprints]:
@@ -110,30 +106,17 @@ class RunningWorker:
         await asyncio.wait([first, self._leave], return_when=asyncio.FIRST_COMPLETED)
         if self._leave.done():
             return
-        server = embedded(self._application, address)
-        serving = self._tasks.spawn(server.serve(), "server")
-        self._tasks.spawn(self._become_active(address), "becoming active")
-        gc.collect()
-        gc.freeze()
-        await asyncio.wait([serving, self._leave], return_when=asyncio.FIRST_COMPLETED)
-        if not self._leave.done():
-            raise RuntimeError("the embedded server ended by itself")
-        await self._drain(server, serving, self._leave.result())
-
-    async def _become_active(self, address: tuple[str, int]) -> None:
-        """Once somebody answers at the port: Granian listens in a thread of its own and does not say when."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
-        writer: asyncio.StreamWriter | None = None
-        while writer is None:
-            try:
-                _, writer = await asyncio.open_connection(host, address[1])
-            except OSError:
-                await asyncio.sleep(0.005)
-        writer.close()
+        self._listener.open(address)
         self._life.activate()
         self._client.send_state()
+        gc.collect()
+        gc.freeze()
+        await asyncio.wait([self._listener.broken, self._leave], return_when=asyncio.FIRST_COMPLETED)
+        if not self._leave.done():
+            raise RuntimeError("the embedded server ended by itself")
+        await self._drain(self._leave.result())
 
-    async def _drain(self, server: Server, serving: asyncio.Task[Any], seconds: float) -> None:
+    async def _drain(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         await asyncio.sleep(min(GRACE, seconds))
@@ -142,34 +125,16 @@ class RunningWorker:
         # off the path of a call.
         while self._served.in_flight and loop.time() < begun + seconds / 3:  # noqa: ASYNC110 - see above
             await asyncio.sleep(LOOK_EVERY)
-        server.stop()  # type: ignore[no-untyped-call]
+        serving = self._listener.stop()
         end = begun + seconds
-        await asyncio.wait([serving], timeout=max(0.0, end - EXPIRE_BEFORE - loop.time()))
+        await asyncio.wait(serving, timeout=max(0.0, end - EXPIRE_BEFORE - loop.time()))
         if self._served.in_flight:
             log.warning("%d calls did not end within the drain of %g s", self._served.in_flight, seconds)
             self._served.expire()
-            await asyncio.wait([serving], timeout=max(0.0, end - loop.time()))
+            await asyncio.wait(serving, timeout=max(0.0, end - loop.time()))
         self._served.flush()
         await asyncio.to_thread(self._spool.close, SPOOL_WITHIN)
         await self._client.close(0.5 - SPOOL_WITHIN)
-
-
-def embedded(application: Any, address: tuple[str, int]) -> Server:
-    """Granian's embedded server for this ASGI application; it shares the port by SO_REUSEPORT."""
-    return Server(
-        application,
-        address=address[0],
-        port=address[1],
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN),
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=MOST_CONNECTIONS,
-        log_enabled=False,
-        # Its default set of loggers would replace ours.
-        log_dictconfig={"disable_existing_loggers": False, "root": {}, "handlers": {}, "loggers": {}},
-    )
 
 
 def run(  # noqa: PLR0913 - all that a worker is told before it begins

@@ -97,6 +97,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_reloads_total": Family("counter", "Reloads of the configuration, by outcome.", ("outcome",)),
     "fastgw_config_last_reload_successful": Family("gauge", "Whether the newest reading of the configuration applies."),
     "fastgw_config_last_reload_success_timestamp_seconds": Family("gauge", "When a reading last applied."),
+    "fastgw_listener_certificate_expiry_timestamp_seconds": Family(
+        "gauge", "When a certificate of the listener of agents expires.", ("kind",)
+    ),
     "fastgw_certificate_expiry_timestamp_seconds": Family(
         "gauge", "When the first certificate in a file expires.", ("server", "kind")
     ),

@@ -27,7 +27,6 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
     [
         ("identity: {a: {certificate: {ca: c}}}\n", 1, 16, "identity.a.certificate"),
         ("identity: {a: {header: {name: X-Agent, from: 10.0.0.0/8}}}\n", 1, 16, "identity.a.header"),
-        ("tls: {cert: c, key: k}\n", 1, 1, "tls"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
         (f"servers:\n  a: {{{URL}, {OAUTH}, grant: id_jag}}}}}}\n", 2, 117, "servers.a.credential.oauth.grant"),

@@ -9,6 +9,7 @@ import pytest
 from fastgw.config.reader import read_settings
 from fastgw.config.schema.settings import Settings
 from fastgw.config.tree import ConfigError
+from tests.upstream.test_tls import Authority
 
 SERVER = "servers:\n  data: {url: http://127.0.0.1:9002/mcp, credential: {bearer: '${env:TOKEN}'}}\n"
 
@@ -198,14 +199,17 @@ def test_other_tags_are_refused(tmp_path: Path, value: str) -> None:
 def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "key").write_text("k", encoding="utf-8")
+    cert, key = (Path(path).name for path in Authority(tmp_path, "ca").issue("gateway"))
+    (tmp_path / cert).rename(tmp_path / "more" / cert)
     (tmp_path / "more" / "b.yaml").write_text(
-        "tls: {cert: c.pem, key: ../k.pem}\nservers:\n  b: {url: https://h/, credential: {bearer: '${file:key}'}}\n",
+        f"tls: {{cert: {cert}, key: ../{key}}}\n"
+        "servers:\n  b: {url: https://h/, credential: {bearer: '${file:key}'}}\n",
         encoding="utf-8",
     )
     settings = load(tmp_path, "include: more/*.yaml\ndata: kept\nusage: {sinks: ['file:u.jsonl', stdout]}\n")
     assert settings.data == str(tmp_path / "kept")
     assert settings.tls is not None
-    assert (settings.tls.cert, settings.tls.key) == (f"{tmp_path}/more/c.pem", f"{tmp_path}/more/../k.pem")
+    assert (settings.tls.cert, settings.tls.key) == (f"{tmp_path}/more/{cert}", f"{tmp_path}/more/../{key}")
     assert settings.servers["b"].credential[0].bearer == "k"
     assert [sink.url for sink in settings.usage.sinks] == [f"file:{tmp_path}/u.jsonl", "stdout"]
 

@@ -179,9 +179,9 @@ async def open_session(url: str, *, key: str | None = None, version: str = LEGAC
     return session
 
 
-async def exchange(url: str, asked: Asked) -> Reply:
-    """Send one request on a connection of its own and read the whole answer."""
-    async with streaming(url, asked) as stream:
+async def exchange(url: str, asked: Asked, **how: Any) -> Reply:
+    """Send one request on a connection of its own, opened as `how` says, and read the whole answer."""
+    async with streaming(url, asked, **how) as stream:
         return await stream.rest()
 
 
@@ -279,10 +279,10 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
-    """A new connection; leaving the block closes it."""
+async def connected(url: str, **how: Any) -> AsyncIterator[Connection]:
+    """A new connection, by the arguments of `asyncio.open_connection` in `how`; leaving the block closes it."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26, **how)
     try:
         yield Connection(url, writer.get_extra_info("sockname")[1], reader, writer)
     finally:
@@ -290,9 +290,9 @@ async def connected(url: str) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def streaming(url: str, asked: Asked) -> AsyncIterator[Stream]:
+async def streaming(url: str, asked: Asked, **how: Any) -> AsyncIterator[Stream]:
     """Send one request on a connection of its own; leaving the block closes it, answered or not."""
-    async with connected(url) as connection:
+    async with connected(url, **how) as connection:
         yield await connection.ask(asked)
 
 

@@ -66,12 +66,13 @@ class Load:
 
     outcomes: list[Outcome] = field(default_factory=list)
     in_flight: set[asyncio.Task[None]] = field(default_factory=set)
+    how: dict[str, Any] = field(default_factory=dict)
 
     async def call(self, url: str, asked: Asked, nonce: str) -> None:
         """One call, kept when it has ended."""
         begun, reply = time.monotonic(), None
         with suppress(OSError, EOFError, IndexError):  # reset, cut short, closed before a word
-            reply = await exchange(url, asked)
+            reply = await exchange(url, asked, **self.how)
         self.outcomes.append(Outcome(nonce, begun, time.monotonic(), reply))
 
     def begin(self, url: str, asking: Asking, nonce: str) -> None:
@@ -90,9 +91,11 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(url: str, rate: float, *askings: Asking) -> AsyncIterator[Load]:
-    """So many calls a second, of each kind in turn, until the block is left; then those in flight are waited for."""
-    load = Load()
+async def loaded(url: str, rate: float, *askings: Asking, **how: Any) -> AsyncIterator[Load]:
+    """So many calls a second, of each kind in turn, until the block is left; then those in flight are waited for.
+    Connections are opened as `how` says.
+    """
+    load = Load(how=how)
     pacer = asyncio.create_task(_pace(load, url, rate, askings))
     try:
         yield load

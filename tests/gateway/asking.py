@@ -50,7 +50,7 @@ def begin(
         scope["headers"].append(
             (b"transfer-encoding", b"chunked") if length is None else (b"content-length", length.encode())
         )
-    return stage.tasks.spawn(serve(stage.gateway, scope, agent.receive, agent.send), "a request")
+    return stage.tasks.spawn(serve(stage.gateway, stage.life, scope, agent.receive, agent.send), "a request")
 
 
 def sells(sent: Sent) -> FakeAnswer:

@@ -117,7 +117,7 @@ class Stage:
             "type": "http", "method": verb, "path": "/mcp",
             "headers": [(name.lower().encode(), value.encode()) for name, value in usual.items()],
         }  # fmt: skip
-        return self.tasks.spawn(serve(self.gateway, scope, agent.receive, agent.send), "a request")
+        return self.tasks.spawn(serve(self.gateway, self.life, scope, agent.receive, agent.send), "a request")
 
     async def initialize(self, version: str = "2025-11-25") -> dict[str, str]:
         """The headers of a new session."""
@@ -148,7 +148,7 @@ async def staged(
     monkeypatch.setattr("fastgw.gateway.gateway.OBSERVED_TOGETHER", 1)
     counters = Counters()
     limiter = Limiter(MemoryBuckets(), counters)
-    gateway = Gateway(controller, counters, tasks, life, limiter)
+    gateway = Gateway(controller, counters, tasks, limiter)
     gateway.write_event = controller.take_event
     gateway.load(_snapshot(era))
     gateway.activate(1)

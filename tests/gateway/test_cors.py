@@ -60,7 +60,7 @@ def test_other_pages_are_refused(monkeypatch: pytest.MonkeyPatch, said: list[str
                     "headers": [(b"host", b"localhost"), (b"access-control-request-method", b"POST"),
                                 *((b"origin", origin.encode()) for origin in said)],
                 }  # fmt: skip
-                await serve(stage.gateway, scope, agent.receive, agent.send)
+                await serve(stage.gateway, stage.life, scope, agent.receive, agent.send)
                 assert agent.status == 403
                 assert b"access-control-allow-origin" not in agent.headers
 

@@ -17,7 +17,6 @@ from fastgw.gateway.gateway import Gateway
 from fastgw.gateway.pipeline import identify
 from fastgw.limits.memory_buckets import MemoryBuckets
 from fastgw.policy.match import Principal
-from fastgw.processes.plan import Lifecycle
 from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.snapshot.model import Snapshot
@@ -35,7 +34,7 @@ class Scene:
 
     def __init__(self) -> None:
         tasks, counters = BackgroundTasks(), Counters()
-        self.gateway = Gateway(self, counters, tasks, Lifecycle(), Limiter(MemoryBuckets(), counters))  # type: ignore[arg-type]
+        self.gateway = Gateway(self, counters, tasks, Limiter(MemoryBuckets(), counters))  # type: ignore[arg-type]
         self.asked: list[Any] = []
         self.meanwhile: Callable[[], object] = lambda: None
         self.generation = 0

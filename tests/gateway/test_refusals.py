@@ -27,7 +27,7 @@ async def ask(stage: Stage, *headers: tuple[bytes, bytes]) -> int:
         "type": "http", "method": "POST", "path": "/mcp", "raw_path": b"/mcp", "query_string": b"",
         "headers": list(headers),
     }  # fmt: skip
-    await serve(stage.gateway, scope, agent.receive, agent.send)
+    await serve(stage.gateway, stage.life, scope, agent.receive, agent.send)
     return agent.status
 
 

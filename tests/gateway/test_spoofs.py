@@ -45,7 +45,7 @@ async def ask(stage: Stage, asked: Asked, path: str = "/mcp") -> FakeAgent:
         "query_string": query.encode(), "client": ("127.0.0.1", 1),
         "headers": [(name.lower().encode(), value.strip().encode("latin-1")) for name, value in usual + asked.headers],
     }  # fmt: skip
-    await stage.tasks.spawn(serve(stage.gateway, scope, agent.receive, agent.send), "a request")
+    await stage.tasks.spawn(serve(stage.gateway, stage.life, scope, agent.receive, agent.send), "a request")
     return agent
 
 

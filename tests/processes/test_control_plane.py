@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +229,13 @@ def test_the_parts_make_a_gateway_that_serves_what_the_mind_compiled(tmp_path: P
         tasks = BackgroundTasks()
         made = parts(lambda _: found)
         assert made.control_plane is ControlPlane
-        served, app = made.gateway(Alone(), Counters(), tasks, Lifecycle(), StoreAccess(found.store))  # type: ignore[arg-type]
+        served, app = made.gateway(Alone(), Counters(), tasks, StoreAccess(found.store))  # type: ignore[arg-type]
         served.load(control_plane.compile(1))
         served.activate(1)
-        status, body = await answered(app, modern("tools/list", key=KEY))
+        status, body = await answered(partial(app, Lifecycle()), modern("tools/list", key=KEY))
         assert (status, [tool["name"] for tool in json.loads(body)["result"]["tools"]]) == (200, ["echo"])
-        assert (await answered(app, modern("tools/list", key="fgw_wrong")))[0] == 401
-        status, body = await answered(app, modern("server/discover", key=KEY))
+        assert (await answered(partial(app, Lifecycle()), modern("tools/list", key="fgw_wrong")))[0] == 401
+        status, body = await answered(partial(app, Lifecycle()), modern("server/discover", key=KEY))
         about = json.loads(body)["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]
         assert (status, about["version"]) == (200, __version__)
         await tasks.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from granian.constants import HTTPModes, Interfaces
 
-from fastgw.processes.worker import MOST_CONNECTIONS, embedded
+from fastgw.processes.listener import MOST_CONNECTIONS, EmbeddedServer
 from tests.processes.gateway_process import Process, running, until
 
 
@@ -36,7 +36,7 @@ def test_the_embedded_server_has_what_we_use() -> None:
     async def app(*_: object) -> None:
         pass
 
-    server = embedded(app, ("127.0.0.1", 0))
+    server = EmbeddedServer(app, 0)
     assert server.interface is Interfaces.ASGINL
     assert server.http is HTTPModes.http1
     assert server.backpressure == MOST_CONNECTIONS
@@ -47,6 +47,10 @@ def test_the_embedded_server_has_what_we_use() -> None:
     server.stop()
     assert server.interrupt_signal
     assert callable(server.serve)
+    assert server.ssl_ctx[:3] == (False, None, None)
+    server._init_shared_socket()
+    assert server._shd is not None
+    assert server._shd.get_fd() == 0
 
 
 def test_an_ended_session_is_known_to_both_workers_when_the_answer_comes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastgw.config.schema.settings import SinkSettings, UsageSettings
 from fastgw.errors import Fault, Kind
-from fastgw.processes.plan import Factories, Lifecycle, Plan, StoreAccess
+from fastgw.processes.plan import Factories, Plan, StoreAccess
 from fastgw.processes.supervisor import launch
 from fastgw.processes.token_issuers import TokenIssuers
 from fastgw.telemetry.counters import Counters
@@ -33,10 +33,9 @@ class Trivial:
         controller: ControllerPort,
         counters: Counters,
         tasks: BackgroundTasks,
-        life: Lifecycle,
         store: StoreAccess,
     ) -> None:
-        self.controller, self.counters, self.life = controller, counters, life
+        self.controller, self.counters = controller, counters
         self.in_flight = 0
         self.snapshot: Any = None
         self.active = 0
@@ -101,17 +100,17 @@ class Trivial:
         self.withdrawn.append(f"{session} {request.decode()}")
         return False
 
-    async def app(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def app(self, life: Any, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self.in_flight += 1
         try:
-            await self.answer(scope["path"], scope["query_string"].decode(), send)
+            await self.answer(scope["path"], scope["query_string"].decode(), send, life)
         finally:
             self.in_flight -= 1
 
-    async def answer(self, path: str, query: str, send: Any) -> None:
+    async def answer(self, path: str, query: str, send: Any, life: Any) -> None:
         self.counters.inc("fastgw_requests_total", path, "GET", "ok")
         if path == "/stream":
-            await self.stream(send)
+            await self.stream(send, life)
             return
         if path == "/slow":
             await asyncio.sleep(float(query))
@@ -125,7 +124,7 @@ class Trivial:
         said = await self.said(path, query)
         body = json.dumps(said).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if self.life.draining:
+        if life.draining:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -140,10 +139,10 @@ class Trivial:
                 said["fault"] = [fault.kind.name.lower(), fault.detail]
         return said
 
-    async def stream(self, send: Any) -> None:
+    async def stream(self, send: Any, life: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
-        while not self.life.draining:
+        while not life.draining:
             await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": b": bye\n\n"})
 

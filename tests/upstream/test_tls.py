@@ -28,9 +28,9 @@ class Authority:
         self.path = str(folder / f"{name}.pem")
         Path(self.path).write_bytes(self._signed(self.subject, self.key, x509.BasicConstraints(True, None)))
 
-    def issue(self, name: str, hours: float = 1.0) -> tuple[str, str]:
+    def issue(self, name: str, hours: float = 1.0, curve: type[ec.EllipticCurve] = ec.SECP256R1) -> tuple[str, str]:
         """Paths of a certificate for 127.0.0.1 that is good for so many hours, and of its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         cert, private = self.folder / f"{self.name}-{name}.pem", self.folder / f"{self.name}-{name}.key"
         cert.write_bytes(self._signed(subject, key, x509.BasicConstraints(False, None), hours))
