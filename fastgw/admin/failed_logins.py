@@ -13,7 +13,7 @@ from collections.abc import Callable
 from math import ceil
 
 from fastgw.config.schema.agents import is_this_machine
-from fastgw.gateway.admission import source_of
+from fastgw.policy.networks import address_of, guesser
 
 log = logging.getLogger("fastgw")
 
@@ -55,7 +55,7 @@ class FailedLogins:
 
     def admit(self, remote: str | None, shown: bytes, token: bytes) -> bool:
         """Whether the token that an address shows is the right one. Raises TooManyWrongTokens."""
-        source, now = source_of((remote,)) or "", self._clock()
+        source, now = guesser(address_of(remote or "")) or "", self._clock()
         due = max(self._due.get(source, 0.0), now)
         wait = due - now - (AT_ONCE - 1) * PAUSE
         is_stranger = source not in self._known and not is_this_machine(remote or "")

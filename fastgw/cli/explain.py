@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("explain")
     parser.add_argument("--config", type=Path, default=Path("fastgw.yaml"), help="the file (default: ./fastgw.yaml)")
     who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or anonymous")
+    who.add_argument("--agent", metavar="NAME", help="an agent of the configuration, or one that a proxy names")
     who.add_argument("--claims", metavar="A=1,B=2", type=_claims, help="any agent with these claims")
     words = "whoever shows the access token in this file, - for standard input; its signature is not verified"
     who.add_argument("--token", metavar="FILE", type=Path, help=words)

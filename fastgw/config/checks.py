@@ -23,6 +23,8 @@ SHORTEST_SECRET = 16
 """Characters of a `secret`: what it seals travels through strangers' hands, and they have time to guess."""
 MOST_SHADOWS = 25
 """A call counts in two buckets of each at most, and a store tells of 53 of those in shadow."""
+OF_HEADERS = {"header", "set"}
+"""What an identity may say whose agents proxies name."""
 ANY_RATE = RateSetting(1, 1)
 """Stands in for the limit's own beside a burst."""
 
@@ -91,6 +93,14 @@ def _names(settings: Settings) -> Iterator[Finding]:
     for name, one in settings.identity.items():
         if one.issuer is not None and issuers.setdefault(one.issuer, name) != name:
             yield ("identity", name, "issuer"), f'"{issuers[one.issuer]}" has this issuer already', None
+        if one.header is not None:
+            for key in sorted(one.model_fields_set - OF_HEADERS):
+                where: Path = ("identity", name, key, KEY)
+                yield (
+                    where,
+                    "belongs to access tokens: a header names the agent alone; `set` gives claims",
+                    None,
+                )
     for kind in ("policies", "limits", "quotas"):
         seen: set[str] = set()
         for place, rule in enumerate(getattr(settings, kind) or ()):
@@ -160,8 +170,12 @@ def _headers(settings: Settings, name: str) -> Iterator[Finding]:
             own.add(header)
             if header in plain:
                 yield ("servers", name, "headers", plain[header]), "the credential sends this header already", None
+    naming = {one.header.name.lower() for one in settings.identity.values() if one.header is not None}
     for place, header in enumerate(server.forward_headers):
-        if header.lower() in own:
+        if header.lower() in naming:
+            at: Path = ("servers", name, "forward_headers", place)
+            yield at, "names agents in `identity`: from other addresses than its proxies' anybody may write it", None
+        elif header.lower() in own:
             where: Path = ("servers", name, "forward_headers", place)
             yield where, "fastgw sends this header itself: `headers` or the credential has it", None
 

@@ -41,8 +41,11 @@ class InactiveRow(NamedTuple):
 
 
 RESTRICTING = (
-    InactiveRow("identity.*.certificate", "nobody comes in by certificate"),
-    InactiveRow("identity.*.header", "nobody comes in by a proxy's header"),
+    InactiveRow(
+        "identity.*.certificate",
+        "the server that ends TLS here tells nothing of an agent's certificate. Let a proxy end it and name the agent:"
+        " header: {name: X-Client-Cert-Subject, from: [the proxy's address]}",
+    ),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
     InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
     InactiveRow(

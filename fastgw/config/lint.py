@@ -30,6 +30,7 @@ def at_start(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
     findings = (
         *_listen(settings, root),
         *_certificates(settings),
+        *_proxies(settings),
         *_agents(settings),
         *_urls(settings),
         *_secrets(settings),
@@ -67,6 +68,14 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
             day = time.strftime("%Y-%m-%d", time.gmtime(end))
             words = f"expires in {left / 86400:.0f} days, on {day}" if left > 0 else f"has expired, on {day}"
             yield ("tls", kind), f"{words}: a new file over this one is served without a restart", None
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    for name, one in settings.identity.items():
+        for place, text in enumerate(one.header.from_ if one.header is not None else ()):
+            if text.endswith("/0"):
+                words = "is everybody: whoever reaches this port can be any agent. Write the proxies' own addresses"
+                yield ("identity", name, "header", "from", place), words, None
 
 
 def _agents(settings: Settings) -> Iterator[Finding]:

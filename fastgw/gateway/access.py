@@ -44,8 +44,10 @@ class Access(msgspec.Struct, frozen=True, eq=False):
     credentials: dict[str, str | None] = {}
 
 
-Key = tuple[str, bytes]
-"""Path of the endpoint, SHA-256 of the header `Authorization`; empty where nobody needs one."""
+Key = tuple[str, bytes] | tuple[str, bytes, bytes]
+"""Path of the endpoint, SHA-256 of the header `Authorization`; empty where nobody needs one. Of whom a proxy names: the
+header that does so, and its value.
+"""
 
 
 class KnownAgents(dict[Key, Access]):

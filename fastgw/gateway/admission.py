@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from heapq import nlargest
-from ipaddress import ip_address, ip_network
 from itertools import islice
 from math import ceil
 from operator import attrgetter
@@ -41,6 +40,7 @@ from fastgw.policy.limits import (
     shown,
 )
 from fastgw.policy.match import Claim
+from fastgw.policy.networks import guesser, origin_of
 from fastgw.protocol import names
 from fastgw.protocol.call import Call
 from fastgw.snapshot.model import Snapshot
@@ -59,8 +59,6 @@ MOST_CHARGES = 1000
 """Tools of which one agent's buckets are remembered."""
 MOST_RESETS = 1000
 """Resets that are remembered: workers repeat each for some seconds (`limits/decide.lua`)."""
-NETWORK = 64
-"""Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 SOON = 1
 """`Retry-After` where nobody can say when another call ends, in seconds."""
 HEARTBEAT = 0.5
@@ -364,7 +362,7 @@ class Limiter(AdmissionGate):
         limit = self._failed_logins
         if limit.rate is None or fault.kind is not Kind.WRONG_CREDENTIAL:
             return fault
-        bucket = limit.name, source_of(context.client)
+        bucket = limit.name, _counted_address(context)
         charges = [BucketCharge(limit, bucket, limit.rate)]
         verdict = self._buckets.decide(charges, int(monotonic() * 1e6))
         if verdict is None:
@@ -375,16 +373,10 @@ class Limiter(AdmissionGate):
         return self._refusal(context, verdict, verdict.refused) if verdict.refused is not None else fault
 
 
-def source_of(client: Sequence[object] | None) -> str | None:
-    """Whom wrong credentials are counted against: an address; of IPv6 the network, since whoever has one has it all."""
-    host = str(client[0]) if client else ""
-    try:
-        found = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if found.version == 6 and found.ipv4_mapped is None:
-        return str(ip_network((int(found), NETWORK), strict=False))
-    return str(found if found.version == 4 else found.ipv4_mapped)
+def _counted_address(context: RequestContext) -> str | None:
+    """Whom wrong credentials are counted against: who is behind trusted proxies where it is known."""
+    peer = str(context.client[0]) if context.client else ""
+    return guesser(origin_of(peer, context.headers.get(b"x-forwarded-for", b""), context.snapshot.trusted_proxies))
 
 
 def _speaking(selection: Selection, context: RequestContext) -> Sequence[Counting]:

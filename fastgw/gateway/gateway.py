@@ -19,6 +19,7 @@ from fastgw.gateway.context import SLOTS, DeadlineSweep, RequestContext
 from fastgw.gateway.dialects import legacy, modern
 from fastgw.gateway.dialects.agent_sessions import LIFETIME, AgentSessions
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind
+from fastgw.gateway.header_agents import HeaderAgents
 from fastgw.gateway.kept_texts import ListPages
 from fastgw.gateway.observers import Observer, RequestMetrics, UsageEvents
 from fastgw.gateway.openapi import Descriptions
@@ -108,6 +109,7 @@ class Gateway:
         self._sweep = DeadlineSweep()
         self._loop = asyncio.get_running_loop()
         self.known_agents, self.token_agents = KnownAgents(), TokenAgents(controller, counters)
+        self.header_agents = HeaderAgents(counters, self.refusal_log)
         self.agent_sessions = AgentSessions()
         self.list_pages, self.descriptions = ListPages(), Descriptions()
         self.cursors: Sealer

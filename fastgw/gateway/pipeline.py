@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from hashlib import sha256
+from math import inf
 from typing import Any
 
 from fastgw.auth.keys import shown_token
@@ -43,10 +44,13 @@ from fastgw.gateway.context import RequestContext, StepTimes
 from fastgw.gateway.dialects.dialect import ParsedRequest, RequestKind, refusal_headers
 from fastgw.gateway.entry_points import MESSAGES, METADATA, EntryPoint
 from fastgw.gateway.gateway import Gateway
+from fastgw.gateway.header_agents import named
 from fastgw.gateway.relay import answer_again, relay
 from fastgw.gateway.result_cache import Flight, KeptResult, key_of
 from fastgw.policy import authorise as policies
+from fastgw.policy.match import Principal
 from fastgw.protocol import headers, names, trace_context
+from fastgw.snapshot.issuers import HeaderIdentity
 from fastgw.upstream.attempts import Reply
 
 log = logging.getLogger("fastgw")
@@ -142,11 +146,23 @@ def identify(gateway: Gateway, context: RequestContext) -> Awaitable[None] | Non
     key = endpoint.path, b"" if endpoint.anonymous else sha256(fields.get(b"authorization", b"")).digest()
     access = gateway.known_agents.get(key)
     if access is None or access.expires <= context.timestamp or context.twice or b"x-api-key" in fields:
+        if endpoint.proxies and (identity := gateway.header_agents.identity(context)) is not None:
+            return identify_by_header(gateway, context, identity)
         access = gateway.known_agents.find(context.snapshot, endpoint, key, (fields, context.twice), context.timestamp)
         if access is None:
             return identify_by_token(gateway, context, key)
     context.access = access
     context.principal, context.view = access.principal, access.view
+    return None
+
+
+def identify_by_header(gateway: Gateway, context: RequestContext, identity: HeaderIdentity) -> Awaitable[None] | None:
+    """Find out whom a proxy names. Raises a Fault: WRONG_CREDENTIAL."""
+    key = context.endpoint.path, identity.header, context.headers[identity.header]
+    access = gateway.known_agents.get(key)
+    if access is None or context.twice:
+        return let_in(gateway, context, key, (named(context, identity), inf, ""))
+    context.access, context.principal, context.view = access, access.principal, access.view
     return None
 
 
@@ -161,7 +177,16 @@ async def identify_by_token(gateway: Gateway, context: RequestContext, key: Key)
     token = shown_token(context.headers, context.twice, snapshot.keys)
     assert token is not None
     known = await gateway.token_agents.identify(token, snapshot, context.endpoint, now)
-    principal = known.principal
+    await let_in(gateway, context, key, (known.principal, known.until, known.subject))
+
+
+async def let_in(gateway: Gateway, context: RequestContext, key: Key, who: tuple[Principal, float, str]) -> None:
+    """Let in one who is known by claims alone, until when and with which subject (`Access`), and remember it.
+
+    Raises:
+        Fault: FULL where its class cannot be made now; NO_ENDPOINT where the endpoint is gone meanwhile.
+    """
+    principal, expires, subject = who
     view = context.endpoint.view_for(principal)
     if view is None:
         # Nothing but the endpoint has been taken from the snapshot yet: the next one has this agent's class.
@@ -170,7 +195,7 @@ async def identify_by_token(gateway: Gateway, context: RequestContext, key: Key)
         view = context.endpoint.view_for(principal)
         if view is None:
             raise Fault(Kind.FULL, "The configuration is changing", retry_after=1)
-    access = access_of(context.snapshot, context.endpoint, (principal, view), known.until, known.subject)
+    access = access_of(context.snapshot, context.endpoint, (principal, view), expires, subject)
     if gateway.is_newest(context.snapshot):  # what has changed meanwhile must not be remembered as it was
         gateway.known_agents.remember(key, access)
     context.access, context.principal, context.view = access, principal, view

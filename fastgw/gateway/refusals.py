@@ -1,4 +1,4 @@
-"""Refused `Host`s and `Origin`s in the log: what an operator has forgotten to name is found there."""
+"""Refused `Host`s, `Origin`s and proxies in the log: what an operator has forgotten to name is found there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RefusalLog:
     """Refused `Host`s and `Origin`s of one worker, each with what to add to the configuration, if it is a good one."""
 
     def __init__(self) -> None:
-        self._logged: dict[tuple[Kind, str], float] = {}
+        self._logged: dict[tuple[Kind | str, str], float] = {}
         self._more = -QUIET
 
     def note(self, kind: Kind, context: RequestContext) -> None:
@@ -57,7 +57,15 @@ class RefusalLog:
             text = refused % shown
             log.warning("%s", text + advice % value if len(value) <= LONGEST and form.fullmatch(value) else text)
 
-    def _is_new(self, key: tuple[Kind, str], now: float) -> bool:
+    def note_untrusted(self, context: RequestContext, identity: str, header: bytes, peer: str) -> None:
+        """Log that a header that names agents came from an address whose word does not count, likewise."""
+        if self._is_new((identity, peer), context.started):
+            log.warning(
+                "the header %s from %s counts as not sent; if that is your proxy, add it to identity.%s.header.from",
+                header.decode(), peer or "an unknown address", identity,
+            )  # fmt: skip
+
+    def _is_new(self, key: tuple[Kind | str, str], now: float) -> bool:
         logged = self._logged
         if key in logged and now - logged[key] < QUIET:
             return False
@@ -68,5 +76,5 @@ class RefusalLog:
             return True
         if now - self._more >= QUIET:
             self._more = now
-            log.warning("more Hosts and Origins are refused than are worth a line each; some are not logged")
+            log.warning("more Hosts, Origins and addresses are refused than are worth a line each; some are not logged")
         return False

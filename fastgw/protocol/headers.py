@@ -20,6 +20,7 @@ METHOD = b"mcp-method"
 NAME = b"mcp-name"
 SESSION = b"mcp-session-id"
 
+_LISTS = frozenset((b"accept", b"x-forwarded-for"))
 _OPEN, _CLOSE = "=?base64?", "?="
 _PLAIN = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _PREFIX = b"mcp-param-"
@@ -39,13 +40,14 @@ Fields = tuple[dict[bytes, bytes], frozenset[bytes]]
 def index(fields: list[tuple[bytes, bytes]], lists: Set[bytes] = frozenset()) -> Fields:
     """Headers by lower-case name, and the names that came more than once (the dictionary keeps the last of these).
 
-    `accept` given twice is one list (RFC 9110, section 5.3), so its values are joined; likewise those of `lists`.
+    Given twice, a list is one list (RFC 9110, section 5.3), so the values of `accept` and `x-forwarded-for` are joined;
+    likewise those of `lists`.
     """
     found = dict(fields)
     if len(found) == len(fields):
         return found, frozenset()
     twice = frozenset(name for name, count in Counter(name for name, _ in fields).items() if count > 1)
-    for name in twice & (lists | {b"accept"}):
+    for name in twice & (lists | _LISTS):
         found[name] = b", ".join(value for other, value in fields if other == name)
     return found, twice
 

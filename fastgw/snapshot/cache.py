@@ -23,7 +23,7 @@ from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.authorise import Rules
 from fastgw.policy.match import Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, by_slash, is_wild, of_kind
-from fastgw.snapshot.issuers import issuer_of
+from fastgw.snapshot.issuers import header_identity_of, issuer_of
 
 T = TypeVar("T")
 Place = Hashable
@@ -49,7 +49,9 @@ class CompileCache:
             name: Principal(name, agent.claims) for name, agent in settings.agents.items() if not agent.disabled
         }
         """Every agent that may come in, by name; which key it showed is added per key."""
-        self.issuers = {name: issuer for name, one in settings.identity.items() if (issuer := issuer_of(name, one))}
+        identity = settings.identity.items()
+        self.issuers = {name: issuer for name, one in identity if (issuer := issuer_of(name, one))}
+        self.header_identities = {name: found for name, one in identity if (found := header_identity_of(name, one))}
         self.strangers: Mapping[str, Sequence[Principal]] = {}
         """Of the agents that are known by claims alone and have come so far, by endpoint, one of each class."""
         self.missing: list[Notice] | None = None

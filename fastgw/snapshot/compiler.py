@@ -14,6 +14,7 @@ from fastgw.config.rules import failed_credentials_of, limits_of, quotas_of, sam
 from fastgw.config.schema.servers import ServerSettings
 from fastgw.config.schema.settings import EndpointSettings, Settings
 from fastgw.policy.match import ANONYMOUS, Principal
+from fastgw.policy.networks import Networks
 from fastgw.protocol import names
 from fastgw.protocol.names import MODERN_VERSION, Era
 from fastgw.protocol.trace_context import PARENT, STATE
@@ -87,6 +88,8 @@ def compile_snapshot(
         failed_credentials=failed_credentials_of(settings),
         sample=sampling_of(settings),
         issuers=cache.issuers,
+        header_identities=cache.header_identities,
+        trusted_proxies=_trusted_proxies(settings),
     )
     return snapshot, tuple(notices)
 
@@ -109,7 +112,10 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
     # Where API keys are no way in, their agents have no view: they are strangers here.
     known = cache.agents.values() if ways is None or not {"keys", "none"}.isdisjoint(ways) else ()
     issuers = tuple(name for name in cache.issuers if ways is None or name in ways)
-    made = views_of(builder, sections, (ANONYMOUS, *known), cache.strangers.get(builder.path, ()) if issuers else ())
+    proxies = tuple(name for name in cache.header_identities if ways is None or name in ways)
+    by_claims = bool(issuers or proxies)
+    strangers = cache.strangers.get(builder.path, ()) if by_claims else ()
+    made = views_of(builder, sections, (ANONYMOUS, *known), strangers)
     endpoint = Endpoint(
         path=builder.path,
         routes=joined(section.routes for section in tools),
@@ -129,10 +135,16 @@ def _endpoint(builder: EndpointBuilder, fresh: Mapping[str, float]) -> tuple[End
         guides=made.guides,
         resources=tuple(f"{url}{builder.path}" for url in cache.settings.public_url),
         issuers=issuers,
-        traits=made.traits if issuers else None,
-        view_of_class=made.view_of_class if issuers else {},
+        proxies=proxies,
+        traits=made.traits if by_claims else None,
+        view_of_class=made.view_of_class if by_claims else {},
     )
     return endpoint, [*builder.notices, *(notice for section in tools for notice in section.notices)]
+
+
+def _trusted_proxies(settings: Settings) -> Networks:
+    named = [text for one in settings.identity.values() if one.header is not None for text in one.header.from_]
+    return Networks.of(tuple(dict.fromkeys((*settings.trusted_proxies, *named))))
 
 
 def _longest(settings: Settings) -> float:

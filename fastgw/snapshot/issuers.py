@@ -1,4 +1,4 @@
-"""Issuers of access tokens, as tokens are verified against them."""
+"""Who says whose a request is beside API keys: issuers of access tokens, and proxies that name agents in a header."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from fastgw.config.schema.agents import IssuerSettings
 from fastgw.policy.match import Claim
+from fastgw.policy.networks import Networks
 
 ClaimPath = tuple[str, ...]
 """The members to follow, outermost first."""
@@ -39,6 +40,31 @@ class Issuer:
     fixed: tuple[tuple[str, Claim], ...]
     scopes: tuple[str, ...] = ()
     introspected: Literal["none", "opaque", "all"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderIdentity:
+    """One kind of agents that proxies name.
+
+    Args:
+        name: in the configuration; its agents are called `name:...`.
+        header: in lower case.
+        trusted: the proxies.
+        fixed: claims that all its agents have.
+    """
+
+    name: str
+    header: bytes
+    trusted: Networks
+    fixed: tuple[tuple[str, Claim], ...]
+
+
+def header_identity_of(name: str, settings: IssuerSettings) -> HeaderIdentity | None:
+    """An entry of `identity`; None for one that is known by something else than a header."""
+    if settings.header is None:
+        return None
+    header = settings.header
+    return HeaderIdentity(name, header.name.lower().encode(), Networks.of(header.from_), tuple(settings.set.items()))
 
 
 def issuer_of(name: str, settings: IssuerSettings) -> Issuer | None:

@@ -16,10 +16,11 @@ from fastgw.policy.authorise import Decision
 from fastgw.policy.bucket import BucketRate
 from fastgw.policy.limits import Limit
 from fastgw.policy.match import AgentTraits, Match, Principal, Traits
+from fastgw.policy.networks import NO_NETWORKS, Networks
 from fastgw.policy.quotas import Quota
 from fastgw.policy.shadow import ShadowRules, ShadowVerdict
 from fastgw.policy.uris import ANY_URI, UriRules
-from fastgw.snapshot.issuers import Issuer
+from fastgw.snapshot.issuers import HeaderIdentity, Issuer
 
 PAGE = 1000
 """Items on one page. The order of lists is the configuration's: first the entries of `tools:` that have a `to` or
@@ -226,6 +227,7 @@ class Endpoint:
         server_timing: answers say how long each step took.
         resources: its URLs as agents type them, one for each `public_url`.
         issuers: names of those whose access tokens are a way in.
+        proxies: names of identities by whose header proxies name agents here.
         view_of_class: for whoever is known by claims alone, by what policies and routes see of these (`traits`): index
             in `views`. A class that nobody of has come yet is missing.
     """
@@ -246,6 +248,7 @@ class Endpoint:
     server_timing: bool = False
     resources: tuple[str, ...] = ()
     issuers: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     traits: Traits | None = None
     view_of_class: dict[AgentTraits, int] = field(default_factory=dict)
 
@@ -259,9 +262,10 @@ class Endpoint:
         return None if place is None else self.views[place]
 
     def _place(self, principal: Principal) -> int | None:
-        if principal.scopes is None or self.traits is None:
-            return self.view_of.get(principal.agent)
-        return self.view_of_class.get(self.traits.of(principal)) if principal.credential in self.issuers else None
+        ways = self.proxies if principal.scopes is None else self.issuers
+        if self.traits is not None and principal.credential in ways:
+            return self.view_of_class.get(self.traits.of(principal))
+        return self.view_of.get(principal.agent)
 
     def guide(self, principal: Principal) -> str:
         """`instructions` for an agent that has a view; empty for none."""
@@ -297,7 +301,8 @@ class Snapshot:
         forwarded: lower-case names of all headers of agents that some server gets.
         personal: servers whose requests differ by who asks, beyond the session.
         sample: of 2**64 traces that begin here, how many are recorded; None: nothing is recorded.
-        issuers: by name.
+        issuers, header_identities: by name.
+        trusted_proxies: whose `X-Forwarded-For` counts.
     """
 
     generation: int
@@ -322,6 +327,8 @@ class Snapshot:
     failed_credentials: BucketRate | None = None
     sample: int | None = None
     issuers: dict[str, Issuer] = field(default_factory=dict)
+    header_identities: dict[str, HeaderIdentity] = field(default_factory=dict)
+    trusted_proxies: Networks = NO_NETWORKS
     server_info: bytes = field(init=False)
     forwarded: frozenset[bytes] = field(init=False)
     personal: frozenset[str] = field(init=False)

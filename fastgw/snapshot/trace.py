@@ -118,6 +118,12 @@ def _who(settings: Settings, call: TracedCall, auth: tuple[str, ...] | None) -> 
         return Principal(call.agent, dict(call.claims)), call.refusal
     if call.agent == ANONYMOUS.agent:
         return ANONYMOUS, "refused: this endpoint lets nobody in without a credential"
+    name, colon, _ = call.agent.partition(":")
+    identity = settings.identity.get(name) if colon else None
+    if identity is not None and identity.header is not None:
+        closed = auth is not None and name not in auth
+        words = f"refused: {name} is no way in here, these are: {', '.join(auth or ())}" if closed else ""
+        return Principal(call.agent, dict(identity.set)), words
     if call.agent not in settings.agents:
         raise NoSuch(f"there is no agent {call.agent}; --claims asks for one that is not in the configuration")
     agent, why = settings.agents[call.agent], ""

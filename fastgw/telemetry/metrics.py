@@ -46,6 +46,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "fastgw_pool_connections": Family("gauge", "Connections to a server, by state.", ("server", "state")),
     "fastgw_pool_max_connections": Family("gauge", "Connections to a server that there may be.", ("server",)),
     "fastgw_pool_waiting": Family("gauge", "Calls that wait for a connection to a server.", ("server",)),
+    "fastgw_untrusted_headers_total": Family(
+        "counter", "Requests whose header names an agent, and that come from no proxy of it.", ("identity",)
+    ),
     "fastgw_tokens_refused_total": Family("counter", "Access tokens that were not taken.", ("reason",)),
     "fastgw_admin_refused_total": Family("counter", "Requests of the admin port that were refused.", ("reason",)),
     "fastgw_issuer_keys": Family("gauge", "Keys of an issuer that are known.", ("issuer",)),

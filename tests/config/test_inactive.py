@@ -26,7 +26,6 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
     ("text", "line", "column", "key"),
     [
         ("identity: {a: {certificate: {ca: c}}}\n", 1, 16, "identity.a.certificate"),
-        ("identity: {a: {header: {name: X-Agent, from: 10.0.0.0/8}}}\n", 1, 16, "identity.a.header"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
         (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
         (f"servers:\n  a: {{{URL}, {OAUTH}, grant: id_jag}}}}}}\n", 2, 117, "servers.a.credential.oauth.grant"),
@@ -44,6 +43,7 @@ def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str
         f"servers:\n  a:\n    {URL}\n    credential: [{{bearer: '${{env:T}}', match: {{agent: a}}}}]\n",
         f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
         "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n",
+        "identity: {a: {header: {name: X-Agent, from: 10.0.0.0/8}}}\ntrusted_proxies: 10.0.0.1\n",
         "tools:\n  a: {scopes: [x]}\n",
         "endpoints:\n  /a: {auth: keys}\n  /b: {auth: [keys]}\n  /c: {auth: none}\n",
         "tools:\n  a: {title: x, annotations: {readOnlyHint: true}}\n",

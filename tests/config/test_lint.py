@@ -79,6 +79,12 @@ def test_no_agents(tmp_path: Path, text: str, why: str) -> None:
     assert said.startswith("1:1: ") and why in said and "`fastgw keys new" in said
 
 
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "'::/0'"])
+def test_a_proxy_that_is_everybody(tmp_path: Path, network: str) -> None:
+    [said] = told(tmp_path, f"identity: {{proxy: {{header: {{name: X-Agent, from: [10.0.0.1, {network}]}}}}}}\n")
+    assert said.startswith("1:61: is everybody: whoever reaches this port can be any agent")
+
+
 def test_disabled_agents_alone(tmp_path: Path) -> None:
     [said] = told(tmp_path, f"agents:\n  a: {{{KEY}, disabled: true}}\n")
     assert said.startswith("1:1: all agents are disabled")

@@ -65,7 +65,11 @@ class Scene:
         self.meanwhile()
 
     async def show(self, shown: bytes, now: float = NOW) -> RequestContext:
-        scope = {"headers": [(b"host", b"localhost"), (b"authorization", b"Bearer " + shown)], "client": None}
+        return await self.come([(b"authorization", b"Bearer " + shown)], now=now)
+
+    async def come(self, lines: list[tuple[bytes, bytes]], peer: str = "", now: float = NOW) -> RequestContext:
+        """A request with these headers, from this address."""
+        scope = {"headers": [(b"host", b"localhost"), *lines], "client": (peer, "1") if peer else None}
         context = self.gateway.begin(scope)
         try:
             context.endpoint, context.timestamp = context.snapshot.endpoints["/mcp"], now

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-from fastgw.config.schema.servers import http_url
+from fastgw.config.schema.servers import NEVER_FORWARDED, header_name, http_url
 from fastgw.config.schema.units import Duration, Flag, Many, Secret, StrictModel, needs, short, some, text_of
 from fastgw.policy.match import Claim
 
@@ -85,17 +85,29 @@ class Certificate(StrictModel):
 
 def _network(value: str) -> str:
     try:
-        ip_network(value)
+        found = ip_network(value)
     except ValueError:
-        raise ValueError("must be a network such as 10.0.0.0/8") from None
+        raise ValueError("must be a network such as 10.0.0.0/8, or an address") from None
+    if isinstance(found, IPv6Network) and found.network_address.ipv4_mapped is not None:
+        raise ValueError("must be written as IPv4, which it is")
     return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+def _naming(value: str) -> str:
+    """The name of a header by which a proxy may name agents; ValueError for others."""
+    if NEVER_FORWARDED.fullmatch(value) or value.lower().startswith("x-forwarded-"):
+        raise ValueError("names no agent: take a header of the proxy's own, such as X-Client-Cert-Subject")
+    return header_name(value)
 
 
 class TrustedHeader(StrictModel):
     """Agents named by a header of a trusted proxy."""
 
-    name: str
-    from_: Annotated[Many[Annotated[str, AfterValidator(_network)]], AfterValidator(some)] = Field(alias="from")
+    name: Annotated[str, AfterValidator(_naming)]
+    from_: Annotated[Many[Network], AfterValidator(some)] = Field(alias="from")
 
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from fastgw.config.instance_urls import DEFAULT_PORTS
-from fastgw.config.schema.agents import AgentSettings, IssuerSettings, is_this_machine
+from fastgw.config.schema.agents import AgentSettings, IssuerSettings, Network, is_this_machine
 from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
 from fastgw.config.schema.servers import BreakerSettings, HealthSettings, HttpUrl, ServerSettings, http_url
 from fastgw.config.schema.store import StoreSettings
@@ -266,6 +266,8 @@ class Settings(StrictModel):
     include: Many[str] = ()
     agents: dict[AgentName, AgentSettings] = {}
     identity: dict[ServerName, IssuerSettings] = {}
+    trusted_proxies: Many[Network] = ()
+    """Whose `X-Forwarded-For` counts, beside the proxies that `identity` names."""
     policies: tuple[PolicySettings, ...] | None = None
     servers: dict[ServerName, ServerSettings] = {}
     endpoints: dict[EndpointPath, EndpointSettings] | None = None
