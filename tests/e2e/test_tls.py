@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -110,6 +112,13 @@ def test_clients_of_both_eras_call_by_https(tmp_path: Path, mode: Any) -> None:
                 assert [one.name for one in (await client.list_tools()).tools] == ["echo", "held"]
                 assert (await client.call_tool("echo", {"nonce": "by TLS"})).content[0].text == "by TLS"
             assert stage.gateway.logs("agents: https://127.0.0.1")
+            both, newer = stage.trusting(), stage.trusting()
+            both.set_alpn_protocols(["h2", "http/1.1"])
+            newer.set_alpn_protocols(["h2"])
+            async with connected(stage.url, ssl=both) as connection:
+                assert connection.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+            with pytest.raises(ssl.SSLError):
+                await exchange(stage.url, modern("tools/list", key=KEY), ssl=newer)
             with pytest.raises((OSError, EOFError)):
                 await exchange(stage.gateway.url, modern("tools/list", key=KEY))
 
@@ -180,9 +189,15 @@ def test_what_does_not_load_leaves_the_one_before(tmp_path: Path) -> None:
             refused = json.loads((await asyncio.to_thread(stage.gateway.ask_admin, "/config"))[1])["refused"]
             assert "mount/cert.key is not the key of this certificate" in refused["error"]
             assert (await exchange(stage.url, modern("tools/list", key=KEY), ssl=stage.trusting())).status == 200
+            # Whoever is started again has the one before as well.
+            for role in ("controller", "worker-1", "worker-2"):
+                os.kill(stage.gateway.child(role), signal.SIGKILL)
+            await stage.reached("fastgw_worker_restarts_total", 2)
+            await asyncio.to_thread(stage.gateway.wait_until_ready)
+            assert await stage.shown() == {"first"}
             stage.mount("second")
             await stage.reached(APPLIED, 1)
             assert await stage.shown() == {"second"}
-            assert await stage.metric("fastgw_worker_restarts_total") == 0
+            assert await stage.metric("fastgw_worker_restarts_total") == 2
 
     asyncio.run(story())
