@@ -136,7 +136,7 @@ class TokenAgents:
         except (Fault, TimeoutError) as wrong:
             if isinstance(wrong, Fault) and wrong.kind is Kind.FULL:
                 raise
-            raise Fault(Kind.FULL, "Access tokens cannot be checked now", detail=str(wrong), retry_after=1) from None
+            raise Fault(Kind.FULL, "Who calls cannot be found out now", detail=str(wrong), retry_after=1) from None
 
 
 def _subject(issuer: Issuer, claims: Mapping[str, Any], token: bytes) -> str:

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
@@ -29,6 +29,10 @@ MOST_CONNECTIONS = 100_000
 """Granian leaves connections beyond this unanswered, without a word; our own limits answer."""
 HEADERS_WITHIN = 30_000
 """Milliseconds for the head of a request."""
+APART = 0.2
+"""Seconds that a server has to begin before another takes over: Granian does not say when, and ends the whole process
+where its socket is another by then.
+"""
 CLOSED_WITHIN = 10.0
 """Seconds in which connections of the certificate before are closed by an answer; then those without a request are."""
 
@@ -72,7 +76,9 @@ class AgentListener:
     def __init__(self, application: Callable[..., Any], spawn: Callable[..., asyncio.Task[Any]]) -> None:
         self._application, self._spawn = application, spawn
         self._socket: socket.socket | None = None
-        self._tls: ListenerTls | None = None
+        self._wanted: ListenerTls | None = None
+        self._shown: ListenerTls | None = None
+        self._begun = 0.0
         self._servers: dict[EmbeddedServer, asyncio.Task[None]] = {}
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """Done once a server has ended that was not told to."""
@@ -98,14 +104,14 @@ class AgentListener:
 
     def show(self, tls: ListenerTls | None) -> None:
         """Show this certificate to whoever connects from now on; None: plain HTTP."""
-        if tls == self._tls:
+        self._wanted = tls
+        if self._socket is None:
             return
-        self._tls = tls
-        before = list(self._servers)
-        if self._socket is not None and not self.broken.done():
-            self._start()
-            for server in before:
-                self._retire(server)
+        loop = asyncio.get_running_loop()
+        if (wait := self._begun + APART - loop.time()) > 0:
+            loop.call_later(wait, self._take_over)
+        else:
+            self._take_over()
 
     def close_with_answers(self) -> None:
         """Every connection ends with the answer it waits for, and no other server takes over."""
@@ -122,16 +128,26 @@ class AgentListener:
             server.stop()  # type: ignore[no-untyped-call]
         return serving or [self.broken]
 
+    def _take_over(self) -> None:
+        if self._socket is None or self._wanted == self._shown or self.broken.done():
+            return
+        before = list(self._servers)
+        self._start()
+        for server in before:
+            self._retire(server)
+
     def _start(self) -> None:
         assert self._socket is not None
         server = EmbeddedServer(self._application, os.dup(self._socket.fileno()))
-        self._servers[server] = self._spawn(self._serve(server, self._tls), "server")
+        self._shown, self._begun = self._wanted, asyncio.get_running_loop().time()
+        self._servers[server] = self._spawn(self._serve(server, self._shown), "server")
 
     async def _serve(self, server: EmbeddedServer, tls: ListenerTls | None) -> None:
-        files = held(tls) if tls is not None else []
-        if files:
-            server.ssl_ctx = tls_files([path_of(file) for file in files])  # type: ignore[assignment]
+        files: list[IO[bytes]] = []
         try:
+            if tls is not None:
+                files = held(tls)
+                server.ssl_ctx = tls_files([path_of(file) for file in files])  # type: ignore[assignment]
             await server.serve()
         finally:
             del self._servers[server]

@@ -23,6 +23,12 @@ TRIED_WITHIN = 20.0
 OLDEST = "tls1.2"
 """The least version of TLS that agents may speak."""
 _REASON = re.compile(r"Err` value: (.+)")
+_WORDS = {
+    "UnsupportedCertVersion": "it is one of X.509 version 1; version 3 is needed",
+    "failed to parse private key": "its key is none of RSA of 2048 to 4096 bits, P-256, P-384 and Ed25519",
+    "NoRootAnchors": "client_ca holds no certificate",
+}
+"""What the server says, and what that means."""
 
 TlsFiles = tuple[bool, str, str, None, str, str | None, list[str], bool]
 """What the embedded server has as `ssl_ctx`."""
@@ -49,17 +55,23 @@ def path_of(file: IO[bytes]) -> str:
     return f"/proc/self/fd/{file.fileno()}"
 
 
-@lru_cache(maxsize=8)
 def refused(tls: ListenerTls) -> str:
     """Why the embedded server does not take it; empty where it does."""
+    try:
+        said = _said(tls)
+    except (OSError, subprocess.SubprocessError) as wrong:  # which may be otherwise the next time
+        return f"it could not be tried: {wrong}"
+    return next((words for sign, words in _WORDS.items() if sign in said), said)
+
+
+@lru_cache(maxsize=8)
+def _said(tls: ListenerTls) -> str:
     files = held(tls)
     # `-P`: the modules beside this file are not to be found in place of others.
     command = [sys.executable, "-P", __file__, *map(path_of, files)]
     numbers = [file.fileno() for file in files]
     try:
         tried = subprocess.run(command, pass_fds=numbers, capture_output=True, timeout=TRIED_WITHIN, check=False)
-    except (OSError, subprocess.SubprocessError) as wrong:
-        return f"the trial of it has failed: {wrong}"
     finally:
         for file in files:
             file.close()

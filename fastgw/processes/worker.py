@@ -106,11 +106,12 @@ class RunningWorker:
         await asyncio.wait([first, self._leave], return_when=asyncio.FIRST_COMPLETED)
         if self._leave.done():
             return
-        self._listener.open(address)
-        self._life.activate()
-        self._client.send_state()
         gc.collect()
         gc.freeze()
+        self._listener.open(address)
+        # Who connects from here on is in the queue, for the milliseconds that the server's thread takes to begin.
+        self._life.activate()
+        self._client.send_state()
         await asyncio.wait([self._listener.broken, self._leave], return_when=asyncio.FIRST_COMPLETED)
         if not self._leave.done():
             raise RuntimeError("the embedded server ended by itself")

@@ -138,6 +138,8 @@ def test_a_certificate_that_the_listener_does_not_take(tmp_path: Path, capsys: p
     odd = Authority(tmp_path, "ca").issue("a", curve=ec.SECP521R1)
     status, said = checked(tmp_path, odd, capsys)
     assert status == 1
-    assert said.startswith("f.yaml:1:1: this certificate cannot be served: ")
+    assert said.startswith(
+        "f.yaml:1:1: this certificate cannot be served: its key is none of RSA of 2048 to 4096 bits,"
+    )
     assert main(["run", "--config", str(tmp_path / "f.yaml")]) == 1
     assert "f.yaml:1:1: this certificate cannot be served: " in capsys.readouterr().err

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from fastgw.cli.main import main
 from tests.e2e.gateway import KEY, Gateway, running_beside, until
-from tests.e2e.http import connected, exchange, modern
+from tests.e2e.http import PATIENCE, connected, exchange, modern
 from tests.e2e.load import loaded, tool, words
 from tests.e2e.servers import Call, Toolbox, serving
 from tests.e2e.test_reload import APPLIED, REFUSED
@@ -87,7 +87,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, **tls: str) -> AsyncIterator[Stage]:
+async def staged(folder: Path, client: tuple[str, str] | None = None) -> AsyncIterator[Stage]:
+    """The stage; where the tester has a certificate, of the CA in `agents.pem`, agents must show one."""
     stage = Stage(folder)
     stage.authority.issue("first")
     stage.authority.issue("second", hours=48)
@@ -95,9 +96,16 @@ async def staged(folder: Path, **tls: str) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         tools = {"echo": stage.echo, "held": stage.held}
         server = await stack.enter_async_context(serving(Toolbox("both", tools)))
-        files = {"cert": "mount/cert.pem", "key": "mount/cert.key", **tls}
+        files = {"cert": "mount/cert.pem", "key": "mount/cert.key", **({"client_ca": "agents.pem"} if client else {})}
         more = {"servers": {"shop": {"url": server.url}}, "tls": files}
         stage.gateway = await stack.enter_async_context(running_beside(more, folder))
+        agent = stage.trusting(*(client or ()))
+
+        async def listed() -> bool:
+            reply = await exchange(stage.url, modern("tools/list", key=KEY), ssl=agent)
+            return len(reply.json()["result"]["tools"]) == len(tools)
+
+        await until(listed)
         yield stage
 
 
@@ -129,7 +137,7 @@ def test_agents_must_show_a_certificate_of_client_ca(tmp_path: Path) -> None:
     ours, others = Authority(tmp_path, "agents"), Authority(tmp_path, "others")
 
     async def story() -> None:
-        async with staged(tmp_path, client_ca="agents.pem") as stage:
+        async with staged(tmp_path, ours.issue("tester")) as stage:
             asked = modern("tools/list", key=KEY)
             reply = await exchange(stage.url, asked, ssl=stage.trusting(*ours.issue("bot")))
             assert reply.status == 200
@@ -159,7 +167,8 @@ def test_a_new_certificate_is_served_and_no_call_is_lost(tmp_path: Path) -> None
             held = asyncio.create_task(
                 exchange(stage.url, modern("tools/call", {"name": "held", "arguments": {}}, key=KEY), ssl=agent)
             )
-            await stage.entered.wait()
+            async with asyncio.timeout(PATIENCE):
+                await stage.entered.wait()
             expires = await stage.metric(EXPIRY)
             load = loaded(stage.url, RATE, tool("echo"), ssl=agent)
             async with connected(stage.url, ssl=agent) as kept, load as calls:

@@ -14,6 +14,7 @@ from fastgw.processes import listener
 from fastgw.processes.listener import AgentListener
 from fastgw.processes.tls_trial import refused
 from fastgw.upstream.call_context import BackgroundTasks
+from tests.e2e.gateway import until
 from tests.e2e.http import Asked, connected, exchange
 from tests.e2e.ports import free_port
 from tests.upstream.test_tls import Authority
@@ -38,6 +39,8 @@ def test_one_server_takes_over_from_another(tmp_path: Path, monkeypatch: pytest.
     authority, port = Authority(tmp_path, "ca"), free_port()
     agent = ssl.create_default_context(cafile=authority.path)
     plain, secure = f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/"
+
+    monkeypatch.setattr(listener, "APART", 0.0)  # each has answered before the next takes over
 
     async def story() -> None:
         tasks = BackgroundTasks()
@@ -66,11 +69,38 @@ def test_one_server_takes_over_from_another(tmp_path: Path, monkeypatch: pytest.
     asyncio.run(story())
 
 
+def test_of_many_at_once_the_last_is_shown(tmp_path: Path) -> None:
+    authority, port = Authority(tmp_path, "ca"), free_port()
+    agent = ssl.create_default_context(cafile=authority.path)
+    pairs = [pair(authority, name) for name in ("one", "two", "three")]
+
+    async def story() -> None:
+        tasks = BackgroundTasks()
+        served = AgentListener(application, tasks.spawn)
+        served.show(pairs[0])
+        served.open(("127.0.0.1", port))
+        for one in pairs:
+            served.show(one)
+
+        async def third() -> bool:
+            async with connected(f"https://127.0.0.1:{port}/", ssl=agent) as connection:
+                subject = connection.writer.get_extra_info("peercert")["subject"]
+                return bool(subject[0][0][1] == "three")
+
+        await until(third)
+        assert not served.broken.done()
+        served.close_with_answers()
+        await asyncio.wait(served.stop())
+        await tasks.close()
+
+    asyncio.run(story())
+
+
 def test_what_the_server_would_die_of_is_tried_elsewhere(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "ca")
     good, other = pair(authority, "good"), pair(authority, "other")
     assert refused(good) == ""
     assert refused(ListenerTls(good.cert, good.key, Path(authority.path).read_bytes())) == ""
     assert "KeyMismatch" in refused(ListenerTls(good.cert, other.key))
-    assert "NoRootAnchors" in refused(ListenerTls(good.cert, good.key, b"no certificate"))
+    assert refused(ListenerTls(good.cert, good.key, b"none")) == "client_ca holds no certificate"
     assert refused(ListenerTls(b"", good.key)) != ""
