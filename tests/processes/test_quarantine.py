@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastgw.processes.quarantine import FOR, Quarantine, shared_slots
+from tests.e2e.asking import listed
 from tests.e2e.gateway import KEY, Gateway, running_beside, until
 from tests.e2e.http import Reply, exchange, modern
 from tests.e2e.servers import Call, Toolbox, serving
@@ -65,6 +66,7 @@ def test_a_call_that_crashes_workers_twice_is_kept_from_them(tmp_path: Path) -> 
         async with serving(toolbox) as server:
             more = {"servers": {"main": {"url": f"http://127.0.0.1:{server.port}/mcp"}}}
             async with running_beside(more, tmp_path) as gateway:
+                await listed(gateway, "hold")
                 for times in (1, 2):
                     under_way = asyncio.create_task(ask(gateway, True))
                     await until(lambda times=times: held(toolbox, times))
