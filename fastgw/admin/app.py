@@ -64,6 +64,7 @@ class AdminData:
     config: OperatorConfig
     quotas: OperatorQuotas
     usage: OperatorUsage
+    definitions: Callable[[], dict[str, Any]] = dict
     anomalies: Callable[[], dict[str, Any]] = lambda: {"anomalies": []}
     agents: RecentAgents = field(default_factory=RecentAgents)
     page: PageData | None = None
@@ -105,6 +106,12 @@ def _routes(data: AdminData, token: str | None) -> list[tuple[str, str, Handler,
         ("GET", "/metrics", metrics, "for Prometheus, all workers summed"),
         ("GET", "/backends", backends, "what is known of each server and its instances"),
         ("GET", "/catalogue", page(lambda: answer(data.catalogue())), "exposed names, and what was noticed about them"),
+        (
+            "GET",
+            "/catalogue/tools",
+            page(lambda: answer(data.definitions())),
+            "tools, word for word as servers list them",
+        ),
         ("GET", "/limits", limits, "the fullest buckets, what was refused, and how quotas stand"),
         ("GET", "/stats", windowed(data.latencies, as_json), "percentiles by tool, server and outcome"),
         ("GET", "/stats/tools", windowed(data.latencies, partial(as_rows, subject="tool")), "the last minute by tool"),

@@ -58,6 +58,8 @@ class OperatorInstances:
         """All of `/backends`, as docs/servers.md lists it."""
         reports = [report for report in await self.ask("instances", ()) if report]
         found = self.known()
+        for tool in (tool for one in found.values() for tool in (one.get("pins") or {}).get("tools", ())):
+            tool["since"] = shown_time(tool["since"])
         for backend in self.servers():
             for row, one in zip(found[backend.name]["instances"], backend.instances, strict=True):
                 of_workers = [report[one.key] for report in reports if one.key in report]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from fastgw.catalog.elements import LARGEST, Notice, UnfitElement, misfit, parse_each, read, tail
+from fastgw.catalog.spoofing import invisible
 from fastgw.policy.match import number
 from fastgw.policy.uris import LONGEST
 from fastgw.protocol import names
@@ -93,6 +94,8 @@ class Definition:
         size: bytes of the definition; 0 of a `placeholder`.
         tails: all that follows the key in a list, for each of `elements.DIALECTS`.
         param_headers: arguments of a tool that travel in headers as well.
+        present: of a tool that is shown as it is pinned: what its server lists now.
+        digest: see `pins.digest`.
     """
 
     server: str
@@ -101,6 +104,13 @@ class Definition:
     size: int
     tails: tuple[bytes, ...]
     param_headers: tuple[ParamHeader, ...] = ()
+    present: Definition | None = None
+    digest: bytes = field(default=b"", init=False, compare=False, repr=False)
+
+    @property
+    def wanted_headers(self) -> tuple[ParamHeader, ...]:
+        """The headers that its server asks for now."""
+        return (self.present or self).param_headers
 
 
 def parse_definitions(
@@ -111,7 +121,11 @@ def parse_definitions(
     Raises:
         ValueError: not a JSON array.
     """
-    return parse_each(server, array, names.LISTS[kind.method], partial(parse_definition, kind))
+    items, notices = parse_each(server, array, names.LISTS[kind.method], partial(parse_definition, kind))
+    if kind is DefinitionKind.TOOL:
+        marks = [(one.key, words) for one in items if (words := invisible(one.members))]
+        notices += tuple([Notice(f"{server}/{key}", words) for key, words in marks])
+    return items, notices
 
 
 def parse_definition(kind: DefinitionKind, server: str, text: bytes) -> Definition:

@@ -18,6 +18,7 @@ from hashlib import sha256
 from itertools import chain
 
 from fastgw.catalog.elements import Notice
+from fastgw.catalog.spoofing import look_alikes
 from fastgw.protocol.names import MAX_NAME
 
 SEPARATOR = "__"
@@ -59,6 +60,7 @@ def shortened(name: str) -> str:
 
 def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -> Naming:
     """Names for the tools of one endpoint, servers in the order of the file; `reserved` are the names of entries."""
+    reserved = tuple(reserved)
     naming, taken = Naming(), set(reserved)
     brought = Counter(chain.from_iterable(server.tools for server in servers))
     colliding = taken.union(tool for tool, count in brought.items() if count > 1)
@@ -87,6 +89,8 @@ def assign(mode: str, servers: Sequence[ServerNames], reserved: Iterable[str]) -
     if mode != "always":
         for name, tool, _ in made:
             naming.notices.append(Notice(f"{name}/{tool}", f"is called {naming.names[name][tool]} here"))
+    alike = look_alikes(chain(reserved, *(names.values() for names in naming.names.values())))
+    naming.notices.extend(Notice(name, f"looks like {other}") for name, other in alike.items())
     return naming
 
 

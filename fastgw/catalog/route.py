@@ -75,12 +75,14 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Checks:
     """The schemas that arguments or results must fit (`validate` of the configuration); `pending` where the server has
-    never said what they are: no call goes through unchecked.
+    never said what they are: no call goes through unchecked. `present`: those that servers have now of a tool that is
+    held, of every server where a call may end up.
     """
 
     arguments: bytes | None = None
     results: bytes | None = None
     pending: bool = False
+    present: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Catalogue:
         fresh_until: CLOCK_MONOTONIC seconds until which the server vouches for it; 0.0 where it gave no hint.
         fetched_at: Unix seconds.
         capabilities: names of the capabilities the server declares: `tools`, `prompts`, `completions`, `logging`...
+        first: tools as they were first seen, where that pins them; see `pins`.
     """
 
     server: str
@@ -39,6 +40,7 @@ class Catalogue:
     templates: tuple[Definition, ...] = ()
     capabilities: frozenset[str] = frozenset()
     instructions: str = ""
+    first: tuple[Definition, ...] = ()
 
 
 def dump(catalogue: Catalogue) -> bytes:
@@ -47,14 +49,20 @@ def dump(catalogue: Catalogue) -> bytes:
         "format": _FORMAT,
         "server": quote(catalogue.server),
         "fetchedAt": b"%.3f" % catalogue.fetched_at,
-        "capabilities": _array([quote(name) for name in sorted(catalogue.capabilities)]),
+        "capabilities": msgspec.json.encode(sorted(catalogue.capabilities)),
         "instructions": quote(catalogue.instructions),
     }
     for kind in DefinitionKind:
-        head = b"{" + quote(kind.key) + b":"
-        found: tuple[Definition, ...] = getattr(catalogue, kind.field)
-        parts[kind.field] = _array([head + quote(one.key) + one.tails[0] for one in found])
+        parts[kind.field] = listed(kind, getattr(catalogue, kind.field))
+    if catalogue.first:
+        parts["first"] = listed(DefinitionKind.TOOL, catalogue.first)
     return emit(parts)
+
+
+def listed(kind: DefinitionKind, definitions: Iterable[Definition]) -> bytes:
+    """The JSON array of these, as their server lists them."""
+    head = b"{" + quote(kind.key) + b":"
+    return b"[" + b",\n".join([head + quote(one.key) + one.tails[0] for one in definitions]) + b"]"
 
 
 def load(text: bytes) -> Catalogue:
@@ -80,16 +88,13 @@ def load(text: bytes) -> Catalogue:
             notices=notices,
             capabilities=frozenset(_NAMES(found["capabilities"])),
             instructions=string(found["instructions"], "instructions"),
+            first=parse_definitions(DefinitionKind.TOOL, server, found.get("first", b"[]"))[0],
             **lists,
         )
     except KeyError as missing:
         raise ValueError(f"kept catalogue is damaged: {missing} is missing") from None
     except (ValueError, msgspec.MsgspecError) as damage:
         raise ValueError(f"kept catalogue is damaged: {damage}") from None
-
-
-def _array(texts: list[bytes]) -> bytes:
-    return b"[" + b",\n".join(texts) + b"]"
 
 
 def joined_instructions(own: str, servers: Iterable[tuple[str, str]], *, named: bool) -> str:

@@ -37,6 +37,9 @@ KEPT, KEPT_LARGE = 1_000, 50
 MOST_REMEMBERED = 16_000
 """Schemas of which it is remembered whether they can be used: servers may change theirs without end."""
 LONGEST_WORDS = 200
+HELD = "the tool has changed at its server, the change is not approved yet, and does not take these"
+NO_VALUE = b"false"
+"""The schema that nothing fits (2020-12, Core, section 4.3.2)."""
 
 _REGEX = jsonschema_rs.RegexOptions(size_limit=256 * 2**10, dfa_size_limit=2**20)
 _LONG = re.compile(rb"[0-9]{19,}")
@@ -120,14 +123,17 @@ def prepare_arguments(arm: Arm, arguments: bytes) -> bytes:
     """The arguments as they are sent: checked as the agent wrote them, then filled in.
 
     Raises:
-        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or name what is not theirs to say;
-            NO_SERVER while that schema is not known yet.
+        Fault: BAD_PARAMS where they do not fit the schema that agents are shown, or that of a held tool at a server,
+            or name what is not theirs to say; NO_SERVER while that schema is not known yet.
     """
     checks, wrong = arm.checks, None
     if checks is not None and checks.pending:
         raise Fault(Kind.NO_SERVER, detail="its schema is not known yet", data={"reason": "down"}, retry_after=1)
     if checks is not None and checks.arguments is not None:
         wrong = check_arguments(checks.arguments, arguments)
+    if checks is not None and checks.present and wrong is None:
+        unfit = next(filter(None, [check_arguments(schema, arguments) for schema in checks.present]), None)
+        wrong = unfit and f"{HELD}: {unfit}"
     if wrong is None:
         try:
             return filled(arguments, arm.fixed, arm.defaults) if arm.fixed or arm.defaults else arguments

@@ -54,10 +54,19 @@ class InstanceShown(msgspec.Struct):
         return self.health != "unhealthy" and not self.drained and self.breaker.state == "closed"
 
 
+class PinsShown(msgspec.Struct):
+    """How many tools of a server are not as they are pinned, as `/backends` says."""
+
+    changed: int
+    new: int
+    removed: int
+
+
 class ServerShown(msgspec.Struct):
     """One server, as `/backends` says."""
 
     instances: list[InstanceShown]
+    pins: PinsShown | None = None
 
 
 def add_parser(subparsers: Any) -> None:
@@ -106,12 +115,21 @@ def give(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> None:
     text = ask(args, "/backends")
     again = args.watch is not None and sys.stdout.isatty()
-    shown = text.rstrip("\n") if args.json else "\n".join(table([HEAD, *_rows(text)]))
+    shown = text.rstrip("\n") if args.json else "\n".join(_lines(text))
     print((CLEAR if again else "") + shown, flush=True)
 
 
-def _rows(text: str) -> Iterator[tuple[str, ...]]:
-    for name, server in msgspec.json.decode(text, type=dict[str, ServerShown]).items():
+def _lines(text: str) -> Iterator[str]:
+    servers = msgspec.json.decode(text, type=dict[str, ServerShown])
+    yield from table([HEAD, *_rows(servers)])
+    for name, server in servers.items():
+        counts = msgspec.structs.asdict(server.pins) if server.pins is not None else {}
+        if words := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
+            yield f"{name}: tools are not as pinned: {words}. See fastgw catalogue lock --check"
+
+
+def _rows(servers: dict[str, ServerShown]) -> Iterator[tuple[str, ...]]:
+    for name, server in servers.items():
         for number, one in enumerate(server.instances, 1):
             yield (
                 f"{name}/{number}",

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.config}: ok")
     catalogues = kept(settings)
-    about_names = compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues else ()
+    about_names = compile_snapshot(settings, Learned(catalogues), 0)[1] if catalogues or settings.lock else ()
     for notice in (*[key for key in keys if key not in stopping], *lint(settings, root), *about_names):
         print(f"note: {notice}")
     return 1 if stopping else 0

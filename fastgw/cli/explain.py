@@ -211,10 +211,8 @@ def _targets(found: Trace) -> Iterator[str]:
             yield f"  arguments renamed: {', '.join(f'{ours} to {theirs}' for ours, theirs in one['renamed'].items())}"
         if not one["known"]:
             yield "  it has never answered: whether it brings this is not known"
-        if one["maintenance"] is not None:
-            yield f"  maintenance: {one['maintenance']}"
-        if one["backup"]:
-            yield f"  backup: {', '.join(one['backup'])}"
+        remarks = {"": one["change"], "maintenance: ": one["maintenance"], "backup: ": ", ".join(one["backup"])}
+        yield from (f"  {name}{words}" for name, words in remarks.items() if words)
     if found.seconds:
         yield f"timeouts: {', '.join(f'{name} {value:g} s' for name, value in found.seconds.items())}"
     if found.failover:

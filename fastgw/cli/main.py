@@ -22,6 +22,7 @@ COMMANDS = {
     "diff": "say what a reload would change, or what tells two configurations apart",
     "import": "turn an mcpServers file into a configuration",
     "keys": "make API keys, list them, see who uses which, have one expire",
+    "catalogue": "pin the tools of servers as they are now, or see what has changed",
     "backends": "see how the instances of servers are; drain one, open or close its breaker",
     "limits": "see who is near a limit; make buckets full",
     "quota": "see how much of a period's budget is used, and until when it lasts; raise an account",

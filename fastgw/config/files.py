@@ -21,6 +21,15 @@ class ConfigFiles:
         self.read_at = time.time()
         self._hashes: dict[Path, bytes] = {}
         self._found: dict[str, list[str]] = {}
+        self._absent: set[Path] = set()
+
+    def optional(self, path: Path) -> bytes | None:
+        """The bytes of a file that there need not be, None where there is none. Raises as `content`."""
+        try:
+            return self.content(path)
+        except FileNotFoundError:
+            self._absent.add(path)
+            return None
 
     def content(self, path: Path) -> bytes:
         """The bytes of a file.
@@ -48,8 +57,8 @@ class ConfigFiles:
 
     @property
     def names(self) -> list[str]:
-        """Every file, the main one first."""
-        return [str(path) for path in self._hashes]
+        """Every file there was, the main one first."""
+        return [str(path) for path in self._hashes if path not in self._absent]
 
     def changed(self) -> bool:
         """Whether a reading now would find other bytes or other files; reads all of them."""

@@ -47,7 +47,6 @@ RESTRICTING = (
         " header: {name: X-Client-Cert-Subject, from: [the proxy's address]}",
     ),
     InactiveRow("servers.*.command", "the server is not started, so its tools are missing"),
-    InactiveRow("servers.*.on_change", "changed tools are not held back", _says("hold")),
     InactiveRow(
         "servers.*.credential.oauth.grant",
         "no token is fetched this way",
@@ -56,7 +55,6 @@ RESTRICTING = (
 )
 HARMLESS = (
     InactiveRow("servers.*.transport", "there is one way to speak with servers; the key goes with the next release"),
-    InactiveRow("servers.*.on_change", "changed tools are not reported", _says("warn")),
     InactiveRow("endpoints.*.refusals", "refusals are JSON-RPC errors", _says("result")),
 )
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
+from fastgw.catalog.pins import line_of
 from fastgw.config.addresses import ANY
 from fastgw.config.certificates import expiries, listener_tls
 from fastgw.config.checks import matches
 from fastgw.config.error_messages import KEY, Finding, nearest, placed
 from fastgw.config.files import ConfigFiles
+from fastgw.config.reader import lock_path
 from fastgw.config.rules import can_export, match_of, tools_of
 from fastgw.config.schema.rules import MatchSettings
 from fastgw.config.schema.settings import Settings
-from fastgw.config.tree import ConfigProblem, Path, YamlEntry
+from fastgw.config.tree import ConfigProblem, Path, Position, YamlEntry
 from fastgw.policy.match import ANONYMOUS, Principal
 from fastgw.policy.patterns import PROMPT, RESOURCE, Patterns, is_wild
 
@@ -48,8 +51,9 @@ def lint(settings: Settings, root: YamlEntry) -> list[ConfigProblem]:
         *_token_urls(settings),
         *_targets(settings),
         *_unpriced(settings),
+        *_unpinned(settings),
     )
-    return sorted({*at_start(settings, root), *placed(findings, root)})
+    return sorted({*at_start(settings, root), *placed(findings, root), *_locked(settings, root)})
 
 
 def _listen(settings: Settings, root: YamlEntry) -> Iterator[Finding]:
@@ -130,6 +134,21 @@ def _unpriced(settings: Settings) -> Iterator[Finding]:
         if not priced:
             place = next(at for at, one in enumerate(settings.quotas) if one.name == name)
             yield ("quotas", place, "cost"), "no tool has a price: every call counts as free", None
+
+
+def _unpinned(settings: Settings) -> Iterator[Finding]:
+    for name, server in settings.servers.items():
+        if server.on_change != "accept" and name not in settings.lock:
+            words = "the lock file has nothing of it: its tools are pinned as each gateway first sees them"
+            yield ("servers", name, "on_change"), words, None
+
+
+def _locked(settings: Settings, root: YamlEntry) -> Iterator[ConfigProblem]:
+    """Servers of the lock file that the configuration has not."""
+    place = lock_path(FilePath(root.position.file))
+    for name in settings.lock.keys() - settings.servers.keys():
+        where = Position(str(place), line_of(place.read_bytes(), name), 1)
+        yield ConfigProblem(where, f'there is no server "{name}"', nearest(name, settings.servers))
 
 
 def _unenforced(settings: Settings) -> Iterator[Finding]:

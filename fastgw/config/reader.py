@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from fastgw.catalog.pins import BadLock, Lock, load_lock
 from fastgw.config.certificates import ListenerTls, listener_tls
 from fastgw.config.checks import crosscheck
 from fastgw.config.composer import compose
@@ -55,6 +56,11 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
                 server.tls.note(files.fingerprint(server.tls.ca, server.tls.cert, server.tls.key))
         tls = listener_tls(settings.tls, files)
         complaints.extend(crosscheck(settings, root))
+    lock: Lock = {}
+    try:
+        lock = read_lock(lock_path(path), files)
+    except ConfigError as wrong:
+        complaints.extend(wrong.complaints)
     if complaints:
         # The first complaint of each place: what follows from it is noise.
         raise ConfigError(*{one.position: one for one in reversed(complaints)}.values())
@@ -63,8 +69,24 @@ def read(path: Path, environ: Mapping[str, str], files: ConfigFiles | None = Non
         for at, instance in enumerate(server.url):
             instance.note(entry_at(root, ("servers", name, "url", at, "url")).written)
     scalars = [one for _, one in root.walk() if isinstance(one.content, str)]
-    settings.note({str(one.content): one.written for one in scalars if "${" in one.written.replace("$${", "")})
+    settings.note({str(one.content): one.written for one in scalars if "${" in one.written.replace("$${", "")}, lock)
     return ReadConfig(settings, root, tls)
+
+
+def lock_path(path: Path) -> Path:
+    """Where the lock of a configuration is: `fastgw.lock` of `fastgw.yaml`."""
+    return path.with_suffix(".lock")
+
+
+def read_lock(path: Path, files: ConfigFiles | None = None) -> Lock:
+    """What a lock file pins; nothing where there is none. Raises ConfigError."""
+    try:
+        text = (files or ConfigFiles()).optional(path)
+        return load_lock(text) if text is not None else {}
+    except BadLock as wrong:
+        raise ConfigError(ConfigProblem(Position(str(path), wrong.line, 1), str(wrong))) from None
+    except OSError as wrong:
+        raise ConfigError(ConfigProblem(Position(str(path), 1, 1), f"cannot be read: {wrong.strerror}")) from None
 
 
 def _top(path: Path, files: ConfigFiles) -> YamlEntry:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +15,11 @@ from typing import Any
 import orjson
 
 from fastgw import __version__
+from fastgw.catalog.definitions import DefinitionKind
 from fastgw.catalog.elements import Notice
+from fastgw.catalog.naming import LONGEST_OWN
+from fastgw.catalog.pins import CHANGE_KINDS, ToolChange
+from fastgw.catalog.tools import listed
 from fastgw.config.schema.settings import Settings, is_loopback
 from fastgw.credentials import choices_of, grant_of, header_lines, own_credential
 from fastgw.credentials.expiry import agent_keys, certificates
@@ -41,6 +46,8 @@ log = logging.getLogger("fastgw")
 
 MOST_LOGGED = 50
 """Notices of one compile that are logged."""
+MOST_SHOWN = 100
+"""Tools of one server that are not as they are pinned, on `/backends`; notices name all."""
 
 
 class ControlPlane:
@@ -54,6 +61,8 @@ class ControlPlane:
         self._instances = Instances(tasks.spawn)
         self._snapshot: Snapshot | None = None
         self._notices: tuple[Notice, ...] = ()
+        self._changed_since: dict[tuple[str, ToolChange], float] = {}
+        """Since when tools are not as they are pinned, in Unix seconds; by server."""
         self._changed: Callable[[], None] = _no_listener
         self._fresh: Callable[[dict[str, float]], None] = _no_listener
         self._learned: Callable[[str, str, str], None] = _no_listener
@@ -100,6 +109,12 @@ class ControlPlane:
             snapshot, notices = compile_snapshot(self._settings, learned, generation, self._cache)
         _log_new(notices, set(self._notices))
         self._snapshot, self._notices = snapshot, notices
+        self._changed_since = {
+            (server, one): self._changed_since.get((server, one), offer.catalogue.fetched_at)
+            for server, offer in self._cache.catalogues.offer.items()
+            if offer.catalogue is not None
+            for one in offer.changes or ()
+        }
         return snapshot
 
     def meet(self, path: str, principal: Principal) -> bool:
@@ -129,9 +144,9 @@ class ControlPlane:
         self._cache = CompileCache(settings)
         self._instances.load(snapshot)
         self._catalogues.watch(
-            WatchedServer(backend, era=settings.servers[name].era, refresh=settings.servers[name].refresh)
-            for name, backend in snapshot.backends.items()
-            if backend.instances
+            WatchedServer(snapshot.backends[name], server.era, server.refresh, server.on_change != "accept")
+            for name, server in settings.servers.items()
+            if snapshot.backends[name].instances
         )
         self.health.watch(_health_policies(settings, self.servers))
         self.token_issuers.watch(settings)
@@ -210,7 +225,27 @@ class ControlPlane:
 
     def backends(self) -> dict[str, Any]:
         return {
-            name: {**known, "sessions": self._sessions.count(name)} for name, known in self._catalogues.state().items()
+            name: {**known, "sessions": self._sessions.count(name), "pins": self._pins(name)}
+            for name, known in self._catalogues.state().items()
+        }
+
+    def _pins(self, server: str) -> dict[str, Any] | None:
+        """How its tools differ from what is pinned, since when in Unix seconds; None where nothing is."""
+        if (changes := self._cache.catalogues.offer[server].changes) is None:
+            return None
+        kinds = Counter(one.kind for one in changes)
+        rows = [
+            {**asdict(one), "tool": one.tool[:LONGEST_OWN], "since": self._changed_since.get((server, one), 0.0)}
+            for one in changes[:MOST_SHOWN]
+        ]
+        return {**{kind: kinds[kind] for kind in CHANGE_KINDS}, "tools": rows}
+
+    def definitions(self) -> dict[str, str | None]:
+        """By server, the tools that it lists now, as JSON text; None of one that has never answered."""
+        found = self._catalogues.catalogues()
+        return {
+            name: listed(DefinitionKind.TOOL, found[name].tools).decode() if name in found else None
+            for name in self._settings.servers
         }
 
     def expiries(self) -> dict[tuple[str, ...], float]:

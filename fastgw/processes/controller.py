@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from fastgw.admin.status import Readiness
+from fastgw.catalog.pins import CHANGE_KINDS
 from fastgw.config.certificates import expiries
 from fastgw.config.effective import shown_settings
 from fastgw.policy.match import Principal
@@ -187,6 +188,7 @@ class ControllerProcess:
             metrics=admin_app.OperatorMetrics(self._sums, self._gauges, quotas, self._tasks.spawn).handle,
             instances=instances,
             catalogue=control_plane.catalogue,
+            definitions=control_plane.definitions,
             limits=limits,
             latencies=self._sums.latencies,
             config=admin_app.OperatorConfig(
@@ -342,6 +344,8 @@ class ControllerProcess:
         for server, known in self._control_plane.backends().items():
             for kind in ("tools", "prompts", "resources", "templates"):
                 found[f"fastgw_server_{kind}", server] = known.get(kind, 0)
+            for kind in CHANGE_KINDS if known.get("pins") else ():
+                found["fastgw_server_tool_changes", server, kind] = known["pins"][kind]
         ends = expiries(self._listener_tls).items()
         found |= {("fastgw_listener_certificate_expiry_timestamp_seconds", kind): at for kind, at in ends}
         found |= build() | self._control_plane.expiries() | self._control_plane.token_issuers.keys.gauges()

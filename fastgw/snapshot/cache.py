@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from fastgw.catalog.definitions import Definition, DefinitionKind
 from fastgw.catalog.elements import Notice
-from fastgw.catalog.naming import SEPARATOR, shortened
+from fastgw.catalog.naming import LONGEST_OWN, SEPARATOR, shortened
+from fastgw.catalog.pins import ToolChange, compared
 from fastgw.catalog.precedence import Given, Precedence
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.rules import policies_of
@@ -102,9 +103,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerOffer:
-    """All that one server offers, by its own names. What is equal to that of the last time is the same object."""
+    """All that one server offers, by its own names. What is equal to that of the last time is the same object.
+
+    `listed` are the tools that it lists now, `tools` those to go by; `changes` tell them from what is pinned, and are
+    None where nothing is.
+    """
 
     catalogue: Catalogue | None = None
+    listed: dict[str, Definition] = field(default_factory=dict)
+    changes: tuple[ToolChange, ...] | None = None
     tools: dict[str, Definition] = field(default_factory=dict)
     prompts: dict[str, Definition] = field(default_factory=dict)
     resources: dict[str, Definition] = field(default_factory=dict)
@@ -135,7 +142,21 @@ class ServerCatalogues:
 
     def take(self, catalogues: Mapping[str, Catalogue | None]) -> None:
         """Go by these catalogues from now on: by server, None or missing where it has never answered."""
-        self.offer = {server: _offer(server, catalogues.get(server), last) for server, last in self.offer.items()}
+        self.offer = {server: self._offer(server, catalogues.get(server), last) for server, last in self.offer.items()}
+
+    def _offer(self, server: str, catalogue: Catalogue | None, last: ServerOffer) -> ServerOffer:
+        lock, on_change = self.settings.lock.get(server), self.settings.servers[server].on_change
+        if catalogue is None and lock is not None:
+            # It has never answered here, and what it brings is known all the same.
+            catalogue = last.catalogue or Catalogue(server, lock, capabilities=frozenset(("tools",)))
+        if catalogue is None:
+            return NEVER_ANSWERED
+        if catalogue is last.catalogue:
+            return last
+        pinned = lock if lock is not None else catalogue.first or None
+        # The dictionaries of one that never answered are empty, and no others' may be taken for them.
+        last = ServerOffer() if last is NEVER_ANSWERED else last
+        return _offer(catalogue, last, pinned if on_change != "accept" else None, on_change)
 
     def alias(self, server: str) -> str:
         """What stands before `__` in names."""
@@ -156,19 +177,21 @@ def times(place: ServerSettings | EndpointSettings | Settings) -> Given:
     return {key: seconds for key in TIMES if (seconds := getattr(place, key)) is not None}
 
 
-def _offer(server: str, catalogue: Catalogue | None, last: ServerOffer) -> ServerOffer:
-    if catalogue is None:
-        return NEVER_ANSWERED
-    if catalogue is last.catalogue:
-        return last
-    if last is NEVER_ANSWERED:
-        # Its dictionaries are empty, and must not be taken for those of a server that has said so.
-        last = ServerOffer()
+def _offer(catalogue: Catalogue, last: ServerOffer, pinned: Iterable[Definition] | None, on_change: str) -> ServerOffer:
     twice: list[str] = []
-    fields = [kind.field for kind in DefinitionKind]
-    lists: dict[str, Any] = {name: _by_key(getattr(catalogue, name), getattr(last, name), twice) for name in fields}
-    notices = (*catalogue.notices, *(Notice(f"{server}/{key}", "listed twice: the first is used") for key in twice))
-    return ServerOffer(catalogue, declares=catalogue.capabilities, notices=notices, **lists)
+    others = [kind.field for kind in DefinitionKind if kind is not DefinitionKind.TOOL]
+    lists: dict[str, Any] = {name: _by_key(getattr(catalogue, name), getattr(last, name), twice) for name in others}
+    tools = listed = _by_key(catalogue.tools, last.listed, twice)
+    changes: tuple[ToolChange, ...] | None = None
+    if pinned is not None:
+        shown, changes = compared(listed, pinned, on_change)
+        tools = _by_key(shown, last.tools, twice)
+    remarks = [
+        *((key, "listed twice: the first is used") for key in twice),
+        *((one.tool, str(one)) for one in changes or ()),
+    ]
+    notices = (*catalogue.notices, *(Notice(f"{catalogue.server}/{key[:LONGEST_OWN]}", text) for key, text in remarks))
+    return ServerOffer(catalogue, listed, changes, tools, declares=catalogue.capabilities, notices=notices, **lists)
 
 
 def _by_key(listed: Iterable[Definition], last: dict[str, Definition], twice: list[str]) -> dict[str, Definition]:

@@ -48,7 +48,7 @@ def changes(before: Settings, after: Settings, catalogues: Mapping[str, Catalogu
         "names": [row for path in paths for row in _names(path, old.get(path), new.get(path))],
         "access": [row for path in paths for row in _access(path, old.get(path), new.get(path))],
         "settings": list(_settings(before, after, ())),
-        "unknown": [server for server in after.servers if catalogues.get(server) is None],
+        "unknown": [one for one in after.servers if catalogues.get(one) is None and one not in after.lock],
     }
 
 

@@ -15,7 +15,7 @@ from fastgw.catalog.definitions import Definition, tails
 from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Checks, Pairs
-from fastgw.catalog.validation import objection
+from fastgw.catalog.validation import NO_VALUE, objection
 from fastgw.config.tree import Number
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 from fastgw.protocol.headers import ParamHeader
@@ -37,6 +37,8 @@ ConfiguredArm = tuple[Arm, ShownTool | None, tuple[str, ...]]
 """An arm as the settings of its first target say, what those are shown who take it (None: it has no target here), and
 remarks for the operator.
 """
+Held = tuple[Definition, Sequence[tuple[str, str]]]
+"""What a server lists now of a tool that is held, and the names of its arguments, ours and theirs."""
 READ_ONLY = ("readOnlyHint",)
 """By which a tool says that equal calls may be answered alike."""
 
@@ -59,7 +61,7 @@ def curated(
     if fixed or defaults:
         left = {name: value for name, value in defaults.items() if name not in fixed}
         arm = replace(arm, fixed=_texts(fixed), defaults=_texts(left))
-    shown, schema = _shown_tool(name, arm, chain, definition, {theirs: our for our, theirs in renamed})
+    shown, schema = _shown_tool(name, arm, chain, definition, renamed)
     checks, remarks = _checks(chain, definition, schema)
     if checks is not None:
         arm = replace(arm, checks=checks)
@@ -67,6 +69,12 @@ def curated(
         _refuse_their_names(arm)
         remarks = (*_unknown_arguments(arm, definition), *remarks)
     return arm, shown, tuple(remarks)
+
+
+def checked(name: str, arm: Arm, chain: Sequence[Given], held: Iterable[Held]) -> Arm:
+    """The curated arm, with what its calls must fit at servers whose tools are held with other input schemas."""
+    present = dict.fromkeys(_present_schema(name, arm, chain, *one) for one in held)
+    return replace(arm, checks=replace(arm.checks or Checks(), present=tuple(present))) if present else arm
 
 
 def trusted(
@@ -94,9 +102,10 @@ def _claims(definition: Definition, hints: Sequence[str]) -> bool:
 
 
 def _shown_tool(
-    name: str, arm: Arm, chain: Sequence[Given], definition: Definition, ours: Mapping[str, str]
+    name: str, arm: Arm, chain: Sequence[Given], definition: Definition, renamed: Sequence[tuple[str, str]]
 ) -> tuple[ShownTool, bytes]:
     """The tool as agents see it, and its input schema."""
+    ours = {theirs: our for our, theirs in renamed}
     changed = _overrides(definition.members, chain)
     schema, headers = definition.members["inputSchema"], definition.param_headers
     fixed, defaults = dict(arm.fixed), dict(arm.defaults)
@@ -118,6 +127,19 @@ def _shown_tool(
         headers = tuple(replace(one, path=(name, *one.path[1:])) for one, name in moved if name is not None)
     ends = tails({**definition.members, **changed}) if changed else definition.tails
     return ShownTool(entry(quote(name), ends), headers), schema
+
+
+def _present_schema(
+    name: str, arm: Arm, chain: Sequence[Given], now: Definition, renamed: Sequence[tuple[str, str]]
+) -> bytes:
+    """What the arguments of a held tool must fit at its server now, by the names agents know them by; nothing does
+    where that cannot be told.
+    """
+    try:
+        schema = _shown_tool(name, arm, chain, now, renamed)[1]
+    except UnusableSchema:
+        return NO_VALUE
+    return schema if objection(schema) is None else NO_VALUE
 
 
 def _overrides(written: Mapping[str, bytes], chain: Sequence[Given]) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from fastgw.catalog.effort import UnusableSchema
 from fastgw.catalog.elements import Notice
 from fastgw.catalog.metering import Meter, Path, Price, price_of
 from fastgw.catalog.naming import ServerNames, assign
+from fastgw.catalog.pins import differing
 from fastgw.catalog.precedence import Given, first
 from fastgw.catalog.route import Arm, Deadlines, Route, Target
 from fastgw.catalog.uris import ServerUris, Uris
@@ -28,7 +29,7 @@ from fastgw.policy.patterns import PROMPT
 from fastgw.protocol import links
 from fastgw.protocol.envelope import quote
 from fastgw.snapshot.cache import Definitions, EndpointBuilder, Own, times
-from fastgw.snapshot.curation import READ_ONLY, ConfiguredArm, ShownTool, curated, trusted
+from fastgw.snapshot.curation import READ_ONLY, ConfiguredArm, Held, ShownTool, checked, curated, trusted
 from fastgw.snapshot.model import entry
 from fastgw.snapshot.visibility import ExposedTool, ExposedUri, ToolSection, UriSection
 
@@ -97,6 +98,11 @@ class Exposure(ABC):
             place, (definitions,), lambda: ServerNames(server, alias, tuple(self.own_names(server)))
         )
 
+    def backups(self, server: str) -> list[Definitions]:
+        """The tools of a server's backups, pinned and as they are, by which calls of its own are checked."""
+        offers = [self.builder.catalogues.offer[one] for one in self.builder.cache.settings.servers[server].backup]
+        return [tools for offer in offers for tools in (offer.tools, offer.listed)]
+
     def _section(self, server: str, named: dict[str, str]) -> ToolSection:
         cache, place, definitions = (
             self.builder.cache,
@@ -104,8 +110,9 @@ class Exposure(ABC):
             self.definitions[server],
         )
         names = cache.as_before((*place, "names"), named)
-        before: ToolSection | None = cache.last(place)
-        return cache.kept(place, (names, definitions), lambda: self._built(definitions, names, before))
+        backups = self.backups(server)
+        before: ToolSection | None = cache.last(place) if not backups else None  # what theirs are is in every row
+        return cache.kept(place, (names, definitions, *backups), lambda: self._built(definitions, names, before))
 
     def _built(self, definitions: Definitions, names: Mapping[str, str], before: ToolSection | None) -> ToolSection:
         """One server's section; what has the name and the definition it had before is taken from there."""
@@ -117,7 +124,7 @@ class Exposure(ABC):
                 continue
             one = earlier.get(name)
             if one is None or one.origin is not definition:
-                arm = Arm(None, (Target(definition.server, own, quote(own), definition.param_headers),))
+                arm = Arm(None, (Target(definition.server, own, quote(own), definition.wanted_headers),))
                 one = self.expose(name, (arm,), notices, definition)
             if one is not None:
                 exposed.append(one)
@@ -162,7 +169,8 @@ class ToolExposure(Exposure):
     def sections(self, entries: Iterable[str] = ()) -> list[ToolSection]:
         """The section of the entries, and one of each server."""
         servers = dict.fromkeys(server for server, _ in sorted(self.targeted))
-        definitions = tuple([self.definitions[server] for server in servers])
+        own = [self.definitions[server] for server in servers]
+        definitions = (*own, *chain.from_iterable(map(self.backups, servers)))
         place = "section of entries", self.builder.path
         section = self.builder.cache.kept(place, definitions, self._entry_section)
         return [section, *super().sections(self._entries)]
@@ -188,6 +196,7 @@ class ToolExposure(Exposure):
             scopes=self._scopes(name, arm),
         )
         arm, shown, remarks = curated(name, arm, given, definition, known.renamed)
+        arm = checked(name, arm, given, self._held(arm))
         if len(name) > COMFORTABLE:
             remarks = (f"is longer than {COMFORTABLE} characters: clients that add a prefix may refuse it", *remarks)
         return arm, shown, remarks
@@ -202,6 +211,17 @@ class ToolExposure(Exposure):
             definition = self._definition(to.server, to.tool)
             found.append(trusted(key, places.exact(*place), places.chain(*place), definition, hints))
         return None if None in found else min(found)
+
+    def _held(self, arm: Arm) -> Iterator[Held]:
+        """What is held with another input schema, of the targets and their backups: a call may end up at each."""
+        for to in arm.targets:
+            for server in (to.server, *self.builder.cache.settings.servers[to.server].backup):
+                offer = self.builder.catalogues.offer[server]
+                one = offer.tools.get(to.tool)
+                if one is None and to.tool in offer.listed:  # a backup's, new there and not approved
+                    yield offer.listed[to.tool], to.renamed
+                elif one is not None and one.present is not None and "inputSchema" in differing(one, one.present):
+                    yield one.present, to.renamed
 
     def _scopes(self, name: str, arm: Arm) -> tuple[str, ...]:
         """What is asked for by any target, in the order of the file: a call may end up at each."""
@@ -246,7 +266,7 @@ class ToolExposure(Exposure):
             known = []
             for to in targets:
                 if not self.builder.answered(to.server) or to.tool in self.definitions[to.server]:
-                    headers = self._definition(to.server, to.tool).param_headers
+                    headers = self._definition(to.server, to.tool).wanted_headers
                     known.append(Target(to.server, to.tool, quote(to.tool), headers, tuple(to.arguments.items())))
                 else:
                     text = f"{to.server}/{to.tool} is passed over: the server does not bring it"

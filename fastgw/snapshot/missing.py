@@ -50,7 +50,7 @@ def why_missing(here: Compiled, kind: str, name: str, routes: Mapping[str, Route
     }
     found = here.about(prefix + name)
     for server, offer in here.catalogues.offer.items():
-        for own in offer.tools if kind == "tool" else offer.prompts:
+        for own in {**offer.tools, **offer.listed} if kind == "tool" else offer.prompts:
             names = here.catalogues.known_as("", [(server, own)])
             if name not in names:
                 continue

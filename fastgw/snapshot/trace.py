@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fastgw.catalog.pins import ToolChange
 from fastgw.catalog.route import Arm, Route, Target, arm_for, arms_for
 from fastgw.catalog.tools import Catalogue
 from fastgw.config.instance_urls import place
@@ -142,6 +143,7 @@ class _Tracer:
         sources: `server/name` of every target that could be reached.
         known_as: every name a deny is tried on; of a resource what else it is called.
         owned: of a resource: its server, and its URI there.
+        changes: of each server, what is not as it is pinned.
     """
 
     settings: Settings
@@ -152,6 +154,7 @@ class _Tracer:
     sources: Sequence[str] = ()
     known_as: Sequence[str] = ()
     owned: tuple[str, str] = ("", "")
+    changes: Mapping[str, Sequence[ToolChange]] = field(default_factory=dict)
 
     def called(self, fill_in: FillIn) -> str:
         """The verdict on a tool or prompt: the same steps as on the path, in the same order."""
@@ -237,6 +240,8 @@ class _Tracer:
         compiled = Compiled(snapshot.endpoints[path], cache.catalogues, (*cache.missing, *notices))
         view = compiled.endpoint.view_for(self.principal)
         assert view is not None, "it was compiled for this agent"
+        if self.call.kind == "tool":
+            self.changes = {server: offer.changes or () for server, offer in cache.catalogues.offer.items()}
         return compiled, view
 
     # -- policies -------------------------------------------------------------------------------------------------
@@ -311,7 +316,8 @@ class _Tracer:
             "instances": tuple(place(one.url) for one in server.url),
             "credential": next(iter(kinds), "none for this agent" if server.credential else "none"),
             "renamed": dict(target.renamed),
-            "known": target.server in self.catalogues,
+            "known": target.server in self.catalogues or target.server in self.settings.lock,
+            "change": next((str(one) for one in self.changes.get(target.server, ()) if one.tool == target.tool), None),
             "maintenance": server.maintenance,
             "backup": server.backup,
         }

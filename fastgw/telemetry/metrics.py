@@ -113,6 +113,7 @@ FAMILIES: Final[dict[str, Family]] = {
         "counter", "Tokens that token endpoints were asked for.", ("server", "outcome")
     ),
     "fastgw_server_tools": Family("gauge", "Tools in the last catalogue of a server.", ("server",)),
+    "fastgw_server_tool_changes": Family("gauge", "Tools of a server that are not as pinned.", ("server", "kind")),
     "fastgw_server_prompts": Family("gauge", "Prompts in the last catalogue of a server.", ("server",)),
     "fastgw_server_resources": Family("gauge", "Resources in the last catalogue of a server.", ("server",)),
     "fastgw_server_templates": Family("gauge", "Resource templates in the last catalogue of a server.", ("server",)),

@@ -27,7 +27,6 @@ def notices(folder: Path, text: str) -> list[tuple[int, int, str, bool]]:
     [
         ("identity: {a: {certificate: {ca: c}}}\n", 1, 16, "identity.a.certificate"),
         ("servers:\n  a: {command: [uvx, x]}\n", 2, 7, "servers.a.command"),
-        (f"servers:\n  a: {{{URL}, on_change: hold}}\n", 2, 37, "servers.a.on_change"),
         (f"servers:\n  a: {{{URL}, {OAUTH}, grant: id_jag}}}}}}\n", 2, 117, "servers.a.credential.oauth.grant"),
     ],
 )
@@ -39,7 +38,7 @@ def test_restricting(tmp_path: Path, text: str, line: int, column: int, key: str
     "text",
     [
         "store: auto\nusage: {sinks: [stdout, 'file:u', 'otlp://h', {url: 'https://h/x'}]}\nlimits: []\nidentity: {}\n",
-        f"servers:\n  a: {{{URL}, on_change: accept, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
+        f"servers:\n  a: {{{URL}, on_change: hold, credential: {{bearer: '${{env:T}}'}}, maintenance: x}}\n",
         f"servers:\n  a:\n    {URL}\n    credential: [{{bearer: '${{env:T}}', match: {{agent: a}}}}]\n",
         f"servers:\n  a: {{{URL}, tools: [x]}}\nendpoints:\n  /a: {{tools: [x]}}\n",
         "identity: {login: {issuer: https://i/}}\nendpoints:\n  /mcp: {auth: [keys, login]}\n",

@@ -197,6 +197,9 @@ class FakeControlPlane:
     def expiries(self) -> dict[tuple[str, ...], float]:
         return {}
 
+    def definitions(self) -> dict[str, str | None]:
+        return {}
+
     def catalogue(self) -> dict[str, Any]:
         return {"tools": []}
 

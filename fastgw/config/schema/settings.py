@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from fastgw.catalog.pins import Lock
 from fastgw.config.instance_urls import DEFAULT_PORTS
 from fastgw.config.schema.agents import AgentSettings, IssuerSettings, Network, is_this_machine
 from fastgw.config.schema.rules import LimitSettings, PolicySettings, QuotaSettings
@@ -292,15 +293,22 @@ class Settings(StrictModel):
     log: LogSettings = LogSettings()
     traces: TraceSettings | None = None
     _references: dict[str, str] = PrivateAttr(default={})
+    _lock: Lock = PrivateAttr(default={})
 
     @property
     def references(self) -> dict[str, str]:
         """What came by reference, to how it stands in the file: `${env:NAME}`. Its keys are secrets."""
         return self._references
 
-    def note(self, references: dict[str, str]) -> None:
-        """Remember what came by reference."""
+    @property
+    def lock(self) -> Lock:
+        """The tools that the lock file beside the configuration pins, by server."""
+        return self._lock
+
+    def note(self, references: dict[str, str], lock: Lock) -> None:
+        """Remember what came by reference, and what is pinned."""
         self._references.update(references)
+        self._lock = lock
 
     @property
     def worker_count(self) -> int:

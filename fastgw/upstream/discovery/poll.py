@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgw.catalog.definitions import DefinitionKind
+from fastgw.catalog.pins import digest_all
 from fastgw.catalog.tools import Catalogue
 from fastgw.errors import Fault
 from fastgw.snapshot.model import BOTH_ERAS, Backend
@@ -167,6 +168,8 @@ class CatalogueFetcher:
             server.catalogue, eras = known.catalogue, known.known_eras
         else:
             server.catalogue, eras = kept.recall(self._folder, server.name, own) or (None, {})
+        if server.catalogue is not None:
+            server.catalogue = watched.pinned(server.catalogue, whole=True)
         for key in own:
             status = server.instances[key] = InstanceStatus(key, server, eras.get(key))
             status.watch = self._clients.spawn(self._watch(status), f"watch {status.label}")
@@ -261,6 +264,7 @@ class CatalogueFetcher:
         wrong: dict[DefinitionKind, Fault] = {}
         page = partial(self._era_probe.page, status)
         async for part in fetch_all(asked, server.name, page, self._clients.spawn):
+            await _digested(server, part)
             for kind, found in part.items():
                 fault, there = found.cut, len(server.listed(kind))
                 if not kind.is_declared(capabilities) and (fault is None or not there):
@@ -302,3 +306,10 @@ class CatalogueFetcher:
                 server.kept = catalogue
             except OSError as wrong:
                 log.warning("the catalogue of %s could not be kept: %s", server.name, wrong)
+
+
+async def _digested(server: ServerStatus, part: Mapping[DefinitionKind, FetchedList]) -> None:
+    """Prepare what the compile compares with what is pinned: that runs on the controller's loop."""
+    tools = part.get(DefinitionKind.TOOL, NO_LIST).items
+    if server.watched.pins and tools and tools != server.listed(DefinitionKind.TOOL):
+        await asyncio.to_thread(digest_all, tools)

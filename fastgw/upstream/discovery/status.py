@@ -27,12 +27,19 @@ _MOST_NOTES = 50  # of one server: what it does wrong must not fill memory
 @dataclass(frozen=True, slots=True)
 class WatchedServer:
     """One server to watch: what its addresses say of their era is not looked at; `era` is that of the configuration.
-    A list without a word on its freshness is fetched again after `refresh` seconds.
+    A list without a word on its freshness is fetched again after `refresh` seconds. `pins`: its tools are pinned as
+    they are first seen.
     """
 
     backend: Backend
     era: str = "auto"
     refresh: float = 60.0
+    pins: bool = False
+
+    def pinned(self, catalogue: Catalogue, *, whole: bool) -> Catalogue:
+        """The catalogue with its tools pinned, unless some were before; a list that is not `whole` pins nothing."""
+        first = catalogue.first or (catalogue.tools if whole else ())
+        return replace(catalogue, first=first if self.pins else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +173,7 @@ class ServerStatus:
         # An equal list stays the same object.
         changed: dict[str, Any] = {kind.field: new for kind, new in items.items() if getattr(old, kind.field) != new}
         fresh = [(found.fresh, at) for found, at in self.lists.values() if found.fresh is not None]
-        return replace(
+        new = replace(
             old,
             fresh_until=min((at + seconds if seconds else 0.0 for seconds, at in fresh), default=0.0),
             fetched_at=now,
@@ -175,6 +182,8 @@ class ServerStatus:
             instructions=declared.instructions,
             **changed,
         )
+        tools = self.lists.get(DefinitionKind.TOOL)
+        return self.watched.pinned(new, whole=tools is not None and tools[0].cut is None)
 
     def stop(self) -> None:
         for status in self.instances.values():
