@@ -17,7 +17,7 @@ ENVIRONMENTS := FASTGW_LOAD_PYTHON=$(CURDIR)/$(LOAD) FASTGW_LEGACY_PYTHON=$(CURD
 # Tests start hundreds of interpreters: their bytecode is kept, also where the machine is told to keep none.
 BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 PYTEST := $(ENVIRONMENTS) $(BYTECODE) $(DEV) -m pytest
-WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian answer' --rounds 3 --seconds 1 --warm 0.3 --drift 3
+WHOLE := $(DEV) -m bench edge --only fastgw --reference 'granian + ClientSession' --rounds 3 --seconds 1 --warm 0.3 --drift 3
 
 .PHONY: help run test check format gate baseline bench bench-changes bench-edge bench-limits load load-ui conformance soak clients keycloak screenshot
 .PHONY: lock clean

@@ -69,9 +69,8 @@ def _report(stage: Stage, rows: Sequence[Row], found: Mapping[str, Any]) -> None
     print(rounds.text(rows))
     print(f"\nreference: {stage.reference}; medians of {setting.rounds} rounds of {setting.plan.seconds:g} s,")
     print(f"{setting.plan.connections} connections, closed loop, every answer's status, id and content checked")
-    if stage.reference == "granian answer":
-        print("the reference is a Granian worker that answers by itself:")
-        print("these ratios cannot be compared with those to a proxy")
+    if stage.reference.startswith("granian"):
+        print("the reference is an application on Granian: these ratios cannot be compared with those to a proxy")
     if found["open_loop"]:
         print(f"\nlatency in us, open loop\n{'':26}     p50      p90      p99    p99.9      max")
     for name, one in found["open_loop"].items():

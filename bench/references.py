@@ -130,14 +130,19 @@ def granian_answer(upstream: int, folder: Path) -> Iterator[Started]:
         yield running
 
 
-KNOWN = {"nginx": nginx, "haproxy": haproxy, "granian answer": granian_answer}
-
-
 @contextmanager
 def forwarder(upstream: int, folder: Path) -> Iterator[Started]:
     """A Granian worker that forwards by aiohttp's `ClientSession`."""
     with _granian("forward", upstream, folder) as running:
         yield running
+
+
+KNOWN = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "granian answer": granian_answer,
+    "granian + ClientSession": forwarder,
+}
 
 
 @contextmanager

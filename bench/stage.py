@@ -114,7 +114,7 @@ class Stage:
 
     def add_beside(self, modern: Started) -> None:
         """What is no gateway, in front of the modern server."""
-        if self.wanted("granian + ClientSession"):
+        if self.reference != "granian + ClientSession" and self.wanted("granian + ClientSession"):
             plain = self.stack.enter_context(references.forwarder(modern.port, self.folder("forwarder")))
             self.add("granian + ClientSession", plain.pid, Target(plain.port))
         if self.setting.settings and self.reference != "granian answer" and self.wanted("granian answer"):
