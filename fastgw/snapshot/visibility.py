@@ -5,8 +5,9 @@ one server's offer), and the views put together of that. What is there at all is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from fastgw.catalog.elements import Notice
@@ -22,6 +23,8 @@ from fastgw.snapshot.curation import ShownTool
 from fastgw.snapshot.model import Grant, Item, ListEntry, Listing, View, VisibleSection, fingerprint, granted
 
 T = TypeVar("T")
+SPARE = 100
+"""Classes beyond twice those in use from which on the others are forgotten."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +102,11 @@ class Section(ABC):
             found = self._by_class[deciding] = self._by_content.setdefault(content, made)
         return found
 
+    def keep(self, shown: Mapping[int, VisibleSection]) -> None:
+        """Forget all but these, by `id`."""
+        self._by_class = {key: one for key, one in self._by_class.items() if id(one) in shown}
+        self._by_content = {key: one for key, one in self._by_content.items() if id(one) in shown}
+
 
 class ToolSection(Section):
     """Tools or prompts."""
@@ -122,6 +130,11 @@ class ToolSection(Section):
     def visible_to(self, agents: AgentClass) -> VisibleSection:
         arms = tuple([agents.arms[route.name] for route in self.telling_apart])
         return self._once((agents.applying, arms, agents.shadow), self._visible_to, agents)
+
+    def keep(self, shown: Mapping[int, VisibleSection]) -> None:
+        super().keep(shown)
+        used = {id(item) for one in self._by_content.values() for item in one.items}
+        self._items = {key: item for key, item in self._items.items() if id(item) in used}
 
     def _visible_to(self, agents: AgentClass) -> VisibleSection:
         items = tuple(self._visible(agents))
@@ -237,6 +250,8 @@ def views_of(
         for one in dict.fromkeys([*class_of.values(), *map(classes.of, strangers)])
     }
     known |= keys
+    if len(classes.by_traits) > 2 * len(keys) + SPARE:
+        _forget_all_but(keys, classes, known, parts)
     before: Mapping[ViewKey, View] = cache.last(("views", path)) or {}
     views = {key: before.get(key) or _view(key, tuple(sections)) for key in dict.fromkeys(keys.values())}
     cache.kept(("views", path), (views,), lambda: views)
@@ -249,6 +264,21 @@ def views_of(
         classes.traits,
         {traits: place_of[one] for traits, one in classes.by_traits.items() if one in place_of},
     )
+
+
+def _forget_all_but(
+    keys: Mapping[AgentClass, ViewKey],
+    classes: AgentClasses,
+    known: dict[AgentClass, ViewKey],
+    parts: Sequence[Section],
+) -> None:
+    """Forget what was found of classes that nobody is in any more: with the claims of tokens new ones come for ever."""
+    classes.keep(keys)
+    for gone in known.keys() - keys.keys():
+        del known[gone]
+    shown = {id(section): section for _, every in keys.values() for section in chain.from_iterable(every)}
+    for part in parts:
+        part.keep(shown)
 
 
 def _key(one: AgentClass, sections: EndpointSections) -> ViewKey:
@@ -313,6 +343,11 @@ class AgentClasses:
         found = self.by_traits[own]
         self._known[id(principal)] = principal, found
         return found
+
+    def keep(self, present: Container[AgentClass]) -> None:
+        """Forget the others."""
+        self.by_traits = {traits: one for traits, one in self.by_traits.items() if one in present}
+        self._known = {place: known for place, known in self._known.items() if known[1] in present}
 
     def _class(self, principal: Principal, arms: Mapping[str, tuple[Arm, ...]]) -> AgentClass:
         rules, path = self._rules, self._path

@@ -4,6 +4,7 @@ it, and sees what an agent of the configuration with the same claims sees.
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastgw.snapshot.cache import CompileCache
 from fastgw.snapshot.codec import EncodedSnapshot, SnapshotDecoder
 from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.snapshot.model import Snapshot
+from fastgw.snapshot.visibility import SPARE, AgentClass
 from tests.snapshot.compiling import HASH, brought, settings
 
 BRING: dict[str, Any] = {
@@ -117,6 +119,20 @@ def test_classes_are_as_many_as_policies_can_tell_apart() -> None:
     assert all(list(seen(snapshot, one)[1]) == ["get"] for one in people)
     assert all(list(seen(snapshot, one)[1]) == [] for one in others)  # as whoever has no claims at all
     assert len(snapshot.endpoints["/mcp"].view_of_class) == 2
+
+
+def test_classes_that_come_no_more_are_forgotten() -> None:
+    names = [f"t{number}" for number in range(3 * SPARE)]
+    policies = [{"name": name, "match": {"claims": {"team": name}}, "allow": ["get"]} for name in names]
+    compiler = Compiler(policies=policies)
+    for name in names:
+        comer = stranger({"team": name})
+        assert "get" in seen(compiler.compile(comer), comer)[1]
+    first = stranger({"team": names[0]})
+    assert "get" in seen(compiler.compile(first), first)[1]
+    gc.collect()
+    found = [one for one in gc.get_objects() if isinstance(one, AgentClass) and one.applying.outright.bit_length() > 9]
+    assert 0 < len(found) < 2 * SPARE
 
 
 def test_without_policies_nobody_waits_for_a_class() -> None:
