@@ -153,7 +153,7 @@ def test_a_port_in_use_is_told_in_one_line_before_anything_is_forked(tmp_path: P
         file = tmp_path / "told.json"
         file.write_text(f'{{"data": "{tmp_path}", "word": "w", "port": {port}}}')
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.processes.trivial", str(file)], capture_output=True, text=True, timeout=10
+            [sys.executable, "-m", "tests.processes.trivial", str(file)], capture_output=True, text=True, timeout=60
         )
     assert ended.returncode == 1
     assert ended.stderr == f"listen: 127.0.0.1:{port} cannot be taken: Address already in use\n"
@@ -164,7 +164,7 @@ def test_the_port_of_another_gateway_is_in_use_too(tmp_path: Path) -> None:
         file = tmp_path / "second.json"
         file.write_text(f'{{"data": "{tmp_path}", "word": "w", "port": {gateway.address.split(":")[1]}}}')
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.processes.trivial", str(file)], capture_output=True, text=True, timeout=10
+            [sys.executable, "-m", "tests.processes.trivial", str(file)], capture_output=True, text=True, timeout=60
         )
         assert ended.returncode == 1
         assert "Address already in use" in ended.stderr
