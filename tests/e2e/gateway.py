@@ -82,9 +82,10 @@ class Gateway:
         return True
 
     def events(self) -> list[dict[str, Any]]:
-        """The usage events written so far."""
+        """The usage events written so far; not one that is being written."""
         file = self.folder / "usage.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+        return [json.loads(line) for line in whole.splitlines()]
 
     def ask_admin(self, path: str) -> tuple[int, bytes]:
         """Status and body of GET `path` on the admin port; status 0 where nobody answers."""
