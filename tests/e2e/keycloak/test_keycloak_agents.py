@@ -61,8 +61,6 @@ class Scene:
     partners: Realm
     strangers: Realm
     boxes: list[Toolbox]
-    short: tuple[str, float]
-    """A token that lives for a second, and when it was had (CLOCK_MONOTONIC)."""
 
     async def sees(self, token: str, era: str) -> list[str]:
         return sorted(await (await agent(era, self.gateway.url, token)).names())
@@ -122,8 +120,7 @@ def scene(keycloak: Keycloak, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with running(settings, folder, {"INTROSPECTING": "introspecting"}) as gateway:
             for realm in (acme, strangers):
                 realm.audience("fastgw", custom=gateway.url)
-            short = acme.token("brief", "alice"), time.monotonic()
-            yield Scene(gateway, acme, partners, strangers, list(boxes.values()), short)
+            yield Scene(gateway, acme, partners, strangers, list(boxes.values()))
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -307,7 +304,7 @@ def test_the_issuer_stops_and_starts_again(scene: Scene, keycloak: Keycloak) -> 
 
 
 def test_a_token_ends_when_it_says_so(scene: Scene) -> None:
-    token, begun = scene.short
+    token, begun = scene.acme.token("brief", "alice"), time.monotonic()  # lives for a second
 
     async def ended() -> bool:
         return await scene.status(token) == 401
