@@ -46,7 +46,7 @@ class Access(msgspec.Struct, frozen=True, eq=False):
 
 Key = tuple[str, bytes] | tuple[str, bytes, bytes]
 """Path of the endpoint, SHA-256 of the header `Authorization`; empty where nobody needs one. Of whom a proxy names: the
-header that does so, and its value.
+name of the identity, and the value of its header.
 """
 
 

@@ -158,7 +158,7 @@ def identify(gateway: Gateway, context: RequestContext) -> Awaitable[None] | Non
 
 def identify_by_header(gateway: Gateway, context: RequestContext, identity: HeaderIdentity) -> Awaitable[None] | None:
     """Find out whom a proxy names. Raises a Fault: WRONG_CREDENTIAL."""
-    key = context.endpoint.path, identity.header, context.headers[identity.header]
+    key = context.endpoint.path, identity.name.encode(), context.headers[identity.header]
     access = gateway.known_agents.get(key)
     if access is None or context.twice:
         return let_in(gateway, context, key, (named(context, identity), inf, ""))
@@ -187,18 +187,26 @@ async def let_in(gateway: Gateway, context: RequestContext, key: Key, who: tuple
         Fault: FULL where its class cannot be made now; NO_ENDPOINT where the endpoint is gone meanwhile.
     """
     principal, expires, subject = who
+    found_by = _found_by(gateway, context)
     view = context.endpoint.view_for(principal)
     if view is None:
-        # Nothing but the endpoint has been taken from the snapshot yet: the next one has this agent's class.
+        # Nothing but the endpoint and who it is has been taken from the snapshot yet: the next one has its class.
         await gateway.token_agents.meet(context.endpoint.path, principal)
         gateway.renew(context)
         view = context.endpoint.view_for(principal)
         if view is None:
             raise Fault(Kind.FULL, "The configuration is changing", retry_after=1)
     access = access_of(context.snapshot, context.endpoint, (principal, view), expires, subject)
-    if gateway.is_newest(context.snapshot):  # what has changed meanwhile must not be remembered as it was
+    # What has changed meanwhile must not be remembered as it was.
+    if gateway.is_newest(context.snapshot) and _found_by(gateway, context) == found_by:
         gateway.known_agents.remember(key, access)
     context.access, context.principal, context.view = access, principal, view
+
+
+def _found_by(gateway: Gateway, context: RequestContext) -> tuple[object, ...]:
+    """What says who shows a token, or is named by a proxy."""
+    snapshot = context.snapshot
+    return gateway.token_agents.keys, snapshot.issuers, snapshot.header_identities, context.endpoint.resources
 
 
 def ends_session(context: RequestContext, entry_point: EntryPoint, verb: str) -> bool:

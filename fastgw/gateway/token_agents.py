@@ -52,13 +52,14 @@ class TokenAgents:
     def __init__(self, controller: ControllerPort, counters: Counters) -> None:
         self._controller = controller
         self._counters = counters
-        self._keys: dict[str, KeySet] = {}
+        self.keys: dict[str, KeySet] = {}
+        """By issuer; another dictionary whenever they are told anew."""
         self._verified: dict[tuple[str, bytes], VerifiedToken] = {}
 
     def learn(self, documents: Mapping[str, bytes]) -> bool:
         """Go by these key sets from now on, by issuer; whether a key is gone that was known."""
-        before, self._keys = self._keys, {url: KeySet(document) for url, document in documents.items()}
-        gone = any(url not in self._keys or not keys.numbers <= self._keys[url].numbers for url, keys in before.items())
+        before, self.keys = self.keys, {url: KeySet(document) for url, document in documents.items()}
+        gone = any(url not in self.keys or not keys.numbers <= self.keys[url].numbers for url, keys in before.items())
         if gone:
             self.forget()
         return gone
@@ -107,10 +108,10 @@ class TokenAgents:
         if issuer is None:
             raise TokenRefused("it is of no issuer that is taken here")
         try:
-            claims = verified_claims(read, issuer, self._keys.get(issuer.url, _NO_KEYS))
+            claims = verified_claims(read, issuer, self.keys.get(issuer.url, _NO_KEYS))
         except KeyMissing:
             await self._asked(self._controller.look_for_key(issuer.url, read.kid))
-            claims = verified_claims(read, issuer, self._keys.get(issuer.url, _NO_KEYS))
+            claims = verified_claims(read, issuer, self.keys.get(issuer.url, _NO_KEYS))
         until = judge(claims, issuer, audiences, now)
         return VerifiedToken(
             principal_of(issuer, claims), until, issuer, endpoint.resources, _subject(issuer, claims, token)

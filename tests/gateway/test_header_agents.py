@@ -137,6 +137,29 @@ def test_an_endpoint_that_does_not_take_it(endpoint: dict[str, Any]) -> None:
     play(story)
 
 
+def test_two_kinds_of_proxies_name_by_the_same_header() -> None:
+    async def story(scene: Scene) -> None:
+        mesh = {"header": {**MACHINES["header"], "from": "192.0.2.1"}, "set": {"team": "red"}}
+        scene.load(identity={**IDENTITY, "mesh": mesh})
+        scene.meanwhile = lambda: scene.load(identity={**IDENTITY, "mesh": mesh})
+        for _ in range(2):  # also once they are known
+            for peer, agent, team in ((PROXY, "machines", "test"), ("192.0.2.1", "mesh", "red")):
+                found = (await scene.come(NAMED, peer)).principal
+                assert (found.agent, found.claims) == (f"{agent}:CN=bot,O=Acme", {"team": team})
+
+    play(story)
+
+
+def test_what_was_found_out_of_an_older_configuration_is_not_remembered() -> None:
+    async def story(scene: Scene) -> None:
+        scene.load(identity=IDENTITY)
+        scene.meanwhile = lambda: scene.load(identity={"machines": {**MACHINES, "set": {"team": "red"}}})
+        assert (await scene.come(NAMED, PROXY)).principal.claims == {"team": "test"}  # it came while that was in force
+        assert (await scene.come(NAMED, PROXY)).principal.claims == {"team": "red"}
+
+    play(story)
+
+
 def test_a_proxy_that_is_taken_out_names_nobody_any_more() -> None:
     async def story(scene: Scene) -> None:
         scene.load(identity=IDENTITY)

@@ -179,6 +179,26 @@ def test_a_key_that_is_gone_has_signed_nothing() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("change", ["key", "claims", "audience"])
+def test_what_changes_while_a_class_is_made_is_not_remembered_as_it_was(change: str) -> None:
+    async def story(scene: Scene) -> None:
+        scene.load()
+
+        def changed() -> None:
+            scene.load(
+                **({"identity": {"login": {"issuer": ISSUER, "set": {"team": "red"}}}} if change == "claims" else {}),
+                **({"public_url": "http://elsewhere.example"} if change == "audience" else {}),
+            )
+            if change == "key":
+                scene.gateway.issuer_keys({ISSUER: document(jwk(name="new"))})
+
+        scene.meanwhile = changed
+        assert (await scene.show(token())).principal.claims == {"team": "test"}  # it came while that was in force
+        assert not scene.gateway.known_agents
+
+    play(story)
+
+
 def test_keys_of_agents_are_no_tokens() -> None:
     async def story(scene: Scene) -> None:
         scene.load(agents={"bot": {"key": HASH}})
