@@ -11,6 +11,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 MOST_HOPS = 32
 """Entries of `X-Forwarded-For` that are looked at, from the right: what is further left, strangers may have written."""
 
+LONGEST_ENTRY = 64
+"""Letters of such an entry, with room for a zone and a port. What is longer is no address, and `address_of` must not
+remember it: strangers may write 300 kB.
+"""
+
 NETWORK = 64
 """Bits of an IPv6 address that tell one client from another (RFC 6177)."""
 
@@ -73,5 +78,7 @@ def guesser(address: IPv4Address | IPv6Address | None) -> str | None:
 def _from_the_right(forwarded_for: bytes) -> Iterator[IPv4Address | IPv6Address | None]:
     for entry in reversed(forwarded_for.decode("latin-1").rsplit(",", MOST_HOPS)[-MOST_HOPS:]):
         text = entry.strip()
+        if len(text) > LONGEST_ENTRY:
+            text = ""
         with_port = _WITH_PORT.fullmatch(text)
         yield address_of(with_port[1] or with_port[2] if with_port else text)

@@ -48,6 +48,13 @@ def test_where_a_request_comes_from(peer: str, forwarded_for: str, origin: str) 
     assert origin_of(peer, forwarded_for.encode("latin-1"), TRUSTED) == ip_address(origin)
 
 
+def test_of_what_strangers_write_nothing_long_is_kept() -> None:
+    before = address_of.cache_info().currsize
+    for number in range(50):
+        assert origin_of(STRANGER, b"198.51.100.1, %d" % number + b"x" * 1000, TRUSTED) == ip_address(STRANGER)
+    assert address_of.cache_info().currsize <= before + 2  # the stranger, and an entry that is none
+
+
 def test_nobody_is_trusted_unless_said() -> None:
     assert origin_of("127.0.0.1", b"198.51.100.1", Networks()) == ip_address("127.0.0.1")
 
