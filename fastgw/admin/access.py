@@ -102,7 +102,9 @@ class AdminAccess:
     def _shows_token(self, request: web.Request) -> bool:
         """Raises web.HTTPTooManyRequests."""
         shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return bool(shown) and self._is_right(request, shown, f"Bearer {self._token}".encode())
+        scheme, _, token = shown.partition(b" ")
+        # A scraper whose variable is empty guesses nothing.
+        return scheme == b"Bearer" and bool(token) and self._is_right(request, shown, f"Bearer {self._token}".encode())
 
     def _is_right(self, request: web.Request, shown: bytes, token: bytes) -> bool:
         try:

@@ -257,6 +257,8 @@ def test_guesses_are_held_up_and_sessions_are_not(tmp_path: Path, caplog: pytest
                     return await ask("POST", "/login", {"Origin": "{self}"}, json={"token": f"guess {n}"})
                 return await ask("GET", "/backends", {"Authorization": f"Bearer guess-{n}"})
 
+            for nothing in ("", "Bearer", "Bearer ", "Basic dXNlcjp4") * AT_ONCE:  # an empty variable is no guess
+                assert (await ask("GET", "/backends", {"Authorization": nothing}))[0] == 401
             assert [(await guess(n))[0] for n in range(AT_ONCE)] == [401] * AT_ONCE
             for n in range(2 * AT_ONCE):
                 status, headers, _ = await guess(n)
