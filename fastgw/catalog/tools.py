@@ -28,6 +28,7 @@ class Catalogue:
         fetched_at: Unix seconds.
         capabilities: names of the capabilities the server declares: `tools`, `prompts`, `completions`, `logging`...
         first: tools as they were first seen, where that pins them; see `pins`.
+        is_part: no whole list of its tools has come yet.
     """
 
     server: str
@@ -41,6 +42,7 @@ class Catalogue:
     capabilities: frozenset[str] = frozenset()
     instructions: str = ""
     first: tuple[Definition, ...] = ()
+    is_part: bool = False
 
 
 def dump(catalogue: Catalogue) -> bytes:
@@ -56,6 +58,8 @@ def dump(catalogue: Catalogue) -> bytes:
         parts[kind.field] = listed(kind, getattr(catalogue, kind.field))
     if catalogue.first:
         parts["first"] = listed(DefinitionKind.TOOL, catalogue.first)
+    if catalogue.is_part:
+        parts["isPart"] = b"true"
     return emit(parts)
 
 
@@ -89,6 +93,7 @@ def load(text: bytes) -> Catalogue:
             capabilities=frozenset(_NAMES(found["capabilities"])),
             instructions=string(found["instructions"], "instructions"),
             first=parse_definitions(DefinitionKind.TOOL, server, found.get("first", b"[]"))[0],
+            is_part="isPart" in found,
             **lists,
         )
     except KeyError as missing:

@@ -168,8 +168,10 @@ class CatalogueFetcher:
             server.catalogue, eras = known.catalogue, known.known_eras
         else:
             server.catalogue, eras = kept.recall(self._folder, server.name, own) or (None, {})
-        if server.catalogue is not None:
-            server.catalogue = watched.pinned(server.catalogue, whole=True)
+        if (before := server.catalogue) is not None:
+            server.catalogue = watched.pinned(before, grows=before.is_part)
+            if server.catalogue != before:  # or a restart would find again what `accept` has had forgotten
+                self._clients.spawn(self._keep(server), f"keep the catalogue of {server.name}")
         for key in own:
             status = server.instances[key] = InstanceStatus(key, server, eras.get(key))
             status.watch = self._clients.spawn(self._watch(status), f"watch {status.label}")

@@ -16,7 +16,7 @@ from fastgw.errors import Fault
 from fastgw.protocol import names
 from fastgw.protocol.names import Era
 from fastgw.snapshot.model import Backend
-from fastgw.upstream.discovery.fetch import FetchedList
+from fastgw.upstream.discovery.fetch import MOST_BYTES, FetchedList
 from fastgw.upstream.rpc import NOTHING, Declared
 
 log = logging.getLogger("fastgw")
@@ -36,10 +36,16 @@ class WatchedServer:
     refresh: float = 60.0
     pins: bool = False
 
-    def pinned(self, catalogue: Catalogue, *, whole: bool) -> Catalogue:
-        """The catalogue with its tools pinned, unless some were before; a list that is not `whole` pins nothing."""
-        first = catalogue.first or (catalogue.tools if whole else ())
-        return replace(catalogue, first=first if self.pins else ())
+    def pinned(self, catalogue: Catalogue, *, grows: bool) -> Catalogue:
+        """The catalogue with its tools pinned, unless some were before; where what is pinned `grows`, each that was
+        not, within bounds: a server whose list breaks off for ever must not have them change for ever.
+        """
+        first = catalogue.first if self.pins else ()
+        if grows and (len(first) >= DefinitionKind.TOOL.most or sum(one.size for one in first) > MOST_BYTES):
+            grows = False
+        if self.pins and (grows or not first):
+            first = tuple({one.key: one for one in (*catalogue.tools, *first)}.values())
+        return replace(catalogue, first=first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ class ServerStatus:
         is in Unix seconds.
         """
         self.lists |= {kind: (replace(found, items=()), begun) for kind, found in lists.items()}
-        old = self.catalogue if self.catalogue is not None else Catalogue(self.name, ())
+        old = self.catalogue if self.catalogue is not None else Catalogue(self.name, (), is_part=True)
         items = {kind: lists[kind].items if kind in lists else getattr(old, kind.field) for kind in DefinitionKind}
         capabilities = declared.capabilities
         if capabilities is None:
@@ -180,10 +186,10 @@ class ServerStatus:
             notices=tuple(one for kind in DefinitionKind if kind in self.lists for one in self.lists[kind][0].notices),
             capabilities=capabilities | {kind.capability for kind in DefinitionKind if items[kind]},
             instructions=declared.instructions,
+            is_part=old.is_part and (DefinitionKind.TOOL not in lists or lists[DefinitionKind.TOOL].cut is not None),
             **changed,
         )
-        tools = self.lists.get(DefinitionKind.TOOL)
-        return self.watched.pinned(new, whole=tools is not None and tools[0].cut is None)
+        return self.watched.pinned(new, grows=old.is_part)
 
     def stop(self) -> None:
         for status in self.instances.values():
