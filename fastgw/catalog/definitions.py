@@ -124,7 +124,7 @@ def parse_definitions(
     items, notices = parse_each(server, array, names.LISTS[kind.method], partial(parse_definition, kind))
     if kind is DefinitionKind.TOOL:
         marks = [(one.key, words) for one in items if (words := invisible(one.members))]
-        notices += tuple([Notice(f"{server}/{key}", words) for key, words in marks])
+        notices += tuple([Notice(f"{server}/{key[:128]}", words) for key, words in marks])
     return items, notices
 
 

@@ -26,6 +26,8 @@ from fastgw.catalog.spoofing import visible
 from fastgw.protocol.envelope import NotAMessage, NotJson, emit, members, quote
 
 LOCK_FORMAT: Final = b"1"
+MOST_TOLD, LONGEST_TOLD = 20, 64
+"""Members of a changed tool that are named, and characters of each name."""
 _BY_NAME = itemgetter(0)
 _QUOTED = json.encoder.encode_basestring
 
@@ -90,7 +92,7 @@ def compared(
         if pin is None:
             changes.append(ToolChange(name, "new", (), digest(now).hex()[:12], hold))
         else:
-            changes.append(ToolChange(name, "changed", differing(pin, now), digest(now).hex()[:12], hold))
+            changes.append(ToolChange(name, "changed", _told(differing(pin, now)), digest(now).hex()[:12], hold))
         if not hold:
             shown.append(now)
         elif pin is not None:
@@ -170,6 +172,12 @@ def definition_text(definition: Definition) -> bytes:
     """The canonical text of a definition, its name first."""
     rest = canonical(emit(definition.members))[1:]
     return b'{"name":' + canonical(quote(definition.key)) + (b"," if definition.members else b"") + rest
+
+
+def _told(names: tuple[str, ...]) -> tuple[str, ...]:
+    """As many as a reader takes in: a server may have a hundred thousand members, with names of any length."""
+    more = (f"{len(names) - MOST_TOLD} more",) if len(names) > MOST_TOLD else ()
+    return (*[name[:LONGEST_TOLD] for name in names[:MOST_TOLD]], *more)
 
 
 def _member(definition: Definition, name: str) -> bytes | None:

@@ -19,8 +19,8 @@ INVISIBLE: Final = re.compile(
     "|[\u200c\u200d]{2,}|[\ufe0e\ufe0f]{2,}|(?<=[ -~])[\u200c\u200d]"
 )
 _ESCAPES = re.compile(r"\\\\|(?:\\u[0-9a-fA-F]{4})+")
-MOST_SHOWN = 8
-"""Different characters that one remark names."""
+MOST_SHOWN, LONGEST_SHOWN = 8, 64
+"""Different characters that one remark names, and members; characters of a member's name."""
 
 _LETTERS = {
     "аеорсухіјѕһԁԛԝкмтвьґпո": "aeopcyxijshdqwkmtbbrno",  # Cyrillic, and one of Armenian
@@ -42,11 +42,15 @@ def invisible(members: Mapping[str, bytes]) -> str:
             continue
         if marks := INVISIBLE.findall(_ESCAPES.sub(_unescaped, text.decode())):
             found |= dict.fromkeys(f"U+{ord(one):04X}" for mark in marks for one in mark)
-            where.append(member)
+            where.append(member[:LONGEST_SHOWN])
     if not found:
         return ""
-    more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-    return f"has invisible characters ({', '.join([*found][:MOST_SHOWN])}{more}) in {', '.join(where)}"
+    return f"has invisible characters ({_few([*found])}) in {_few(where)}"
+
+
+def _few(shown: list[str]) -> str:
+    more = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
+    return f"{', '.join(shown[:MOST_SHOWN])}{more}"
 
 
 def visible(text: str) -> str:

@@ -8,6 +8,7 @@ import argparse
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ from fastgw.config.tree import ConfigError
 
 WITHIN = 60.0
 """Seconds for an answer."""
+MOST_COMPARED = 4000
+"""Lines of one tool, before and after: 150,000 that a server has chosen for it take hours."""
 _SIGNS = dict(zip(CHANGE_KINDS, "~+-", strict=True))
 
 
@@ -66,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
         load_lock(text)  # nothing is written that a gateway would refuse
         is_other = text != dump_lock(old)
         if is_other and not args.check:
-            draft = place.with_suffix(".lock.new")
+            target = place.resolve()  # a link stays one
+            draft = target.with_name(f"{target.name}.new")
             draft.write_bytes(text)
-            draft.replace(place)
+            draft.replace(target)
     except (CommandFailed, ConfigError, BadLock, RecursionError, OSError) as wrong:
         terminal.say(terminal.plain(str(wrong)))
         return USAGE
@@ -101,13 +105,14 @@ def _chosen(
 
 def _shown(servers: Iterable[_Server], gone: Iterable[str], silent: Sequence[str]) -> Iterator[str]:
     for one in servers:
-        yield from (f"! {notice}" for notice in one.notices)
+        yield from (f"! {terminal.line(notice)}" for notice in one.notices)
         if one.pinned is None:
             yield f"+ {one.name}: {len(one.now)} tools"
             continue
         pinned, now = ({tool.key: tool for tool in tools} for tools in (one.pinned, one.now))
         for change in one.changes:
-            yield f"{_SIGNS[change.kind]} {one.name}/{change.tool}: {', '.join(change.members) or change.kind}"
+            what = terminal.line(f"{change.tool}: {', '.join(change.members) or change.kind}")
+            yield f"{_SIGNS[change.kind]} {one.name}/{what}"
             if change.kind != "removed":
                 yield from _difference(pinned.get(change.tool), now[change.tool])
     yield from (f"- {name}: it is no server of the gateway" for name in gone)
@@ -116,12 +121,14 @@ def _shown(servers: Iterable[_Server], gone: Iterable[str], silent: Sequence[str
 
 
 def _difference(old: Definition | None, new: Definition) -> Iterator[str]:
-    """Line by line; each line of a description is one."""
+    """Line by line; each line of a description is one. Of what is too long to be compared, all."""
     before, after = (
         msgspec.json.format(definition_text(one), indent=1).decode().replace("\\n", "\\n\n    ").split("\n")
         if one
         else []
         for one in (old, new)
     )
+    if len(before) + len(after) > MOST_COMPARED:
+        return chain((f"    -{line}" for line in before), (f"    +{line}" for line in after))
     changed = difflib.unified_diff(before, after, n=1, lineterm="")
     return (f"    {line}" for line in [*changed][2:] if not line.startswith("@@"))

@@ -66,6 +66,12 @@ def test_every_member_counts(member: str) -> None:
     assert (held.members, held.present, change.members) == (plain[0].members, more[0], (member,))
 
 
+def test_of_very_many_changed_members_a_few_are_told() -> None:
+    many = tools({"name": "x", **{f"{place}-{'x' * 1000}": 1 for place in range(500)}})
+    _, (change,) = compared({"x": many[0]}, tools({"name": "x"}), "hold")
+    assert change.members[-1] == "480 more" and len(str(change)) < 2000
+
+
 def test_what_becomes_of_each() -> None:
     pinned = tools({"name": "same"}, {"name": "other"}, {"name": "gone"})
     listed = {one.key: one for one in tools({"name": "new"}, {"name": "other", "title": "t"}, {"name": "same"})}

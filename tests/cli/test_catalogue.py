@@ -106,6 +106,34 @@ def test_what_changes_is_shown_word_by_word(desk: Desk, capsys: Said) -> None:
     ]
 
 
+def test_a_server_writes_no_line_of_its_own(desk: Desk, capsys: Said) -> None:
+    forged = "x: title\n- b/forged: removed\n+"
+    assert desk.lock() == 0
+    desk.servers["a"] = [tool("z", **{"t\n- b/member: removed": 1}), tool(forged, title="\u200b"), tool("\x1b[2J")]
+    assert desk.lock() == 0
+    said = capsys.readouterr().out
+    assert "+ a/x: title\\n- b/forged: removed\\n+: new" in said
+    assert "\n- b/" not in said and "\x1b" not in said
+
+
+def test_what_is_too_long_to_be_compared_is_shown_whole(desk: Desk, capsys: Said) -> None:
+    before, after = (tool("z", title="\n".join(str(line * by % 100) for line in range(2500))) for by in (1, 7))
+    desk.servers["a"] = [before]
+    assert desk.lock() == 0
+    desk.servers["a"] = [after]
+    assert desk.lock() == 0
+    said = capsys.readouterr().out.split("\n")
+    assert sum(line.startswith("    -") for line in said) == sum(line.startswith("    +") for line in said) > 2500
+
+
+def test_a_link_stays_one(desk: Desk) -> None:
+    there = desk.folder / "versioned.lock"
+    there.write_bytes(b'{"format":1,"servers":{}}')
+    desk.file.symlink_to(there)
+    assert desk.lock() == 0
+    assert desk.file.is_symlink() and len(read_lock(there)) == 2
+
+
 def test_one_server_alone_leaves_the_others(desk: Desk, capsys: Said) -> None:
     assert desk.lock() == 0
     desk.servers |= {"a": [tool("other")], "b": [], "silent": [tool("s")]}
