@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from fastgw.catalog.definitions import Definition, DefinitionKind, parse_definitions
@@ -13,8 +15,9 @@ from fastgw.snapshot.compiler import Learned, compile_snapshot
 from fastgw.upstream.discovery.fetch import FetchedList
 from fastgw.upstream.discovery.status import ServerStatus, WatchedServer
 from fastgw.upstream.rpc import NOTHING
-from tests.snapshot.compiling import names, settings, shown
+from tests.snapshot.compiling import items, settings, view
 from tests.upstream.fakes import backend
+from tests.upstream.test_poll import Server, World, play, tool
 
 CUT = Fault(Kind.LOST, detail="the second page never comes")
 
@@ -46,7 +49,7 @@ class Seen:
     def seen(self, catalogue: Catalogue) -> dict[str, str]:
         wanted: Any = settings({"shop": []}, shop={"on_change": "hold"})
         snapshot, _ = compile_snapshot(wanted, Learned({"shop": catalogue}), 1, CompileCache(wanted))
-        return {name: shown(snapshot, name)["description"] for name in names(snapshot)}
+        return {one["name"]: one["description"] for one in items(view(snapshot), "tools/list")}
 
 
 def test_a_list_that_breaks_off_for_ever_changes_nothing_that_was_seen() -> None:
@@ -78,3 +81,28 @@ def test_what_is_pinned_does_not_grow_for_ever() -> None:
         server.come(CUT, **{f"{turn}-{place}": "" for place in range(4000)})
     assert server.status.catalogue is not None
     assert len(server.status.catalogue.first) == 12000
+
+
+def test_what_accept_has_had_forgotten_no_restart_finds_again(tmp_path: Path) -> None:
+    async def kept(world: World) -> None:
+        while world.found._servers["a"].kept is not world.found.catalogues()["a"]:
+            await asyncio.sleep(0.001)
+
+    async def first(world: World) -> None:
+        world.found.watch(world.watched(pins=True, refresh=0.001))
+        await world.until("a", "x")
+        server.tools = [tool("y")]
+        await world.until("a", "y")
+        assert [one.key for one in world.found.catalogues()["a"].first] == ["x"]
+        for pins in (False, True):
+            server.away = Fault(Kind.NO_SERVER)
+            world.found.watch(world.watched(pins=pins))
+            await kept(world)
+
+    async def second(world: World) -> None:
+        world.found.watch(world.watched(pins=True))
+        assert [one.key for one in world.found.catalogues()["a"].first] == ["y"]
+
+    server = Server("modern", "x")
+    play(tmp_path, first, a=server)
+    play(tmp_path, second, a=server)
