@@ -31,8 +31,8 @@ log = logging.getLogger("fastgw")
 
 ASK_WITHIN = 900.0
 """Seconds for an answer, however long servers may take; a call waits no longer than its own deadlines say."""
-CONNECT_WITHIN = 2.0
-"""Seconds a question waits for a controller to be there; one that has died is back long before."""
+CONNECT_WITHIN = 5.0
+"""Seconds a question waits for a controller to be there; one that has died is back before, on a busy machine too."""
 TRIES = 2
 """How often a question is asked where the controller dies over it: a question that kills controllers must not kill
 all.

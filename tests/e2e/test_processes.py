@@ -345,7 +345,8 @@ def in_session(session: str, tool: str) -> Asked:
 
 async def echoes_in(gateway: Gateway, session: str) -> Reply:
     reply = await exchange(gateway.url, in_session(session, "echo"))
-    assert (reply.status, reply.json().get("result", {}).get("content")) == (200, [{"type": "text", "text": "hi"}])
+    content = reply.json().get("result", {}).get("content")
+    assert (reply.status, content) == (200, [{"type": "text", "text": "hi"}]), reply.body
     return reply
 
 
