@@ -219,17 +219,17 @@ def test_one_works_on_a_folder_and_another_waits_until_it_has_ended(
 def test_what_goes_wrong_again_and_again_is_told_once(
     tmp_path: Path, archive: FakeArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    looks: list[float] = []
+    looks: list[int] = []
 
     def breaks(self: UsageProcess, now: float) -> None:
-        looks.append(now)
-        raise OSError("read-only")
+        looks.append(id(self))
+        raise OSError(f"read-only {id(self)}")  # threads of tests before may still be looking, too
 
     monkeypatch.setattr(UsageProcess, "tidy", breaks)
     running = Running(tmp_path)
-    until(lambda: len(looks) > 2)
+    until(lambda: looks.count(id(running.process)) > 2)
     running.stop()
-    assert caplog.text.count("OSError: read-only") == 1
+    assert caplog.text.count(f"OSError: read-only {id(running.process)}\n") == 1
 
 
 def test_without_the_packages_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
